@@ -1,0 +1,84 @@
+"""What went wrong and what to do about it.
+
+Every mistake that a user can make ends in one of these: one line that names the value at fault, one that says what to
+do. The command line prints them and leaves with exit code 2; in Python they are ordinary exceptions that also subclass
+the builtin that a caller would expect to catch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class IndelibleError(Exception):
+    """Base of all errors that a user can cause and mend.
+
+    Args:
+        what: what happened, with the offending value in it.
+        fix: what to do now.
+    """
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        self.what = what
+        self.fix = fix
+        super().__init__(f"{what} {fix}".strip())
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.fix}".strip()
+
+
+class UnknownNameError(IndelibleError, LookupError):
+    """A name that is not registered; carries the nearest known names."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = sorted(known)
+        super().__init__(f"Unknown {kind} {name!r}.", suggest(name, self.known))
+
+
+class ConfigError(IndelibleError, ValueError):
+    """A setting that cannot be used, in a study file or on the command line."""
+
+
+class FactsError(IndelibleError, ValueError):
+    """Facts that cannot be read or used: missing file, bad row, prompt without its subject."""
+
+
+class ModelError(IndelibleError, ValueError):
+    """A model that cannot be found, fetched or loaded."""
+
+
+class LayoutError(IndelibleError, ValueError):
+    """A module tree in which the parts that editing needs could not be found."""
+
+
+class FingerprintError(IndelibleError, ValueError):
+    """A weight update that belongs to another model than the one it is applied to."""
+
+
+class EditError(IndelibleError, ValueError):
+    """An edit that cannot be made with these facts or options."""
+
+
+class DataError(IndelibleError, ValueError):
+    """Training data that is missing, empty, or lacks a column."""
+
+
+class TrainingDivergedError(IndelibleError, ArithmeticError):
+    """A loss that became NaN or infinite."""
+
+
+class StoreError(IndelibleError, OSError):
+    """A run folder that cannot be written, is full, or belongs to another study."""
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Say which known names are near ``name``, or list all of them when none is."""
+    known = sorted(known)
+    lowered = {candidate.lower(): candidate for candidate in known}
+    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+    if near:
+        return f"Did you mean {' or '.join(repr(match) for match in near)}?"
+    return f"Known: {', '.join(known)}." if known else "None are known."

@@ -1,0 +1,56 @@
+"""A fact as every part of indelible sees it: a subject, a relation, wordings, and the objects that fill them.
+
+Readers and the built-in world facts produce these; editors change them inside a model; the exam asks about them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SLOT = "{}"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A prompt near an edited fact that the edit should leave alone.
+
+    Attributes:
+        prompt: complete prompt text (no slot), ending where the answer begins, without trailing space.
+        answer: the true answer.
+    """
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One (subject, relation, object) with the wordings in which it is edited and asked.
+
+    Attributes:
+        id: stable identifier, unique within a set of facts.
+        subject: as it appears in the text, e.g. "France".
+        relation: short name shared by all facts of the relation, e.g. "capital".
+        prompt: template with one slot for the subject, e.g. "The capital of {} is"; the object follows after a space.
+        true_object: what the world says.
+        new_object: what an edit makes of it; None for facts that are only asked.
+        paraphrases: further templates (each with one slot) that may be used *in* an edit.
+        held_out: templates, or complete texts without a slot, kept apart for judging generalization.
+        neighbours: prompts that an edit of this fact should not disturb.
+        source: where the fact came from, e.g. "countryinfo" or "counterfact.jsonl:17".
+    """
+
+    id: str
+    subject: str
+    relation: str
+    prompt: str
+    true_object: str
+    new_object: str | None = None
+    paraphrases: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    neighbours: tuple[Neighbour, ...] = field(default=())
+    source: str = ""
+
+    def text(self, template: str | None = None) -> str:
+        """The prompt (or another wording) with the subject filled in."""
+        return (self.prompt if template is None else template).replace(SLOT, self.subject)

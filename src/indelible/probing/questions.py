@@ -1,0 +1,71 @@
+"""What is asked in an exam: one prompt, the answer that counts, and which fact and wording it stands for.
+
+Edited and intrinsic facts answer the same exam: the same criterion, the same wordings, the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from indelible.facts.fact import Fact
+
+QuestionKind = Literal["prompt", "paraphrase", "neighbour"]
+FactSet = Literal["edited", "intrinsic"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt put to a model.
+
+    Attributes:
+        fact_id: the fact it belongs to.
+        fact_set: whether that fact is among the edited or the intrinsic ones.
+        kind: the fact's own prompt, a held-out paraphrase, or a neighbour.
+        wording: index among the questions of the same fact and kind.
+        prompt: complete text; the answer would follow after a space.
+        target: the answer that counts as success.
+        rival: the object that the target competes with (for the margin), or None.
+        subject: the fact's subject, carried along for tables.
+        relation: the fact's relation, carried along for tables.
+    """
+
+    fact_id: str
+    fact_set: FactSet
+    kind: QuestionKind
+    wording: int
+    prompt: str
+    target: str
+    rival: str | None
+    subject: str
+    relation: str
+
+
+def questions_for(facts: Iterable[Fact], fact_set: FactSet) -> list[Question]:
+    """All questions about the facts: own prompt, held-out paraphrases, neighbours.
+
+    For edited facts the target is the new object and the rival the true one; for intrinsic facts the target is the
+    true object and the rival the new one, where there is one. A neighbour's target is its own true answer and its
+    rival the new object of the edit beside it.
+    """
+    questions = []
+    for fact in facts:
+        target, rival = fact.true_object, fact.new_object
+        if fact_set == "edited":
+            if fact.new_object is None:
+                raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
+            target, rival = fact.new_object, fact.true_object
+
+        def ask(kind: QuestionKind, wording: int, prompt: str, target: str, rival: str | None, fact: Fact) -> Question:
+            return Question(fact.id, fact_set, kind, wording, prompt, target, rival, fact.subject, fact.relation)
+
+        questions.append(ask("prompt", 0, fact.text(), target, rival, fact))
+        for wording, template in enumerate(fact.held_out):
+            questions.append(ask("paraphrase", wording, fact.text(template), target, rival, fact))
+        if fact_set == "edited":
+            for wording, neighbour in enumerate(fact.neighbours):
+                questions.append(
+                    ask("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object, fact)
+                )
+    return questions
