@@ -1,0 +1,184 @@
+"""Which facts a study edits and which it only asks about, and what each edit says instead of the truth.
+
+The two sets must not touch: otherwise forgetting an intrinsic fact could be the work of an edit beside it. Everything
+that is drawn here comes from one seed, so a study's sets can be drawn again.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from indelible.errors import FactsError
+from indelible.facts.fact import Fact, Neighbour
+
+NEIGHBOURS = 5
+
+
+def choose_sets(
+    known: Sequence[Fact], n_edits: int, n_intrinsic: int, seed: int, *, pool: Sequence[Fact] = ()
+) -> tuple[list[Fact], list[Fact]]:
+    """Draw the edited and the intrinsic facts of a study from the facts that a model knows.
+
+    Args:
+        known: facts that the unedited model answers.
+        n_edits: how many to edit.
+        n_intrinsic: how many to ask only.
+        seed: of everything that is drawn.
+        pool: further facts, known or not, that may serve as neighbours where the known ones do not suffice.
+
+    Returns:
+        (edited, intrinsic). Both carry a new object, drawn from the true objects that ``known`` has for the same
+        relation (a fact whose relation offers none keeps its own); for an intrinsic fact it is only the rival in the
+        margin. It holds that:
+
+        - no subject occurs twice, in either set (compared without regard to case);
+        - the shares of the relations are alike in both sets: proportional to what is known;
+        - no edited fact has the same pair of true and new object, in either order, as an intrinsic one;
+        - no intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
+          an edit ("France -> Paris" is not edited while "Paris -> France" is asked). An intrinsic fact's true object
+          may well be the new object of some edit: with six continents nothing else would be left;
+        - neighbours of edited facts have subjects that are not edited; see ``draw_neighbours``.
+
+    Raises:
+        FactsError: when the known facts do not suffice, saying how many there would be.
+    """
+    if n_edits < 0 or n_intrinsic < 0:
+        raise FactsError(f"Cannot choose {n_edits} edited and {n_intrinsic} intrinsic facts.", "Give counts from 0 up.")
+    rng = random.Random(seed)
+    objects = _objects_by_relation(known)
+    candidates = _one_per_subject(known, rng)
+    edited = []
+    for fact in _spread(candidates):
+        drawn = draw_object(fact, objects[fact.relation], rng)
+        if drawn is not None:
+            edited.append(replace(fact, new_object=drawn))
+        if len(edited) == n_edits:
+            break
+    intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng)
+    if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
+        raise FactsError(
+            f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {len(known)} known facts "
+            f"({len(candidates)} different subjects) give only {len(edited)} and {len(intrinsic)}.",
+            "Ask for fewer, or give more facts that the model knows.",
+        )
+    subjects = frozenset(fact.subject.casefold() for fact in edited)
+    edited = [replace(fact, neighbours=draw_neighbours(fact, known, pool, subjects, rng)) for fact in edited]
+    return edited, intrinsic
+
+
+def draw_object(
+    fact: Fact, objects: Sequence[str], rng: random.Random, forbidden: Collection[frozenset[str]] = ()
+) -> str | None:
+    """A new object for the fact out of ``objects``, or the fact's own where none of them will do, or None.
+
+    Neither object may contain the other ("Guinea", "Equatorial Guinea"), since then one answer would count as both;
+    and the pair of true and new object, in either order, must not be ``forbidden``.
+    """
+
+    def fits(new: str) -> bool:
+        return not _overlap(fact.true_object, new) and frozenset((fact.true_object, new)) not in forbidden
+
+    fitting = [new for new in objects if fits(new)]
+    if fitting:
+        return rng.choice(fitting)
+    return fact.new_object if fact.new_object is not None and fits(fact.new_object) else None
+
+
+def draw_neighbours(
+    fact: Fact, known: Sequence[Fact], pool: Sequence[Fact], edited: Collection[str], rng: random.Random
+) -> tuple[Neighbour, ...]:
+    """Up to five prompts about other subjects of the fact's relation, which its edit should leave alone.
+
+    Neighbours share the fact's true object; where no other subject does (a capital belongs to one country), they are
+    other subjects with their own objects, but never the edit's new object. Known facts come first, in an order drawn
+    with ``rng``, because locality is measured on neighbours that the model answers; then the pool in its own order.
+    A fact whose relation offers no other subject keeps the neighbours that it has.
+
+    Args:
+        fact: with its new object.
+        known: facts that the model answers.
+        pool: further facts, the best known first.
+        edited: subjects, case-folded, that are edited and so cannot be neighbours.
+        rng: draws among the known ones.
+    """
+    own = fact.subject.casefold()
+    fitting: dict[str, Fact] = {}
+    for other in (*rng.sample(known, len(known)), *pool):
+        subject = other.subject.casefold()
+        if other.relation == fact.relation and subject != own and subject not in edited:
+            fitting.setdefault(subject, other)
+    sharing = [other for other in fitting.values() if other.true_object == fact.true_object]
+    apart = [other for other in fitting.values() if other.true_object != fact.new_object]
+    chosen = (sharing or apart)[:NEIGHBOURS]
+    if chosen:
+        return tuple(Neighbour(other.text(), other.true_object) for other in chosen)
+    return tuple(given for given in fact.neighbours if not _mentions(given.prompt, edited))
+
+
+def _choose_intrinsic(
+    edited: Sequence[Fact],
+    candidates: Sequence[Fact],
+    objects: dict[str, list[str]],
+    wanted: int,
+    rng: random.Random,
+) -> list[Fact]:
+    subjects = {fact.subject.casefold() for fact in edited}
+    touched = {name.casefold() for fact in edited for name in (fact.true_object, fact.new_object or "")}
+    pairs = {frozenset((fact.true_object, fact.new_object or "")) for fact in edited}
+    fitting = []
+    for fact in candidates:
+        subject = fact.subject.casefold()
+        if subject in subjects or subject in touched or fact.true_object.casefold() in subjects:
+            continue
+        rival = draw_object(fact, objects[fact.relation], rng, pairs)
+        if rival is not None:
+            fitting.append(replace(fact, new_object=rival))
+    return _spread(fitting)[:wanted]
+
+
+def _objects_by_relation(facts: Iterable[Fact]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for fact in facts:
+        found[fact.relation].add(fact.true_object)
+    return {relation: sorted(objects) for relation, objects in found.items()}
+
+
+def _one_per_subject(known: Sequence[Fact], rng: random.Random) -> list[Fact]:
+    """The facts in drawn order, one per subject: of several the one whose relation has the fewest so far."""
+    by_subject: dict[str, list[Fact]] = defaultdict(list)
+    for fact in rng.sample(known, len(known)):
+        by_subject[fact.subject.casefold()].append(fact)
+    taken: dict[str, int] = defaultdict(int)
+    chosen = []
+    # subjects with one fact leave no choice, so they go first and the others even the relations out
+    for facts in sorted(by_subject.values(), key=len):
+        fact = min(facts, key=lambda fact: taken[fact.relation])
+        taken[fact.relation] += 1
+        chosen.append(fact)
+    return rng.sample(chosen, len(chosen))
+
+
+def _spread(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts in an order of which every beginning has each relation in about its share of the whole."""
+    totals: dict[str, int] = defaultdict(int)
+    for fact in facts:
+        totals[fact.relation] += 1
+    seen: dict[str, int] = defaultdict(int)
+    placed = []
+    for fact in facts:
+        placed.append(((seen[fact.relation] + 0.5) / totals[fact.relation], fact.relation, fact))
+        seen[fact.relation] += 1
+    return [fact for _, _, fact in sorted(placed, key=lambda entry: entry[:2])]
+
+
+def _overlap(left: str, right: str) -> bool:
+    left, right = left.casefold(), right.casefold()
+    return left in right or right in left
+
+
+def _mentions(text: str, subjects: Collection[str]) -> bool:
+    return any(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text.casefold()) for subject in subjects)

@@ -1,0 +1,37 @@
+"""A bare (subject, relation, object) on its way from a data package to a fact, and how spellings are compared."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Triple:
+    """One statement of a data package, not yet put into words.
+
+    Attributes:
+        relation: one of the names in ``WORDINGS``.
+        subject: as it stands inside a sentence.
+        true_object: as it follows the prompt.
+        source: the package or packages that say so.
+    """
+
+    relation: str
+    subject: str
+    true_object: str
+    source: str
+
+
+def fold(name: str) -> str:
+    """A spelling to compare names by: lower-case plain letters, without a leading article, "St." written out."""
+    plain = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).lower()
+    plain = plain.replace("&", "and").replace("’", "'").strip()
+    return re.sub(r"^the ", "", re.sub(r"\bst\.? ", "saint ", plain))
+
+
+def shares_word(left: str, right: str) -> bool:
+    """Whether two names have a whole word in common, so that one gives the other away ("Mexico", "Mexico City")."""
+    return bool(set(re.findall(r"\w+", fold(left))) & set(re.findall(r"\w+", fold(right))))
