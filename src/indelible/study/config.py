@@ -1,0 +1,260 @@
+"""A study's settings: what is asked of which model, with which edits, tuned how.
+
+A study file is YAML. It is read into the frozen, typed classes below once; nothing after this point meets an unknown
+key or a word where a number belongs. What belongs to another room (an editor's options, the settings of tuning) stays
+a plain mapping here and is checked by that room's own class when the plan is made (see plan.py), so that adding an
+editor never touches this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from indelible.errors import ConfigError, suggest
+from indelible.study.validation import validated
+
+WORLD = "world"
+ENCYCLOPEDIA = "encyclopedia"
+NO_EDITOR = "none"
+Options = dict[str, Any]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FactsSettings(_Settings):
+    """Which facts are edited and asked.
+
+    Attributes:
+        source: "world" (the built-in facts) or a file that facts.readers can read.
+        schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
+        columns: for CSV and JSONL: which column holds what.
+        n_edits: facts to edit, all at once.
+        n_intrinsic: facts that the model knows and that are left alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    source: str = WORLD
+    schema_name: str | None = Field(default=None, alias="schema")
+    columns: dict[str, str] | None = None
+    n_edits: Annotated[int, Field(ge=1)] = 24
+    n_intrinsic: Annotated[int, Field(ge=1)] = 60
+
+
+class ExamSettings(_Settings):
+    """How often the retention curve gets a point.
+
+    Attributes:
+        every: training steps between two points; None for no curve, only its two ends.
+    """
+
+    every: Annotated[int, Field(ge=1)] | None = None
+
+
+class ArmSettings(_Settings):
+    """One way of editing and tuning, to be compared with the others.
+
+    Attributes:
+        name: what the arm is called in tables and figures.
+        editor: a registered editor, or "none" for the control (the unedited model tuned alike).
+        paraphrases: further wordings of each fact that take part in the edit.
+        mask: which weights tuning leaves alone (see tuning.freeze).
+        tuning: settings that differ from the study's.
+        options: editor options that differ from the study's for that editor.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    editor: str
+    paraphrases: Annotated[int, Field(ge=0)] = 0
+    mask: str = "none"
+    tuning: Options = {}
+    options: Options = {}
+
+
+class StudyConfig(_Settings):
+    """Everything that decides what a study computes.
+
+    Attributes:
+        name: names the run folder, when none is given.
+        model: a bundled name, a hub id or a folder.
+        seeds: the whole chain is run once for each.
+        facts: see FactsSettings.
+        corpus: texts for key covariances: "encyclopedia", or a UTF-8 text file with one text per line.
+        editors: options for an editor in all arms that use it, by the editor's name.
+        tuning: settings of tuning for all arms (see tuning.train.TuningSettings).
+        exam: see ExamSettings.
+        arms: at least one.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)]
+    seeds: tuple[int, ...] = (0,)
+    facts: FactsSettings = FactsSettings()
+    corpus: str = ENCYCLOPEDIA
+    editors: dict[str, Options] = {}
+    tuning: Options = {}
+    exam: ExamSettings = ExamSettings()
+    arms: tuple[ArmSettings, ...]
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_folder(cls, name: str) -> str:
+        if set(name) & set("/\\ \t\n") or name.startswith("."):
+            raise ValueError("it names a folder, so it can hold no slash, space or leading dot")
+        return name
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("at least one seed is needed")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is listed twice")
+        return seeds
+
+    @field_validator("arms")
+    @classmethod
+    def _names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
+        if not arms:
+            raise ValueError("at least one arm is needed")
+        names = [arm.name for arm in arms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two arms are named {name!r}")
+        return arms
+
+    def to_yaml(self) -> str:
+        """The settings as a study file that reads back as equal settings."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists, mappings and scalars, keyed as in a study file."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in studies."""
+    folder = files("indelible.study") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a built-in study by name, or a study file.
+
+    Relative paths inside a file are taken from the file's folder.
+
+    Args:
+        name_or_file: "quick", or the path of a YAML file.
+        overrides: assignments like "tuning.steps=5" or "arms.memit.paraphrases=2" that replace what the file says.
+
+    Raises:
+        ConfigError: the study cannot be found or read, or a setting is unknown or impossible.
+    """
+    if name_or_file in preset_names():
+        text = (files("indelible.study") / "presets" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
+        return parse_config(text, f"built-in study {name_or_file!r}", Path.cwd(), overrides)
+    path = Path(name_or_file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+            raise ConfigError(f"There is no study file {name_or_file!r}.", "Check the path.") from None
+        raise ConfigError(
+            f"There is no built-in study {name_or_file!r} and no file of that name.",
+            suggest(name_or_file, preset_names()),
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name_or_file} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{name_or_file} cannot be read: {error.strerror}.", "Give a readable YAML file.") from None
+    return parse_config(text, name_or_file, path.parent, overrides)
+
+
+def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Settings out of YAML text.
+
+    Args:
+        text: the YAML.
+        where: what to call the text in messages.
+        folder: relative paths in the text start here.
+        overrides: see load_config.
+
+    Raises:
+        ConfigError: as load_config.
+    """
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line} is not valid YAML: {error.problem}.", "Mend that line.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
+    for override in overrides:
+        _assign(settings, override)
+    config = validated(StudyConfig, settings, "")
+    return _with_absolute_paths(config, folder)
+
+
+def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
+    """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again."""
+    changes: dict[str, Any] = {}
+    if config.facts.source != WORLD:
+        source = str((folder / Path(config.facts.source).expanduser()).resolve())
+        changes["facts"] = config.facts.model_copy(update={"source": source})
+    if config.corpus != ENCYCLOPEDIA:
+        changes["corpus"] = str((folder / Path(config.corpus).expanduser()).resolve())
+    model = folder / Path(config.model).expanduser()
+    if model.is_dir():
+        changes["model"] = str(model.resolve())
+    return config.model_copy(update=changes)
+
+
+def _assign(settings: dict[str, Any], override: str) -> None:
+    """Carry out one "a.b.c=value" on nested mappings; list items go by number or by their ``name``."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. tuning.steps=5.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
+    place: Any = settings
+    *parents, last = path.split(".")
+    for part in parents:
+        place = _item(place, part, override)
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: nothing can be set inside a single value.", "Check the key's path.")
+
+
+def _item(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, part, override)]
+    if isinstance(place, dict):
+        if place.get(part) is None:
+            place[part] = {}
+        return place[part]
+    raise ConfigError(f"--set {override!r}: nothing can be set inside {part!r}.", "Check the key's path.")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = [str(name) for name in names if name is not None]
+    raise ConfigError(f"--set {override!r}: there is no {part!r} in that list.", suggest(part, known))

@@ -1,0 +1,184 @@
+"""A study as a graph of steps, each known by a key that says everything its result depends on.
+
+Pure: settings in, frozen steps out. A step's key is the hash of its kind, its options, the keys of the steps it builds
+on, and what it reads from outside (the model, the facts, the texts). Equal keys mean equal results, so arms with the
+same edit share it, an interrupted study goes on where it stopped, and a changed option reruns only what hangs on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from indelible.study.config import NO_EDITOR, StudyConfig
+
+StepKind = Literal["select", "base-probe", "edit", "edited-probe", "tune"]
+
+# Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new.
+FORMATS: Mapping[StepKind, int] = {"select": 1, "base-probe": 1, "edit": 1, "edited-probe": 1, "tune": 1}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Versions of everything that a study reads from outside its settings.
+
+    Attributes:
+        model: the model's fingerprint (or its name, as long as the fingerprint is not known).
+        facts: digest of the candidate facts.
+        corpus: digest or version of the texts for key covariances.
+        tasks: version of what the training examples are made from, by objective.
+    """
+
+    model: str
+    facts: str
+    corpus: str
+    tasks: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm with all defaults filled in and checked (see arms.py).
+
+    Attributes:
+        name: as in the study file.
+        editor: a registered editor or "none".
+        options: all of the editor's options; empty for "none".
+        paraphrases: further wordings in the edit.
+        mask: freeze mask.
+        tuning: all settings of tuning.
+    """
+
+    name: str
+    editor: str
+    options: Mapping[str, Any]
+    paraphrases: int
+    mask: str
+    tuning: Mapping[str, Any]
+
+    @property
+    def objective(self) -> str:
+        """What the arm is tuned on."""
+        return str(self.tuning["objective"])
+
+    @property
+    def tuner(self) -> str:
+        """How the arm is tuned."""
+        return str(self.tuning["tuner"])
+
+
+@dataclass(frozen=True)
+class Step:
+    """One piece of work whose result is kept under its key.
+
+    Attributes:
+        kind: what is done.
+        key: 64 hex digits; equal keys mean equal results.
+        seed: the study seed that the step belongs to.
+        options: everything from the settings that the result depends on.
+        inputs: keys of the steps that this one reads, by their role.
+        title: what to call it on the screen.
+    """
+
+    kind: StepKind
+    key: str
+    seed: int
+    options: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    title: str
+
+    @property
+    def name(self) -> str:
+        """Folder name of the result: the kind and the first 16 digits of the key."""
+        return f"{self.kind}-{self.key[:16]}"
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """Which steps make up one arm under one seed; ``edited`` and ``edit`` are None for the control."""
+
+    arm: Arm
+    seed: int
+    select: str
+    base: str
+    edit: str | None
+    edited: str | None
+    tune: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps in an order in which each comes after its inputs, and how arms are put together from them."""
+
+    steps: tuple[Step, ...]
+    runs: tuple[ArmRun, ...]
+
+    def step(self, key: str) -> Step:
+        """The step with that key."""
+        return next(step for step in self.steps if step.key == key)
+
+
+def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Plan:
+    """Expand settings to steps: per seed the choice of facts, the base exam, the edits with their exams, the tuning."""
+    steps: dict[str, Step] = {}
+    runs = []
+    for seed in config.seeds:
+        select, base = _select_steps(config, sources, seed)
+        edits = [_edit_steps(arm, sources, seed, select) for arm in arms]
+        tunes = [
+            _tune_step(config, arm, sources, seed, select, edit[0] if edit else None)
+            for arm, edit in zip(arms, edits, strict=True)
+        ]
+        for step in (select, base, *(step for edit in edits for step in edit), *tunes):
+            steps.setdefault(step.key, step)
+        for arm, edit, tune in zip(arms, edits, tunes, strict=True):
+            made, probed = (edit[0].key, edit[1].key) if edit else (None, None)
+            runs.append(ArmRun(arm, seed, select.key, base.key, made, probed, tune.key))
+    return Plan(tuple(steps.values()), tuple(runs))
+
+
+def _select_steps(config: StudyConfig, sources: Sources, seed: int) -> tuple[Step, Step]:
+    options = {"n_edits": config.facts.n_edits, "n_intrinsic": config.facts.n_intrinsic, "seed": seed}
+    outside = {"model": sources.model, "facts": sources.facts}
+    select = _step("select", seed, options, {}, outside, f"choose facts, seed {seed}")
+    base = _step("base-probe", seed, {}, {"select": select.key}, outside, f"ask the base model, seed {seed}")
+    return select, base
+
+
+def _edit_steps(arm: Arm, sources: Sources, seed: int, select: Step) -> tuple[Step, ...]:
+    if arm.editor == NO_EDITOR:
+        return ()
+    options = {"editor": arm.editor, "options": arm.options, "paraphrases": arm.paraphrases, "seed": seed}
+    outside = {"model": sources.model, "corpus": sources.corpus}
+    what = arm.editor if not arm.paraphrases else f"{arm.editor} with {arm.paraphrases} paraphrases"
+    edit = _step("edit", seed, options, {"select": select.key}, outside, f"edit: {what}, seed {seed}")
+    inputs = {"select": select.key, "edit": edit.key}
+    probe = _step("edited-probe", seed, {}, inputs, {"model": sources.model}, f"ask after {what}, seed {seed}")
+    return edit, probe
+
+
+def _tune_step(config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None) -> Step:
+    options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "seed": seed}
+    inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
+    outside = {"model": sources.model, "task": sources.tasks.get(arm.objective, "")}
+    return _step("tune", seed, options, inputs, outside, f"tune: {arm.name}, seed {seed}")
+
+
+def _step(
+    kind: StepKind,
+    seed: int,
+    options: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    outside: Mapping[str, str],
+    title: str,
+) -> Step:
+    key = digest({"kind": kind, "format": FORMATS[kind], "options": options, "inputs": inputs, "outside": outside})
+    return Step(kind, key, seed, options, inputs, title)
+
+
+def digest(content: Any) -> str:
+    """64 hex digits that are equal exactly for equal JSON content, whatever the order of keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

@@ -1,0 +1,116 @@
+"""Settings checked once, where they enter, and mistakes told as a person would: which key, which value, what then.
+
+pydantic finds the mistakes; this module says them in one line, with the keys that come nearest to an unknown one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from indelible.errors import ConfigError, suggest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], settings: Any, path: str) -> M:
+    """Settings as an instance of a pydantic class, with mistakes told in one line.
+
+    Args:
+        model: the class that says what is allowed.
+        settings: what the user wrote.
+        path: where in the study file that stands, e.g. "tuning" or "arms.2.options"; "" for its top.
+
+    Raises:
+        ConfigError: names the key's path, the value, and what to write instead.
+    """
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    location = [part for part in first["loc"] if not _is_branch_label(part)]
+    where = ".".join(str(part) for part in ([path] if path else []) + location)
+    if first["type"] == "extra_forbidden":
+        raise ConfigError(f"Unknown key {where!r}.", suggest(str(location[-1]), _keys_at(model, location[:-1])))
+    if first["type"] == "missing":
+        known = ", ".join(_keys_at(model, location[:-1]))
+        raise ConfigError(f"The key {where!r} is missing.", f"Add it (keys that may stand there: {known}).")
+    message = first["msg"]
+    if message.startswith("Input should be "):
+        wanted = _in_words_of_yaml(message.removeprefix("Input should be ").partition(", unable to")[0])
+        raise ConfigError(f"{where!r} should be {wanted}, not {_shown(first['input'])}.", "Change that value.")
+    reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ").removeprefix("Input ")
+    reason = reason.rstrip(".")
+    if isinstance(first["input"], Mapping | list | tuple):
+        raise ConfigError(f"{where or 'study'}: {reason}.", "Change one of these settings.")
+    raise ConfigError(f"{where!r} is {_shown(first['input'])}: {reason}.", "Change that value.")
+
+
+def _in_words_of_yaml(wanted: str) -> str:
+    """pydantic speaks of tuples and instances; whoever writes a study file knows lists and mappings."""
+    if wanted.startswith("a valid dictionary"):
+        return "a mapping of keys to values"
+    return re.sub(r"^a valid (tuple|list|set).*", "a list", wanted).replace("a valid string", "text")
+
+
+def _is_branch_label(part: int | str) -> bool:
+    """Whether a part of pydantic's location names a member of a union or a function instead of a key."""
+    return isinstance(part, str) and ("[" in part or part in {"int", "float", "str", "bool", "none"})
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys that may stand at that place: walks from the class along field names and list positions."""
+    here: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        found = _model_in(here)
+        fields = {} if found is None else {field.alias or name: field for name, field in found.model_fields.items()}
+        if part not in fields:
+            return []
+        here = fields[part].annotation
+    found = _model_in(here)
+    return [] if found is None else [field.alias or name for name, field in found.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The pydantic class inside an annotation such as ``tuple[ArmSettings, ...]`` or ``X | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Annotated, Union, UnionType, tuple, list, dict):
+        for argument in get_args(annotation):
+            found = _model_in(argument)
+            if found is not None:
+                return found
+    return None
+
+
+def first_difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> str | None:
+    """The path of the first key in which two nested settings differ, or None when they are equal."""
+    return _difference(left, right, "")
+
+
+def _difference(left: Any, right: Any, path: str) -> str | None:
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        pairs = [(str(key), left.get(key), right.get(key), key in left, key in right) for key in {**left, **right}]
+    elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        pairs = [(str(i), a, b, True, True) for i, (a, b) in enumerate(zip(left, right, strict=True))]
+    else:
+        return None if left == right else path
+    for key, a, b, in_left, in_right in pairs:
+        here = f"{path}.{key}" if path else key
+        if in_left != in_right:
+            return here
+        found = _difference(a, b, here)
+        if found is not None:
+            return found
+    return None
