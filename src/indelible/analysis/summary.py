@@ -1,0 +1,161 @@
+"""One line per arm: the figures that a study is run for, with the interval of the gap.
+
+`summarise` returns what `summary.json` holds. `estimates` gives single rates with their intervals, for figures.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indelible.analysis.metrics import CONTROL_EDITOR, arm_counts, gap, rate, require_columns
+from indelible.analysis.statistics import Interval, by_seed, gap_interval, rate_interval
+
+ARM_COLUMNS = ("editor", "paraphrases", "objective", "tuner", "mask")
+RUN_COLUMNS = ("arm", *ARM_COLUMNS, "seed", "heldout_before", "heldout_after", "seconds", "status")
+KEYS = (
+    "arm",
+    *ARM_COLUMNS,
+    "seeds",
+    "n_edits",
+    "n_intrinsic",
+    "edit_success",
+    "edit_success_first_token",
+    "paraphrase_success",
+    "locality",
+    "retention_edited",
+    "retention_intrinsic",
+    "gap",
+    "gap_low",
+    "gap_high",
+    "heldout_before",
+    "heldout_after",
+    "seconds",
+    "retention_paraphrase",
+    "retention_intrinsic_paraphrase",
+    "retention_intrinsic_base",
+    "retention_edited_first_token",
+)
+"""The keys of a summary, in order."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rate with its 95% interval; None where there is none to give."""
+
+    value: float | None
+    interval: Interval | None
+
+
+def arm_names(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
+    """The arms in order of appearance in the run table, then any that only the rows know, by name."""
+    planned = [str(name) for name in runs["arm"].drop_duplicates()]
+    return planned + sorted({str(name) for name in rows["arm"].unique()} - set(planned))
+
+
+def arm_generator(seed: int, arm: str) -> np.random.Generator:
+    """A generator for one arm, so that an arm's intervals don't depend on which other arms stand beside it."""
+    return np.random.default_rng([seed, zlib.crc32(arm.encode())])
+
+
+def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> list[dict[str, Any]]:
+    """The summary of a study: one dictionary per arm, in order of appearance in the run table.
+
+    Rates are fractions pooled over seeds, by the definitions in `metrics`; None where a thing does not apply or was not
+    reached. ``seeds`` counts the seeds that finished; ``n_edits`` and ``n_intrinsic`` are facts per seed; ``heldout_*``
+    are means over seeds; ``seconds`` is the time of all the arm's seeds together. In the control nothing is edited: its
+    figures about edits and its gap are None, and its retention is against base.
+
+    Args:
+        rows: tidy rows, one per arm × seed × phase × step × question.
+        runs: one row per arm × seed, with status "done" or "failed".
+        draws: bootstrap draws for the interval of the gap.
+        seed: seed of the bootstrap; the same seed gives the same interval.
+
+    Returns:
+        Dictionaries with the keys `KEYS`, of plain strings, ints, floats and None (never NaN).
+
+    Raises:
+        DataError: if a table lacks a column, or a question was answered twice.
+    """
+    require_columns(runs, RUN_COLUMNS, "table of runs")
+    require_columns(rows, ("arm", *ARM_COLUMNS, "phase", "kind", "fact_set", "fact_id", "seed"), "table of answers")
+    return [
+        _summarise_arm(arm, rows[rows["arm"] == arm], runs[runs["arm"] == arm], draws=draws, seed=seed)
+        for arm in arm_names(rows, runs)
+    ]
+
+
+def estimates(
+    rows: pd.DataFrame, measures: Sequence[str], *, draws: int = 10_000, generator: np.random.Generator
+) -> dict[str, Estimate]:
+    """Rates of one arm with their intervals.
+
+    Args:
+        rows: tidy rows of one arm.
+        measures: keys of `metrics.MEASURES`.
+        draws: bootstrap draws.
+        generator: the source of randomness.
+
+    Returns:
+        Measure -> estimate; empty estimates for measures that don't apply to the arm.
+    """
+    counted = arm_counts(rows)
+    result = {}
+    for name in measures:
+        if name in counted:
+            interval = rate_interval(by_seed(counted[name]), draws=draws, generator=generator)
+            result[name] = Estimate(rate(counted[name]), interval)
+        else:
+            result[name] = Estimate(None, None)
+    return result
+
+
+def _summarise_arm(arm: str, rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
+    counted = arm_counts(rows)
+    rates = {name: rate(count) for name, count in counted.items()}
+    about = (runs if len(runs) else rows).iloc[0]
+    summary: dict[str, Any] = dict.fromkeys(KEYS)
+    summary.update({column: _plain(about[column]) for column in ARM_COLUMNS}, arm=arm)
+    summary.update(rates)
+    summary["seeds"] = int((runs["status"] == "done").sum())
+    control = about["editor"] == CONTROL_EDITOR
+    summary["n_edits"] = 0 if control else _facts_per_seed(rows, "edited")
+    summary["n_intrinsic"] = _facts_per_seed(rows, "intrinsic")
+    summary["gap"] = gap(rates.get("retention_intrinsic"), rates.get("retention_edited"))
+    if summary["gap"] is not None:
+        interval = gap_interval(
+            by_seed(counted["retention_intrinsic"]),
+            by_seed(counted["retention_edited"]),
+            draws=draws,
+            generator=arm_generator(seed, arm),
+        )
+        if interval is not None:
+            summary["gap_low"], summary["gap_high"] = interval.low, interval.high
+    for column in ("heldout_before", "heldout_after"):
+        summary[column] = _plain(runs[column].astype("float64").mean())
+    seconds = runs["seconds"].astype("float64")
+    summary["seconds"] = _plain(seconds.sum(min_count=1))
+    return summary
+
+
+def _facts_per_seed(rows: pd.DataFrame, fact_set: str) -> int | None:
+    """Facts of a set in a seed (the most, should seeds differ); None when the arm never got to ask any."""
+    asked = rows[(rows["fact_set"] == fact_set) & (rows["kind"] == "prompt")]
+    return None if asked.empty else int(asked.groupby("seed")["fact_id"].nunique().max())
+
+
+def _plain(value: Any) -> Any:
+    """A scalar out of a frame as JSON knows it: str, bool, int, finite float or None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or pd.isna(value):
+        return None
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value if isinstance(value, (str, bool, int)) else str(value)

@@ -1,0 +1,116 @@
+"""The headline table as text, shared by the command line and the report so that both say the same.
+
+Imports nothing heavy: a summary that was read back from JSON can be shown without pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A table of formatted cells.
+
+    Attributes:
+        columns: the headings.
+        rows: per arm one cell for each heading.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+COLUMNS = (
+    "arm",
+    "editor",
+    "edit success",
+    "first token",
+    "paraphrases",
+    "locality",
+    "edited kept",
+    "intrinsic kept",
+    "gap, points [95%]",
+    "held-out loss",
+    "time",
+)
+
+
+def headline(summary: Sequence[Mapping[str, Any]]) -> Headline:
+    """The headline table of a summary: one row per arm, rates in percent, what does not apply as a dash.
+
+    Args:
+        summary: what `summary.summarise` returned, or the same read from JSON.
+    """
+    return Headline(
+        COLUMNS,
+        tuple(
+            (
+                str(arm["arm"]),
+                str(arm["editor"]),
+                percent(arm["edit_success"]),
+                percent(arm["edit_success_first_token"]),
+                percent(arm["paraphrase_success"]),
+                percent(arm["locality"]),
+                percent(arm["retention_edited"]),
+                percent(arm["retention_intrinsic"]),
+                points_with_interval(arm["gap"], arm["gap_low"], arm["gap_high"]),
+                change(arm["heldout_before"], arm["heldout_after"]),
+                duration(arm["seconds"]),
+            )
+            for arm in summary
+        ),
+    )
+
+
+def percent(rate: float | None) -> str:
+    """A fraction as whole percent, rounded half up: 0.625 -> "63%"."""
+    return MISSING if rate is None else f"{int(rate * 100 + 0.5)}%"
+
+
+def points(difference: float | None) -> str:
+    """A difference of fractions in signed percentage points: -0.031 -> "−3".
+
+    Below half a point one decimal is shown, so that an interval that just misses zero doesn't seem to touch it.
+    """
+    if difference is None:
+        return MISSING
+    size = abs(difference) * 100
+    if size < 0.05:
+        return "0"
+    return f"{'+' if difference > 0 else MINUS}{int(size + 0.5) if size >= 0.5 else f'{size:.1f}'}"
+
+
+def points_with_interval(difference: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval, in percentage points: "+19 [+6, +31]"; without one, just the difference."""
+    if difference is None or low is None or high is None:
+        return points(difference)
+    return f"{points(difference)} [{points(low)}, {points(high)}]"
+
+
+def change(before: float | None, after: float | None) -> str:
+    """A loss before and after: "3.21 → 2.87"."""
+    if before is None and after is None:
+        return MISSING
+    return f"{_loss(before)} \N{RIGHTWARDS ARROW} {_loss(after)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: "48 s", "3 min 05 s", "2 h 10 min"."""
+    if seconds is None:
+        return MISSING
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _loss(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
