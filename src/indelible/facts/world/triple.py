@@ -26,10 +26,12 @@ class Triple:
 
 def fold(name: str) -> str:
     """A spelling to compare names by: lower-case plain letters, without a leading article, "St." written out."""
-    plain = unicodedata.normalize("NFKD", name)
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).lower()
-    plain = plain.replace("&", "and").replace("’", "'").strip()
-    return re.sub(r"^the ", "", re.sub(r"\bst\.? ", "saint ", plain))
+    plain = name
+    if not name.isascii():
+        letters = unicodedata.normalize("NFKD", name)
+        plain = "".join(letter for letter in letters if not unicodedata.combining(letter)).replace("\u2019", "'")
+    plain = plain.lower().replace("&", "and").strip().removeprefix("the ")
+    return re.sub(r"\bst\.? ", "saint ", plain) if "st" in plain else plain
 
 
 def shares_word(left: str, right: str) -> bool:

@@ -130,7 +130,7 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             prompt="{} is a city in the country of",
             paraphrases=(
                 "The city of {} is located in",
-                "{} is one of the largest cities in",
+                "{} is the name of a city in the country of",
                 "On a map, the city of {} lies within the borders of",
                 "The country in which you can find the city of {} is",
                 "People who live in {} are residents of the country of",
