@@ -65,7 +65,5 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet) -> list[Question]:
             questions.append(ask("paraphrase", wording, fact.text(template), target, rival, fact))
         if fact_set == "edited":
             for wording, neighbour in enumerate(fact.neighbours):
-                questions.append(
-                    ask("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object, fact)
-                )
+                questions.append(ask("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object, fact))
     return questions

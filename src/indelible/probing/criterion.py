@@ -1,0 +1,105 @@
+"""When does a generated answer count as knowing the fact?
+
+The model continues the prompt freely and greedily; nothing of the answer is shown to it. The answer counts when that
+continuation *starts with the whole target*, compared as a reader would: letter case, quotation marks and a leading
+article do not matter, but words are whole ("Paris" is not found in "Parisian", nor "Guinea" in "Guinea-Bissau").
+Feeding the target's tokens one by one instead ("teacher forcing") counts answers that the model would never give.
+
+The functions are pure, so that the criterion can be read, tested, and quoted apart from any model.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# What may stand around an answer without changing it: quotes, brackets, markup, and marks that lead up to an answer.
+_OPENING = "\"'`´“”„‘’‚«»‹›*_~|()[]{}<>,:-–—‐¿¡"  # noqa: RUF001 -- these very characters are meant
+# A target may also end its sentence; a generation that *begins* by ending the sentence has not answered it.
+_CLOSING = _OPENING + ".;!?"
+_ARTICLE = re.compile(r"(?:the|an|a) ")
+_ARTICLES = ("the ", "an ", "a ")
+_SPACELESS_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
+
+
+def succeeds(generated: str, target: str) -> bool:
+    """Whether a free continuation starts with the whole target.
+
+    Both texts are compared after Unicode NFKC, case folding, and folding of white space. Quotation marks, brackets and
+    other marks around either are dropped, and so is a leading *the*, *a* or *an*; each text may also be taken with
+    its article, so that a target "A" is still found in "A minor". The target must end where a word ends: not before a
+    letter or digit, not before a hyphen that goes on with one ("Guinea" in "Guinea-Bissau"), and, when it ends in a
+    digit, not before a decimal ("1" in "1.5" or "1,000"). Accents count: "Brasilia" is not "Brasília".
+
+    Args:
+        generated: what the model wrote after the prompt.
+        target: the answer that counts.
+
+    Raises:
+        ValueError: if the target has no text.
+    """
+    wanted = _target_forms(target)
+    return any(
+        given.startswith(form) and _word_ends(form, given[len(form) :])
+        for given in _forms(_fold(generated))
+        for form in wanted
+    )
+
+
+def hopeless(generated: str, target: str) -> bool:
+    """Whether no further text could make this beginning of a continuation succeed.
+
+    True only when that is certain, so generation may stop there without changing any verdict: for every ``more``,
+    ``hopeless(generated, target)`` implies ``not succeeds(generated + more, target)``.
+    """
+    settled = _fold(generated.rstrip("\ufffd"))  # a character whose bytes are not all there yet
+    while settled and unicodedata.combining(settled[-1]):
+        settled = settled[:-1]
+    settled = settled[:-1].rstrip()  # a mark that follows can still change the last letter
+    bare = settled.lstrip(" " + _OPENING)
+    if not bare or any(article.startswith(bare) for article in _ARTICLES):
+        return False
+    wanted = _target_forms(target)
+    return not any(given.startswith(form) or form.startswith(given) for given in _forms(settled) for form in wanted)
+
+
+def _fold(text: str) -> str:
+    """NFKC, case-folded, white space folded to single blanks; NFKC once more, as case folding may undo it."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
+
+
+def _forms(folded: str) -> set[str]:
+    """The text as it is, without marks in front, and without its article."""
+    bare = _without_opening(folded)
+    return {folded, bare, _without_opening(_ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare)}
+
+
+def _without_opening(text: str) -> str:
+    bare = text.lstrip(" " + _OPENING)
+    # "-5" is another number than "5"
+    if bare[:1].isdigit() and text[: len(text) - len(bare)].endswith("-"):
+        return "-" + bare
+    return bare
+
+
+def _target_forms(target: str) -> set[str]:
+    folded = _fold(target)
+    if not folded:
+        raise ValueError("the target is empty; every generation would start with it")
+    # A target of nothing but marks ("-") is compared as it stands.
+    return {form for form in (form.rstrip(" " + _CLOSING) for form in _forms(folded)) if form} or {folded}
+
+
+def _word_ends(word: str, rest: str) -> bool:
+    """Whether a word ends before ``rest``."""
+    if not rest or unicodedata.name(word[-1], "").startswith(_SPACELESS_SCRIPTS):
+        return True
+    if unicodedata.category(rest[0])[0] in "LNM" and _is_word(word[-1]):
+        return False
+    if rest[0] in "-‐" and len(rest) > 1 and rest[1].isalnum():  # noqa: RUF001
+        return False
+    return not (word[-1].isdigit() and rest[0] in ".," and rest[1:2].isdigit())
+
+
+def _is_word(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LNM"
