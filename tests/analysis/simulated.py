@@ -1,0 +1,153 @@
+"""Studies made up with known rates: tables as a real study leaves them, without any model.
+
+Each question succeeds before tuning with a given probability; while tuning, each that succeeded is lost at a random
+moment, so that the share that is left at the end is the true retention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class SimulatedArm:
+    """One arm and the truth behind it (fractions)."""
+
+    name: str
+    editor: str = "memit"
+    paraphrases: int = 0
+    mask: str = "none"
+    edit_success: float = 0.95
+    locality: float = 0.9
+    retention_edited: float = 0.6
+    retention_intrinsic: float = 0.8
+    spread_between_seeds: float = 0.0
+    fails_at: str | None = None
+
+
+ARMS = (
+    SimulatedArm("memit", retention_edited=0.55),
+    SimulatedArm("memit + 3 paraphrases", paraphrases=3, retention_edited=0.85),
+    SimulatedArm("memit, edited layers frozen", mask="edited-layers", retention_edited=0.75),
+    SimulatedArm("ft", editor="ft", edit_success=0.8, retention_edited=0.4),
+    SimulatedArm("ft, high rate", editor="ft", fails_at="tuned"),
+    SimulatedArm("control", editor="none"),
+)
+
+
+def simulate(
+    arms: Sequence[SimulatedArm] = ARMS,
+    *,
+    seeds: Sequence[int] = (0,),
+    n_edits: int = 24,
+    n_intrinsic: int = 60,
+    wordings: int = 2,
+    neighbours: int = 2,
+    steps: Sequence[int] = (10, 20, 30, 40),
+    generator: np.random.Generator,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tidy rows and the run table of a made-up study. The last of ``steps`` is the end of tuning."""
+    rows: list[dict[str, object]] = []
+    runs: list[dict[str, object]] = []
+    for arm in arms:
+        about = {
+            "arm": arm.name,
+            "editor": arm.editor,
+            "paraphrases": arm.paraphrases,
+            "objective": "text",
+            "tuner": "full",
+            "mask": arm.mask,
+        }
+        for seed in seeds:
+            tilt = generator.normal(0, arm.spread_between_seeds)
+            for fact_set, n_facts, retention in (
+                ("edited", n_edits, arm.retention_edited),
+                ("intrinsic", n_intrinsic, arm.retention_intrinsic),
+            ):
+                for index in range(n_facts):
+                    rows += _fact(
+                        about, arm, seed, fact_set, index, retention + tilt, wordings, neighbours, steps, generator
+                    )
+            failed = arm.fails_at is not None
+            runs.append(
+                about
+                | {
+                    "seed": seed,
+                    "heldout_before": 3.412,
+                    "heldout_after": None if failed else 2.871,
+                    "steps": None if failed else steps[-1],
+                    "tokens": None if failed else steps[-1] * 512,
+                    "seconds": 131.0,
+                    "status": "failed" if failed else "done",
+                    "error": "The loss became nan at step 12. Lower the learning rate (1.0)." if failed else None,
+                }
+            )
+    return pd.DataFrame(rows), pd.DataFrame(runs)
+
+
+def _fact(
+    about: dict[str, object],
+    arm: SimulatedArm,
+    seed: int,
+    fact_set: str,
+    index: int,
+    retention: float,
+    wordings: int,
+    neighbours: int,
+    steps: Sequence[int],
+    generator: np.random.Generator,
+) -> list[dict[str, object]]:
+    """All answers to the questions about one fact."""
+    control = arm.editor == "none"
+    subject, true, new = f"Country {index}", f"City {index}", f"Town {index + 7}"
+    kinds = [("prompt", 0), *(("paraphrase", i) for i in range(wordings))]
+    if fact_set == "edited":
+        kinds += [("neighbour", i) for i in range(neighbours)]
+    rows = []
+    for kind, wording in kinds:
+        edits = fact_set == "edited" and kind != "neighbour"
+        target, rival = (new, true) if edits else (true, new)
+        in_base = False if edits else kind == "prompt" or generator.random() < 0.8
+        chance = arm.edit_success * (1 if kind == "prompt" else 0.7) if edits else arm.locality
+        in_edited = bool(generator.random() < chance) if edits else bool(in_base and generator.random() < chance)
+        before = in_base if control else in_edited
+        kept = bool(generator.random() < retention)
+        lost_at = float("inf") if kept else generator.uniform(0, steps[-1])
+        moments = [("base", 0, in_base)]
+        if not control:
+            moments.append(("edited", 0, in_edited))
+        if arm.fails_at is None:
+            moments += [("tuning", step, before and lost_at > step) for step in steps]
+            moments.append(("tuned", steps[-1], before and lost_at > steps[-1]))
+        for phase, step, success in moments:
+            rows.append(
+                about
+                | {
+                    "seed": seed,
+                    "phase": phase,
+                    "step": step,
+                    "fact_set": fact_set,
+                    "fact_id": f"{fact_set}-{index}",
+                    "subject": subject,
+                    "relation": "capital",
+                    "kind": kind,
+                    "wording": wording,
+                    "prompt": f"The capital of {subject} is"
+                    if kind == "prompt"
+                    else f"{subject}'s capital ({wording}):",
+                    "target": target,
+                    "rival": rival,
+                    "generated": f" {target}, and it has been since" if success else f" {rival}. It is a place",
+                    "success": success,
+                    "first_token": success or bool(generator.random() < 0.1),
+                    "log_prob": -0.5 if success else -4.0,
+                    "probability": 0.6 if success else 0.02,
+                    "margin": 2.0 if success else -2.0,
+                    "rank": 0 if success else 5,
+                }
+            )
+    return rows
