@@ -1,0 +1,185 @@
+"""Which training lines must be left out, so that fine-tuning does not teach what the study measures.
+
+A line is dropped
+
+- if it mentions the subject of a fact, or
+- if it states one of the fact's objects, the true or the new one, together with the relation: the object and one of
+  the relation's keywords occur in the same line.
+
+A name is mentioned if it occurs as whole words, whatever the case, the accents, the kind of apostrophe or the width
+of the gaps; an article before it does not count, and a possessive 's after it changes nothing. Names of one or two
+letters are the exception: they are compared in their own case, so that "he" is not helium ("He").
+
+The keywords of a relation are the content words of its prompt, and those that occur in two or more of its other
+wordings, where a final s is ignored. Content words have three letters or more and are neither function words nor words
+that fit any relation ("name", "called", "number"). The filter would rather drop a line too many than leave one in.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from indelible.facts.fact import SLOT, Fact
+
+WORD = re.compile(r"\w+")
+ARTICLES = ("the ", "a ", "an ")
+CASED_LENGTH = 2
+NO_KEYWORDS = (
+    "about after all also always among and any are around because been before being between both but can could "
+    "did does every for from had has have having her here him his how into its itself just like many may might "
+    "more most much must near not now off often once one only onto other our out over own same she should "
+    "since some such than that the their them then there these they thing things this those through too under "
+    "until upon used uses using usually very was were what when where which while who whom whose why will with "
+    "within without would yet you your answer answers ask asks asked belong belongs book books call called "
+    "come comes find finds found give gives given kind know known knows lie lies list listed lists made make "
+    "makes name named names number people person question say says see show shows someone tell two use way "
+    "whole word words write written "
+)
+"""Words that tell nothing about a relation, with spaces between them."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A line that was left out.
+
+    Attributes:
+        index: position in the lines that were given, counted from 0.
+        fact_id: the fact on whose account.
+        reason: what in the line, in words.
+    """
+
+    index: int
+    fact_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """The lines told apart.
+
+    Attributes:
+        kept: positions of the lines that no fact speaks against, ascending.
+        dropped: the others, each with the first reason found.
+    """
+
+    kept: list[int]
+    dropped: list[Dropped]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A subject or object to look for.
+
+    Attributes:
+        pattern: matches it in a folded line (in a folded line that kept its case, when ``cased``).
+        cased: whether case counts.
+        fact_id: the first fact that has it.
+        text: as the fact spells it.
+        relation: whose keywords must be near; None for subjects.
+    """
+
+    pattern: re.Pattern[str]
+    cased: bool
+    fact_id: str
+    text: str
+    relation: str | None
+
+
+def drop_relevant(lines: Sequence[str], facts: Sequence[Fact]) -> Relevance:
+    """Tell the lines that may be trained on from those that touch a fact.
+
+    Takes time in proportion to the lines, not to lines times facts: names are found by their first word.
+    """
+    keywords = relation_keywords(facts)
+    index = _index(facts)
+    kept, dropped = [], []
+    for position, line in enumerate(lines):
+        hit = _first_hit(line, index, keywords)
+        if hit is None:
+            kept.append(position)
+        else:
+            dropped.append(Dropped(position, *hit))
+    return Relevance(kept, dropped)
+
+
+def relation_keywords(facts: Iterable[Fact]) -> dict[str, frozenset[str]]:
+    """Relation -> its keywords, lower-case, without a final s; see the module's text for how they are chosen."""
+    prompts: dict[str, set[str]] = defaultdict(set)
+    others: dict[str, set[str]] = defaultdict(set)
+    for fact in facts:
+        prompts[fact.relation].add(fact.prompt)
+        others[fact.relation].update(fact.paraphrases, fact.held_out)
+    filler = frozenset(NO_KEYWORDS.split())
+    keywords = {}
+    for relation, wordings in prompts.items():
+        counts = Counter(word for wording in others[relation] for word in _content_words(wording, filler))
+        repeated = {word for word, count in counts.items() if count >= 2}
+        keywords[relation] = frozenset(repeated.union(*(_content_words(prompt, filler) for prompt in wordings)))
+    return keywords
+
+
+def _content_words(wording: str, filler: frozenset[str]) -> set[str]:
+    words = WORD.findall(_fold(wording.replace(SLOT, " ")).casefold())
+    return {_singular(word) for word in words if len(word) >= 3 and word not in filler and not word.isdigit()}
+
+
+def _index(facts: Sequence[Fact]) -> dict[str, list[_Name]]:
+    """Case-folded first word of a name -> the names that start with it."""
+    index: dict[str, list[_Name]] = defaultdict(list)
+    seen = set()
+    for fact in facts:
+        names: list[tuple[str | None, str | None]] = [(None, fact.subject)]
+        names += [(fact.relation, fact.true_object), (fact.relation, fact.new_object)]
+        for relation, text in names:
+            bare = _bare(text or "")
+            first = WORD.search(bare)
+            if first is None or (relation, bare) in seen:
+                continue
+            seen.add((relation, bare))
+            cased = len(bare) <= CASED_LENGTH
+            gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
+            pattern = re.compile(rf"(?<!\w){gaps}(?!\w)")
+            index[first.group().casefold()].append(_Name(pattern, cased, fact.id, text or "", relation))
+    return index
+
+
+def _first_hit(line: str, index: dict[str, list[_Name]], keywords: dict[str, frozenset[str]]) -> tuple[str, str] | None:
+    folded = _fold(line)
+    lowered = folded.casefold()
+    words = set(WORD.findall(lowered))
+    singulars: set[str] | None = None
+    for word in sorted(words & index.keys()):
+        for name in index[word]:
+            if not name.pattern.search(folded if name.cased else lowered):
+                continue
+            if name.relation is None:
+                return name.fact_id, f"mentions the subject {name.text!r}"
+            singulars = {_singular(word) for word in words} if singulars is None else singulars
+            near = sorted(keywords[name.relation] & singulars)
+            if near:
+                return name.fact_id, f"states the object {name.text!r} with {near[0]!r} of {name.relation!r}"
+    return None
+
+
+def _bare(name: str) -> str:
+    folded = _fold(name).strip()
+    for article in ARTICLES:
+        if folded.lower().startswith(article):
+            return folded[len(article) :].strip()
+    return folded
+
+
+def _fold(text: str) -> str:
+    if text.isascii():
+        return text
+    letters = unicodedata.normalize("NFKD", text)
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return plain.replace("\u2019", "'").replace("\u2018", "'")
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") else word
