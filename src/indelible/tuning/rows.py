@@ -1,0 +1,161 @@
+"""Rows for training and for the held-out loss: drawn from a task, filtered, and never shared between the two.
+
+Examples that speak of an edited or intrinsic fact are left out (training on them would teach or contradict the very
+knowledge whose retention is measured), and so are repeats. What is left out is made good from further down the stream.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from transformers import PreTrainedTokenizerBase
+
+from indelible.errors import DataError
+from indelible.facts.fact import Fact
+from indelible.facts.relevance import drop_relevant
+from indelible.tuning.objectives import Features, Objective
+from indelible.tuning.tasks import Example
+
+DRAW = 64
+"""Examples read from the stream at a time."""
+
+PATIENCE = 50
+"""Examples read for each row that is wanted before a stream that yields next to nothing is given up."""
+
+
+@dataclass(frozen=True)
+class DroppedExample:
+    """An example left out because it speaks of a fact.
+
+    Attributes:
+        text: the example.
+        fact_id: the fact.
+        reason: why it counts as speaking of it.
+    """
+
+    text: str
+    fact_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a run trains on and what it is judged by.
+
+    Attributes:
+        train: rows to train on.
+        heldout: rows for the held-out loss; no text, and no group of texts, is in both.
+        train_texts, heldout_texts: the examples that the rows were made of.
+        dropped: examples left out because they speak of a fact.
+    """
+
+    train: tuple[Features, ...]
+    heldout: tuple[Features, ...]
+    train_texts: tuple[str, ...]
+    heldout_texts: tuple[str, ...]
+    dropped: tuple[DroppedExample, ...]
+
+
+def normalised(text: str) -> str:
+    """The text as it counts for telling repeats: case folded, letters and digits only, single spaces."""
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.casefold()).split())
+
+
+def draw_rows(
+    examples: Iterator[Example],
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Sequence[Fact],
+    *,
+    heldout: int,
+    train: int,
+    at_least: int,
+    max_tokens: int,
+) -> Rows:
+    """Take held-out rows, then training rows, from a stream of examples.
+
+    Args:
+        examples: the stream.
+        objective: makes rows of an example.
+        tokenizer: the model's.
+        facts: facts that no example may speak of.
+        heldout: held-out rows.
+        train: training rows wanted; fewer when the stream ends early.
+        at_least: training rows without which training makes no sense.
+        max_tokens: tokens per row at most.
+
+    Raises:
+        DataError: if there are fewer than ``heldout`` held-out or ``at_least`` training rows.
+    """
+    stream = _Stream(examples, facts)
+    kept: dict[str, list[Features]] = {"heldout": [], "train": []}
+    texts: dict[str, list[str]] = {"heldout": [], "train": []}
+    groups: set[str] = set()
+    limit = PATIENCE * (heldout + train) + DRAW
+    for example in stream.take(limit):
+        held_group = bool(example.group) and example.group in groups
+        part = "heldout" if len(kept["heldout"]) < heldout else "train"
+        if part == "train" and held_group:
+            continue
+        rows = objective.features(tokenizer, example, max_tokens)
+        if not rows:
+            continue
+        if part == "heldout":
+            groups.add(example.group)
+            rows = rows[: heldout - len(kept["heldout"])]
+        kept[part] += rows
+        texts[part].append(example.text)
+        if len(kept["train"]) >= train:
+            break
+    for part, wanted in (("heldout", heldout), ("train", at_least)):
+        if len(kept[part]) < wanted:
+            raise DataError(
+                f"Only {len(kept[part])} of {wanted} {'held-out' if part == 'heldout' else 'training'} rows of at most "
+                f"{max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which speak of "
+                "a fact.",
+                "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
+            )
+    shared = {normalised(text) for text in texts["train"]} & {normalised(text) for text in texts["heldout"]}
+    assert not shared, f"held-out texts in training: {sorted(shared)[:3]}"
+    return Rows(
+        train=tuple(kept["train"][:train]),
+        heldout=tuple(kept["heldout"]),
+        train_texts=tuple(texts["train"]),
+        heldout_texts=tuple(texts["heldout"]),
+        dropped=tuple(stream.dropped),
+    )
+
+
+def count_reasons(dropped: Sequence[DroppedExample]) -> dict[str, int]:
+    """How many examples were left out for each reason, most frequent first."""
+    return dict(Counter(example.reason for example in dropped).most_common())
+
+
+class _Stream:
+    """A stream of examples without repeats and without those that speak of a fact; counts what it read and dropped."""
+
+    def __init__(self, examples: Iterator[Example], facts: Sequence[Fact]) -> None:
+        self.examples = examples
+        self.facts = facts
+        self.read = 0
+        self.dropped: list[DroppedExample] = []
+        self._seen: set[str] = set()
+
+    def take(self, limit: int) -> Iterator[Example]:
+        while self.read < limit and (drawn := list(islice(self.examples, DRAW))):
+            self.read += len(drawn)
+            fresh = []
+            for example in drawn:
+                key = normalised(example.text)
+                if key not in self._seen:
+                    self._seen.add(key)
+                    fresh.append(example)
+            relevance = drop_relevant([example.text for example in fresh], self.facts)
+            self.dropped += [
+                DroppedExample(fresh[drop.index].text, drop.fact_id, drop.reason) for drop in relevance.dropped
+            ]
+            for index in relevance.kept:
+                yield fresh[index]
