@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from indelible.errors import ConfigError, suggest
+from indelible.models.bundled import MODELS
 from indelible.study.validation import validated
 
 WORLD = "world"
@@ -214,7 +215,7 @@ def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
     if config.corpus != ENCYCLOPEDIA:
         changes["corpus"] = str((folder / Path(config.corpus).expanduser()).resolve())
     model = folder / Path(config.model).expanduser()
-    if model.is_dir():
+    if config.model not in MODELS and model.is_dir():
         changes["model"] = str(model.resolve())
     return config.model_copy(update=changes)
 

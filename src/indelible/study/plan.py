@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from indelible.study.config import NO_EDITOR, StudyConfig
@@ -29,13 +29,13 @@ class Sources:
         model: the model's fingerprint (or its name, as long as the fingerprint is not known).
         facts: digest of the candidate facts.
         corpus: digest or version of the texts for key covariances.
-        tasks: version of what the training examples are made from, by objective.
+        tasks: version of what the training examples are made from.
     """
 
     model: str
     facts: str
     corpus: str
-    tasks: Mapping[str, str] = field(default_factory=dict)
+    tasks: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _edit_steps(arm: Arm, sources: Sources, seed: int, select: Step) -> tuple[St
 def _tune_step(config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None) -> Step:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "seed": seed}
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
-    outside = {"model": sources.model, "task": sources.tasks.get(arm.objective, "")}
+    outside = {"model": sources.model, "tasks": sources.tasks}
     return _step("tune", seed, options, inputs, outside, f"tune: {arm.name}, seed {seed}")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from indelible.errors import ConfigError, suggest
+from indelible.errors import ConfigError, UnknownNameError, suggest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -30,6 +30,8 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     """
     try:
         return model.model_validate(settings)
+    except UnknownNameError as error:
+        raise ConfigError(f"{error.what.rstrip('.')} in {path or 'the study'!r}.", error.fix) from None
     except ValidationError as error:
         first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
     location = [part for part in first["loc"] if not _is_branch_label(part)]

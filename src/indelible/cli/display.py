@@ -1,0 +1,195 @@
+"""What the commands show: progress of a running study, on a terminal or in a log, and tables.
+
+Progress goes to stderr, results to stdout, so that a redirected result is only the result.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from indelible.analysis.tables import duration, headline
+from indelible.study.plan import Step
+from indelible.study.progress import StepEnd, Watcher, seconds_left
+
+WIDE = 200
+_SIGNS: Mapping[StepEnd, str] = {"finished": "done", "failed": "FAILED", "skipped": "skipped"}
+
+
+class _Clock:
+    """Where a study stands: which step of how many, for how long, and how long it may still take."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.steps: list[Step] = []
+        self.over: set[str] = set()
+        self.timed: dict[str, list[float]] = {}
+        self.earlier: Mapping[str, float] = {}
+        self.current: Step | None = None
+        self.current_began = 0.0
+        self.share = 0.0
+
+    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
+        self.steps, self.over, self.earlier = list(steps), set(reused), seconds
+
+    def started(self, step: Step) -> None:
+        self.current, self.current_began, self.share = step, time.monotonic(), 0.0
+
+    def ended(self, step: Step, end: StepEnd, seconds: float) -> None:
+        self.over.add(step.key)
+        self.current = None
+        if end == "finished":
+            self.timed.setdefault(step.kind, []).append(seconds)
+
+    def number(self, step: Step) -> str:
+        """Place of a step in the plan: "3/12"."""
+        place = next(place for place, planned in enumerate(self.steps, 1) if planned.key == step.key)
+        return f"{place}/{len(self.steps)}"
+
+    def times(self) -> str:
+        """Time so far and time left, in words."""
+        running = None if self.current is None else self.current.key
+        waiting = [step.kind for step in self.steps if step.key not in self.over and step.key != running]
+        timed = {**self.earlier, **{kind: sum(values) / len(values) for kind, values in self.timed.items()}}
+        kind = None if self.current is None else self.current.kind
+        left = seconds_left(waiting, timed, kind, time.monotonic() - self.current_began, self.share)
+        so_far = duration(time.monotonic() - self.began)
+        return so_far if left is None else f"{so_far}, about {duration(left)} left"
+
+
+class LogWatcher:
+    """One line when a step starts and one when it ends, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._clock = _Clock()
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._say(text)
+
+    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
+        """Print how many steps there are."""
+        self._clock.planned(steps, reused, seconds)
+        self._say(f"{len(steps)} steps, {len(reused)} done already")
+
+    def started(self, step: Step) -> None:
+        """Print the step's title."""
+        self._clock.started(step)
+        self._say(f"[{self._clock.number(step)}] {step.title} ...")
+
+    def advanced(self, done: int, total: int, note: str) -> None:
+        """Remember it for the estimate."""
+        self._clock.share = done / max(total, 1)
+
+    def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
+        """Print how the step ended."""
+        self._clock.ended(step, end, seconds)
+        number = self._clock.number(step)
+        self._say(f"[{number}] {_SIGNS[end]}: {step.title} ({duration(seconds)}): {note} [{self._clock.times()}]")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveWatcher:
+    """Two bars: the whole study and the current step, with finished steps listed above them."""
+
+    def __init__(self, console: Console) -> None:
+        self._clock = _Clock()
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self._whole = self._bars.add_task("study", total=None, note="")
+        self._step = self._bars.add_task("", total=None, note="", visible=False)
+
+    @contextmanager
+    def shown(self) -> Iterator[LiveWatcher]:
+        """Show the bars while the block runs."""
+        with self._bars:
+            yield self
+
+    def note(self, text: str) -> None:
+        """Show it beside the study's bar."""
+        self._bars.update(self._whole, note=text)
+
+    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
+        """Set the study's bar."""
+        self._clock.planned(steps, reused, seconds)
+        self._bars.update(self._whole, total=len(steps), completed=len(reused))
+        self._tick()
+
+    def started(self, step: Step) -> None:
+        """Begin the step's bar."""
+        self._clock.started(step)
+        self._bars.update(self._whole, description=f"step {self._clock.number(step)}")
+        self._bars.reset(self._step, total=None, description=step.title, note="", visible=True)
+        self._tick()
+
+    def advanced(self, done: int, total: int, note: str) -> None:
+        """Move the step's bar."""
+        self._clock.share = done / max(total, 1)
+        self._bars.update(self._step, completed=done, total=total, note=note)
+        self._tick()
+
+    def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
+        """List the step above the bars."""
+        self._clock.ended(step, end, seconds)
+        line = f"{_SIGNS[end]:>7}  {step.title} ({duration(seconds)}): {note}"
+        self._bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
+        self._bars.update(self._whole, completed=len(self._clock.over))
+        self._bars.update(self._step, visible=False)
+        self._tick()
+
+    def _tick(self) -> None:
+        self._bars.update(self._whole, note=self._clock.times())
+
+
+@contextmanager
+def watching() -> Iterator[Watcher]:
+    """A watcher that suits stderr: live bars on a terminal, lines elsewhere."""
+    console = Console(file=sys.stderr)
+    if console.is_terminal:
+        with LiveWatcher(console).shown() as watcher:
+            yield watcher
+    else:
+        yield LogWatcher(console)
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A single bar for a single job; the block gets the function that moves it."""
+    console = Console(file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task(what, total=None, note="")
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+
+
+def show_headline(summary: Sequence[Mapping[str, Any]]) -> None:
+    """Print the one table of a study to stdout."""
+    table = headline(summary)
+    show_table(table.columns, table.rows)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout, as wide as the terminal, or as it needs where there is none."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False, highlight=False)

@@ -1,0 +1,97 @@
+"""The program: collects the commands, and ends every user mistake in one line and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from indelible.cli.facts import facts
+from indelible.cli.models import models
+from indelible.cli.report import report
+from indelible.cli.study import study
+from indelible.errors import IndelibleError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="indelible",
+    help="Do your model edits survive fine-tuning? Edit facts, fine-tune, and measure what is retained.",
+    epilog="Start with: indelible study quick",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_NEW_LINES = "\n\n"
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible study quick` runs the built-in study into runs/quick",
+            "`indelible study my.yaml --dry-run` shows the steps, and which are already done",
+            "`indelible study quick --set tuning.steps=20 --set arms.memit.mask=edited-weights --out runs/try`",
+            "`indelible study quick --json > summary.json`",
+        )
+    )
+)(study)
+app.command(epilog="Example: `indelible report runs/quick`")(report)
+app.command(epilog="Example: `indelible models`")(models)
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible facts --known-by smollm2-135m` asks the model every fact",
+            "`indelible facts --file my.jsonl` checks a file of your own",
+        )
+    )
+)(facts)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from indelible import __version__
+
+        typer.echo(f"indelible {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what was typed after the program's name; None takes it from the process.
+
+    Returns:
+        the exit code: 0 when all went well, 1 when a step of a study failed, 2 after a user mistake, 130 when
+        interrupted.
+    """
+    try:
+        code = app(args=None if arguments is None else list(arguments), prog_name="indelible", standalone_mode=False)
+    except IndelibleError as error:
+        return _complain(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+    except Exception as error:
+        # What is wrong with the words on the command line comes as click's usage errors; which copy of click they
+        # come from differs between versions of typer, but not what they offer.
+        if not hasattr(error, "format_message"):
+            raise
+        return _complain(f"{error.format_message().rstrip('.')}. See `indelible --help`.")
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str) -> int:
+    print(f"Error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    return USER_ERROR

@@ -1,0 +1,113 @@
+"""``indelible study``: run a study, or show what it would do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from indelible.study.config import StudyConfig
+    from indelible.study.run import Outcome, Preview
+
+SOME_FAILED = 1
+INTERRUPTED = 130
+
+
+def study(
+    name_or_file: Annotated[
+        str, typer.Argument(metavar="NAME_OR_FILE", help="A built-in study (quick) or a YAML file.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the steps: which are done already, which would run.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary (or the steps, with --dry-run) as JSON.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. tuning.steps=5. Repeatable."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds in place of the study's. Repeatable.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Let a run folder of other settings take these; rerun only what changed.")
+    ] = False,
+) -> None:
+    """Edit facts in a model, fine-tune it, and report how much of the edits is retained.
+
+    A study that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from indelible.study.config import load_config
+
+    config = load_config(name_or_file, [*(settings or []), *_shorthands(model, seed)])
+    folder = out or Path("runs") / config.name
+    if dry_run:
+        from indelible.study.run import preview_study
+
+        _show_preview(preview_study(config, folder, update=update), folder, as_json)
+        return
+    outcome = _run(config, folder, update, as_json)
+    if as_json:
+        typer.echo(json.dumps(outcome.summary, indent=2))
+    else:
+        _show_outcome(outcome)
+    for failure in outcome.failures:
+        skipped = f" (skipped for it: {', '.join(failure.skipped)})" if failure.skipped else ""
+        typer.echo(f"Failed: {failure.title}: {failure.error}{skipped}", err=True)
+    if outcome.failures:
+        typer.echo("Finished steps are kept; the same command tries the failed ones again.", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+def _shorthands(model: str | None, seeds: list[int] | None) -> list[str]:
+    found = []
+    if model is not None:
+        # A folder is meant as seen from here, not from the study file.
+        found.append(f"model={json.dumps(str(Path(model).resolve()) if Path(model).is_dir() else model)}")
+    if seeds:
+        found.append(f"seeds={json.dumps(seeds)}")
+    return found
+
+
+def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outcome:
+    from indelible.cli.display import watching
+    from indelible.study.run import run_study
+
+    # With --json nothing but the JSON may reach stdout, whatever a library prints.
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    try:
+        with quiet, watching() as watcher:
+            return run_study(config, folder, watcher=watcher, update=update)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show_preview(preview: Preview, folder: Path, as_json: bool) -> None:
+    steps = [
+        {"step": step.title, "kind": step.kind, "key": step.key, "done": step.key in preview.reused}
+        for step in preview.plan.steps
+    ]
+    if as_json:
+        typer.echo(json.dumps(steps, indent=2))
+        return
+    for step in steps:
+        typer.echo(f"{'reuse' if step['done'] else 'run  '}  {step['step']}")
+    done = sum(bool(step["done"]) for step in steps)
+    typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    if outcome.report is None:
+        return
+    from indelible.analysis.tables import duration
+    from indelible.cli.display import show_headline
+
+    show_headline(outcome.summary)
+    typer.echo(f"Report: {outcome.report}  ({duration(outcome.seconds)})")

@@ -1,0 +1,63 @@
+"""Arms with every default filled in, checked by the rooms that the settings belong to.
+
+This is where names become things: an editor's options are checked by the editor's own class, the settings of tuning by
+tuning's. What comes out holds plain values only, so that steps can be keyed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from indelible.edits.editor import EDITORS
+from indelible.errors import ConfigError, suggest
+from indelible.study.config import NO_EDITOR, ArmSettings, StudyConfig
+from indelible.study.plan import Arm
+from indelible.study.validation import validated
+from indelible.tuning.freeze import MASKS
+from indelible.tuning.settings import TuningSettings
+
+NO_MASK = "none"
+
+
+def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
+    """Every arm of the study, complete.
+
+    Raises:
+        ConfigError: an unknown editor, mask, objective or option, or a value that cannot be used.
+    """
+    for name in config.editors:
+        _check("editor", name, EDITORS.names(), "editors")
+        validated(EDITORS.get(name), config.editors[name], f"editors.{name}")
+    validated(TuningSettings, config.tuning, "tuning")
+    return tuple(_resolve(arm, config) for arm in config.arms)
+
+
+def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
+    here = f"arms.{arm.name}"
+    tuning = validated(TuningSettings, {**config.tuning, **arm.tuning}, f"{here}.tuning")
+    _check("mask", arm.mask, MASKS.names(), here)
+    _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
+    options = {}
+    if arm.editor == NO_EDITOR:
+        _check_control(arm, here)
+    else:
+        chosen = {**config.editors.get(arm.editor, {}), **arm.options}
+        options = validated(EDITORS.get(arm.editor), chosen, f"{here}.options").model_dump(mode="json")
+    return Arm(arm.name, arm.editor, options, arm.paraphrases, arm.mask, tuning.model_dump(mode="json"))
+
+
+def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:
+    if name not in (names := list(known)):
+        raise ConfigError(f"Unknown {kind} {name!r} in {where!r}.", suggest(name, names))
+
+
+def _check_control(arm: ArmSettings, here: str) -> None:
+    for key, value, plain in (
+        ("paraphrases", arm.paraphrases, 0),
+        ("options", arm.options, {}),
+        ("mask", arm.mask, NO_MASK),
+    ):
+        if value != plain:
+            raise ConfigError(
+                f"'{here}.{key}' is set, but the arm edits nothing (editor: none).", "Remove it, or choose an editor."
+            )

@@ -1,0 +1,131 @@
+"""Tables and report of a run, put together from the results of its steps.
+
+Every arm gets its rows under its own name, also those that it shares with other arms, so that whoever reads the tables
+needs to know nothing about steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from indelible.analysis.report import write_report
+from indelible.analysis.summary import summarise
+from indelible.errors import StoreError
+from indelible.study.plan import ArmRun, Plan, Step
+from indelible.study.store import Store, told
+
+ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
+RUN_COLUMNS = (*ARM_COLUMNS, "heldout_before", "heldout_after", "steps", "tokens", "seconds", "status", "error")
+
+
+def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
+    """The tidy rows of all arms and seeds, from whatever steps are finished; empty when none is."""
+    frames = []
+    for run in plan.runs:
+        for key in (run.base, run.edited, run.tune):
+            if key is not None and store.has(step := plan.step(key)):
+                frame = pd.read_parquet(store.path(step) / "rows.parquet")
+                for place, (column, value) in enumerate(_about(run).items()):
+                    frame.insert(place, column, value)
+                frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*ARM_COLUMNS, "phase", "step"])
+
+
+def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
+    """One row per arm and seed: losses, cost, and whether it came to its end.
+
+    ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning.
+
+    Args:
+        store: of the run.
+        plan: of the study.
+        failures: what went wrong, by step key.
+    """
+    lines = []
+    for run in plan.runs:
+        done = store.has(plan.step(run.tune))
+        own = [plan.step(key) for key in (run.edit, run.edited, run.tune) if key is not None]
+        line: dict[str, Any] = {**_about(run), "status": "done" if done else "failed", "error": _error(run, failures)}
+        line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
+        if done:
+            tuning = _tuning(store, plan.step(run.tune))
+            line |= {name: tuning[name] for name in ("heldout_before", "heldout_after", "steps", "tokens")}
+        lines.append(line)
+    return pd.DataFrame(lines, columns=list(RUN_COLUMNS))
+
+
+def write_results(
+    store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Write facts.parquet, runs.parquet, summary.json, provenance.json and report.html; return the summary."""
+    rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
+    store.write("runs.parquet", lambda path: runs.to_parquet(path, index=False))
+    store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
+    if rows.empty:
+        return []
+    store.write("facts.parquet", lambda path: rows.to_parquet(path, index=False))
+    summary = summarise(rows, runs)
+    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    _write_report(store, rows, runs, summary, provenance)
+    return summary
+
+
+def rewrite_report(folder: Path) -> Path:
+    """Make report.html again from the tables of a run.
+
+    Raises:
+        StoreError: the folder holds no finished run, or cannot be written.
+    """
+    store = Store(folder)
+    missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
+    if missing:
+        what = f"{folder} holds no finished study: {missing[0]} is missing."
+        raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
+    rows, runs = pd.read_parquet(folder / "facts.parquet"), pd.read_parquet(folder / "runs.parquet")
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        provenance = {}
+    summary = summarise(rows, runs)
+    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return _write_report(store, rows, runs, summary, provenance)
+
+
+_RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
+
+
+def _write_report(
+    store: Store, rows: pd.DataFrame, runs: pd.DataFrame, summary: list[dict[str, Any]], provenance: Mapping[str, Any]
+) -> Path:
+    settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
+    with told(store.folder):
+        return write_report(store.folder / "report.html", rows, runs, summary, settings, dict(provenance))
+
+
+def _about(run: ArmRun) -> dict[str, Any]:
+    arm = run.arm
+    return {
+        "arm": arm.name,
+        "editor": arm.editor,
+        "paraphrases": arm.paraphrases,
+        "objective": arm.objective,
+        "tuner": arm.tuner,
+        "mask": arm.mask,
+        "seed": run.seed,
+    }
+
+
+def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
+    keys = (run.select, run.base, run.edit, run.edited, run.tune)
+    return next((failures[key] for key in keys if key is not None and key in failures), None)
+
+
+def _tuning(store: Store, step: Step) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((store.path(step) / "tuning.json").read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,228 @@
+"""A whole study, from settings to report: the only place that knows the whole chain.
+
+The plan's steps are done in order, in this process, on one model. A step that is in the store is not done again; one
+that fails is noted, what builds on it is skipped, and the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from indelible.errors import IndelibleError, ModelError, StoreError
+from indelible.facts.fact import Fact
+from indelible.models.load import check_name
+from indelible.study.arms import resolve_arms
+from indelible.study.config import StudyConfig
+from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
+from indelible.study.progress import Silent, Watcher
+from indelible.study.provenance import command_line, hardware, project_commit, versions
+from indelible.study.results import write_results
+from indelible.study.sources import (
+    candidate_facts,
+    corpus_texts,
+    corpus_version,
+    facts_version,
+    keep_fingerprint,
+    known_fingerprint,
+    tasks_version,
+)
+from indelible.study.steps import Material, do_step
+from indelible.study.store import Store, full_disk, is_full_disk
+from indelible.study.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that could not be done: its title, what went wrong, and the titles of the steps skipped for it."""
+
+    title: str
+    error: str
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to.
+
+    Attributes:
+        folder: the run folder.
+        summary: one dictionary per arm; empty when nothing could be measured.
+        report: the report; None when nothing could be measured.
+        failures: steps that failed.
+        seconds: time of this run.
+    """
+
+    folder: Path
+    summary: list[dict[str, Any]]
+    report: Path | None
+    failures: tuple[Failure, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a study would do: its plan, and the keys of the steps that it would reuse."""
+
+    plan: Plan
+    reused: frozenset[str]
+
+
+def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
+    """Say what ``run_study`` would do, without loading the model's weights or writing anything.
+
+    Raises:
+        IndelibleError: as ``run_study``, for all that can be known without the weights.
+    """
+    store = Store(folder)
+    arms, candidates = _checked(config, store, update)
+    fingerprint = known_fingerprint(store, config.model) or f"not read yet: {config.model}"
+    plan = make_plan(config, arms, _sources(config, candidates, fingerprint))
+    return Preview(plan, frozenset(step.key for step in plan.steps if store.has(step)))
+
+
+def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
+    """Do a study, or what is left of it, and write its tables and report.
+
+    Args:
+        config: the settings.
+        folder: the run folder.
+        watcher: told what happens.
+        update: let a folder of other settings take these, and do only what changed.
+
+    Raises:
+        IndelibleError: before any step, when the settings, the facts, the model or the folder cannot be used;
+            StoreError also in between, when the disk is full.
+    """
+    began = time.time()
+    store = Store(folder)
+    arms, candidates = _checked(config, store, update)
+    with store.open(config, update=update):
+        run = _Run(config, store, watcher or Silent(), candidates)
+        fingerprint = None if update else known_fingerprint(store, config.model)
+        if fingerprint is None:
+            fingerprint = run.open_bench().fingerprint
+            keep_fingerprint(store, config.model, fingerprint)
+        plan = make_plan(config, arms, _sources(config, candidates, fingerprint))
+        run.do_all(plan, fingerprint)
+        summary = write_results(store, plan, run.errors(), _provenance(fingerprint, began))
+    report = store.folder / "report.html" if summary else None
+    return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
+
+
+def _checked(config: StudyConfig, store: Store, update: bool) -> tuple[tuple[Arm, ...], list[Fact]]:
+    """Everything that can be found wrong before the first heavy thing is done."""
+    arms = resolve_arms(config)
+    store.check_config(config, update=update)
+    candidates = candidate_facts(config.facts)
+    check_name(config.model)
+    return arms, candidates
+
+
+def _sources(config: StudyConfig, candidates: list[Fact], fingerprint: str) -> Sources:
+    return Sources(fingerprint, facts_version(candidates), corpus_version(config.corpus), tasks_version())
+
+
+def _provenance(fingerprint: str, began: float) -> dict[str, Any]:
+    return {
+        "model_fingerprint": fingerprint,
+        "versions": versions(),
+        "hardware": hardware(),
+        "project": project_commit(Path.cwd()),
+        "command": " ".join(command_line()),
+        "last_run": {
+            "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - began, 1),
+        },
+    }
+
+
+class _Run:
+    """One pass over a plan: what has been loaded, and what has failed.
+
+    Attributes:
+        failures: by the key of the failed step.
+        blame: for each step that is failed or skipped, the key of the failed step.
+    """
+
+    def __init__(self, config: StudyConfig, store: Store, watcher: Watcher, candidates: list[Fact]) -> None:
+        self.config = config
+        self.store = store
+        self.watcher = watcher
+        self.candidates = candidates
+        self.bench: Workbench | None = None
+        self.failures: dict[str, Failure] = {}
+        self.blame: dict[str, str] = {}
+
+    def open_bench(self) -> Workbench:
+        """The model on its bench, loaded at the first call."""
+        if self.bench is None:
+            self.bench = Workbench(self.config.model, self.watcher.note)
+        return self.bench
+
+    def errors(self) -> dict[str, str]:
+        """What went wrong, for each failed or skipped step's key."""
+        return {key: self.failures[culprit].error for key, culprit in self.blame.items()}
+
+    def do_all(self, plan: Plan, fingerprint: str) -> None:
+        """Go through the plan's steps, each once."""
+        reused = {step.key for step in plan.steps if self.store.has(step)}
+        self.watcher.planned(plan.steps, reused, self.store.seconds_by_kind())
+        if len(reused) < len(plan.steps) and self.open_bench().fingerprint != fingerprint:
+            raise ModelError(
+                f"The model {self.config.model!r} has other weights than when {self.store.folder} was begun.",
+                "Give --update to rerun what depends on it, or choose another --out.",
+            )
+        for step in plan.steps:
+            culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
+            if step.key in reused:
+                self.store.record("reused", step)
+            elif culprit is not None:
+                self._skip(step, culprit)
+            else:
+                self._do(step, plan)
+
+    def _skip(self, step: Step, culprit: str) -> None:
+        failed = self.failures[culprit]
+        self.failures[culprit] = Failure(failed.title, failed.error, (*failed.skipped, step.title))
+        self.blame[step.key] = culprit
+        self.store.record("skipped", step)
+        self.watcher.ended(step, "skipped", 0.0, f"needs: {failed.title}")
+
+    def _do(self, step: Step, plan: Plan) -> None:
+        started = time.time()
+        self.store.record("started", step)
+        self.watcher.started(step)
+        material = Material(
+            self.open_bench(),
+            self.candidates,
+            lambda: corpus_texts(self.config.corpus),
+            {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},
+            self.watcher.advanced,
+        )
+        try:
+            result = do_step(step, material)
+            record = {**result.record, "found": result.note, "versions": versions()}
+            self.store.keep(step, started, record, result.write)
+        except StoreError:
+            raise
+        except Exception as error:
+            # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
+            if is_full_disk(error):
+                raise full_disk(self.store.folder) from error
+            self._fail(step, error, time.time() - started)
+        else:
+            self.watcher.ended(step, "finished", time.time() - started, result.note)
+
+    def _fail(self, step: Step, error: Exception, seconds: float) -> None:
+        lines = str(error).strip().splitlines() or [""]
+        what = str(error) if isinstance(error, IndelibleError) else f"{type(error).__name__}: {lines[0]}"
+        self.failures[step.key] = Failure(step.title, what)
+        self.blame[step.key] = step.key
+        self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
+        self.watcher.ended(step, "failed", seconds, what)

@@ -1,0 +1,262 @@
+"""What each kind of step does: choose facts, ask, edit, ask again, tune and ask.
+
+A step reads the results of its inputs, works on the base model, and returns what there is to keep; that nothing is kept
+by halves is the store's business. What a step draws comes from the study's seed alone, never from what ran before it,
+so an interrupted study ends like an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from indelible.edits.editor import EDITORS
+from indelible.edits.update import WeightUpdate
+from indelible.errors import FactsError
+from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.selection import choose_sets
+from indelible.probing.callback import RetentionCallback
+from indelible.probing.exam import answers_frame, known_facts, take_exam
+from indelible.probing.questions import Question, questions_for
+from indelible.study.plan import Step, StepKind
+from indelible.study.sources import in_turns
+from indelible.study.workbench import Workbench
+from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.rows import count_reasons
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import TuningResult, fine_tune
+
+Progress = Callable[[int, int, str], None]
+
+# Candidates are asked this many at a time until enough are known.
+ASKED_AT_ONCE = 256
+# With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
+# neighbours are facts that the model knows.
+KNOWN_PER_CHOSEN = 2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a step works with.
+
+    Attributes:
+        bench: the base model.
+        candidates: facts to choose from.
+        corpus: gives the texts for key covariances when they are needed.
+        inputs: folders of the steps that this one builds on, by role.
+        progress: told how far the step is.
+    """
+
+    bench: Workbench
+    candidates: Sequence[Fact]
+    corpus: Callable[[], list[str]]
+    inputs: Mapping[str, Path]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step found.
+
+    Attributes:
+        write: writes the step's files into an empty folder.
+        note: one short line for the screen.
+        record: entries for step.json.
+    """
+
+    write: Callable[[Path], None]
+    note: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def do_step(step: Step, material: Material) -> Result:
+    """Carry out one step.
+
+    Raises:
+        IndelibleError: whatever the rooms raise when the facts, the options or the training do not work out.
+    """
+    _seed_everything(step)
+    return _DOERS[step.kind](step, material)
+
+
+def _select(step: Step, material: Material) -> Result:
+    n_edits, n_intrinsic = step.options["n_edits"], step.options["n_intrinsic"]
+    goal = KNOWN_PER_CHOSEN * (n_edits + n_intrinsic)
+    waiting = in_turns(material.candidates, step.seed)
+    known: list[Fact] = []
+    asked = 0
+    with material.bench.base_model() as model:
+        while True:
+            batch = waiting[asked : asked + ASKED_AT_ONCE]
+            known += known_facts(model, material.bench.tokenizer, batch, enough=None)
+            asked += len(batch)
+            _tell_choice(material.progress, len(known), goal, asked, len(waiting))
+            if len(known) < goal and asked < len(waiting):
+                continue
+            try:
+                edited, intrinsic = choose_sets(known, n_edits, n_intrinsic, step.seed, pool=material.candidates)
+                break
+            except FactsError:
+                if asked >= len(waiting):
+                    raise
+    record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
+    sets = {"edited": [asdict(fact) for fact in edited], "intrinsic": [asdict(fact) for fact in intrinsic]}
+    return Result(
+        lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
+    )
+
+
+def _tell_choice(progress: Progress, known: int, goal: int, asked: int, candidates: int) -> None:
+    """The choice ends when enough are known or all are asked, whichever is nearer."""
+    note = f"{known} known of {asked} asked"
+    if known * candidates >= asked * goal:
+        progress(min(known, goal), goal, note)
+    else:
+        progress(asked, candidates, note)
+
+
+def _base_probe(step: Step, material: Material) -> Result:
+    with material.bench.base_model() as model:
+        rows = _ask(model, material, _questions(material), "base", 0)
+    return Result(_rows_writer(rows), _successes(rows))
+
+
+def _edit(step: Step, material: Material) -> Result:
+    edited, _ = chosen_facts(material.inputs["select"])
+    editor = EDITORS.get(step.options["editor"])(**step.options["options"])
+    with material.bench.base_model() as model:
+        update = editor.edit(
+            model,
+            material.bench.tokenizer,
+            edited,
+            paraphrases=step.options["paraphrases"],
+            seed=step.seed,
+            corpus=material.corpus(),
+            progress=material.progress,
+        )
+    return Result(lambda folder: _save_update(update, folder), f"{len(update.parameters)} weights changed")
+
+
+def _edited_probe(step: Step, material: Material) -> Result:
+    update = WeightUpdate.load(material.inputs["edit"] / "update")
+    with material.bench.base_model() as model, update.applied(model):
+        rows = _ask(model, material, _questions(material), "edited", 0)
+    return Result(_rows_writer(rows), _successes(rows))
+
+
+def _tune(step: Step, material: Material) -> Result:
+    bench = material.bench
+    edited, intrinsic = chosen_facts(material.inputs["select"])
+    update = WeightUpdate.load(material.inputs["edit"] / "update") if "edit" in material.inputs else None
+    settings = TuningSettings(**step.options["tuning"])
+    curve = _curve_callback(step, material)
+    with bench.base_model() as model:
+        changed = () if update is None else update.parameters
+        frozen = frozen_parameters(step.options["mask"], model, bench.layout, changed)
+        if update is not None:
+            update.apply(model)
+        result = fine_tune(
+            model,
+            bench.tokenizer,
+            settings,
+            frozen=frozen,
+            facts=[*edited, *intrinsic],
+            seed=step.seed,
+            callbacks=[] if curve is None else [curve],
+            progress=material.progress,
+        )
+        rows = _ask(model, material, _questions(material), "tuned", result.steps)
+    if curve is not None:
+        points = curve.curve()
+        points = points[(points["step"] > 0) & (points["step"] < result.steps)]
+        points.insert(0, "phase", "tuning")
+        rows = pd.concat([points[list(rows.columns)], rows], ignore_index=True)
+    note = f"held-out loss {result.heldout_before:.3f} to {result.heldout_after:.3f}"
+    return Result(lambda folder: _write_tuning(folder, rows, result, sorted(frozen)), note)
+
+
+def _curve_callback(step: Step, material: Material) -> RetentionCallback | None:
+    """Asks each fact's own prompt while tuning goes on; the whole exam is kept for the ends."""
+    if step.options["every"] is None:
+        return None
+    prompts = [question for question in _questions(material) if question.kind == "prompt"]
+    return RetentionCallback(prompts, every=step.options["every"], tokenizer=material.bench.tokenizer)
+
+
+_DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
+    "select": _select,
+    "base-probe": _base_probe,
+    "edit": _edit,
+    "edited-probe": _edited_probe,
+    "tune": _tune,
+}
+
+
+def chosen_facts(folder: Path) -> tuple[list[Fact], list[Fact]]:
+    """The edited and the intrinsic facts that a finished ``select`` step chose."""
+    sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return [_fact(entry) for entry in sets["edited"]], [_fact(entry) for entry in sets["intrinsic"]]
+
+
+def _fact(entry: dict[str, Any]) -> Fact:
+    lists = {name: tuple(entry[name]) for name in ("paraphrases", "held_out")}
+    neighbours = tuple(Neighbour(**neighbour) for neighbour in entry["neighbours"])
+    return Fact(**{**entry, **lists, "neighbours": neighbours})
+
+
+def _questions(material: Material) -> list[Question]:
+    edited, intrinsic = chosen_facts(material.inputs["select"])
+    return questions_for(edited, "edited") + questions_for(intrinsic, "intrinsic")
+
+
+def _ask(model: Any, material: Material, questions: Sequence[Question], phase: str, step: int) -> pd.DataFrame:
+    answers = take_exam(model, material.bench.tokenizer, questions, progress=material.progress)
+    rows = answers_frame(answers)
+    rows.insert(0, "phase", phase)
+    rows.insert(1, "step", step)
+    return rows
+
+
+def _successes(rows: pd.DataFrame) -> str:
+    prompts = rows[rows["kind"] == "prompt"]
+    shares = [
+        f"{int(group['success'].sum())} of {len(group)} {name}"
+        for name, group in prompts.groupby("fact_set", sort=True)
+    ]
+    return ", ".join(shares)
+
+
+def _rows_writer(rows: pd.DataFrame) -> Callable[[Path], None]:
+    return lambda folder: rows.to_parquet(folder / "rows.parquet", index=False)
+
+
+def _save_update(update: WeightUpdate, folder: Path) -> None:
+    update.save(folder / "update")
+
+
+def _write_tuning(folder: Path, rows: pd.DataFrame, result: TuningResult, frozen: Sequence[str]) -> None:
+    rows.to_parquet(folder / "rows.parquet", index=False)
+    content = asdict(result)
+    log = content.pop("log")
+    content |= {"dropped_reasons": count_reasons(result.dropped), "frozen": list(frozen)}
+    _write_json(folder / "tuning.json", content)
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _seed_everything(step: Step) -> None:
+    """Libraries that draw from global generators get the same state in every run of this step."""
+    random.seed(step.seed)
+    np.random.seed(step.seed % 2**32)
+    torch.manual_seed(step.seed)

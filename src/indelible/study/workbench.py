@@ -1,0 +1,79 @@
+"""The one model of a study: loaded once, lent to every step, and the base model again after each of them.
+
+Whole models are never written to disk. One copy of the base weights is kept in memory instead; after a step that may
+have changed anything it is put back, and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import ModelError
+from indelible.models.fingerprint import fingerprint
+from indelible.models.layout import Layout, find_layout
+from indelible.models.load import LoadedModel, load
+
+
+class Workbench:
+    """A base model with what the steps of a study need to know about it.
+
+    Args:
+        name: see models.load.
+        note: told when the model is being loaded.
+
+    Raises:
+        ModelError, LayoutError: the model cannot be had, or its parts cannot be found.
+    """
+
+    def __init__(self, name: str, note: Callable[[str], None]) -> None:
+        note(f"loading {name}")
+        loaded: LoadedModel = load(name)
+        self._model: PreTrainedModel = loaded.model
+        self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
+        self.layout: Layout = find_layout(self._model)
+        self.fingerprint: str = fingerprint(self._model)
+        self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(self._model)}
+        self._attributes = frozenset(vars(self._model))
+        self._trainable = {name: weight.requires_grad for name, weight in self._model.named_parameters()}
+
+    @contextmanager
+    def base_model(self) -> Iterator[PreTrainedModel]:
+        """The base model; whatever is done to it inside the block is undone at its end, bit for bit."""
+        try:
+            yield self._model
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        model = self._model
+        # The Trainer's mixed precision leaves a wrapped ``forward`` on the model, which would round later exams.
+        for attribute in frozenset(vars(model)) - self._attributes:
+            delattr(model, attribute)
+        model.eval()
+        for name, weight in model.named_parameters():
+            weight.grad = None
+            weight.requires_grad_(self._trainable[name])
+        found = dict(_tensors(model))
+        if found.keys() != self._base.keys():
+            raise ModelError(
+                f"A step left the model with other weights: {sorted(found.keys() ^ self._base.keys())[:3]}.",
+                "Report this as a defect.",
+            )
+        with torch.no_grad():
+            for name, kept in self._base.items():
+                kept = kept.to(found[name].device)
+                if not torch.equal(found[name], kept):
+                    found[name].copy_(kept)
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and persistent buffers by name; tied ones once."""
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
