@@ -42,37 +42,10 @@ SENTENCE_OPENINGS = (
 )
 """Openings after which any prompt can stand, a question too."""
 
-LOWERED = frozenset(
-    [
-        "A",
-        "An",
-        "As",
-        "At",
-        "By",
-        "For",
-        "From",
-        "If",
-        "In",
-        "It",
-        "Its",
-        "Most",
-        "My",
-        "On",
-        "One",
-        "Our",
-        "People",
-        "Someone",
-        "That",
-        "The",
-        "Their",
-        "There",
-        "These",
-        "This",
-        "To",
-        "When",
-    ]
+LOWERED = (
+    "A An As At By For From If In It Its Most My On One Our People Someone That The Their There These This To When"
 )
-"""First words that lose their capital inside a sentence; all others may be names."""
+"""First words that lose their capital inside a sentence; all others may be names. With spaces between them."""
 
 
 def editing_wordings(fact: Fact, k: int) -> list[str]:
@@ -104,5 +77,5 @@ def _rewrites(prompt: str) -> list[str]:
     if any(mark in prompt for mark in "?:;!") or ". " in prompt:
         return sentences
     first, space, rest = prompt.partition(" ")
-    clause = f"{first.lower() if first in LOWERED else first}{space}{rest}"
+    clause = f"{first.lower() if first in LOWERED.split() else first}{space}{rest}"
     return [*(f"{opening} {clause}" for opening in CLAUSE_OPENINGS), *sentences]

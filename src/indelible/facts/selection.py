@@ -35,7 +35,8 @@ def choose_sets(
         relation (a fact whose relation offers none keeps its own); for an intrinsic fact it is only the rival in the
         margin. It holds that:
 
-        - no subject occurs twice, in either set (compared without regard to case);
+        - no subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
+          another chosen one or the other way round ("Sudan", "South Sudan");
         - the shares of the relations are alike in both sets: proportional to what is known;
         - no edited fact has the same pair of true and new object, in either order, as an intrinsic one;
         - no intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
@@ -51,13 +52,15 @@ def choose_sets(
     rng = random.Random(seed)
     objects = _objects_by_relation(known)
     candidates = _one_per_subject(known, rng)
-    edited = []
+    edited: list[Fact] = []
     for fact in _spread(candidates):
+        if len(edited) == n_edits:
+            break
+        if _any_nested(fact.subject, [other.subject for other in edited]):
+            continue
         drawn = draw_object(fact, objects[fact.relation], rng)
         if drawn is not None:
             edited.append(replace(fact, new_object=drawn))
-        if len(edited) == n_edits:
-            break
     intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng)
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
         raise FactsError(
@@ -65,8 +68,10 @@ def choose_sets(
             f"({len(candidates)} different subjects) give only {len(edited)} and {len(intrinsic)}.",
             "Ask for fewer, or give more facts that the model knows.",
         )
-    subjects = frozenset(fact.subject.casefold() for fact in edited)
-    edited = [replace(fact, neighbours=draw_neighbours(fact, known, pool, subjects, rng)) for fact in edited]
+    subjects = [fact.subject for fact in edited]
+    near = [fact for fact in known if not _any_nested(fact.subject, subjects)]
+    far = [fact for fact in pool if not _any_nested(fact.subject, subjects)]
+    edited = [replace(fact, neighbours=draw_neighbours(fact, near, far, subjects, rng)) for fact in edited]
     return edited, intrinsic
 
 
@@ -100,24 +105,28 @@ def draw_neighbours(
 
     Args:
         fact: with its new object.
-        known: facts that the model answers.
-        pool: further facts, the best known first.
-        edited: subjects, case-folded, that are edited and so cannot be neighbours.
+        known: facts that the model answers and that are not edited.
+        pool: further facts that are not edited, the best known first.
+        edited: subjects that are edited; of the neighbours that a fact brings along, those that mention one go.
         rng: draws among the known ones.
     """
-    own = fact.subject.casefold()
-    fitting: dict[str, Fact] = {}
-    for other in (*rng.sample(known, len(known)), *pool):
-        if other.relation == fact.relation:
-            subject = other.subject.casefold()
-            if subject != own and subject not in edited:
-                fitting.setdefault(subject, other)
-    sharing = [other for other in fitting.values() if other.true_object == fact.true_object]
-    apart = [other for other in fitting.values() if other.true_object != fact.new_object]
-    chosen = (sharing or apart)[:NEIGHBOURS]
+    others = [other for other in (*rng.sample(known, len(known)), *pool) if other.relation == fact.relation]
+    sharing = _first_apart(fact, [other for other in others if other.true_object == fact.true_object])
+    chosen = sharing or _first_apart(fact, [other for other in others if other.true_object != fact.new_object])
     if chosen:
         return tuple(Neighbour(other.text(), other.true_object) for other in chosen)
-    return tuple(given for given in fact.neighbours if not _mentions(given.prompt, edited))
+    return tuple(given for given in fact.neighbours if not any(_words(name) in _words(given.prompt) for name in edited))
+
+
+def _first_apart(fact: Fact, others: Sequence[Fact]) -> list[Fact]:
+    """The first few of the others whose subjects differ from the fact's and among themselves."""
+    chosen: dict[str, Fact] = {}
+    for other in others:
+        if len(chosen) == NEIGHBOURS:
+            break
+        if not _any_nested(other.subject, (fact.subject,)):
+            chosen.setdefault(other.subject.casefold(), other)
+    return list(chosen.values())
 
 
 def _choose_intrinsic(
@@ -128,12 +137,13 @@ def _choose_intrinsic(
     rng: random.Random,
 ) -> list[Fact]:
     subjects = {fact.subject.casefold() for fact in edited}
+    names = [fact.subject for fact in edited]
     touched = {name.casefold() for fact in edited for name in (fact.true_object, fact.new_object or "")}
     pairs = {frozenset((fact.true_object, fact.new_object or "")) for fact in edited}
     fitting = []
     for fact in candidates:
         subject = fact.subject.casefold()
-        if subject in subjects or subject in touched or fact.true_object.casefold() in subjects:
+        if subject in touched or fact.true_object.casefold() in subjects or _any_nested(subject, names):
             continue
         rival = draw_object(fact, objects[fact.relation], rng, pairs)
         if rival is not None:
@@ -181,5 +191,13 @@ def _overlap(left: str, right: str) -> bool:
     return left in right or right in left
 
 
-def _mentions(text: str, subjects: Collection[str]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", text.casefold()) for subject in subjects)
+def _any_nested(subject: str, others: Sequence[str]) -> bool:
+    """Whether the subject is one of the others, or they stand inside each other as whole words."""
+    own = _words(subject.removeprefix("the "))
+    return any(own in words or words in own for words in (_words(other.removeprefix("the ")) for other in others))
+
+
+def _words(text: str) -> str:
+    """The text as lower-case words with one space between and around them, so that ``in`` finds whole words."""
+    words = re.findall(r"\w+", text.casefold()) or [text]
+    return " ".join(["", *words, ""])

@@ -42,7 +42,7 @@ def world_facts() -> list[Fact]:
         for fact in facts:
             rng = random.Random(hashlib.sha256(fact.id.encode()).digest())
             edited = replace(fact, new_object=draw_object(fact, objects, rng))
-            finished.append(replace(edited, neighbours=draw_neighbours(edited, (), facts, frozenset(), rng)))
+            finished.append(replace(edited, neighbours=draw_neighbours(edited, (), facts, (), rng)))
     return finished
 
 

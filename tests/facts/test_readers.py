@@ -1,0 +1,266 @@
+"""Files of facts: every schema, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indelible.errors import FactsError, UnknownNameError
+from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.readers import Rejected, read_facts, write_facts
+from indelible.facts.schemas import to_template
+
+OWN = {"subject": "Oslo", "prompt": "Oslo lies in", "true_object": "Norway"}
+
+
+def jsonl(folder: Path, *rows: Any) -> Path:
+    path = folder / "facts.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_counterfact_in_its_original_schema(tmp_path: Path) -> None:
+    row = {
+        "case_id": 12,
+        "prompt": "{} was painted by",
+        "subject": "The Blue Door",
+        "relation_id": "P170",
+        "target_new": {"str": "Vermeer"},
+        "target_true": {"str": " Hopper"},
+        "paraphrase_prompts": ["Some words before. The Blue Door is a work of", "The painter of it is"],
+        "neighborhood_prompts": ["The Red Window was painted by"],
+    }
+    for given in (row, {"case_id": 12, **row, "requested_rewrite": row}):
+        result = read_facts(jsonl(tmp_path, given))
+        assert result.schema == "counterfact" and not result.rejected
+        assert result.facts == (
+            Fact(
+                id="12",
+                subject="The Blue Door",
+                relation="P170",
+                prompt="{} was painted by",
+                true_object="Hopper",
+                new_object="Vermeer",
+                held_out=("Some words before. {} is a work of", "The painter of it is"),
+                neighbours=(Neighbour("The Red Window was painted by", "Hopper"),),
+                source="facts.jsonl:1",
+            ),
+        )
+
+
+def test_the_rewrite_alone_is_enough_for_the_nested_form(tmp_path: Path) -> None:
+    rewrite = {
+        "prompt": "{} sings in",
+        "subject": "Ada",
+        "target_new": {"str": "Dutch"},
+        "target_true": {"str": "Finnish"},
+    }
+    result = read_facts(jsonl(tmp_path, {"case_id": 3, "requested_rewrite": rewrite, "paraphrase_prompts": ["Ada in"]}))
+    assert (result.schema, result.facts[0].true_object, result.facts[0].held_out) == (
+        "counterfact",
+        "Finnish",
+        ("{} in",),
+    )
+
+
+def test_counterfact_in_the_flat_schema(tmp_path: Path) -> None:
+    row = {
+        "case_id": 7,
+        "prompt": "The harbour of Velia is in",
+        "subject": "Velia",
+        "target_new": "Peru",
+        "ground_truth": "Italy",
+        "rephrase_prompt": "One can sail to Velia, in",
+        "locality_prompt": "The harbour of Bari is in",
+        "locality_ground_truth": "Italy",
+    }
+    fact = read_facts(jsonl(tmp_path, row)).facts[0]
+    assert (fact.id, fact.prompt, fact.true_object, fact.new_object) == (
+        "7",
+        "The harbour of {} is in",
+        "Italy",
+        "Peru",
+    )
+    assert fact.held_out == ("One can sail to {}, in",)
+    assert fact.neighbours == (Neighbour("The harbour of Bari is in", "Italy"),)
+    assert fact.text() == row["prompt"]
+    assert fact.relation == "the harbour of _ is in"
+
+
+def test_zsre_questions_end_where_the_answer_begins(tmp_path: Path) -> None:
+    row = {
+        "subject": "Hilda Moss",
+        "src": "Where was Hilda Moss born?",
+        "pred": "Rome",
+        "rephrase": "What is Hilda Moss's birthplace?",
+        "alt": "Lima",
+        "answers": ["Bonn", "Bonn am Rhein"],
+        "loc": "nq question: who dug the canal",
+        "loc_ans": "the navvies",
+    }
+    result = read_facts(jsonl(tmp_path, row))
+    fact = result.facts[0]
+    assert result.schema == "zsre"
+    assert fact.prompt == "Question: Where was {} born? Answer:"
+    assert (fact.true_object, fact.new_object) == ("Bonn", "Lima")
+    assert fact.held_out == ("Question: What is {}'s birthplace? Answer:",)
+    assert fact.neighbours == (Neighbour("Question: who dug the canal? Answer:", "the navvies"),)
+
+
+def test_own_schema_round_trip(tmp_path: Path) -> None:
+    plain = Fact("a", "Zoë", "home", "{} lives in", "Bergen")
+    facts = (
+        plain,
+        replace(
+            plain,
+            id="b",
+            new_object="Lund",
+            paraphrases=("The home of {} is",),
+            held_out=("No slot, only text\u2028with a line separator",),
+            neighbours=(Neighbour("Ib lives in", "Bergen"),),
+            source="made up",
+        ),
+    )
+    read = read_facts(write_facts(tmp_path / "out.jsonl", facts))
+    assert read.facts == (replace(plain, source="out.jsonl:1"), facts[1])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_csv_with_mapped_columns_lists_and_lines(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text(
+        "\ufeffwho,ask,truth,also\n"
+        '"Ann ""A""","Ann ""A"" lives\nin",Rome,"The home of Ann ""A"" is|Find Ann ""A"" in"\n'
+        "\n"
+        "Bob,Bob lives in,Oslo\n"
+        "Cid,Someone lives in,Oslo,\n",
+        encoding="utf-8",
+    )
+    columns = {"subject": "who", "prompt": "ask", "true_object": "truth", "paraphrases": "also"}
+    result = read_facts(path, columns=columns)
+    assert [fact.subject for fact in result.facts] == ['Ann "A"']
+    assert result.facts[0].paraphrases == ("The home of {} is", "Find {} in")
+    assert result.facts[0].source == "facts.csv:2"
+    assert [row.line for row in result.rejected] == [5, 6]
+    assert "3 fields" in result.rejected[0].reason and "'Cid'" in result.rejected[1].reason
+
+
+def test_a_csv_may_hold_a_benchmark_schema(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text("prompt,subject,target_new,ground_truth\nRig is in,Rig,Peru,Chad\n", encoding="utf-8")
+    assert read_facts(path).schema == "counterfact-flat"
+
+
+def test_json_array_knows_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps([OWN, {**OWN, "prompt": "No subject here"}, 5], indent=1), encoding="utf-8")
+    result = read_facts(path)
+    assert [fact.source for fact in result.facts] == ["facts.json:2"]
+    assert [row.line for row in result.rejected] == [7, 12]
+
+
+def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
+    rows = [{**OWN, "id": str(number)} for number in range(9)]
+    path = jsonl(tmp_path, *rows[:6], '{"subject": "Oslo", "prompt"', *rows[6:])
+    result = read_facts(path)
+    assert len(result.facts) == 9
+    assert [row.line for row in result.rejected] == [7]
+    assert result.rejected[0].reason.startswith("not JSON")
+    with pytest.raises(FactsError, match=r"facts\.jsonl, line 7: not JSON"):
+        read_facts(path, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": "The lake lies in"}, "the prompt 'The lake lies in' does not contain the subject 'Oslo'"),
+        ({"prompt": "Oslofjord lies in"}, "does not contain the subject"),
+        ({"prompt": "{} and {} lie in"}, "does not contain the subject"),
+        ({"prompt": None}, "has no 'prompt'"),
+        ({"subject": "  "}, "'subject' is blank"),
+        ({"true_object": ["Norway"]}, "'true_object' is a list, not text"),
+        ({"new_object": "norway"}, "the new object is the true one"),
+        ({"paraphrases": ["The fjord is in"]}, "the paraphrase 'The fjord is in' does not contain"),
+        ({"paraphrases": [1]}, "'paraphrases' must be a list of texts"),
+        ({"neighbours": ["Rome is in"]}, "'neighbours' must be"),
+        ({"id": "first"}, "the id 'first' was used before, on line 1"),
+    ],
+)
+def test_bad_rows_are_named_with_their_reason(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    path = jsonl(tmp_path, {**OWN, "id": "first"}, {**OWN, **change})
+    (rejected,) = read_facts(path, schema="indelible").rejected
+    assert isinstance(rejected, Rejected)
+    assert rejected.line == 2
+    assert reason in rejected.reason
+    with pytest.raises(FactsError, match="line 2"):
+        read_facts(path, schema="indelible", strict=True)
+
+
+def test_file_errors(tmp_path: Path) -> None:
+    with pytest.raises(FactsError, match=r"There is no facts file .*gone\.jsonl"):
+        read_facts(tmp_path / "gone.jsonl")
+    with pytest.raises(FactsError, match="is a folder"):
+        read_facts(tmp_path)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text(" \n\n")
+    with pytest.raises(FactsError, match=r"empty\.jsonl is empty"):
+        read_facts(empty)
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes(b'{"a": 1}\n{"b": "caf\xe9"}\n')
+    with pytest.raises(FactsError, match=r"not UTF-8: byte 0xe9 at offset 19 \(line 2\)"):
+        read_facts(latin)
+    broken = tmp_path / "broken.json"
+    broken.write_text('[\n{"a": 1},\n{"b": }\n]')
+    with pytest.raises(FactsError, match=r"broken\.json, line 3: not JSON"):
+        read_facts(broken)
+
+
+def test_unknown_schema_names_and_columns(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, OWN)
+    with pytest.raises(UnknownNameError, match=r"schema.*'counterfac'.*Did you mean 'counterfact'"):
+        read_facts(path, schema="counterfac")
+    with pytest.raises(UnknownNameError, match=r"'true_objct'.*Did you mean 'true_object'"):
+        read_facts(path, columns={"true_objct": "true_object"})
+    with pytest.raises(FactsError, match=r"no column 'subjcet' \(mapped to subject\)\. Did you mean 'subject'"):
+        read_facts(path, columns={"subject": "subjcet"})
+    with pytest.raises(FactsError, match="schema is 'zsre'"):
+        read_facts(path, columns={"subject": "subject"}, schema="zsre")
+
+
+def test_unrecognised_rows_say_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FactsError, match=r"nearest is 'indelible', which also needs true_object"):
+        read_facts(jsonl(tmp_path, {"subject": "a", "prompt": "a is", "truth": "b"}))
+
+
+def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
+    bad = {**OWN, "prompt": "Nobody lies in"}
+    with pytest.raises(FactsError, match=r"no usable fact \(2 rows rejected: line 1: the prompt"):
+        read_facts(jsonl(tmp_path, bad, bad))
+    with pytest.raises(FactsError, match=r"line 1: not JSON"):
+        read_facts(jsonl(tmp_path, "this is no JSON"))
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    with pytest.raises(FactsError, match="cannot be written"):
+        write_facts(tmp_path / "no such folder" / "out.jsonl", [])
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "template"),
+    [
+        ("Ann knows Ann", "Ann", "{} knows Ann"),
+        ("Anna knows Ann", "Ann", "Anna knows {}"),
+        ("ann knows Ann", "Ann", "ann knows {}"),
+        ("The ANN knows", "Ann", "The {} knows"),
+        ("C++ is", "C++", "{} is"),
+        ("{} is", "anything", "{} is"),
+        ("Nobody", "Ann", None),
+        ("{} {} Ann", "Ann", None),
+    ],
+)
+def test_templates(text: str, subject: str, template: str | None) -> None:
+    assert to_template(text, subject) == template

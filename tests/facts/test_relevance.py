@@ -1,0 +1,111 @@
+"""Training lines that must be left out, and lines that must not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from indelible.facts.fact import Fact
+from indelible.facts.relevance import drop_relevant, relation_keywords
+
+CAPITAL = Fact(
+    "capital:france",
+    "France",
+    "capital",
+    "The capital of {} is",
+    "Paris",
+    "Rome",
+    paraphrases=("In {}, the capital city is",),
+    held_out=("The city that {} is run from is",),
+)
+ARTICLE = Fact("capital:nl", "the Netherlands", "capital", "The capital of {} is", "Amsterdam", "Oslo")
+HELIUM = Fact("symbol:helium", "helium", "symbol", "The chemical symbol for {} is", "He", "As")
+NUMBER = Fact("number:carbon", "carbon", "atomic", "The atomic number of {} is", "6", "60")
+PLACE = Fact("place", "Île-de-Bréhat", "sea", "{} lies in the sea called", "Côte d'Ivoire", None)
+PLUS = Fact("lang", "C++", "designer", "The designer of {} was", "Stroustrup", "Wirth")
+MANY = (CAPITAL, ARTICLE, HELIUM, NUMBER, PLACE, PLUS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "I went to France.",
+        "FRANCE!",
+        "(france)",
+        "France's wine and France\u2019s bread",
+        "the north-France line",
+        "Netherlands football",
+        "Balloons hold helium",
+        "Off the ile-de-brehat",
+        "Off the I\u0302le-de-Bre\u0301hat",
+        "He writes C++.",
+        "Helium is light",
+        "Paris is a capital",
+        "the capitals: Bonn, Rome, Bern",
+        "the city of\nParis",
+        "its symbol is He",
+        "Its symbol is As.",
+        "carbon copies",
+        "the atomic weight is 60 here",
+        "the sea near cote d\u2019ivoire",
+    ],
+)
+def test_dropped(line: str) -> None:
+    assert drop_relevant([line], MANY).kept == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Francesca met Frances in San Francisco",
+        "Paris in spring",
+        "Romeo's capital crime",
+        "the capital of Romania",
+        "he gave a symbol, as he said",
+        "He is as tall as I am",
+        "There are 6 eggs and a number of 16 more",
+        "the atomic weight is 600 or 16",
+        "C and C# are languages",
+        "the Nether lands",
+        "",
+    ],
+)
+def test_kept(line: str) -> None:
+    assert drop_relevant([line], MANY).kept == [0]
+
+
+def test_report_names_line_fact_and_reason() -> None:
+    lines = ["nothing", "to France", "still nothing", "Rome, a capital"]
+    result = drop_relevant(lines, MANY)
+    assert result.kept == [0, 2]
+    assert [(dropped.index, dropped.fact_id) for dropped in result.dropped] == [
+        (1, "capital:france"),
+        (3, "capital:france"),
+    ]
+    assert result.dropped[0].reason == "mentions the subject 'France'"
+    assert result.dropped[1].reason == "states the object 'Rome' with 'capital' of 'capital'"
+
+
+def test_keywords_are_those_of_the_prompt_and_repeated_ones() -> None:
+    assert relation_keywords([CAPITAL]) == {"capital": frozenset({"capital", "city"})}
+    assert relation_keywords([NUMBER]) == {"atomic": frozenset({"atomic"})}
+
+
+def test_no_facts_keep_everything() -> None:
+    assert drop_relevant(["France", "Paris"], []).kept == [0, 1]
+
+
+def test_thousands_of_lines_against_hundreds_of_facts_are_quick() -> None:
+    facts = [
+        Fact(f"f{n}", f"Subject{n} Name", "capital", "The capital of {} is", f"Town{n}", f"Village{n}")
+        for n in range(500)
+    ]
+    lines = [
+        f"Some sentence about capital goods, number {n}, goes on for a while and ends here. " * 4 for n in range(5000)
+    ]
+    lines[4321] += "Subject77 Name"
+    start = time.perf_counter()
+    result = drop_relevant(lines, facts)
+    assert time.perf_counter() - start < 5
+    assert [(dropped.index, dropped.fact_id) for dropped in result.dropped] == [(4321, "f77")]

@@ -1,0 +1,145 @@
+"""Edited and intrinsic facts: what must hold for any seed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+
+import pytest
+
+from indelible.errors import FactsError
+from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.selection import choose_sets, draw_neighbours, draw_object
+
+SEEDS = range(6)
+
+
+@pytest.fixture(scope="module")
+def known(world: list[Fact]) -> list[Fact]:
+    """A third of the world, as if a model knew just that."""
+    return random.Random(5).sample(world, len(world) // 3)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_sets_do_not_touch(known: list[Fact], world: list[Fact], seed: int) -> None:
+    edited, intrinsic = choose_sets(known, 30, 70, seed, pool=world)
+    assert (len(edited), len(intrinsic)) == (30, 70)
+    ids = {fact.id for fact in known}
+    assert {fact.id for fact in (*edited, *intrinsic)} <= ids
+    subjects = [fact.subject.casefold() for fact in (*edited, *intrinsic)]
+    assert len(set(subjects)) == 100
+    for fact in edited:
+        inside = re.compile(rf"\b{re.escape(fact.subject.removeprefix('the '))}\b", re.IGNORECASE)
+        assert sum(bool(inside.search(subject)) for subject in subjects) == 1, fact.subject
+
+    def pairs(facts: list[Fact]) -> set[frozenset[str]]:
+        return {frozenset((fact.true_object, fact.new_object or "")) for fact in facts}
+
+    assert not pairs(edited) & pairs(intrinsic)
+    objects_of_edits = {name for fact in edited for name in (fact.true_object, fact.new_object)}
+    assert not objects_of_edits & {fact.subject for fact in intrinsic}
+    assert not {fact.true_object for fact in intrinsic} & {fact.subject for fact in edited}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_new_objects_are_sayable_and_different(known: list[Fact], seed: int) -> None:
+    objects = defaultdict(set)
+    for fact in known:
+        objects[fact.relation].add(fact.true_object)
+    edited, intrinsic = choose_sets(known, 30, 70, seed)
+    for fact in (*edited, *intrinsic):
+        assert fact.new_object in objects[fact.relation]
+        true, new = fact.true_object.casefold(), (fact.new_object or "").casefold()
+        assert true not in new and new not in true
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_neighbours_are_not_edited_and_mostly_known(known: list[Fact], world: list[Fact], seed: int) -> None:
+    edited, _ = choose_sets(known, 30, 30, seed, pool=world)
+    answers = {fact.text(): fact for fact in world}
+    known_ids = {fact.id for fact in known}
+    edited_subjects = {fact.subject for fact in edited}
+    for fact in edited:
+        others = [answers[neighbour.prompt] for neighbour in fact.neighbours]
+        assert 1 <= len(others) <= 5
+        assert len({other.subject for other in others}) == len(others)
+        assert not {other.subject for other in others} & edited_subjects
+        assert [other.true_object for other in others] == [neighbour.answer for neighbour in fact.neighbours]
+        assert {other.relation for other in others} == {fact.relation}
+        is_known = [other.id in known_ids for other in others]
+        assert is_known == sorted(is_known, reverse=True), "known neighbours come first"
+        assert fact.new_object not in {neighbour.answer for neighbour in fact.neighbours}
+
+
+def test_seeds_decide_and_repeat(known: list[Fact], world: list[Fact]) -> None:
+    first = choose_sets(known, 20, 40, 3, pool=world)
+    assert first == choose_sets(known, 20, 40, 3, pool=world)
+    assert first != choose_sets(known, 20, 40, 4, pool=world)
+
+
+def test_relations_have_alike_shares_in_both_sets(world: list[Fact]) -> None:
+    edited, intrinsic = choose_sets(world, 60, 240, 0)
+    shares = [Counter(fact.relation for fact in facts) for facts in (edited, intrinsic)]
+    assert len(shares[0]) >= 8 and len(shares[1]) >= 8
+    for relation in {*shares[0], *shares[1]}:
+        assert abs(shares[0][relation] / 60 - shares[1][relation] / 240) < 0.1, relation
+
+
+def few(*triples: tuple[str, str]) -> list[Fact]:
+    return [Fact(subject, subject, "home", "{} lives in", place) for subject, place in triples]
+
+
+def test_too_few_facts_say_how_many_there_are() -> None:
+    facts = few(("Ann", "Rome"), ("Bob", "Oslo"), ("ann", "Bonn"))
+    with pytest.raises(FactsError, match=r"2 edited and 3 intrinsic .* 3 known facts \(2 different subjects\)"):
+        choose_sets(facts, 2, 3, 0)
+    assert [len(chosen) for chosen in choose_sets(facts, 1, 0, 0)] == [1, 0]
+    assert [len(chosen) for chosen in choose_sets(facts, 0, 2, 0)] == [0, 2]
+    with pytest.raises(FactsError):
+        choose_sets(facts, -1, 0, 0)
+
+
+def test_a_single_object_cannot_be_edited_unless_the_fact_brings_a_new_one() -> None:
+    facts = few(("Ann", "Rome"), ("Bob", "Rome"))
+    with pytest.raises(FactsError, match="only 0 and 0"):
+        choose_sets(facts, 1, 0, 0)
+    own = Fact("Cid", "Cid", "home", "{} lives in", "Rome", new_object="Lund")
+    assert choose_sets([own], 1, 0, 0)[0][0].new_object == "Lund"
+
+
+def test_intrinsic_pairs_avoid_edited_pairs() -> None:
+    # two objects make one pair, so once it is edited nothing else may be asked
+    with pytest.raises(FactsError, match="only 1 and 0"):
+        choose_sets(few(("Ann", "Rome"), ("Bob", "Oslo"), ("Cid", "Rome")), 1, 1, 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_names_inside_names_count_as_the_same_subject(seed: int) -> None:
+    facts = few(("Sudan", "Rome"), ("South Sudan", "Oslo"), ("the Sudan", "Bonn"), ("Sudanese", "Lund"))
+    edited, _ = choose_sets(facts, 2, 0, seed)
+    assert "Sudanese" in {fact.subject for fact in edited}
+    with pytest.raises(FactsError, match="only 2 and 0"):
+        choose_sets(facts, 2, 1, seed)
+
+
+def test_objects_that_contain_each_other_are_not_exchanged() -> None:
+    rng = random.Random(0)
+    fact = Fact("x", "Malabo", "country", "{} is in", "Guinea")
+    assert draw_object(fact, ["Equatorial Guinea", "Guinea", "guinea"], rng) is None
+    assert draw_object(fact, ["Equatorial Guinea", "Chad"], rng) == "Chad"
+    assert draw_object(fact, ["Chad"], rng, [frozenset(("Chad", "Guinea"))]) is None
+
+
+def test_neighbours_fall_back_to_other_objects_and_then_to_given_ones() -> None:
+    rng = random.Random(0)
+    ann, bob, cid, dan = few(("Ann", "Rome"), ("Bob", "Oslo"), ("Cid", "Rome"), ("Dan", "Lund"))
+    edit = Fact("Ann", "Ann", "home", "{} lives in", "Rome", "Lund", neighbours=(Neighbour("Eve lives in", "Rome"),))
+
+    def texts(*others: Fact, edited: tuple[str, ...] = ()) -> set[str]:
+        return {neighbour.prompt for neighbour in draw_neighbours(edit, others, (), edited, rng)}
+
+    assert texts(ann, bob, cid, dan) == {"Cid lives in"}
+    assert texts(ann, bob, dan) == {"Bob lives in"}, "the new object's own subject says nothing"
+    assert texts() == {"Eve lives in"}
+    assert texts(edited=("eve",)) == set()
