@@ -59,7 +59,8 @@ def retention_curves(rows: pd.DataFrame, *, draws: int, generator: np.random.Gen
     before = rows[(rows["phase"] == before_phase) & rows["success"].astype("boolean").fillna(False)]
     known = before.loc[:, QUESTION]
     # The last point of a curve and the exam at the end may fall on one step; the exam at the end is kept.
-    answers = later.sort_values("phase").drop_duplicates([*QUESTION, "step"], keep="last")
+    in_time = later.assign(end=later["phase"] == "tuned").sort_values("end", kind="stable")
+    answers = in_time.drop_duplicates([*QUESTION, "step"], keep="last")
     curves = {}
     for name, (fact_set, kind) in SERIES.items():
         if control and fact_set == "edited":

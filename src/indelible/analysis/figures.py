@@ -84,7 +84,7 @@ def overview(arms: Mapping[str, Mapping[str, Estimate]]) -> Figure:
         }
         # One unit of height is one line of text: a heading per arm, a line per rate, and a little air.
         height = sum(1.5 + max(len(names), 1) for names in shown.values())
-        figure = Figure(figsize=(5.6, 0.75 + 0.185 * height), layout="constrained")
+        figure = Figure(figsize=(4.5, 0.75 + 0.185 * height), layout="constrained")
         axes = figure.subplots()
         at = height
         for arm, names in shown.items():
@@ -199,6 +199,6 @@ def _dot(axes: Axes, height: float, name: str, estimate: Estimate) -> None:
     if estimate.interval is not None:
         low, high = estimate.interval.low, estimate.interval.high
         axes.plot(np.array([low, high]), np.array([height, height]), color=colour, linewidth=1.8, solid_capstyle="butt")
-        label += f"  [{percent(low)}, {percent(high)}]"
+        label += f" [{percent(low)}, {percent(high)}]"
     axes.plot([estimate.value], [height], color=colour, marker=MARKERS[name], markersize=5, clip_on=False)
     axes.annotate(label, (1, height), xytext=(8, 0), textcoords="offset points", color=colour, fontsize=8, va="center")

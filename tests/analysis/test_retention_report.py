@@ -1,0 +1,231 @@
+"""The report, its words and its figures: complete, escaped, self-contained, and the same every time."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import ARMS, SimulatedArm, simulate
+
+from indelible.analysis.figures import overview_of, save
+from indelible.analysis.report import LARGEST_TRANSCRIPT, render_report, write_report
+from indelible.analysis.summary import summarise
+from indelible.analysis.transcript import shorten, transcript
+from indelible.analysis.verdict import verdict
+from indelible.errors import StoreError
+
+SETTINGS = {"model": "smollm2-135m", "tuning": {"learning_rate": 1e-4, "steps": 40}, "seeds": [0, 1], "note": None}
+PROVENANCE = {"indelible": "0.1.0", "machine": "<b>bold</b>"}
+EVIL = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    arms = (*ARMS[:1], *ARMS[4:], SimulatedArm("$x_1$ <i>& more"))
+    rows, runs = simulate(arms, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
+    hit = rows["fact_id"] == "edited-1"
+    rows.loc[hit, ["prompt", "target", "generated"]] = EVIL
+    runs.loc[runs["status"] == "failed", "error"] = EVIL + " is not a number."
+    return rows, runs
+
+
+@pytest.fixture(scope="module")
+def page(study: tuple[pd.DataFrame, pd.DataFrame]) -> str:
+    return render_report(*study, summarise(*study, draws=200), SETTINGS, PROVENANCE)
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes; checks that they close in order."""
+
+    VOID = frozenset(("meta", "link", "br", "hr", "img", "input"))
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_it_is_well_formed_and_its_identifiers_are_unique(page: str) -> None:
+    elements = Elements(page)
+    assert elements.open == []
+    identifiers = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    # Each reference inside a figure or from a region to its heading leads somewhere.
+    references = re.findall(r'(?:url\(#|href="#|aria-labelledby=")([^)"]+)', page)
+    assert references and set(references) <= set(identifiers)
+
+
+def test_what_came_from_outside_is_escaped(page: str) -> None:
+    tags = {tag for tag, _ in Elements(page).found}
+    assert "script" not in tags and "b" not in tags and "i" not in tags
+    assert page.count("&lt;script&gt;") > 6
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "$x_1$ &lt;i&gt;&amp; more" in page
+
+
+def test_it_asks_nothing_of_the_network(page: str) -> None:
+    assert not re.search(r"https?:|//[a-z]|@import|srcset|<iframe|<object", page)
+    for tag, attributes in Elements(page).found:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+
+
+def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    summary = summarise(*study, draws=200)
+    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
+        "All arms",
+        "Sizes and further rates",
+        "Retention while tuning",
+        "What was asked, and what the model said",
+        "Failures",
+        "Settings",
+        "Provenance",
+        "Terms",
+    ]
+    assert verdict(summary).answer in text
+    assert page.count("<details") == 4
+    assert page.count("<svg") == 4  # the overview, and the curves of all arms but the failed one
+    assert "tuning.learning_rate" in text and "0.0001" in text and "smollm2-135m" in text
+    assert "is not a number." in text
+    assert len(page) < 400_000
+
+
+def test_the_same_tables_give_the_same_bytes_in_any_order(study: tuple[pd.DataFrame, pd.DataFrame], page: str) -> None:
+    rows, runs = study
+    shuffled = rows.sample(frac=1, random_state=0)
+    assert render_report(shuffled, runs, summarise(rows, runs, draws=200), SETTINGS, PROVENANCE) == page
+
+
+def test_a_long_transcript_is_cut_and_says_so() -> None:
+    rows, runs = simulate(
+        ARMS[:1], n_edits=LARGEST_TRANSCRIPT, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0)
+    )
+    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    assert f"The first {LARGEST_TRANSCRIPT} of {LARGEST_TRANSCRIPT + 5} facts" in page
+    assert page.count("None were recorded.") == 2
+
+
+def test_a_study_in_which_everything_failed_still_has_a_report() -> None:
+    rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
+    for left in (rows, rows.iloc[:0]):
+        page = render_report(left, runs, summarise(left, runs, draws=50), {}, {})
+        assert "This study cannot say" in page
+        assert "The loss became nan" in page
+
+
+def test_write_report_replaces_the_file_whole(
+    study: tuple[pd.DataFrame, pd.DataFrame], page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert write_report(path, *study, summarise(*study, draws=200), SETTINGS, PROVENANCE) == path
+    assert path.read_text(encoding="utf-8") == page
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    rows, runs = simulate(ARMS[-1:], n_edits=1, n_intrinsic=2, steps=(5,), generator=np.random.default_rng(0))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "report.html", rows, runs, [], {}, {})
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_overview_is_saved_with_the_same_bytes_twice(
+    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, ending: str
+) -> None:
+    first, second = (save(overview_of(*study, draws=100), tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
+    assert first == second
+    assert first.startswith(b"\x89PNG" if ending == "png" else b"<?xml")
+    assert len(first) > 5_000
+
+
+def line(
+    arm: str, edited: float, intrinsic: float, low: float | None, high: float | None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "editor": "memit",
+        "seeds": 3,
+        "edit_success": 0.9,
+        "retention_edited": edited,
+        "retention_intrinsic": intrinsic,
+        "gap": intrinsic - edited,
+        "gap_low": low,
+        "gap_high": high,
+        "heldout_before": 3.0,
+        "heldout_after": 2.0,
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.02, 0.4, "Edits were lost more often than intrinsic facts"),
+        (-0.4, -0.02, "Edits were lost less often than intrinsic facts"),
+        (-0.1, 0.4, "includes 0: neither a difference nor its absence is shown"),
+        (None, None, "Too few facts had worked"),
+    ],
+)
+def test_the_words_follow_the_interval(low: float | None, high: float | None, says: str) -> None:
+    said = verdict([line("memit", 0.5, 0.7, low, high)])
+    assert says in said.answer and says in said.arms[0].text
+    assert said.answer.startswith("Of the edits that worked before fine-tuning, 50% still worked after it; of the")
+
+
+def test_several_arms_are_counted_and_not_averaged() -> None:
+    said = verdict(
+        [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1), line("c", 0.7, 0.7, -0.1, 0.1)]
+    ).answer
+    assert "between 50% (a) and 90% (b)" in said
+    assert "lost more often in 1 and less often in 1 of 3 arms; in the other 1 this study cannot tell" in said
+
+
+def test_what_weakens_an_answer_is_said() -> None:
+    one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, heldout_after=3.5)])
+    cautions = " ".join(one_seed.cautions)
+    for words in ("one seed", "too narrow", "did not fall", "not matched"):
+        assert words in cautions
+    assert "Only 25% of the edits had worked" in one_seed.arms[0].text
+    assert not any(
+        "one seed" in caution or "too narrow" in caution for caution in verdict([line("a", 0.5, 0.7, 0, 1)]).cautions
+    )
+
+
+def test_a_transcript_shows_what_was_lost_first(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, _ = study
+    lines = transcript(rows[rows["arm"] == "memit"])
+    assert len(lines) == 2 * (8 + 12)
+    edited = [line.outcome for line in lines if line.fact_set == "edited"]
+    assert edited == sorted(edited, key=["lost", "kept", "gained", "never worked"].index)
+    lost = lines[0]
+    base, after_edit, tuned = lost.said
+    assert lost.outcome == "lost" and base and after_edit and tuned
+    assert (base.success, after_edit.success, tuned.success) == (False, True, False)
+    assert re.fullmatch(r"[0-2]/2 → [0-2]/2", lost.wordings)
+    control = transcript(rows[rows["arm"] == "control"])
+    assert {line.fact_set for line in control} == {"intrinsic"}
+    assert all(line.said[1] is None for line in control)
+
+
+def test_long_answers_are_cut_to_one_line() -> None:
+    assert shorten(" Paris,\n  which ") == "Paris, which"
+    assert len(shorten("word " * 60)) <= 72 and shorten("word " * 60).endswith("…")
