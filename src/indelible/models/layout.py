@@ -265,7 +265,7 @@ class _Probe:
             raise LayoutError(f"There is no module {path!r}.", _GIVE_PATHS) from None
         if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
             raise LayoutError(f"{path!r} took no part in a forward pass or has no weight.", _GIVE_PATHS)
-        stored: Tensor = module.weight.detach()  # type: ignore[assignment,operator,union-attr]
+        stored: Tensor = module.weight.detach()  # type: ignore[operator]
         weight = stored if isinstance(module, Conv1D) else stored.T
         bias = getattr(module, "bias", None)
         keys = self.inputs[path]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import huggingface_hub
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -44,10 +48,11 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
         _check_folder(Path(source), name)
     elif _looks_like_path(name):
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
+    offline = not _hub_answers()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
         with bundled.quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=offline)
     except Exception as error:  # transformers, the hub and safetensors raise a dozen kinds for one user mistake
         raise _load_error(name, error) from error
     place = torch.device(device) if device else _default_device()
@@ -70,9 +75,20 @@ def check_name(name: str) -> None:
     if _looks_like_path(name):
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
     try:
-        AutoConfig.from_pretrained(name)
+        AutoConfig.from_pretrained(name, local_files_only=not _hub_answers())
     except Exception as error:
         raise _load_error(name, error) from error
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's name resolves: without this, each look-up would retry for half a minute on a closed network."""
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True  # the proxy resolves names, not this machine
+    try:
+        socket.getaddrinfo(urlsplit(huggingface_hub.constants.ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _looks_like_path(name: str) -> bool:

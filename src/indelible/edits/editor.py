@@ -1,0 +1,161 @@
+"""What an editor is: flat options and one method that turns a model and facts into a ``WeightUpdate``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.edits.update import FORMAT, Delta, WeightUpdate
+from indelible.errors import ConfigError, EditError
+from indelible.facts.fact import Fact
+from indelible.models.fingerprint import fingerprint
+from indelible.models.layout import Layout, find_layout
+from indelible.registry import Registry
+
+EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits", "indelible.editors")
+
+Progress = Callable[[int, int, str], None]
+
+
+class Workbench(BaseModel):
+    """What an editor works with beside the facts.
+
+    Attributes:
+        model: float32, in any mode; left as it was, bit for bit.
+        tokenizer: the model's.
+        layout: the model's.
+        fingerprint: the model's.
+        corpus: ordinary text for covariances.
+        cache: folder for covariances, or None.
+        seed: of all randomness.
+        progress: called with (done, total, note) as work goes on.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    fingerprint: str
+    corpus: Sequence[str] = ()
+    cache: Path | None = None
+    seed: int = 0
+    progress: Progress | None = None
+
+
+class Editor(BaseModel, ABC):
+    """Base of all editors: a frozen set of options, checked when it is made.
+
+    Subclasses register themselves with ``@EDITORS.register(name)`` and implement ``change``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(default="", exclude=True, frozen=True)
+    """The name the editor is registered under, for manifests."""
+
+    def edit(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        facts: Sequence[Fact],
+        *,
+        paraphrases: int = 0,
+        corpus: Sequence[str] = (),
+        seed: int = 0,
+        cache: Path | None = None,
+        layout: Layout | None = None,
+        known_fingerprint: str | None = None,
+        progress: Progress | None = None,
+    ) -> WeightUpdate:
+        """Make the model say each fact's new object, as an update that is not applied yet.
+
+        Args:
+            model: a causal language model in float32; it is left as it was, bit for bit.
+            tokenizer: the model's.
+            facts: each with a new object; edited in one batch.
+            paraphrases: how many further wordings of each fact to edit with.
+            corpus: ordinary text for covariances (editors that need none ignore it).
+            seed: of the contexts that the model writes.
+            cache: folder to keep covariances in, or None.
+            layout: the model's, if the caller has it.
+            known_fingerprint: the model's, if the caller has it.
+            progress: called with (done, total, note).
+
+        Raises:
+            EditError: if the facts or the model cannot be edited with these options.
+            LayoutError: if the model's layout cannot be found.
+        """
+        _check(model, facts, paraphrases)
+        bench = Workbench.model_construct(
+            model=model,
+            tokenizer=tokenizer,
+            layout=layout or find_layout(model),
+            fingerprint=known_fingerprint or fingerprint(model),
+            corpus=corpus,
+            cache=cache,
+            seed=seed,
+            progress=progress,
+        )
+        deltas = self.change(bench, facts, paraphrases)
+        return WeightUpdate(deltas, self._manifest(bench, facts, paraphrases, deltas))
+
+    @abstractmethod
+    def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
+        """The differences, by parameter name; the model has to be left as it was."""
+
+    def _manifest(
+        self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, deltas: Mapping[str, Delta]
+    ) -> dict[str, object]:
+        return {
+            "format": FORMAT,
+            "fingerprint": bench.fingerprint,
+            "editor": self.name,
+            "options": self.model_dump(mode="json"),
+            "paraphrases": paraphrases,
+            "seed": bench.seed,
+            "parameters": list(deltas),
+            "facts": [asdict(fact) for fact in facts],
+            "versions": {name: version(name) for name in ("indelible", "torch", "transformers")},
+        }
+
+
+def chosen_layers(layout: Layout, given: Sequence[int] | None, shares: Sequence[float]) -> tuple[int, ...]:
+    """The layers to edit: those given, or else those at some shares of the model's depth.
+
+    Args:
+        layout: the model's.
+        given: what the user asked for, or None.
+        shares: depths between 0 and 1, ascending; layers that coincide in a shallow model count once.
+
+    Raises:
+        ConfigError: if a given layer does not exist or they are not ascending.
+    """
+    if given is None:
+        return tuple(sorted({min(int(share * layout.n_layers), layout.n_layers - 1) for share in shares}))
+    if not given or list(given) != sorted(set(given)) or given[0] < 0 or given[-1] >= layout.n_layers:
+        raise ConfigError(
+            f"layers {list(given)} do not fit a model of {layout.n_layers} layers.",
+            f"Give different layers from 0 to {layout.n_layers - 1}, lowest first.",
+        )
+    return tuple(given)
+
+
+def _check(model: PreTrainedModel, facts: Sequence[Fact], paraphrases: int) -> None:
+    if not facts:
+        raise EditError("There are no facts to edit.", "Give at least one.")
+    if paraphrases < 0:
+        raise EditError(f"paraphrases is {paraphrases}.", "Give 0 or more.")
+    if model.dtype != torch.float32:
+        raise EditError(f"The model is loaded in {model.dtype}.", "Load it in float32 for editing.")
+    ids = [fact.id for fact in facts]
+    twice = {name for name in ids if ids.count(name) > 1}
+    if twice:
+        raise EditError(f"The fact {min(twice)!r} is given twice.", "Give every fact once.")

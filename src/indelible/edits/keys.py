@@ -1,0 +1,96 @@
+"""Keys: what a memory is asked with when the model reads a subject.
+
+The key of a wording is the input of the MLP's output projection at the subject's last token, averaged over contexts
+(ROME, Meng et al. 2022, equation 3). Nothing after that token, nor above the deepest layer asked for, is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from indelible.edits.wordings import FactRows, Row
+from indelible.models.layout import Layout
+from indelible.models.trace import capture, evaluating
+
+_TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the model shows at the subjects' last tokens, one column per wording, facts in order.
+
+    Attributes:
+        keys_dn: key of each wording, averaged over contexts.
+        states_on: what the value layer's block returned for the bare wording.
+        facts_n: index of the fact that each column belongs to.
+    """
+
+    keys_dn: Tensor
+    states_on: Tensor
+    facts_n: Tensor
+
+
+def read_subjects(
+    model: PreTrainedModel, layout: Layout, key_layer: int, value_layer: int, facts: Sequence[FactRows]
+) -> Readings:
+    """Read keys at one layer and states at another (or the same), in one pass over all texts.
+
+    Args:
+        model: left as it was.
+        layout: the model's.
+        key_layer: whose memory's keys are wanted; not above ``value_layer``.
+        value_layer: whose block's output is wanted.
+        facts: the facts' texts.
+    """
+    groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
+    texts = [row for _, wording in groups for row in wording]
+    keys, states = _at_subjects(model, layout, key_layer, value_layer, texts)
+    sizes = [len(wording) for _, wording in groups]
+    key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
+    state_columns = [part[0] for part in states.split(sizes)]
+    return Readings(
+        torch.stack(key_columns, dim=1),
+        torch.stack(state_columns, dim=1),
+        torch.tensor([fact for fact, _ in groups], device=keys.device),
+    )
+
+
+def _at_subjects(
+    model: PreTrainedModel, layout: Layout, key_layer: int, value_layer: int, texts: Sequence[Row]
+) -> tuple[Tensor, Tensor]:
+    memory, block = layout.mlp_out[key_layer], layout.blocks[value_layer]
+    order = sorted(range(len(texts)), key=lambda index: texts[index].subject)
+    keys: list[Tensor | None] = [None] * len(texts)
+    states: list[Tensor | None] = [None] * len(texts)
+    with evaluating(model), torch.inference_mode():
+        for batch in _batches(order, texts):
+            length = max(texts[index].subject for index in batch) + 1
+            tokens = torch.zeros(len(batch), length, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for place, index in enumerate(batch):
+                real = texts[index].tokens[: texts[index].subject + 1]
+                tokens[place, : len(real)] = torch.tensor(real)
+                mask[place, : len(real)] = 1
+            with capture(model, inputs_of=[memory], outputs_of=[block], stop_after=block) as seen:
+                model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+            for place, index in enumerate(batch):
+                keys[index] = seen.inputs[memory][place, texts[index].subject]
+                states[index] = seen.outputs[block][place, texts[index].subject]
+    return torch.stack([key for key in keys if key is not None]), torch.stack(
+        [state for state in states if state is not None]
+    )
+
+
+def _batches(order: Sequence[int], texts: Sequence[Row]) -> list[list[int]]:
+    """Texts of like length together, each batch within the budget of tokens."""
+    batches: list[list[int]] = [[]]
+    for index in order:  # ascending, so the newest is the longest
+        if batches[-1] and (len(batches[-1]) + 1) * (texts[index].subject + 1) > _TOKENS_PER_PASS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches

@@ -1,0 +1,168 @@
+"""An edit as a value: what changes in which weights, and where it came from.
+
+Editors return a ``WeightUpdate`` and leave the model as they found it. It can be applied for the length of a block (and
+undone exactly), applied for good, saved as a few megabytes of safetensors with a JSON manifest, and loaded again. It
+refuses a model whose fingerprint is not that of the one it was made for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from indelible.errors import EditError, FingerprintError
+from indelible.models.fingerprint import fingerprint
+
+_TENSORS = "update.safetensors"
+_MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A difference of one parameter as two thin factors: ``left @ right`` has the parameter's own shape."""
+
+    left: Tensor
+    right: Tensor
+
+    def difference(self) -> Tensor:
+        """The difference in full, computed on the processor in float32 so that it is the same everywhere."""
+        return self.left.float().cpu() @ self.right.float().cpu()
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A difference of one parameter, in full."""
+
+    full: Tensor
+
+    def difference(self) -> Tensor:
+        """The difference in full, on the processor in float32."""
+        return self.full.float().cpu()
+
+
+Delta = LowRank | Dense
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """A change of some parameters of one particular model.
+
+    Attributes:
+        deltas: by parameter name.
+        manifest: what made it, JSON-able: base model's fingerprint, editor, options, facts, seed, library versions.
+    """
+
+    deltas: Mapping[str, Delta]
+    manifest: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that change, in order."""
+        return tuple(self.deltas)
+
+    def check(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
+        """Make sure that this update was made for these weights.
+
+        Args:
+            model: the model to be changed.
+            known_fingerprint: its fingerprint, if the caller has just computed it; hashing is then spared.
+
+        Raises:
+            FingerprintError: if it was made for others.
+        """
+        actual = known_fingerprint or fingerprint(model)
+        if actual != self.manifest["fingerprint"]:
+            raise FingerprintError(
+                f"This update was made for a model with fingerprint {self.manifest['fingerprint'][:12]}, not for this"
+                f" one ({actual[:12]}).",
+                "Load the same checkpoint in the same precision (float32), or make the edit again.",
+            )
+
+    def apply(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
+        """Change the model's weights for good.
+
+        Raises:
+            FingerprintError: if the update was made for another model.
+        """
+        self.check(model, known_fingerprint=known_fingerprint)
+        with torch.no_grad():
+            for name, delta in self.deltas.items():
+                add_difference(model.get_parameter(name), delta)
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> Iterator[PreTrainedModel]:
+        """Change the model's weights inside the block and put the old ones back, bit for bit, after it.
+
+        Raises:
+            FingerprintError: if the update was made for another model.
+        """
+        self.check(model, known_fingerprint=known_fingerprint)
+        with restored(model, self.parameters):
+            with torch.no_grad():
+                for name, delta in self.deltas.items():
+                    add_difference(model.get_parameter(name), delta)
+            yield model
+
+    def save(self, folder: Path) -> None:
+        """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {}
+        for name, delta in self.deltas.items():
+            if isinstance(delta, LowRank):
+                tensors[f"{name}:left"] = delta.left.contiguous().cpu()
+                tensors[f"{name}:right"] = delta.right.contiguous().cpu()
+            else:
+                tensors[f"{name}:full"] = delta.full.contiguous().cpu()
+        save_file(tensors, folder / _TENSORS)
+        (folder / _MANIFEST).write_text(json.dumps(dict(self.manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> WeightUpdate:
+        """Read what ``save`` wrote.
+
+        Raises:
+            EditError: if the folder holds no readable update.
+        """
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+            tensors = load_file(folder / _TENSORS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise EditError(f"{folder} holds no readable weight update: {error}.", "Save the edit again.") from error
+        if manifest.get("format") != FORMAT:
+            raise EditError(f"{folder} has format {manifest.get('format')}, not {FORMAT}.", "Save the edit again.")
+        deltas: dict[str, Delta] = {}
+        for name in dict.fromkeys(key.rpartition(":")[0] for key in tensors):
+            if f"{name}:full" in tensors:
+                deltas[name] = Dense(tensors[f"{name}:full"])
+            else:
+                deltas[name] = LowRank(tensors[f"{name}:left"], tensors[f"{name}:right"])
+        ordered = {name: deltas[name] for name in manifest["parameters"]}
+        return WeightUpdate(ordered, manifest)
+
+
+def add_difference(parameter: Tensor, delta: Delta) -> None:
+    """Add a difference to a parameter in place."""
+    parameter.add_(delta.difference().to(device=parameter.device, dtype=parameter.dtype))
+
+
+@contextmanager
+def restored(model: PreTrainedModel, parameters: tuple[str, ...]) -> Iterator[None]:
+    """Whatever happens to these parameters inside the block, they have their old bits after it."""
+    kept = {name: model.get_parameter(name).detach().clone() for name in parameters}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, old in kept.items():
+                model.get_parameter(name).copy_(old)
