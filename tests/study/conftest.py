@@ -1,0 +1,26 @@
+"""A taught tiny model and a ready study of it, shared by this folder's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tiny_studies import study_settings, write_corpus, write_facts, write_taught_model
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``model/``, ``facts.jsonl`` and ``corpus.txt``; don't change it in a test, it is shared."""
+    folder = tmp_path_factory.mktemp("taught")
+    write_taught_model(folder / "model")
+    write_facts(folder / "facts.jsonl")
+    write_corpus(folder / "corpus.txt")
+    return folder
+
+
+@pytest.fixture
+def settings(taught: Path) -> dict[str, Any]:
+    """Settings of a tiny study, to be changed at will."""
+    return study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")

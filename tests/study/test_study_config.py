@@ -1,0 +1,136 @@
+"""Study files: what they may say, and what is said about those that may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indelible.errors import ConfigError
+from indelible.study.config import StudyConfig, load_config, parse_config, preset_names
+from indelible.study.validation import first_difference
+
+BASE = "name: a\nmodel: m\narms:\n  - {name: x, editor: memit}\n"
+
+
+def parse(text: str, *overrides: str) -> StudyConfig:
+    return parse_config(text, "my.yaml", Path("/somewhere"), overrides)
+
+
+def complaint(text: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(text, *overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_presets_can_be_read() -> None:
+    assert "quick" in preset_names()
+    for name in preset_names():
+        assert load_config(name).name == name
+
+
+def test_quick_has_the_arms_that_a_first_look_needs() -> None:
+    quick = load_config("quick")
+    assert quick.facts.n_edits >= 24
+    assert quick.facts.n_intrinsic >= 60
+    arms = {arm.name: arm for arm in quick.arms}
+    assert arms["memit-p3"].paraphrases == 3
+    assert arms["memit-frozen"].mask == "edited-layers"
+    assert arms["control"].editor == "none"
+    assert {arm.editor for arm in quick.arms} == {"memit", "ft", "none"}
+
+
+def test_settings_survive_being_written_and_read() -> None:
+    config = load_config("quick")
+    assert parse(config.to_yaml()) == config
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        parse(BASE).name = "b"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BASE + "tunning: {}\n", ["'tunning'", "Did you mean 'tuning'?"]),
+        (BASE + "facts: {n_edit: 3}\n", ["'facts.n_edit'", "'n_edits'"]),
+        (BASE.replace("name: x", "nme: x"), ["'arms.0.nme'", "'name'"]),
+        (BASE + "seeds: [a]\n", ["'seeds.0'", "integer", "'a'"]),
+        (BASE + "seeds: [1, 1]\n", ["seeds", "twice"]),
+        (BASE + "seeds: 3\n", ["'seeds'", "a list", "3"]),
+        (BASE + "facts: {n_edits: 0}\n", ["'facts.n_edits'", "0", "greater than or equal to 1"]),
+        (BASE + "facts: 3\n", ["'facts'", "mapping", "3"]),
+        (BASE + "exam: {every: often}\n", ["'exam.every'", "'often'"]),
+        (BASE + "  - {name: x, editor: ft}\n", ["arms", "two arms are named 'x'"]),
+        (BASE.replace("name: a", "name: a/b"), ["'name'", "'a/b'", "slash"]),
+        ("name: a\nmodel: m\n", ["'arms' is missing"]),
+        ("name: a\nmodel: m\narms: []\n", ["arms", "at least one arm"]),
+        ("- 1\n", ["my.yaml", "no settings"]),
+        ("", ["my.yaml", "no settings"]),
+        ("name: a\nmodel: [b\narms: c\n", ["my.yaml line 3", "not valid YAML"]),
+    ],
+)
+def test_mistakes_are_named_with_key_value_and_cure(text: str, said: list[str]) -> None:
+    message = complaint(text)
+    for words in said:
+        assert words in message
+
+
+def test_overrides_reach_into_mappings_and_arms() -> None:
+    config = parse(BASE, "tuning.steps=5", "arms.x.paraphrases=2", "arms.0.mask=edited-layers", "facts.n_edits=7")
+    assert config.tuning == {"steps": 5}
+    assert (config.arms[0].paraphrases, config.arms[0].mask) == (2, "edited-layers")
+    assert config.facts.n_edits == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("tuning.steps", "key=value"),
+        ("arms.y.mask=none", "'y'"),
+        ("name.first=none", "single value"),
+        ("tunning.steps=3", "Did you mean 'tuning'?"),
+        ("arms.x.paraphrases=two", "'two'"),
+    ],
+)
+def test_overrides_that_cannot_be_made(override: str, said: str) -> None:
+    assert said in complaint(BASE, override)
+
+
+def test_paths_in_a_study_file_start_at_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    text = BASE.replace("model: m", "model: tiny") + "facts: {source: f.csv}\ncorpus: c.txt\n"
+    (tmp_path / "s.yaml").write_text(text)
+    config = load_config(str(tmp_path / "s.yaml"))
+    assert config.facts.source == str(tmp_path / "f.csv")
+    assert config.corpus == str(tmp_path / "c.txt")
+    assert config.model == str(tmp_path / "tiny")
+
+
+def test_a_bundled_model_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "smollm2-135m").mkdir()
+    (tmp_path / "s.yaml").write_text(BASE.replace("model: m", "model: smollm2-135m"))
+    assert load_config(str(tmp_path / "s.yaml")).model == "smollm2-135m"
+
+
+def test_studies_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'quick'"):
+        load_config("quik")
+    with pytest.raises(ConfigError, match="no study file"):
+        load_config(str(tmp_path / "gone.yaml"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(str(tmp_path))
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load_config(str(tmp_path / "latin.yaml"))
+
+
+def test_the_first_difference_is_named_by_its_path() -> None:
+    left = {"a": 1, "b": {"c": [{"d": 1}, {"d": 2}]}}
+    assert first_difference(left, left) is None
+    assert first_difference(left, {"a": 1, "b": {"c": [{"d": 1}, {"d": 3}]}}) == "b.c.1.d"
+    assert first_difference(left, {"a": 1, "b": {"c": [{"d": 1}]}}) == "b.c"
+    assert first_difference(left, {"a": 1}) == "b"
+    assert first_difference({"a": None}, {}) == "a"

@@ -1,0 +1,189 @@
+"""The run folder: finished steps are whole, nothing is lost, and trouble with the disk is told in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indelible.errors import StoreError
+from indelible.study.config import StudyConfig
+from indelible.study.plan import Step
+from indelible.study.store import Store
+
+STEP = Step("select", "0123456789abcdef" * 4, 0, {"n": 1}, {}, "choose facts, seed 0")
+
+
+def config(**changes: Any) -> StudyConfig:
+    return StudyConfig.model_validate({"name": "a", "model": "m", "arms": [{"name": "x", "editor": "none"}], **changes})
+
+
+def write_result(folder: Path) -> None:
+    (folder / "rows.txt").write_text("42")
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".writing-")]
+
+
+def test_a_finished_step_is_whole_and_known_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "run")
+    with store.open(config()):
+        assert not store.has(STEP)
+        store.keep(STEP, 0.0, {"versions": {"python": "3"}}, write_result)
+    again = Store(tmp_path / "run")
+    assert again.has(STEP)
+    assert (again.path(STEP) / "rows.txt").read_text() == "42"
+    record = json.loads((again.path(STEP) / "step.json").read_text())
+    assert record["key"] == STEP.key
+    assert record["options"] == {"n": 1}
+    assert record["versions"] == {"python": "3"}
+    assert not leftovers(tmp_path)
+
+
+def test_a_step_that_breaks_while_writing_leaves_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def break_off(folder: Path) -> None:
+        write_result(folder)
+        raise ValueError("broke off")
+
+    with store.open(config()):
+        with pytest.raises(ValueError, match="broke off"):
+            store.keep(STEP, 0.0, {}, break_off)
+        assert not store.has(STEP)
+    assert not leftovers(tmp_path)
+
+
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        store.keep(STEP, 0.0, {}, write_result)
+    (tmp_path / "steps" / ".writing-edit-1-99").mkdir()
+    (tmp_path / ".writing-99-config.yaml").write_text("half")
+    with store.open(config()):
+        assert not leftovers(tmp_path)
+        assert store.has(STEP)
+
+
+def test_a_folder_with_another_key_in_its_place_is_not_taken_for_the_step(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        store.keep(STEP, 0.0, {}, write_result)
+        assert not store.has(Step("select", STEP.key[:16] + "f" * 48, 0, {}, {}, "another"))
+
+
+def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        store.keep_failure(STEP, "went wrong", "trace")
+        failed = list((tmp_path / "failed").iterdir())
+        assert json.loads(failed[0].read_text())["error"] == "went wrong"
+        store.keep(STEP, 0.0, {}, write_result)
+    assert not list((tmp_path / "failed").iterdir())
+    assert [event["event"] for event in store.events()] == ["opened", "failed", "finished", "closed"]
+
+
+def test_a_torn_line_of_events_costs_only_itself(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        pass
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "star')
+    with store.open(config()):
+        pass
+    assert [event["event"] for event in store.events()] == ["opened", "closed", "opened", "closed"]
+
+
+def test_another_study_is_refused_by_the_first_key_that_differs(tmp_path: Path) -> None:
+    with Store(tmp_path).open(config(tuning={"steps": 3})):
+        pass
+    with pytest.raises(StoreError, match=r"'tuning.steps' differs.*--update"):
+        Store(tmp_path).check_config(config(tuning={"steps": 4}))
+    with Store(tmp_path).open(config(tuning={"steps": 4}), update=True):
+        pass
+    Store(tmp_path).check_config(config(tuning={"steps": 4}))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="no study's"), Store(tmp_path).open(config()):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_config_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(StoreError, match="damaged"):
+        Store(tmp_path).check_config(config())
+
+
+def test_two_processes_cannot_run_one_folder(tmp_path: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from indelible.study.store import Store;"
+        "from indelible.study.config import StudyConfig;"
+        "config = StudyConfig.model_validate_json(sys.argv[2]);"
+        "\nwith Store(Path(sys.argv[1])).open(config): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path), config().model_dump_json(by_alias=True)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=rf"number {process.pid} "), Store(tmp_path).open(config()):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with Store(tmp_path).open(config()):  # the dead process's lock is no lock
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    below = Store(tmp_path / "file" / "run")
+    with pytest.raises(StoreError, match=r"cannot be used: Not a directory.*--out"), below.open(config()):
+        pass
+    with pytest.raises(StoreError, match="cannot be used"), Store(tmp_path / "file").open(config()):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_stops_with_one_line_and_keeps_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store = Store(tmp_path)
+    other = Step("edit", "f" * 64, 0, {}, {}, "edit")
+    with store.open(config()):
+        store.keep(STEP, 0.0, {}, write_result)
+
+        def full(handle: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"disk that holds .* is full"):
+            patch.setattr(os, "fsync", full)
+            store.keep(other, 0.0, {}, write_result)
+        assert store.has(STEP)
+        assert not store.has(other)
+        assert not leftovers(tmp_path)
+        store.keep(other, 0.0, {}, write_result)
+        assert store.has(other)
+
+
+def test_a_full_disk_is_recognised_inside_other_errors(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def as_a_library_says_it(folder: Path) -> None:
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with store.open(config()), pytest.raises(StoreError, match="is full"):
+        store.keep(STEP, 0.0, {}, as_a_library_says_it)
