@@ -11,6 +11,7 @@ from simulated import ARMS, SimulatedArm, simulate
 
 from indelible.analysis.summary import summarise
 from indelible.analysis.tables import MINUS, MISSING, headline
+from indelible.analysis.transcript import transcript
 from indelible.errors import DataError
 
 KEYS = [
@@ -149,6 +150,16 @@ def test_tables_read_back_from_parquet_give_the_same(
         table.to_parquet(folder / f"{name}.parquet")
     again = [pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "runs")]
     assert summarise(*again, draws=100) == summarise(*study, draws=100)
+
+
+def test_categories_do_not_multiply(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Columns of few values may come as categories, whose absent combinations must not become facts."""
+    rows, runs = study
+    texts = ["arm", "editor", "phase", "fact_set", "fact_id", "kind", "prompt", "generated"]
+    packed = rows.astype(dict.fromkeys(texts, "category"))
+    assert summarise(packed, runs, draws=100) == summarise(rows, runs, draws=100)
+    arm = packed["arm"] == "memit"
+    assert transcript(packed[arm]) == transcript(rows[arm])
 
 
 def test_a_run_table_that_lacks_a_column_is_an_error(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:

@@ -89,7 +89,7 @@ def _points(
         succeeded = here["success"].astype("boolean").fillna(False).astype("int64")
         asked_about = here["asked"].astype("int64")
         count = here.assign(hits=succeeded * asked_about, asked=asked_about)
-        count = count[["seed", "fact_id", "hits", "asked"]].groupby(["seed", "fact_id"]).sum()
+        count = count[["seed", "fact_id", "hits", "asked"]].groupby(["seed", "fact_id"], observed=True).sum()
         value = rate(count)
         if value is None:
             continue

@@ -34,6 +34,7 @@ MARKERS = MappingProxyType({"edited": "o", "paraphrase": "^", "intrinsic": "s"})
 LABELS = MappingProxyType(
     {"edited": "edited facts", "paraphrase": "edited facts, held-out wordings", "intrinsic": "intrinsic facts"}
 )
+LONGEST_NAME = 46
 RETENTIONS = MappingProxyType({"edited": "retention_edited", "intrinsic": "retention_intrinsic"})
 
 
@@ -89,7 +90,7 @@ def overview(arms: Mapping[str, Mapping[str, Estimate]]) -> Figure:
         at = height
         for arm, names in shown.items():
             at -= 0.75
-            axes.text(0.006, at, arm, color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
+            axes.text(0.006, at, _short(arm), color=INK, fontsize=9, fontweight="bold", va="center", parse_math=False)
             for name in names:
                 at -= 1
                 _dot(axes, at, name, arms[arm][RETENTIONS[name]])
@@ -180,6 +181,11 @@ def _style(extra: Mapping[str, object] = MappingProxyType({})) -> Iterator[None]
     }
     with matplotlib.style.context(["default", ours]):
         yield
+
+
+def _short(name: str) -> str:
+    """A name that cannot push the axes aside."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def _plain_axes(axes: Axes, *, axis: str) -> None:

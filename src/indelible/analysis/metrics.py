@@ -145,7 +145,7 @@ def counts(outcome: pd.DataFrame, measure: Measure) -> pd.DataFrame:
         asked = chosen[measure.among] == 1
     hits = asked & (chosen[measure.hit] == 1)
     table = pd.DataFrame({"hits": hits.astype("int64"), "asked": asked.astype("int64")})
-    return table.groupby(level=["seed", "fact_id"]).sum()
+    return table.groupby(level=["seed", "fact_id"], observed=True).sum()
 
 
 def rate(count: pd.DataFrame) -> float | None:

@@ -58,7 +58,7 @@ def transcript(rows: pd.DataFrame) -> list[TranscriptLine]:
     wordings = _wordings(answers[answers["kind"] == "paraphrase"], before)
     lines = []
     prompts = answers[answers["kind"] == "prompt"].sort_values(QUESTION)
-    for (seed, fact_set, fact_id), part in prompts.groupby(["seed", "fact_set", "fact_id"], sort=True):
+    for (seed, fact_set, fact_id), part in prompts.groupby(["seed", "fact_set", "fact_id"], sort=True, observed=True):
         said = {
             str(phase): Said(shorten(str(text)), bool(success))
             for phase, text, success in zip(part["phase"], part["generated"], part["success"], strict=True)
@@ -97,7 +97,7 @@ def _wordings(paraphrases: pd.DataFrame, before: str) -> dict[Hashable, str]:
     if paraphrases.empty:
         return {}
     grouped = paraphrases.assign(success=paraphrases["success"].astype("int64")).groupby(
-        ["seed", "fact_set", "fact_id", "phase"]
+        ["seed", "fact_set", "fact_id", "phase"], observed=True
     )["success"]
     text = grouped.sum().astype(str) + "/" + grouped.size().astype(str)
     wide = text.unstack("phase").reindex(columns=[before, "tuned"]).fillna("\N{EN DASH}")
