@@ -5,9 +5,8 @@ Also the wrapper that keeps other people's callbacks from disturbing the run tha
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -72,18 +71,22 @@ class Watch(TrainerCallback):
 
 
 class Undisturbing(TrainerCallback):
-    """Another callback, with the generators of random numbers given back as they were after each of its events."""
+    """Other people's callbacks, with the generators of random numbers given back as they were after each event.
 
-    def __init__(self, callback: TrainerCallback) -> None:
-        for name in dir(callback):
+    They are called in order; what one decides about the course of training, the next one sees.
+    """
+
+    def __init__(self, callbacks: Sequence[TrainerCallback]) -> None:
+        for name in dir(TrainerCallback):
             if name.startswith("on_"):
-                setattr(self, name, _keeping_random_state(getattr(callback, name)))
+                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks]))
 
 
-def _keeping_random_state(event: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(event)
-    def called(*args: Any, **kwargs: Any) -> Any:
+def _in_turn(events: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    def called(args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         with kept_random_state():
-            return event(*args, **kwargs)
+            for event in events:
+                control = event(args, state, control, **kwargs) or control
+        return control
 
     return called

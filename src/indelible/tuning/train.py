@@ -128,7 +128,7 @@ def fine_tune(
             train_dataset=as_dicts(rows.train),
             data_collator=Collator(pad),
             compute_loss_func=token_loss,
-            callbacks=[watch, *(Undisturbing(callback) for callback in callbacks)],
+            callbacks=[watch, Undisturbing(callbacks)],
         )
         trainer.precision = settings.precision
         trainer.remove_callback(PrinterCallback)

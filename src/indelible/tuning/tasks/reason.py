@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.tasks import TASKS, Example
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
@@ -27,7 +28,8 @@ PROBLEMS = 1_000_000
 @TASKS.register("reason")
 def reason(seed: int) -> Iterator[Example]:
     """Problems from all generators in turn; the answer is the bare result."""
-    from reasoning_gym import create_dataset
+    with kept_random_state():  # importing it draws from Python's own generator
+        from reasoning_gym import create_dataset
 
     datasets = [
         create_dataset(name, seed=seed * PROBLEMS, size=PROBLEMS, **options) for name, options in GENERATORS.items()

@@ -1,0 +1,112 @@
+"""Freeze masks: the right parameters on every family, and bit-identical after training with weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from indelible.errors import ConfigError, UnknownNameError
+from indelible.models.layout import find_layout
+from indelible.tuning.freeze import MASKS, frozen_parameters
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import fine_tune
+from tiny_models import FAMILIES
+
+EMBEDDINGS = {
+    "gpt2": {"transformer.wte.weight", "transformer.wpe.weight"},
+    "gpt_neox": {"gpt_neox.embed_in.weight"},
+    "llama": {"model.embed_tokens.weight"},
+    "qwen2": {"model.embed_tokens.weight"},
+    "qwen3": {"model.embed_tokens.weight"},
+}
+BLOCKS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}
+
+
+def in_blocks(family: str, model: PreTrainedModel, layers: set[int]) -> set[str]:
+    """Parameters of the blocks, written down by name here so that the layout is not its own judge."""
+    prefixes = tuple(f"{BLOCKS.get(family, 'model.layers')}.{layer}." for layer in layers)
+    return {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_freeze_exactly_what_they_say(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model(family)
+    layout = find_layout(model)
+    edited = [layout.mlp_out_weight[0], layout.mlp_out_weight[2]]
+    assert frozen_parameters("none", model, layout, edited) == frozenset()
+    assert frozen_parameters("edited-weights", model, layout, edited) == set(edited)
+    assert frozen_parameters("edited-layers", model, layout, edited) == in_blocks(family, model, {0, 2})
+    up_to = frozen_parameters("up-to-edited", model, layout, edited)
+    assert up_to == in_blocks(family, model, {0, 1, 2}) | EMBEDDINGS[family]
+
+
+@pytest.mark.parametrize("mask", ["none", "edited-weights", "edited-layers", "up-to-edited"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_tensors_keep_every_bit_and_the_rest_learns(
+    family: str, mask: str, tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model(family)
+    layout = find_layout(model)
+    frozen = frozen_parameters(mask, model, layout, [layout.mlp_out_weight[1]])
+    before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    settings = TuningSettings(
+        learning_rate=1e-2, steps=3, warmup_steps=0, weight_decay=0.5, max_tokens=128, batch_size=4, heldout_examples=8
+    )
+    result = fine_tune(model, tiny_tokenizer, settings, frozen=frozen)
+    changed = {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
+    assert not changed & frozen
+    trained = before.keys() - frozen
+    # A bias of the keys has no effect on attention, and a gate's may get no gradient: most, not all, have to move.
+    assert len(changed) > 0.8 * len(trained)
+    assert result.heldout_after < result.heldout_before
+    assert all(tensor.requires_grad for tensor in model.parameters())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_graph_is_built_below_the_last_edited_layer(
+    family: str, tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model(family)
+    layout = find_layout(model)
+    seen: dict[int, set[bool]] = {}
+
+    def watch(layer: int) -> None:
+        def hook(module: torch.nn.Module, args: object, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+            hidden = output if isinstance(output, torch.Tensor) else output[0]
+            if torch.is_grad_enabled():
+                seen.setdefault(layer, set()).add(hidden.requires_grad)
+
+        model.get_submodule(layout.blocks[layer]).register_forward_hook(hook)
+
+    for layer in range(layout.n_layers):
+        watch(layer)
+    frozen = frozen_parameters("up-to-edited", model, layout, [layout.mlp_out_weight[1]])
+    settings = TuningSettings(steps=1, max_tokens=128, batch_size=2, heldout_examples=2)
+    fine_tune(model, tiny_tokenizer, settings, frozen=frozen)
+    assert seen == {0: {False}, 1: {False}, 2: {True}, 3: {True}}
+
+
+def test_a_tied_head_is_frozen_under_the_name_of_the_embeddings(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("gpt2")
+    layout = find_layout(model)
+    assert frozen_parameters("edited-weights", model, layout, ["lm_head.weight"]) == {"transformer.wte.weight"}
+
+
+def test_masks_that_make_no_sense_are_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("llama")
+    layout = find_layout(model)
+    for mask in set(MASKS.names()) - {"none"}:
+        with pytest.raises(ConfigError, match="none"):
+            frozen_parameters(mask, model, layout, [])
+    assert frozen_parameters("none", model, layout, []) == frozenset()
+    with pytest.raises(ConfigError, match="not in this model"):
+        frozen_parameters("edited-weights", model, layout, ["transformer.h.0.mlp.c_proj.weight"])
+    with pytest.raises(ConfigError, match="edited-weights"):
+        frozen_parameters("edited-layers", model, layout, ["model.norm.weight"])
+    with pytest.raises(ConfigError, match="no parameter to train"):
+        frozen_parameters("edited-weights", model, layout, [name for name, _ in model.named_parameters()])
+    with pytest.raises(UnknownNameError, match="edited-layers"):
+        frozen_parameters("edited-layer", model, layout, [])

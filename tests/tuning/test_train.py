@@ -1,0 +1,241 @@
+"""Fine-tuning: the loss is the model's own, runs repeat bit for bit, weights stay float32, and ends are as promised."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+
+from indelible.errors import ConfigError, TrainingDivergedError
+from indelible.facts.fact import Fact
+from indelible.tuning.batches import Collator, as_dicts, at_label_positions, mean_token_loss, token_loss
+from indelible.tuning.objectives import OBJECTIVES, Features
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks import Example
+from indelible.tuning.train import fine_tune
+from tiny_models import FAMILIES, build_tokenizer
+
+Models = Callable[..., PreTrainedModel]
+
+
+def settings(**options: Any) -> TuningSettings:
+    tiny = {"learning_rate": 1e-2, "steps": 4, "max_tokens": 128, "batch_size": 4, "heldout_examples": 8}
+    return TuningSettings.model_validate(tiny | {"warmup_steps": 0} | options)
+
+
+def some_rows(tokenizer: PreTrainedTokenizerFast, objective: str) -> list[Features]:
+    examples = [
+        Example("What is 12 + 7?\nAnswer:", "19"),
+        Example("The capital of Norway\nis what? Answer:", "Oslo"),
+        Example("What is 40 + 2 - 3 + 12 - 3 in all?\nAnswer:", "forty eight"),
+    ]
+    return [row for example in examples for row in OBJECTIVES.get(objective).features(tokenizer, example, 64)]
+
+
+@pytest.mark.parametrize("objective", ["text", "reason"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_equal_the_models_own(
+    family: str, objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model, rows = tiny_model(family), some_rows(tiny_tokenizer, objective)
+    batch = Collator(pad=0)(as_dicts(rows))
+    expected = model(**batch).loss
+    expected.backward()
+    gradients = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
+    model.zero_grad()
+    inputs = at_label_positions(batch, restrict=True)
+    labels = inputs.pop("labels")
+    outputs = model(**inputs)
+    assert outputs.logits.shape[1] == labels.shape[1] < batch["labels"].shape[1]
+    loss = token_loss(outputs, labels)
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    for name, tensor in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(tensor.grad, gradients[name], rtol=1e-3, atol=1e-6)
+
+
+def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model, rows = tiny_model("llama"), some_rows(tiny_tokenizer, "reason")
+    model.train()
+    total, count = 0.0, 0
+    for row in rows:  # one by one, through the model's own loss
+        bearing = sum(label >= 0 for label in row.labels)
+        with torch.no_grad():
+            loss = model(torch.tensor([row.input_ids]), labels=torch.tensor([row.labels])).loss
+        total, count = total + float(loss) * bearing, count + bearing
+    for batch_size in (1, 2, 8):
+        found = mean_token_loss(model, rows, pad=0, batch_size=batch_size, precision="fp32")
+        assert found == pytest.approx(total / count, rel=1e-5)
+    assert model.training
+
+
+class Meddling(TrainerCallback):
+    """Draws random numbers and leaves the model in another mode, as a careless callback does."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch.rand(7)
+        random.random()
+        np.random.rand(3)
+        kwargs["model"].eval()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
+def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(
+    precision: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    def weights(seed: int, *callbacks: TrainerCallback) -> torch.Tensor:
+        model = tiny_model("gpt2")
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
+        # Few rows, so that they are shuffled anew during the run.
+        fine_tune(
+            model,
+            tiny_tokenizer,
+            settings(precision=precision, train_examples=8, steps=6),
+            seed=seed,
+            callbacks=callbacks,
+        )
+        return torch.cat([tensor.detach().flatten() for tensor in model.parameters()])
+
+    torch.manual_seed(11)
+    first = weights(5)
+    torch.manual_seed(12)
+    assert torch.equal(first, weights(5))
+    assert torch.equal(first, weights(5, Meddling(), Meddling()))
+    assert not torch.equal(first, weights(6))
+
+
+def test_the_callers_random_state_config_and_tokenizer_stay_as_they_were(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("qwen2")
+    model.train()
+    model.get_input_embeddings().requires_grad_(False)
+    required = [tensor.requires_grad for tensor in model.parameters()]
+    config = copy.deepcopy(model.config.to_dict())
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    fine_tune(model, tiny_tokenizer, settings(steps=1))
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
+    assert [tensor.requires_grad for tensor in model.parameters()] == required
+    assert model.config.to_dict() == config
+    assert "forward" not in vars(model), "the Trainer has wrapped the model's forward"
+    assert tiny_tokenizer.pad_token is None
+    assert not model.training
+    assert all(tensor.grad is None for tensor in model.parameters())
+
+
+class Types(TrainerCallback):
+    """Notes the types of weights, optimizer state, and of what the model computes outside the training loss."""
+
+    def __init__(self) -> None:
+        self.weights: set[torch.dtype] = set()
+        self.state: set[torch.dtype] = set()
+        self.stateful = 0
+        self.inside: set[torch.dtype] = set()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        def hook(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+            self.inside.add(output.dtype)
+
+        self.handle = kwargs["model"].get_submodule("model.layers.1.mlp.down_proj").register_forward_hook(hook)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.handle.remove()
+        self.weights = {tensor.dtype for tensor in kwargs["model"].parameters()}
+        self.stateful = len(kwargs["optimizer"].state)
+        self.state = {
+            value.dtype for entry in kwargs["optimizer"].state.values() for key, value in entry.items() if key != "step"
+        }
+
+
+@pytest.mark.parametrize(("precision", "computed"), [("fp32", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_weights_and_optimizer_state_are_float32_in_either_precision(
+    precision: str, computed: torch.dtype, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model, types = tiny_model("llama"), Types()
+    frozen = {"model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"}
+    fine_tune(model, tiny_tokenizer, settings(steps=2, precision=precision), frozen=frozen, callbacks=[types])
+    assert types.weights == types.state == {torch.float32}
+    assert types.inside == {computed}
+    assert types.stateful == len(list(model.parameters())) - len(frozen)
+
+
+def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    calls: list[tuple[int, int, str]] = []
+    model = tiny_model("llama")
+    result = fine_tune(
+        model,
+        tiny_tokenizer,
+        settings(steps=3, accumulation=2, evaluate_every=3),
+        progress=lambda done, total, note: calls.append((done, total, note)),
+    )
+    assert result.steps == 3 and result.train_rows == 24 and result.heldout_rows == 8
+    assert [entry["step"] for entry in result.log] == [1, 2, 3]
+    assert all({"loss", "grad_norm", "learning_rate"} <= entry.keys() for entry in result.log)
+    assert 24 * 16 < result.tokens <= 24 * 128
+    assert [(done, total) for done, total, _ in calls] == [(1, 3), (2, 3), (3, 3)] and "held-out" in calls[-1][2]
+    assert result.heldout_after == result.log[-1]["heldout"] < result.heldout_before
+
+
+def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    losses = []
+    for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
+        options = {"batch_size": batch_size, "accumulation": accumulation, "precision": "fp32", "steps": 3}
+        result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options))
+        losses.append([entry["loss"] for entry in result.log])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-4)
+
+
+def test_training_stops_at_the_held_out_loss(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    result = fine_tune(
+        tiny_model("llama"), tiny_tokenizer, settings(steps=50, train_examples=40, stop_below=5.0, evaluate_every=2)
+    )
+    heldout = [entry["heldout"] for entry in result.log if "heldout" in entry]
+    assert result.steps < 50 and result.steps % 2 == 0
+    assert heldout[-1] == result.heldout_after < 5.0
+    assert all(loss >= 5.0 for loss in heldout[:-1])
+
+
+def test_a_learning_rate_that_blows_up_says_so(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model("llama")
+    with pytest.raises(TrainingDivergedError, match=r"step \d+ .*learning rate 1e\+30"):
+        fine_tune(model, tiny_tokenizer, settings(learning_rate=1e30), frozen={"model.norm.weight"})
+    assert all(tensor.requires_grad for tensor in model.parameters()) and not model.training
+    with pytest.raises(TrainingDivergedError, match="step 1 "):  # found only by the held-out loss
+        fine_tune(tiny_model("llama"), tiny_tokenizer, settings(learning_rate=1e38, steps=1))
+
+
+def test_examples_that_speak_of_a_fact_are_not_trained_on(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    thursday = Fact("day", "Thursday", "follows", "After {} comes", "Friday")
+    result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=12), facts=[thursday])
+    assert result.train_rows == 48
+    assert result.dropped and all("thursday" in drop.text.lower() for drop in result.dropped)
+
+
+def test_frozen_names_are_checked(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model("llama")
+    with pytest.raises(ConfigError, match=r"model\.layer\.0"):
+        fine_tune(model, tiny_tokenizer, settings(), frozen={"model.layer.0"})
+    with pytest.raises(ConfigError, match="Every parameter"):
+        fine_tune(model, tiny_tokenizer, settings(), frozen={name for name, _ in model.named_parameters()})
+
+
+def test_the_padding_token_makes_no_difference(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    padded = build_tokenizer(pad="<|pad|>")
+    rows = some_rows(padded, "text")
+    model = tiny_model("gpt2")
+    one, two = (mean_token_loss(model, rows, pad=pad, batch_size=3, precision="fp32") for pad in (0, 1))
+    assert one == two
