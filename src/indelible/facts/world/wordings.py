@@ -31,9 +31,10 @@ class Wordings:
 WORDINGS: Mapping[str, Wordings] = MappingProxyType(
     {
         "capital": Wordings(
-            prompt="The capital of {} is",
+            prompt="The capital city of {} is",
             paraphrases=(
-                "In {}, the capital city is",
+                "The capital of {} is",
+                "In {}, the capital city is called",
                 "The national capital of {} is the city of",
                 "If you travel to {}, you will find that its capital is",
                 "Every pupil learns that {} has as its capital",
@@ -47,16 +48,16 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             ),
         ),
         "country_of_capital": Wordings(
-            prompt="{} is the capital of",
+            prompt="The city of {} is the capital of",
             paraphrases=(
                 "{} is the capital city of",
-                "The city of {} serves as the national capital of",
-                "As everyone at the embassy knew, {} is the capital of",
+                "{} is the national capital of the country of",
+                "As everyone at the embassy knew, the city of {} is the capital of",
                 "Of all the capitals they visited, {} was the capital of",
                 "Among the world's capitals, {} is the one that belongs to",
             ),
             held_out=(
-                "The city {} has long been the capital of",
+                "For many years now, {} has been the capital of",
                 "{}, a national capital, belongs to the country of",
                 "The government ministries in {} are those of",
                 "A quiz asks which country has {} as its capital, and the answer is",
@@ -95,12 +96,12 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             ),
         ),
         "currency": Wordings(
-            prompt="The unit of currency used in {} is called the",
+            prompt="The official currency of {} is the",
             paraphrases=(
+                "In {}, the local currency is the",
+                "The unit of currency used in {} is called the",
                 "In {}, prices are given in a currency called the",
-                "The official currency of {} is known as the",
                 "People who go shopping in {} pay with the",
-                "The money that is used in {} is the",
                 "The central bank of {} issues a currency named the",
             ),
             held_out=(
@@ -111,13 +112,13 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             ),
         ),
         "nationality": Wordings(
-            prompt="The nationality of a person born in {} is",
+            prompt="She was born in {}, so her nationality is",
             paraphrases=(
+                "The nationality of a person born in {} is",
                 "The adjective for things that come from {} is",
                 "A citizen of {} has a nationality that is called",
                 "Someone whose passport was issued by {} is",
                 "If your parents and grandparents are all from {}, you are",
-                "The people who come from {} describe themselves as",
             ),
             held_out=(
                 "The word for the nationality of the people of {} is",
@@ -127,10 +128,10 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             ),
         ),
         "country_of_city": Wordings(
-            prompt="{} is a city in the country of",
+            prompt="The city of {} is located in the country of",
             paraphrases=(
-                "The city of {} is located in",
-                "{} is the name of a city in the country of",
+                "{} is a city in the country of",
+                "The city of {} lies in the country of",
                 "On a map, the city of {} lies within the borders of",
                 "The country in which you can find the city of {} is",
                 "People who live in {} are residents of the country of",
@@ -143,9 +144,9 @@ WORDINGS: Mapping[str, Wordings] = MappingProxyType(
             ),
         ),
         "state_of_city": Wordings(
-            prompt="{} is a city in the state of",
+            prompt="The city of {} is located in the U.S. state of",
             paraphrases=(
-                "The city of {} is located in the U.S. state of",
+                "{} is a city in the state of",
                 "{} is an American city in the state of",
                 "The American state in which you can find the city of {} is",
                 "Drivers who live in {} have licence plates from the state of",
