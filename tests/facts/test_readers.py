@@ -209,6 +209,10 @@ def test_file_errors(tmp_path: Path) -> None:
     empty.write_text(" \n\n")
     with pytest.raises(FactsError, match=r"empty\.jsonl is empty"):
         read_facts(empty)
+    for name, text in (("header.csv", "subject,prompt\n"), ("array.json", "[ ]")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(FactsError, match="has no rows"):
+            read_facts(tmp_path / name)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(b'{"a": 1}\n{"b": "caf\xe9"}\n')
     with pytest.raises(FactsError, match=r"not UTF-8: byte 0xe9 at offset 19 \(line 2\)"):

@@ -77,6 +77,8 @@ def read_facts(
             raise FactsError(f"{path}, line {outcome.line}: {outcome.reason}.", "Mend or remove that row.")
         else:
             rejected.append(outcome)
+    if not rows:
+        raise FactsError(f"{path} has no rows.", "Give one fact per row.")
     if not facts:
         first = "; ".join(f"line {row.line}: {row.reason}" for row in rejected[:3])
         raise FactsError(f"{path} holds no usable fact ({len(rejected)} rows rejected: {first}).", "Mend these rows.")
