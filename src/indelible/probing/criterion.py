@@ -52,10 +52,10 @@ def hopeless(generated: str, target: str) -> bool:
     True only when that is certain, so generation may stop there without changing any verdict: for every ``more``,
     ``hopeless(generated, target)`` implies ``not succeeds(generated + more, target)``.
     """
-    settled = _fold(generated.rstrip("\ufffd"))  # a character whose bytes are not all there yet
-    while settled and unicodedata.combining(settled[-1]):
-        settled = settled[:-1]
-    settled = settled[:-1].rstrip()  # a mark that follows can still change the last letter
+    composed = unicodedata.normalize("NFKC", generated.rstrip("\ufffd"))  # a character may lack some of its bytes yet
+    while composed and unicodedata.combining(composed[-1]):
+        composed = composed[:-1]
+    settled = _fold(composed[:-1])  # a mark that follows can still change the last letter
     bare = settled.lstrip(" " + _OPENING)
     if not bare or any(article.startswith(bare) for article in _ARTICLES):
         return False
