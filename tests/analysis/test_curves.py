@@ -59,6 +59,8 @@ def test_a_failed_seed_is_left_out_unless_it_is_all_there_is() -> None:
     done = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "11") + answers(1, "tuned", 10, "11")
     assert shares(failed + done) == {0: 1.0, 5: 1.0, 10: 1.0}
     assert shares(failed) == {0: 1.0, 5: 0.0}
+    further = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "11") + answers(1, "tuning", 10, "11")
+    assert shares(failed + further) == {0: 1.0, 5: 0.5}  # nobody knows what the first would have said at 10
 
 
 def test_no_curve_without_anything_to_follow() -> None:

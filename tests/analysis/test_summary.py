@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from simulated import ARMS, SimulatedArm, simulate
 
-from indelible.analysis.summary import summarise
+from indelible.analysis.summary import arm_generator, summarise
 from indelible.analysis.tables import MINUS, MISSING, headline
 from indelible.analysis.transcript import transcript
 from indelible.errors import DataError
@@ -126,6 +126,7 @@ def test_neither_the_order_of_rows_nor_other_arms_matter(study: tuple[pd.DataFra
     alone = summarise(rows[rows["arm"] == "ft"], runs[runs["arm"] == "ft"], draws=300, seed=5)
     assert alone == [summary[3]]
     assert summarise(rows, runs, draws=300, seed=6)[0]["gap_low"] != summary[0]["gap_low"]
+    assert arm_generator(5, "ft").random() != arm_generator(5, "memit").random()
 
 
 def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
