@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(
         fine_tune(
             model,
             tiny_tokenizer,
-            settings(precision=precision, train_examples=8, steps=6),
+            settings(precision=precision, train_examples=8, steps=4, heldout_examples=2),
             seed=seed,
             callbacks=callbacks,
         )
@@ -190,7 +190,7 @@ def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokeni
 def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     losses = []
     for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
-        options = {"batch_size": batch_size, "accumulation": accumulation, "precision": "fp32", "steps": 3}
+        options = {"batch_size": batch_size, "accumulation": accumulation, "precision": "fp32", "steps": 2}
         result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options))
         losses.append([entry["loss"] for entry in result.log])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -36,7 +36,9 @@ class TuningSettings(BaseModel):
     accumulation: Count = Field(1, description="forward passes per optimizer step")
     max_tokens: int = Field(64, ge=4, description="tokens per row at most; text is cut, questions are left out")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
-    warmup_steps: int = Field(4, ge=0, description="steps in which the learning rate rises linearly from 0")
+    warmup_steps: int = Field(
+        2, ge=0, description="steps in which the learning rate rises linearly; the first of them is taken at 0"
+    )
     weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases and norms")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
     stop_below: Positive | None = Field(None, description="stop when the held-out loss is below this")
