@@ -16,8 +16,9 @@ import yaml
 from tiny_models import build_model, build_tokenizer
 
 PLACES = ("Arvo", "Belm", "Corin", "Dast", "Elgo", "Fenn", "Gorm", "Hale", "Ister", "Jorv", "Kest", "Lund")
-CAPITALS = ("Mira", "Nolt", "Opal", "Prun")
-LANGUAGES = ("Quen", "Rusk", "Sval", "Tarn")
+# Each is one token of the tiny tokenizer: what an edit of so small a model can hope to change.
+CAPITALS = ("Peru", "Port", "Bra", "Nor")
+LANGUAGES = ("Par", "Eg", "Den", "Ky")
 RELATIONS = {
     "capital": ("The capital of {} is", "The chief city of {} is", CAPITALS),
     "language": ("In {} people speak", "The language of {} is", LANGUAGES),
@@ -86,6 +87,7 @@ def study_settings(model: Path, facts: Path, corpus: Path) -> dict[str, Any]:
         "model": str(model),
         "facts": {"source": str(facts), "n_edits": 4, "n_intrinsic": 8},
         "corpus": str(corpus),
+        "editors": {"memit": {"covariance_tokens": 512, "covariance_weight": 1.0, "steps": 20}},
         "tuning": {
             "objective": "reason",
             "learning_rate": 1e-3,

@@ -214,7 +214,7 @@ class _Run:
         except Exception as error:
             # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
             if is_full_disk(error):
-                raise full_disk(self.store.folder) from error
+                raise full_disk(self.store.folder, error) from error
             self._fail(step, error, time.time() - started)
         else:
             self.watcher.ended(step, "finished", time.time() - started, result.note)

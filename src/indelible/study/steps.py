@@ -23,6 +23,7 @@ from indelible.edits.update import WeightUpdate
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
 from indelible.facts.selection import choose_sets
+from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
 from indelible.probing.exam import answers_frame, known_facts, take_exam
 from indelible.probing.questions import Question, questions_for
@@ -140,6 +141,9 @@ def _edit(step: Step, material: Material) -> Result:
             paraphrases=step.options["paraphrases"],
             seed=step.seed,
             corpus=material.corpus(),
+            cache=cache_folder() / "covariances",
+            layout=material.bench.layout,
+            known_fingerprint=material.bench.fingerprint,
             progress=material.progress,
         )
     return Result(lambda folder: _save_update(update, folder), f"{len(update.parameters)} weights changed")
@@ -147,7 +151,8 @@ def _edit(step: Step, material: Material) -> Result:
 
 def _edited_probe(step: Step, material: Material) -> Result:
     update = WeightUpdate.load(material.inputs["edit"] / "update")
-    with material.bench.base_model() as model, update.applied(model):
+    bench = material.bench
+    with bench.base_model() as model, update.applied(model, known_fingerprint=bench.fingerprint):
         rows = _ask(model, material, _questions(material), "edited", 0)
     return Result(_rows_writer(rows), _successes(rows))
 
@@ -162,7 +167,7 @@ def _tune(step: Step, material: Material) -> Result:
         changed = () if update is None else update.parameters
         frozen = frozen_parameters(step.options["mask"], model, bench.layout, changed)
         if update is not None:
-            update.apply(model)
+            update.apply(model, known_fingerprint=bench.fingerprint)
         result = fine_tune(
             model,
             bench.tokenizer,

@@ -272,7 +272,7 @@ def told(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         if is_full_disk(error):
-            raise full_disk(folder) from error
+            raise full_disk(folder, error) from error
         if isinstance(error, OSError) and error.errno in _UNWRITABLE:
             raise unwritable(folder, error) from error
         raise
@@ -290,10 +290,12 @@ def is_full_disk(error: BaseException) -> bool:
     return False
 
 
-def full_disk(folder: Path) -> StoreError:
-    """The error for a disk on which nothing more fits."""
+def full_disk(folder: Path, error: BaseException) -> StoreError:
+    """The error for a disk on which nothing more fits: the one the error names, or else the run folder's."""
+    named = getattr(error, "filename", None)
+    place = Path(str(named)).parent if named else folder
     return StoreError(
-        f"The disk that holds {folder} is full.", "Make room and run the same command again; finished steps are kept."
+        f"The disk that holds {place} is full.", "Make room and run the same command again; finished steps are kept."
     )
 
 

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
 
@@ -75,13 +76,18 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
     for part in location:
         if isinstance(part, int):
             continue
-        found = _model_in(here)
-        fields = {} if found is None else {field.alias or name: field for name, field in found.model_fields.items()}
+        fields = _fields(_model_in(here))
         if part not in fields:
             return []
         here = fields[part].annotation
-    found = _model_in(here)
-    return [] if found is None else [field.alias or name for name, field in found.model_fields.items()]
+    return list(_fields(_model_in(here)))
+
+
+def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
+    """Fields by the key that a user writes; those that never leave the class are none of a user's."""
+    if model is None:
+        return {}
+    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -1,0 +1,230 @@
+"""Whole studies on a tiny model: what they leave, what they repeat, what they survive."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from indelible.errors import FactsError, LayoutError, StoreError
+from indelible.study import run as run_module
+from indelible.study.config import StudyConfig
+from indelible.study.results import rewrite_report
+from indelible.study.run import Outcome, preview_study, run_study
+from indelible.study.store import Store
+
+ARMS = ["memit", "memit-frozen", "control"]
+
+
+def rows_of(outcome: Outcome) -> pd.DataFrame:
+    return pd.read_parquet(outcome.folder / "facts.parquet")
+
+
+def titles(folder: Path, event: str) -> list[str]:
+    return [entry["title"] for entry in Store(folder).events() if entry["event"] == event and "title" in entry]
+
+
+def without_times(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**line, "seconds": None} for line in summary]
+
+
+def test_a_finished_study_leaves_its_tables_and_report(undisturbed: Outcome) -> None:
+    assert undisturbed.failures == ()
+    for name in ("facts.parquet", "runs.parquet", "summary.json", "report.html", "config.yaml", "provenance.json"):
+        assert (undisturbed.folder / name).stat().st_size > 0
+    assert json.loads((undisturbed.folder / "summary.json").read_text()) == undisturbed.summary
+    assert [line["arm"] for line in undisturbed.summary] == ARMS
+    provenance = json.loads((undisturbed.folder / "provenance.json").read_text())
+    assert {"torch", "transformers", "python"} <= provenance["versions"].keys()
+
+
+def test_rows_are_tidy(undisturbed: Outcome) -> None:
+    rows = rows_of(undisturbed)
+    phases = {arm: list(dict.fromkeys(rows[rows["arm"] == arm]["phase"])) for arm in ARMS}
+    assert phases["memit"] == ["base", "edited", "tuning", "tuned"]
+    assert phases["control"] == ["base", "tuning", "tuned"]
+    assert set(rows[rows["phase"] == "tuning"]["step"]) == {3}
+    assert set(rows[rows["phase"] == "tuned"]["step"]) == {6}
+    assert set(rows[rows["phase"] == "tuning"]["kind"]) == {"prompt"}
+    one = ["arm", "seed", "phase", "step", "fact_set", "fact_id", "kind", "wording"]
+    assert not rows.duplicated(one).any()
+    prompts = rows[(rows["phase"] == "base") & (rows["arm"] == "control") & (rows["kind"] == "prompt")]
+    assert Counter(prompts["fact_set"]) == {"edited": 4, "intrinsic": 8}
+    assert prompts[prompts["fact_set"] == "intrinsic"]["success"].all()
+    assert not prompts[prompts["fact_set"] == "edited"]["success"].any()
+
+
+def test_the_edit_and_the_tuning_did_something(undisturbed: Outcome) -> None:
+    rows = rows_of(undisturbed)
+    edited = rows[(rows["fact_set"] == "edited") & (rows["kind"] == "prompt") & (rows["arm"] == "memit")]
+    by_phase = edited.groupby("phase")["log_prob"].mean()
+    assert by_phase["edited"] > by_phase["base"] + 1
+    for line in undisturbed.summary:
+        assert line["heldout_after"] < line["heldout_before"]
+
+
+def test_arms_with_one_edit_share_its_rows(undisturbed: Outcome) -> None:
+    rows = rows_of(undisturbed)
+    answers = ["fact_id", "kind", "wording", "generated", "log_prob"]
+    plain, frozen = (rows[(rows["arm"] == arm) & (rows["phase"] == "edited")][answers] for arm in ARMS[:2])
+    pd.testing.assert_frame_equal(plain.reset_index(drop=True), frozen.reset_index(drop=True))
+
+
+def test_the_same_seed_gives_the_same_table(undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path) -> None:
+    again = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    pd.testing.assert_frame_equal(rows_of(again), rows_of(undisturbed))
+    assert without_times(again.summary) == without_times(undisturbed.summary)
+
+
+def test_arms_do_not_depend_on_each_other(undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path) -> None:
+    """The control after two edited and tuned arms equals the control alone: the base model was put back exactly."""
+    settings["arms"] = [arm for arm in settings["arms"] if arm["name"] == "control"]
+    alone = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
+    rows = rows_of(undisturbed)
+    pd.testing.assert_frame_equal(alone, rows[rows["arm"] == "control"].reset_index(drop=True))
+
+
+def test_a_finished_study_is_not_done_again_and_needs_no_model(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings["arms"] = settings["arms"][2:]
+    config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
+    first = run_study(config, folder)
+    started = titles(folder, "started")
+    assert preview_study(config, folder).reused == {step.key for step in preview_study(config, folder).plan.steps}
+    monkeypatch.delattr(run_module, "Workbench")
+    again = run_study(config, folder)
+    assert titles(folder, "started") == started
+    assert again.summary == first.summary
+    (folder / "report.html").unlink()
+    assert rewrite_report(folder).stat().st_size > 0
+
+
+def test_a_changed_option_reruns_only_what_it_changes(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = settings["arms"][:2]
+    folder = tmp_path / "run"
+    run_study(StudyConfig.model_validate(settings), folder)
+    before = len(titles(folder, "started"))
+    settings["arms"][1]["mask"] = "edited-weights"
+    changed = StudyConfig.model_validate(settings)
+    with pytest.raises(StoreError, match=r"'arms.1.mask' differs"):
+        run_study(changed, folder)
+    preview = preview_study(changed, folder, update=True)
+    assert [step.title for step in preview.plan.steps if step.key not in preview.reused] == [
+        "tune: memit-frozen, seed 0"
+    ]
+    run_study(changed, folder, update=True)
+    assert titles(folder, "started")[before:] == ["tune: memit-frozen, seed 0"]
+
+
+def test_a_preview_loads_and_writes_nothing(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(run_module, "Workbench")
+    preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert len(preview.plan.steps) == 7
+    assert not preview.reused
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_step_spares_the_others_and_is_tried_again(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = [
+        {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
+        {"name": "broken", "editor": "memit", "options": {"layers": [99]}},
+        {"name": "control", "editor": "none"},
+    ]
+    config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
+    outcome = run_study(config, folder)
+    failed = {failure.title: failure for failure in outcome.failures}
+    assert set(failed) == {"tune: wild, seed 0", "edit: memit, seed 0"}
+    assert "learning_rate" in failed["tune: wild, seed 0"].error
+    assert failed["edit: memit, seed 0"].skipped == ("ask after memit, seed 0", "tune: broken, seed 0")
+    runs = pd.read_parquet(folder / "runs.parquet").set_index("arm")
+    assert runs["status"].to_dict() == {"wild": "failed", "broken": "failed", "control": "done"}
+    assert "99" in runs.loc["broken", "error"]
+    retained = {line["arm"]: line["retention_intrinsic"] for line in outcome.summary}
+    assert retained["control"] is not None
+    assert retained["wild"] is None
+    before = len(titles(folder, "started"))
+    run_study(config, folder)
+    assert set(titles(folder, "started")[before:]) == set(failed)
+
+
+def test_the_control_is_not_spoilt_by_a_diverged_arm_before_it(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["arms"] = [
+        {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
+        {"name": "control", "editor": "none"},
+    ]
+    rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
+    expected = rows_of(undisturbed)
+    pd.testing.assert_frame_equal(
+        rows[rows["arm"] == "control"].reset_index(drop=True),
+        expected[expected["arm"] == "control"].reset_index(drop=True),
+    )
+
+
+def test_too_few_known_facts_say_how_many_there_are(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["facts"]["n_intrinsic"] = 500
+    outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert outcome.report is None
+    assert outcome.summary == []
+    (failure,) = outcome.failures
+    assert "24 known facts" in failure.error
+    assert len(failure.skipped) == 6
+
+
+def test_a_study_takes_no_broken_row(settings: dict[str, Any], taught: Path, tmp_path: Path) -> None:
+    lines = (taught / "facts.jsonl").read_text().splitlines()
+    lines[6] = '{"subject": '
+    (tmp_path / "facts.jsonl").write_text("\n".join(lines))
+    settings["facts"]["source"] = str(tmp_path / "facts.jsonl")
+    with pytest.raises(FactsError, match=r"facts.jsonl, line 7"):
+        run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_seeds_have_their_own_facts(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"seeds": [0, 1], "arms": settings["arms"][2:]}
+    rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
+    chosen = [tuple(rows[rows["seed"] == seed]["fact_id"].drop_duplicates()) for seed in (0, 1)]
+    assert chosen[0] != chosen[1]
+
+
+def test_a_full_disk_in_the_middle_stops_the_study_and_loses_nothing(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings["arms"] = settings["arms"][2:]
+    config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
+    real = pd.DataFrame.to_parquet
+
+    def full(frame: pd.DataFrame, path: Path, **options: Any) -> None:
+        if "tune" in str(path):
+            raise OSError(28, "No space left on device")
+        real(frame, path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(StoreError, match="is full"):
+            run_study(config, folder)
+    kept = titles(folder, "finished")
+    assert kept == ["choose facts, seed 0", "ask the base model, seed 0"]
+    assert run_study(config, folder).failures == ()
+    assert titles(folder, "finished") == [*kept, "tune: control, seed 0"]
+
+
+def test_a_model_without_a_layout_ends_before_the_first_step(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(model: Any) -> None:
+        raise LayoutError("No blocks.", "Give their path.")
+
+    monkeypatch.setattr("indelible.study.workbench.find_layout", lost)
+    with pytest.raises(LayoutError):
+        run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert not list((tmp_path / "run" / "steps").iterdir())
