@@ -95,8 +95,7 @@ def score_answers(
 ) -> list[Score]:
     """Score answers, ``answers[i]`` after prompt ``rows[i]``; a prompt may have any number of them.
 
-    Answers are padded on the right, where no token that counts can see it in a causal model, and no logit is read from
-    the padding.
+    Answers with equally many tokens are fed together, so there is no padding here either.
     """
     device = reader.device
     rows_r = torch.tensor(rows, device=device)
@@ -107,26 +106,24 @@ def score_answers(
     top_r = prefill.logits_bv.argmax(-1)[rows_r]
     ranks = [int((prefill.logits_bv[row] > logit).sum()) + 1 for row, logit in zip(rows, first_logit_r, strict=True)]
 
-    longer = [index for index, answer in enumerate(answers) if len(answer) > 1]
-    if longer:
-        rest = _score_rest(reader, prefill, rows_r[longer], [answers[index] for index in longer])
-        for index, value in zip(longer, rest, strict=True):
+    for length in sorted({len(answer) for answer in answers} - {1}):
+        members = [index for index, answer in enumerate(answers) if len(answer) == length]
+        rest = _score_rest(reader, prefill, rows_r[members], [answers[index] for index in members])
+        for index, value in zip(members, rest, strict=True):
             log_probs[index] += value
     firsts = (top_r == first_r).tolist()
     return [Score(*values) for values in zip(firsts, log_probs, ranks, strict=True)]
 
 
 def _score_rest(reader: Reader, prefill: Prefill, rows_r: Tensor, answers: Sequence[Sequence[int]]) -> list[float]:
-    """Log-probability of each answer's tokens from the second on, given the first."""
-    width = max(len(answer) for answer in answers) - 1
-    tokens_rt = torch.tensor([[*answer[:-1], *[answer[-1]] * (width + 1 - len(answer))] for answer in answers])
-    next_rt = torch.tensor([[*answer[1:], *[answer[-1]] * (width + 1 - len(answer))] for answer in answers])
-    counts_rt = torch.arange(width) < torch.tensor([[len(answer) - 1] for answer in answers])
+    """Log-probability of each answer's tokens from the second on, given the first; answers of one length."""
+    tokens_rt = torch.tensor(answers, device=reader.device)
     cache = copy.deepcopy(prefill.cache)
     cache.reorder_cache(rows_r)
-    logits_rtv = reader.extend(tokens_rt.to(reader.device), cache, last_only=False)
-    chosen_rt = logits_rtv.gather(-1, next_rt.to(reader.device)[..., None])[..., 0] - logits_rtv.logsumexp(-1)
-    return [float(value) for value in chosen_rt.double().cpu().where(counts_rt, torch.zeros(())).sum(-1)]
+    logits_rtv = reader.extend(tokens_rt[:, :-1], cache, last_only=False)
+    chosen_rt = logits_rtv.gather(-1, tokens_rt[:, 1:, None])[..., 0] - logits_rtv.logsumexp(-1)
+    rest: list[float] = chosen_rt.double().sum(-1).tolist()
+    return rest
 
 
 def continue_greedily(

@@ -18,7 +18,7 @@ from indelible.probing.scoring import Reader, Score, continue_greedily, reading,
 Tokens = tuple[int, ...]
 
 # Beyond so many tokens at a time a processor gains nothing more by batching.
-CPU_TOKENS_PER_BATCH = 1024
+CPU_TOKENS_PER_BATCH = 512
 # The share of a GPU's free memory that a first guess at the batch size fills; halved when it was too much.
 GPU_SHARE = 0.4
 
