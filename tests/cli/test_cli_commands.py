@@ -1,0 +1,150 @@
+"""The commands, typed as a user would type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indelible.cli.main import main
+from tiny_studies import write_study
+
+COMMANDS = ("study", "report", "models", "facts")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from indelible.cli.main import main; code = main(['--help']);"
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules);"
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "indelible", "--help"], capture_output=True, check=True)
+        after = os.times()
+        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(times) < 0.5  # processor time, so that a busy machine does not fail it
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"indelible {command}" in shown
+    assert "Example" in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("indelible 0.")
+
+
+def test_a_study_from_the_command_line(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings["arms"] = settings["arms"][1:]
+    study, folder = write_study(tmp_path / "tiny.yaml", settings), tmp_path / "run"
+    command = ["study", str(study), "--out", str(folder)]
+
+    assert main([*command, "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "run    tune: control, seed 0" in shown
+    assert "6 steps: 0 are done" in shown
+    assert not folder.exists()
+
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "memit-frozen" in shown.out
+    assert "control" in shown.out
+    assert str(folder / "report.html") in shown.out.replace("\n", "")
+    assert "[1/6] choose facts, seed 0" in shown.err
+    assert len(shown.err.splitlines()) < 30
+
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == json.loads((folder / "summary.json").read_text())
+    assert "6 steps, 6 done already" in shown.err
+
+    assert main([*command, "--dry-run", "--json", "--set", "tuning.steps=7", "--update"]) == 0
+    steps = json.loads(capsys.readouterr().out)
+    assert [step["step"] for step in steps if not step["done"]] == [
+        "tune: memit-frozen, seed 0",
+        "tune: control, seed 0",
+    ]
+
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").read_bytes() == page
+
+
+def test_a_study_with_a_failed_step_ends_with_one(
+    settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings["arms"] = [
+        {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
+        {"name": "control", "editor": "none"},
+    ]
+    study = write_study(tmp_path / "tiny.yaml", settings)
+    assert main(["study", str(study), "--out", str(tmp_path / "run")]) == 1
+    shown = capsys.readouterr()
+    assert "Failed: tune: wild, seed 0" in shown.err
+    assert "Lower learning_rate" in shown.err
+    assert "Traceback" not in shown.err
+    assert "control" in shown.out
+
+
+def test_control_c_says_how_to_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
+    study, folder = write_study(tmp_path / "tiny.yaml", settings), tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "indelible", "study", str(study), "--out", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("steps/select-*")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "same command again" in said
+    assert "Traceback" not in said
+
+
+def test_models_names_what_is_bundled(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert "smollm2-135m: not fetched yet" in shown
+    assert os.environ["INDELIBLE_CACHE"] in shown
+
+
+def test_facts_counts_the_built_in_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["facts", "--json"]) == 0
+    lines = json.loads(capsys.readouterr().out)
+    assert len(lines) >= 8
+    assert sum(line["facts"] for line in lines) >= 1500
+    assert all(line["wordings"] >= 6 for line in lines)
+
+
+def test_facts_asks_a_model_about_a_file(taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["facts", "--file", str(taught / "facts.jsonl"), "--known-by", str(taught / "model")]) == 0
+    shown = capsys.readouterr().out
+    assert "24 facts in 2 relations" in shown
+    assert "knows 24" in shown
