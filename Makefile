@@ -1,0 +1,29 @@
+# Everything a fresh machine needs: `make study` and `make test` make their own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: study test check clean
+
+study: $(READY)  ## The main job on the embedded model: edit, fine-tune, report. Writes runs/quick.
+	$(BIN)/indelible study quick --out runs/quick
+
+test: $(READY)  ## All tests, those on the real model included.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal
+
+check: $(READY)  ## Lint, formatting, strict types, and the one-way order of imports.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## Remove the environment and finished runs.
+	rm -rf $(VENV) runs
+
+# torch comes first and alone: resolved with the rest, pip might prefer a newer build with gigabytes of CUDA packages.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
