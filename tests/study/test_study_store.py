@@ -118,6 +118,24 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_in_which_a_run_was_killed_at_once_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "lock").touch()
+    (tmp_path / ".writing-99-config.yaml").write_text("half")
+    with Store(tmp_path).open(config()):
+        assert not leftovers(tmp_path)
+
+
+def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_text", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(StoreError, match="Read-only file system"):
+        Store(tmp_path).write_text("summary.json", "{}")
+
+
 def test_a_damaged_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(StoreError, match="damaged"):

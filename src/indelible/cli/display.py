@@ -55,12 +55,14 @@ class _Clock:
 
     def times(self) -> str:
         """Time so far and time left, in words."""
+        so_far = duration(time.monotonic() - self.began)
+        if len(self.over) == len(self.steps):
+            return so_far
         running = None if self.current is None else self.current.key
         waiting = [step.kind for step in self.steps if step.key not in self.over and step.key != running]
         timed = {**self.earlier, **{kind: sum(values) / len(values) for kind, values in self.timed.items()}}
         kind = None if self.current is None else self.current.kind
         left = seconds_left(waiting, timed, kind, time.monotonic() - self.current_began, self.share)
-        so_far = duration(time.monotonic() - self.began)
         return so_far if left is None else f"{so_far}, about {duration(left)} left"
 
 
@@ -179,17 +181,29 @@ def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def show_headline(summary: Sequence[Mapping[str, Any]]) -> None:
-    """Print the one table of a study to stdout."""
+    """Print the one table of a study to stdout: an arm per line, or per column where the terminal is narrow."""
     table = headline(summary)
-    show_table(table.columns, table.rows)
+    console = _stdout()
+    unbounded = console.options.update(width=WIDE)
+    if console.measure(_table(table.columns, table.rows), options=unbounded).maximum <= console.width:
+        show_table(table.columns, table.rows)
+    else:
+        first, *others = zip(table.columns, *table.rows, strict=True)
+        show_table(first, others)
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to stdout, as wide as the terminal, or as it needs where there is none."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
+    _stdout().print(_table(columns, rows), markup=False, highlight=False)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    console.print(table, markup=False, highlight=False)
+    return table
+
+
+def _stdout() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)

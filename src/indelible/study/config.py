@@ -36,7 +36,7 @@ class FactsSettings(_Settings):
     Attributes:
         source: "world" (the built-in facts) or a file that facts.readers can read.
         schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
-        columns: for CSV and JSONL: which column holds what.
+        columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
         n_edits: facts to edit, all at once.
         n_intrinsic: facts that the model knows and that are left alone.
     """
@@ -97,7 +97,7 @@ class StudyConfig(_Settings):
 
     name: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     facts: FactsSettings = FactsSettings()
     corpus: str = ENCYCLOPEDIA
     editors: dict[str, Options] = {}

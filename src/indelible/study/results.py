@@ -17,8 +17,9 @@ import yaml
 from indelible.analysis.report import write_report
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
+from indelible.study.disk import told
 from indelible.study.plan import ArmRun, Plan, Step
-from indelible.study.store import Store, told
+from indelible.study.store import Store
 
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
 RUN_COLUMNS = (*ARM_COLUMNS, "heldout_before", "heldout_after", "steps", "tokens", "seconds", "status", "error")

@@ -18,6 +18,7 @@ from indelible.facts.fact import Fact
 from indelible.models.load import check_name
 from indelible.study.arms import resolve_arms
 from indelible.study.config import StudyConfig
+from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.progress import Silent, Watcher
 from indelible.study.provenance import command_line, hardware, project_commit, versions
@@ -32,7 +33,7 @@ from indelible.study.sources import (
     tasks_version,
 )
 from indelible.study.steps import Material, do_step
-from indelible.study.store import Store, full_disk, is_full_disk
+from indelible.study.store import Store
 from indelible.study.workbench import Workbench
 
 
@@ -79,9 +80,8 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
         IndelibleError: as ``run_study``, for all that can be known without the weights.
     """
     store = Store(folder)
-    arms, candidates = _checked(config, store, update)
-    fingerprint = known_fingerprint(store, config.model) or f"not read yet: {config.model}"
-    plan = make_plan(config, arms, _sources(config, candidates, fingerprint))
+    checked = _checked(config, store, update)
+    plan = checked.plan(known_fingerprint(store, config.model) or f"not read yet: {config.model}")
     return Preview(plan, frozenset(step.key for step in plan.steps if store.has(step)))
 
 
@@ -100,31 +100,42 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
     """
     began = time.time()
     store = Store(folder)
-    arms, candidates = _checked(config, store, update)
+    checked = _checked(config, store, update)
     with store.open(config, update=update):
-        run = _Run(config, store, watcher or Silent(), candidates)
+        run = _Run(config, store, watcher or Silent(), checked.candidates)
         fingerprint = None if update else known_fingerprint(store, config.model)
         if fingerprint is None:
             fingerprint = run.open_bench().fingerprint
             keep_fingerprint(store, config.model, fingerprint)
-        plan = make_plan(config, arms, _sources(config, candidates, fingerprint))
+        plan = checked.plan(fingerprint)
         run.do_all(plan, fingerprint)
         summary = write_results(store, plan, run.errors(), _provenance(fingerprint, began))
     report = store.folder / "report.html" if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
 
 
-def _checked(config: StudyConfig, store: Store, update: bool) -> tuple[tuple[Arm, ...], list[Fact]]:
-    """Everything that can be found wrong before the first heavy thing is done."""
+@dataclass(frozen=True)
+class _Checked:
+    """Settings in which nothing was found wrong, and what they name; all but the model itself."""
+
+    config: StudyConfig
+    arms: tuple[Arm, ...]
+    candidates: list[Fact]
+    corpus: str
+
+    def plan(self, fingerprint: str) -> Plan:
+        """The steps, for a model of that fingerprint."""
+        sources = Sources(fingerprint, facts_version(self.candidates), self.corpus, tasks_version())
+        return make_plan(self.config, self.arms, sources)
+
+
+def _checked(config: StudyConfig, store: Store, update: bool) -> _Checked:
+    """Find whatever can be found wrong before the first heavy thing is done and the first byte written."""
     arms = resolve_arms(config)
     store.check_config(config, update=update)
-    candidates = candidate_facts(config.facts)
+    candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
     check_name(config.model)
-    return arms, candidates
-
-
-def _sources(config: StudyConfig, candidates: list[Fact], fingerprint: str) -> Sources:
-    return Sources(fingerprint, facts_version(candidates), corpus_version(config.corpus), tasks_version())
+    return _Checked(config, arms, candidates, corpus)
 
 
 def _provenance(fingerprint: str, began: float) -> dict[str, Any]:

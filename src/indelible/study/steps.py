@@ -38,7 +38,7 @@ from indelible.tuning.train import TuningResult, fine_tune
 Progress = Callable[[int, int, str], None]
 
 # Candidates are asked this many at a time until enough are known.
-ASKED_AT_ONCE = 256
+ASKED_AT_ONCE = 128
 # With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
 # neighbours are facts that the model knows.
 KNOWN_PER_CHOSEN = 2

@@ -12,14 +12,13 @@ killed process leaves either a whole step or none.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,22 +27,14 @@ from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
 from indelible.study.config import StudyConfig
+from indelible.study.disk import told, unwritable
 from indelible.study.plan import Step
 from indelible.study.validation import first_difference
 
 EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]
-_UNWRITABLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _TEMPORARY = ".writing-"
+# What is in a run folder before it has a config.yaml.
+_OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
 
 
 class Store:
@@ -109,7 +100,7 @@ class Store:
         """
         kept = self.config_dict()
         if kept is None:
-            if self.folder.is_dir() and any(p.name not in _OWN_NAMES for p in self.folder.iterdir()):
+            if self.folder.is_dir() and any(_is_foreign(path.name) for path in self.folder.iterdir()):
                 raise StoreError(
                     f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
                 )
@@ -192,7 +183,8 @@ class Store:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        self._failure_path(step).unlink(missing_ok=True)
+        with told(self.folder):
+            self._failure_path(step).unlink(missing_ok=True)
         self.record("finished", step, seconds=record["seconds"])
 
     def keep_failure(self, step: Step, what: str, trace: str) -> None:
@@ -241,7 +233,8 @@ class Store:
                 _flush(temporary)
                 temporary.replace(final)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk that cannot be written, nothing was
+                temporary.unlink(missing_ok=True)
             raise
         return final
 
@@ -260,49 +253,9 @@ class Store:
         return f" (number {opened[-1]['pid']} on {opened[-1]['host']})" if opened else ""
 
 
-_OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
-
-
-@contextmanager
-def told(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a full or unwritable disk into one clear StoreError; let the rest pass."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except Exception as error:
-        if is_full_disk(error):
-            raise full_disk(folder, error) from error
-        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-            raise unwritable(folder, error) from error
-        raise
-
-
-def is_full_disk(error: BaseException) -> bool:
-    """Whether the error, or what caused it, says that the disk is full (libraries wrap it in their own kinds)."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _FULL:
-            return True
-        if "no space left on device" in str(seen).lower():
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
-
-
-def full_disk(folder: Path, error: BaseException) -> StoreError:
-    """The error for a disk on which nothing more fits: the one the error names, or else the run folder's."""
-    named = getattr(error, "filename", None)
-    place = Path(str(named)).parent if named else folder
-    return StoreError(
-        f"The disk that holds {place} is full.", "Make room and run the same command again; finished steps are kept."
-    )
-
-
-def unwritable(folder: Path, error: OSError) -> StoreError:
-    """The error for a folder that the system does not let us write or read."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return StoreError(f"The run folder {folder} cannot be used: {reason}.", "Choose another --out.")
+def _is_foreign(name: str) -> bool:
+    """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
+    return name not in _OWN_NAMES and not name.startswith(_TEMPORARY)
 
 
 def _write_utf8(path: Path, text: str) -> None:

@@ -1,0 +1,76 @@
+"""What is seen of a running study, on a terminal and in a log, and the table at its end."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from indelible.analysis.summary import KEYS
+from indelible.cli import display
+from indelible.cli.display import LiveWatcher, LogWatcher
+from indelible.study.plan import Step
+from indelible.study.progress import Watcher
+
+STEPS = [
+    Step("select", "a" * 64, 0, {}, {}, "choose facts, seed 0"),
+    Step("edit", "b" * 64, 0, {}, {}, "edit: memit [bold], seed 0"),
+    Step("tune", "c" * 64, 0, {}, {}, "tune: memit, seed 0"),
+]
+
+
+def watch(watcher: Watcher) -> None:
+    """A study of three steps: one done earlier, one that fails, one skipped for it."""
+    watcher.note("loading a model")
+    watcher.planned(STEPS, {STEPS[0].key}, {"select": 2.0})
+    watcher.started(STEPS[1])
+    for done in range(1, 101):
+        watcher.advanced(done, 100, f"value {done}")
+    watcher.ended(STEPS[1], "failed", 12.0, "It broke.")
+    watcher.ended(STEPS[2], "skipped", 0.0, "needs: edit")
+
+
+def test_a_log_gets_a_line_per_start_and_end() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    watch(LogWatcher(console))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 5
+    assert lines[1] == "3 steps, 1 done already"
+    assert lines[2] == "[2/3] edit: memit [bold], seed 0 ..."
+    assert lines[3].startswith("[2/3] FAILED: edit: memit [bold], seed 0 (12 s): It broke.")
+    assert lines[4].startswith("[3/3] skipped: tune: memit")
+
+
+def test_a_terminal_shows_the_step_its_share_and_how_it_ended() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    with LiveWatcher(console).shown() as watcher:
+        watch(watcher)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "step 2/3" in shown
+    assert "FAILED  edit: memit [bold], seed 0 (12 s): It broke." in shown
+
+
+def test_seconds_of_earlier_runs_give_an_estimate_at_once() -> None:
+    console = Console(file=io.StringIO(), width=160)
+    watcher = LogWatcher(console)
+    watcher.planned(STEPS, {STEPS[0].key}, {"edit": 10.0, "tune": 60.0})
+    watcher.started(STEPS[1])
+    watcher.ended(STEPS[1], "finished", 10.0, "done")
+    assert "about 1 min 00 s left" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("width", "first"), [(200, "arm"), (80, "editor")])
+def test_the_table_turns_on_its_side_where_the_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch, width: int, first: str
+) -> None:
+    line: dict[str, Any] = dict.fromkeys(KEYS)
+    line |= {"editor": "memit", "paraphrases": 0, "heldout_before": 11.2, "heldout_after": 5.7, "seconds": 200.0}
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(display, "_stdout", lambda: console)
+    display.show_headline([{**line, "arm": f"memit-{number}"} for number in range(4)])
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0 if first == "arm" else 1].startswith(first)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in "".join(lines)
+    assert all(f"memit-{number}" in "".join(lines) for number in range(4))
