@@ -58,6 +58,14 @@ def test_rows_are_tidy(undisturbed: Outcome) -> None:
     assert not prompts[prompts["fact_set"] == "edited"]["success"].any()
 
 
+def test_a_curve_without_points_leaves_the_two_ends(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings |= {"arms": settings["arms"][2:], "exam": {"every": 100}}
+    rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
+    assert set(rows["phase"]) == {"base", "tuned"}
+    assert rows["step"].dtype == "int64"
+    assert rows["success"].dtype == "bool"
+
+
 def test_the_edit_and_the_tuning_did_something(undisturbed: Outcome) -> None:
     rows = rows_of(undisturbed)
     edited = rows[(rows["fact_set"] == "edited") & (rows["kind"] == "prompt") & (rows["arm"] == "memit")]

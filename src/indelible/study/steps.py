@@ -180,10 +180,7 @@ def _tune(step: Step, material: Material) -> Result:
         )
         rows = _ask(model, material, _questions(material), "tuned", result.steps)
     if curve is not None:
-        points = curve.curve()
-        points = points[(points["step"] > 0) & (points["step"] < result.steps)]
-        points.insert(0, "phase", "tuning")
-        rows = pd.concat([points[list(rows.columns)], rows], ignore_index=True)
+        rows = _with_curve(rows, curve.curve(), result.steps)
     note = f"held-out loss {result.heldout_before:.3f} to {result.heldout_after:.3f}"
     return Result(lambda folder: _write_tuning(folder, rows, result, sorted(frozen)), note)
 
@@ -194,6 +191,15 @@ def _curve_callback(step: Step, material: Material) -> RetentionCallback | None:
         return None
     prompts = [question for question in _questions(material) if question.kind == "prompt"]
     return RetentionCallback(prompts, every=step.options["every"], tokenizer=material.bench.tokenizer)
+
+
+def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
+    """The curve's rows before those of the end; a point at the last step would repeat the end."""
+    points = points[points["step"] < last].copy()
+    if points.empty:
+        return rows
+    points.insert(0, "phase", "tuning")
+    return pd.concat([points[list(rows.columns)], rows], ignore_index=True)
 
 
 _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {

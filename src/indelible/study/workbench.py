@@ -50,7 +50,7 @@ class Workbench:
 
     def _restore(self) -> None:
         model = self._model
-        # The Trainer's mixed precision leaves a wrapped ``forward`` on the model, which would round later exams.
+        # What a trainer hangs on a model (a wrapped ``forward``, say) would change what later steps compute.
         for attribute in frozenset(vars(model)) - self._attributes:
             delattr(model, attribute)
         model.eval()

@@ -1,0 +1,58 @@
+"""Arms made complete: study-wide settings, an arm's own, and the rooms' defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from indelible.errors import ConfigError
+from indelible.study.arms import resolve_arms
+from indelible.study.config import StudyConfig, load_config, preset_names
+
+
+def config(**changes: Any) -> StudyConfig:
+    arms = [{"name": "x", "editor": "memit"}]
+    return StudyConfig.model_validate({"name": "a", "model": "m", "arms": arms, **changes})
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_presets_are_accepted_by_every_room(name: str) -> None:
+    assert resolve_arms(load_config(name))
+
+
+def test_an_arm_goes_before_its_study_and_the_study_before_the_defaults() -> None:
+    arms = [
+        {"name": "x", "editor": "memit", "tuning": {"steps": 7}, "options": {"clamp": 0.5}},
+        {"name": "y", "editor": "memit"},
+        {"name": "z", "editor": "none"},
+    ]
+    wide = {"tuning": {"steps": 5, "batch_size": 2}, "editors": {"memit": {"clamp": 0.6, "steps": 3}}}
+    x, y, z = resolve_arms(config(arms=arms, **wide))
+    assert (x.tuning["steps"], x.tuning["batch_size"]) == (7, 2)
+    assert y.tuning["steps"] == 5
+    assert (x.options["clamp"], x.options["steps"]) == (0.5, 3)
+    assert (y.options["clamp"], y.options["steps"]) == (0.6, 3)
+    assert z.options == {}
+    assert {"objective", "tuner", "learning_rate"} <= z.tuning.keys()
+
+
+def test_defaults_are_spelt_out_so_that_a_new_default_is_a_new_step() -> None:
+    (arm,) = resolve_arms(config())
+    assert arm.options["covariance_weight"] > 0
+    assert arm.tuning["learning_rate"] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"arms": [{"name": "x", "editor": "rom"}]}, "Unknown editor 'rom' in 'arms.x'. Did you mean 'rome'"),
+        ({"arms": [{"name": "x", "editor": "ft", "mask": "nun"}]}, "Unknown mask 'nun' in 'arms.x'"),
+        ({"editors": {"memit": {"clamp": "tight"}}}, "'editors.memit.clamp'"),
+        ({"tuning": {"objective": "txt"}}, "Unknown objective 'txt' in 'tuning'. Did you mean 'text'"),
+    ],
+)
+def test_what_no_room_knows_is_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_arms(config(**changes))
+    assert said in str(caught.value)
