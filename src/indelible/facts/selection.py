@@ -19,7 +19,13 @@ NEIGHBOURS = 5
 
 
 def choose_sets(
-    known: Sequence[Fact], n_edits: int, n_intrinsic: int, seed: int, *, pool: Sequence[Fact] = ()
+    known: Sequence[Fact],
+    n_edits: int,
+    n_intrinsic: int,
+    seed: int,
+    *,
+    pool: Sequence[Fact] = (),
+    redraw: bool = True,
 ) -> tuple[list[Fact], list[Fact]]:
     """Draw the edited and the intrinsic facts of a study from the facts that a model knows.
 
@@ -29,6 +35,8 @@ def choose_sets(
         n_intrinsic: how many to ask only.
         seed: of everything that is drawn.
         pool: further facts, known or not, that may serve as neighbours where the known ones do not suffice.
+        redraw: draw new objects and neighbours for every fact; False keeps those that a fact brings along (a benchmark
+            comes with its own) and draws only what is missing.
 
     Returns:
         (edited, intrinsic). Both carry a new object, drawn from the true objects that ``known`` has for the same
@@ -58,7 +66,8 @@ def choose_sets(
             break
         if _any_nested(fact.subject, [other.subject for other in edited]):
             continue
-        drawn = draw_object(fact, objects[fact.relation], rng)
+        keeps = not redraw and fact.new_object is not None and not _overlap(fact.true_object, fact.new_object)
+        drawn = fact.new_object if keeps else draw_object(fact, objects[fact.relation], rng)
         if drawn is not None:
             edited.append(replace(fact, new_object=drawn))
     intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng)
@@ -71,7 +80,12 @@ def choose_sets(
     subjects = [fact.subject for fact in edited]
     near = [fact for fact in known if not _any_nested(fact.subject, subjects)]
     far = [fact for fact in pool if not _any_nested(fact.subject, subjects)]
-    edited = [replace(fact, neighbours=draw_neighbours(fact, near, far, subjects, rng)) for fact in edited]
+    edited = [
+        replace(fact, neighbours=_undisturbed(fact, subjects))
+        if fact.neighbours and not redraw
+        else replace(fact, neighbours=draw_neighbours(fact, near, far, subjects, rng))
+        for fact in edited
+    ]
     return edited, intrinsic
 
 
@@ -115,6 +129,11 @@ def draw_neighbours(
     chosen = sharing or _first_apart(fact, [other for other in others if other.true_object != fact.new_object])
     if chosen:
         return tuple(Neighbour(other.text(), other.true_object) for other in chosen)
+    return _undisturbed(fact, edited)
+
+
+def _undisturbed(fact: Fact, edited: Collection[str]) -> tuple[Neighbour, ...]:
+    """The neighbours that a fact brings along, but for those that mention an edited subject."""
     return tuple(given for given in fact.neighbours if not any(_words(name) in _words(given.prompt) for name in edited))
 
 

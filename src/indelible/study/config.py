@@ -37,6 +37,11 @@ class FactsSettings(_Settings):
         source: "world" (the built-in facts) or a file that facts.readers can read.
         schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
         columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
+        strict: refuse a file with a row that cannot be used; False leaves such rows out.
+        relations: take facts of these relations only; None takes all.
+        redraw: draw new objects and neighbours by seed; False keeps those that the facts bring along. None draws for
+            the built-in facts and keeps a file's.
+        held_out: how many held-out wordings are asked of each fact; None asks all.
         n_edits: facts to edit, all at once.
         n_intrinsic: facts that the model knows and that are left alone.
     """
@@ -46,6 +51,10 @@ class FactsSettings(_Settings):
     source: str = WORLD
     schema_name: str | None = Field(default=None, alias="schema")
     columns: dict[str, str] | None = None
+    strict: bool = True
+    relations: tuple[str, ...] | None = None
+    redraw: bool | None = None
+    held_out: Annotated[int, Field(ge=0)] | None = None
     n_edits: Annotated[int, Field(ge=1)] = 24
     n_intrinsic: Annotated[int, Field(ge=1)] = 60
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from indelible.study.config import NO_EDITOR, StudyConfig
+from indelible.study.config import NO_EDITOR, WORLD, StudyConfig
 
 StepKind = Literal["select", "base-probe", "edit", "edited-probe", "tune"]
 
@@ -140,7 +140,14 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Pla
 
 
 def _select_steps(config: StudyConfig, sources: Sources, seed: int) -> tuple[Step, Step]:
-    options = {"n_edits": config.facts.n_edits, "n_intrinsic": config.facts.n_intrinsic, "seed": seed}
+    facts = config.facts
+    options = {
+        "n_edits": facts.n_edits,
+        "n_intrinsic": facts.n_intrinsic,
+        "redraw": facts.source == WORLD if facts.redraw is None else facts.redraw,
+        "held_out": facts.held_out,
+        "seed": seed,
+    }
     outside = {"model": sources.model, "facts": sources.facts}
     select = _step("select", seed, options, {}, outside, f"choose facts, seed {seed}")
     base = _step("base-probe", seed, {}, {"select": select.key}, outside, f"ask the base model, seed {seed}")

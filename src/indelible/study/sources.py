@@ -15,7 +15,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from indelible.errors import DataError
+from indelible.errors import DataError, FactsError, suggest
 from indelible.facts.fact import Fact
 from indelible.models import bundled
 from indelible.study.config import ENCYCLOPEDIA, WORLD, FactsSettings
@@ -29,16 +29,28 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
     """All facts that a study may choose from.
 
     Raises:
-        FactsError: the file cannot be read, or a row of it cannot be used; a study takes no file in part.
+        FactsError: the file cannot be read, a row of it cannot be used although ``strict`` asks for that, or a
+            relation is not among the facts.
     """
+    facts = _all_facts(settings)
+    if settings.relations is None:
+        return facts
+    known = {fact.relation for fact in facts}
+    for relation in settings.relations:
+        if relation not in known:
+            raise FactsError(f"No fact has the relation {relation!r} in 'facts.relations'.", suggest(relation, known))
+    return [fact for fact in facts if fact.relation in settings.relations]
+
+
+def _all_facts(settings: FactsSettings) -> list[Fact]:
     if settings.source == WORLD:
         from indelible.facts.world import world_facts
 
         return world_facts()
     from indelible.facts.readers import read_facts
 
-    result = read_facts(settings.source, columns=settings.columns, schema=settings.schema_name, strict=True)
-    return list(result.facts)
+    source, columns, schema = settings.source, settings.columns, settings.schema_name
+    return list(read_facts(source, columns=columns, schema=schema, strict=settings.strict).facts)
 
 
 def facts_version(facts: Sequence[Fact]) -> str:

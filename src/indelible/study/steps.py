@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,13 +103,19 @@ def _select(step: Step, material: Material) -> Result:
             if len(known) < goal and asked < len(waiting):
                 continue
             try:
-                edited, intrinsic = choose_sets(known, n_edits, n_intrinsic, step.seed, pool=material.candidates)
+                edited, intrinsic = choose_sets(
+                    known, n_edits, n_intrinsic, step.seed, pool=material.candidates, redraw=step.options["redraw"]
+                )
                 break
             except FactsError:
                 if asked >= len(waiting):
                     raise
     record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
-    sets = {"edited": [asdict(fact) for fact in edited], "intrinsic": [asdict(fact) for fact in intrinsic]}
+    asked_in = slice(step.options["held_out"])  # None keeps every held-out wording
+    sets = {
+        name: [asdict(replace(fact, held_out=fact.held_out[asked_in])) for fact in facts]
+        for name, facts in (("edited", edited), ("intrinsic", intrinsic))
+    }
     return Result(
         lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
     )
