@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -33,6 +34,7 @@ class Workbench(BaseModel):
         layout: the model's.
         fingerprint: the model's.
         corpus: ordinary text for covariances.
+        bystanders: facts whose subjects should be left alone.
         cache: folder for covariances, or None.
         seed: of all randomness.
         progress: called with (done, total, note) as work goes on.
@@ -45,6 +47,7 @@ class Workbench(BaseModel):
     layout: Layout
     fingerprint: str
     corpus: Sequence[str] = ()
+    bystanders: Sequence[Fact] = ()
     cache: Path | None = None
     seed: int = 0
     progress: Progress | None = None
@@ -69,6 +72,7 @@ class Editor(BaseModel, ABC):
         *,
         paraphrases: int = 0,
         corpus: Sequence[str] = (),
+        bystanders: Sequence[Fact] = (),
         seed: int = 0,
         cache: Path | None = None,
         layout: Layout | None = None,
@@ -83,6 +87,7 @@ class Editor(BaseModel, ABC):
             facts: each with a new object; edited in one batch.
             paraphrases: how many further wordings of each fact to edit with.
             corpus: ordinary text for covariances (editors that need none ignore it).
+            bystanders: facts that are neither edited nor asked, whose subjects closed-form editors leave alone.
             seed: of the contexts that the model writes.
             cache: folder to keep covariances in, or None.
             layout: the model's, if the caller has it.
@@ -100,11 +105,13 @@ class Editor(BaseModel, ABC):
             layout=layout or find_layout(model),
             fingerprint=known_fingerprint or fingerprint(model),
             corpus=corpus,
+            bystanders=bystanders,
             cache=cache,
             seed=seed,
             progress=progress,
         )
-        deltas = self.change(bench, facts, paraphrases)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+            deltas = self.change(bench, facts, paraphrases)
         return WeightUpdate(deltas, self._manifest(bench, facts, paraphrases, deltas))
 
     @abstractmethod
@@ -114,7 +121,7 @@ class Editor(BaseModel, ABC):
     def _manifest(
         self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, deltas: Mapping[str, Delta]
     ) -> dict[str, object]:
-        return {
+        manifest: dict[str, object] = {
             "format": FORMAT,
             "fingerprint": bench.fingerprint,
             "editor": self.name,
@@ -123,8 +130,11 @@ class Editor(BaseModel, ABC):
             "seed": bench.seed,
             "parameters": list(deltas),
             "facts": [asdict(fact) for fact in facts],
+            "bystanders": [fact.id for fact in bench.bystanders],
             "versions": {name: version(name) for name in ("indelible", "torch", "transformers")},
         }
+        manifest = json.loads(json.dumps(manifest))  # as it will be read again: lists, no tuples
+        return manifest
 
 
 def chosen_layers(layout: Layout, given: Sequence[int] | None, shares: Sequence[float]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ The key of a wording is the input of the MLP's output projection at the subject'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.wordings import FactRows, Row
 from indelible.models.layout import Layout
-from indelible.models.trace import capture, evaluating
+from indelible.models.trace import by_row, capture, evaluating
 
 _TOKENS_PER_PASS = 4096
 
@@ -49,7 +49,8 @@ def read_subjects(
     """
     groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
     texts = [row for _, wording in groups for row in wording]
-    keys, states = _at_subjects(model, layout, key_layer, value_layer, texts)
+    by_layer, states = _at_subjects(model, layout, [key_layer], value_layer, texts)
+    keys = by_layer[key_layer]
     sizes = [len(wording) for _, wording in groups]
     key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
     state_columns = [part[0] for part in states.split(sizes)]
@@ -60,13 +61,32 @@ def read_subjects(
     )
 
 
+def subject_keys(
+    model: PreTrainedModel, layout: Layout, layers: Sequence[int], texts: Sequence[Row]
+) -> Mapping[int, Tensor]:
+    """Keys of single texts at several layers, in one pass.
+
+    Args:
+        model: left as it was.
+        layout: the model's.
+        layers: whose memories' keys are wanted.
+        texts: one key is read from each.
+
+    Returns:
+        By layer, ``(texts, d)``.
+    """
+    keys, _ = _at_subjects(model, layout, layers, max(layers), texts)
+    return keys
+
+
 def _at_subjects(
-    model: PreTrainedModel, layout: Layout, key_layer: int, value_layer: int, texts: Sequence[Row]
-) -> tuple[Tensor, Tensor]:
-    memory, block = layout.mlp_out[key_layer], layout.blocks[value_layer]
+    model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], value_layer: int, texts: Sequence[Row]
+) -> tuple[dict[int, Tensor], Tensor]:
+    memories = {layer: layout.mlp_out[layer] for layer in key_layers}
+    block = layout.blocks[value_layer]
     order = sorted(range(len(texts)), key=lambda index: texts[index].subject)
-    keys: list[Tensor | None] = [None] * len(texts)
-    states: list[Tensor | None] = [None] * len(texts)
+    keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
+    states: dict[int, Tensor] = {}
     with evaluating(model), torch.inference_mode():
         for batch in _batches(order, texts):
             length = max(texts[index].subject for index in batch) + 1
@@ -76,14 +96,17 @@ def _at_subjects(
                 real = texts[index].tokens[: texts[index].subject + 1]
                 tokens[place, : len(real)] = torch.tensor(real)
                 mask[place, : len(real)] = 1
-            with capture(model, inputs_of=[memory], outputs_of=[block], stop_after=block) as seen:
+            with capture(model, inputs_of=[*memories.values()], outputs_of=[block], stop_after=block) as seen:
                 model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+            keys_btd = {layer: by_row(seen.inputs[memory], len(batch)) for layer, memory in memories.items()}
+            states_bto = by_row(seen.outputs[block], len(batch))
             for place, index in enumerate(batch):
-                keys[index] = seen.inputs[memory][place, texts[index].subject]
-                states[index] = seen.outputs[block][place, texts[index].subject]
-    return torch.stack([key for key in keys if key is not None]), torch.stack(
-        [state for state in states if state is not None]
-    )
+                for layer in key_layers:
+                    keys[layer][index] = keys_btd[layer][place, texts[index].subject]
+                states[index] = states_bto[place, texts[index].subject]
+    in_order = range(len(texts))
+    stacked = {layer: torch.stack([found[index] for index in in_order]) for layer, found in keys.items()}
+    return stacked, torch.stack([states[index] for index in in_order])
 
 
 def _batches(order: Sequence[int], texts: Sequence[Row]) -> list[list[int]]:

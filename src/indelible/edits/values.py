@@ -50,7 +50,7 @@ class ValueOptions:
     weight_decay: float
     kl_weight: float
     clamp: float
-    converged: float = 0.05
+    converged: float = 0.1
     tokens_per_batch: int = 8192
 
 

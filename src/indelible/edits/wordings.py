@@ -77,6 +77,15 @@ def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, c
     return FactRows(tuple(wordings), tuple(rewrites), _row(tokenizer, fact, f"{SLOT} is a", None))
 
 
+def bare_row(tokenizer: PreTrainedTokenizerBase, fact: Fact) -> Row:
+    """The fact's own prompt, without context or target.
+
+    Raises:
+        FactsError: if the prompt lacks its subject.
+    """
+    return _row(tokenizer, fact, fact.prompt, None)
+
+
 def _row(tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, target: str | None) -> Row:
     prompt = fact.text(template)
     answer = encode_target(tokenizer, prompt, target) if target is not None else []

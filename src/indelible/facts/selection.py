@@ -89,6 +89,30 @@ def choose_sets(
     return edited, intrinsic
 
 
+def choose_bystanders(
+    pool: Sequence[Fact], edited: Sequence[Fact], intrinsic: Sequence[Fact], count: int, seed: int
+) -> list[Fact]:
+    """Facts that no exam asks about, whose subjects an edit can be told to leave alone.
+
+    Args:
+        pool: facts to draw from.
+        edited: facts that will be edited; their subjects, and those of their neighbours' prompts, are not drawn.
+        intrinsic: facts that will be asked; their subjects are not drawn either.
+        count: how many at most.
+        seed: of the draw.
+    """
+    asked = [_words(fact.subject.removeprefix("the ")) for fact in (*edited, *intrinsic)]
+    prompts = [_words(neighbour.prompt) for fact in edited for neighbour in fact.neighbours]
+    found: list[Fact] = []
+    for fact in random.Random(seed).sample(pool, len(pool)):
+        if len(found) == count:
+            break
+        name = _words(fact.subject.removeprefix("the "))
+        if not any(name in other or other in name for other in asked) and not any(name in text for text in prompts):
+            found.append(fact)
+    return found
+
+
 def draw_object(
     fact: Fact, objects: Sequence[str], rng: random.Random, forbidden: Collection[frozenset[str]] = ()
 ) -> str | None:

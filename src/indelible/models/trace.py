@@ -33,6 +33,11 @@ def first_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else value[0]
 
 
+def by_row(value: Tensor, rows: int) -> Tensor:
+    """What a module saw or returned as ``(rows, tokens, width)``: some families flatten the first two inside a block."""
+    return value.reshape(rows, -1, value.shape[-1])
+
+
 @contextmanager
 def capture(
     model: nn.Module, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = (), stop_after: str | None = None
@@ -149,8 +154,8 @@ def select_before_head(head: nn.Module, rows: Tensor, positions: Tensor) -> Iter
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside the block; both as before after it."""
-    was_training = model.training
+    """Evaluation mode and no parameter gradients inside the block; both as before after it, module by module."""
+    training = [module for module in model.modules() if module.training]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     for parameter in trainable:
@@ -161,4 +166,5 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        model.train(was_training)
+        for module in training:
+            module.training = True

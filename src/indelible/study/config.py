@@ -42,6 +42,8 @@ class FactsSettings(_Settings):
         redraw: draw new objects and neighbours by seed; False keeps those that the facts bring along. None draws for
             the built-in facts and keeps a file's.
         held_out: how many held-out wordings are asked of each fact; None asks all.
+        bystanders: how many further facts' subjects closed-form editors are told to leave alone; 0 for the published
+            methods.
         n_edits: facts to edit, all at once.
         n_intrinsic: facts that the model knows and that are left alone.
     """
@@ -55,6 +57,7 @@ class FactsSettings(_Settings):
     relations: tuple[str, ...] | None = None
     redraw: bool | None = None
     held_out: Annotated[int, Field(ge=0)] | None = None
+    bystanders: Annotated[int, Field(ge=0)] = 400
     n_edits: Annotated[int, Field(ge=1)] = 24
     n_intrinsic: Annotated[int, Field(ge=1)] = 60
 

@@ -22,7 +22,7 @@ from indelible.edits.editor import EDITORS
 from indelible.edits.update import WeightUpdate
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
-from indelible.facts.selection import choose_sets
+from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
 from indelible.probing.exam import answers_frame, known_facts, take_exam
@@ -116,6 +116,8 @@ def _select(step: Step, material: Material) -> Result:
         name: [asdict(replace(fact, held_out=fact.held_out[asked_in])) for fact in facts]
         for name, facts in (("edited", edited), ("intrinsic", intrinsic))
     }
+    bystanders = choose_bystanders(material.candidates, edited, intrinsic, step.options["bystanders"], step.seed)
+    sets["bystanders"] = [asdict(fact) for fact in bystanders]
     return Result(
         lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
     )
@@ -137,16 +139,17 @@ def _base_probe(step: Step, material: Material) -> Result:
 
 
 def _edit(step: Step, material: Material) -> Result:
-    edited, _ = chosen_facts(material.inputs["select"])
+    chosen = chosen_facts(material.inputs["select"])
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
     with material.bench.base_model() as model:
         update = editor.edit(
             model,
             material.bench.tokenizer,
-            edited,
+            chosen.edited,
             paraphrases=step.options["paraphrases"],
             seed=step.seed,
             corpus=material.corpus(),
+            bystanders=chosen.bystanders,
             cache=cache_folder() / "covariances",
             layout=material.bench.layout,
             known_fingerprint=material.bench.fingerprint,
@@ -165,7 +168,7 @@ def _edited_probe(step: Step, material: Material) -> Result:
 
 def _tune(step: Step, material: Material) -> Result:
     bench = material.bench
-    edited, intrinsic = chosen_facts(material.inputs["select"])
+    chosen = chosen_facts(material.inputs["select"])
     update = WeightUpdate.load(material.inputs["edit"] / "update") if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
     curve = _curve_callback(step, material)
@@ -179,7 +182,7 @@ def _tune(step: Step, material: Material) -> Result:
             bench.tokenizer,
             settings,
             frozen=frozen,
-            facts=[*edited, *intrinsic],
+            facts=[*chosen.edited, *chosen.intrinsic],
             seed=step.seed,
             callbacks=[] if curve is None else [curve],
             progress=material.progress,
@@ -217,10 +220,19 @@ _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
 }
 
 
-def chosen_facts(folder: Path) -> tuple[list[Fact], list[Fact]]:
-    """The edited and the intrinsic facts that a finished ``select`` step chose."""
+@dataclass(frozen=True)
+class ChosenFacts:
+    """What a ``select`` step chose: facts to edit, facts only to ask, and bystanders (see choose_bystanders)."""
+
+    edited: list[Fact]
+    intrinsic: list[Fact]
+    bystanders: list[Fact]
+
+
+def chosen_facts(folder: Path) -> ChosenFacts:
+    """The facts that a finished ``select`` step chose."""
     sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return [_fact(entry) for entry in sets["edited"]], [_fact(entry) for entry in sets["intrinsic"]]
+    return ChosenFacts(**{name: [_fact(entry) for entry in entries] for name, entries in sets.items()})
 
 
 def _fact(entry: dict[str, Any]) -> Fact:
@@ -230,8 +242,8 @@ def _fact(entry: dict[str, Any]) -> Fact:
 
 
 def _questions(material: Material) -> list[Question]:
-    edited, intrinsic = chosen_facts(material.inputs["select"])
-    return questions_for(edited, "edited") + questions_for(intrinsic, "intrinsic")
+    chosen = chosen_facts(material.inputs["select"])
+    return questions_for(chosen.edited, "edited") + questions_for(chosen.intrinsic, "intrinsic")
 
 
 def _ask(model: Any, material: Material, questions: Sequence[Question], phase: str, step: int) -> pd.DataFrame:
