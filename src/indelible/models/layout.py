@@ -266,11 +266,15 @@ class _Probe:
         if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
             raise LayoutError(f"{path!r} took no part in a forward pass or has no weight.", _GIVE_PATHS)
         stored: Tensor = module.weight.detach()  # type: ignore[operator]
+        if stored.dim() != 2:
+            raise LayoutError(f"The weight of {path!r} is not a matrix.", _GIVE_PATHS)
         weight = stored if isinstance(module, Conv1D) else stored.T
         bias = getattr(module, "bias", None)
         keys = self.inputs[path]
         if keys.shape[-1] != weight.shape[0] or weight.shape[1] != self.outputs[path].shape[-1]:
             raise LayoutError(f"The weight of {path!r} does not fit its input and output.", _GIVE_PATHS)
+        if weight.shape[1] != self.hidden_size:
+            raise LayoutError(f"{path!r} does not return to the hidden width {self.hidden_size}.", _GIVE_PATHS)
         expected = keys @ weight + (bias if bias is not None else 0)
         scale = self.outputs[path].abs().max()
         if not torch.allclose(expected, self.outputs[path], atol=float(1e-2 * scale), rtol=1e-2):

@@ -35,6 +35,8 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
     Raises:
         FactsError: if tokenising both together changes the prompt's own tokens, or the answer has no tokens.
     """
+    if not target.strip():
+        raise FactsError(f"The object {target!r} has no tokens.", "Give an object with at least one letter.")
     prompt_ids = encode_prompt(tokenizer, prompt)
     both = encode_prompt(tokenizer, f"{prompt} {target.strip()}")
     if both[: len(prompt_ids)] != prompt_ids:
