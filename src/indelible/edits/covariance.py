@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,9 +66,8 @@ def second_moments(
         )
     rows = _pack(tokenizer, texts, tokens)
     names = {layer: _cache_name(model_fingerprint, layer, rows) for layer in layers}
-    found = {}
-    if cache is not None:
-        found = {layer: load_file(cache / name)["moment"] for layer, name in names.items() if (cache / name).is_file()}
+    kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
+    found = {layer: moment for layer, moment in kept.items() if moment is not None}
     missing = sorted(set(layers) - set(found))
     if missing:
         computed = _stream(model, layout, missing, rows, progress)
@@ -107,7 +107,7 @@ def _stream(
             with capture(model, inputs_of=list(paths.values()), stop_after=paths[max(layers)]) as seen:
                 model(batch.to(model.device), use_cache=False)
             for layer, path in paths.items():
-                keys = seen.inputs[path].flatten(0, 1).float()
+                keys = seen.inputs[path].flatten(0, -2).float()
                 sums[layer] += (keys.T @ keys).cpu().double()
             if progress is not None:
                 progress(index + 1, len(batches), "covariance")
@@ -117,6 +117,14 @@ def _stream(
 def _cache_name(model_fingerprint: str, layer: int, rows: Tensor) -> str:
     corpus = hashlib.sha256(rows.numpy().tobytes()).hexdigest()
     return f"{model_fingerprint[:16]}-layer{layer}-{corpus[:16]}-{rows.numel()}.safetensors"
+
+
+def _kept(path: Path) -> Tensor | None:
+    """What an earlier call kept; a file that a full disk or a crash has cut short counts as absent."""
+    try:
+        return load_file(path)["moment"]
+    except (OSError, SafetensorError, KeyError):
+        return None
 
 
 def _keep(path: Path, moment: Tensor) -> None:

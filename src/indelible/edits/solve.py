@@ -70,9 +70,19 @@ def ridge(keys_dn: Tensor, residual_on: Tensor, covariance_dd: Tensor, weight: f
 
 
 def _solve_covariance(covariance_dd: Tensor, keys_dn: Tensor) -> Tensor:
-    """C^-1 K through a Cholesky factor."""
-    factor_dd, failed = torch.linalg.cholesky_ex(covariance_dd.double())
-    if int(failed) != 0:
+    """C^-1 K through a Cholesky factor.
+
+    Behind a ReLU there are units that no text makes fire. They have no second moment and would make C singular, though
+    nothing speaks against changing what they are mapped to: they count as the rarest of the units that do fire.
+    """
+    covariance_dd = covariance_dd.double().clone()
+    moments_d = covariance_dd.diagonal()
+    silent_d = moments_d == 0
+    if bool(silent_d.any()) and not bool(silent_d.all()):
+        moments_d[silent_d] = moments_d[~silent_d].min()
+    factor_dd, failed = torch.linalg.cholesky_ex(covariance_dd)
+    # The share of each unit's moment that the units before it leave open; below 1e-12 it is rounding.
+    if int(failed) != 0 or bool((factor_dd.diagonal() ** 2 < 1e-12 * moments_d).any()):
         raise EditError(
             f"The covariance of {covariance_dd.shape[0]} key dimensions is singular.",
             "Estimate it from more tokens (covariance_tokens, or a larger corpus).",

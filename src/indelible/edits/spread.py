@@ -2,6 +2,9 @@
 
 From the lowest layer up, each memory takes an even share of what is still missing at the value layer. Keys and what is
 missing are read anew after each, since every change moves what the layers above it see.
+
+This holds where a memory's output is added to the residual stream as it is. Where a norm stands between the two, a lower
+layer's share would arrive as something else, so that the value layer is changed alone.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ def spread(
     """
     model, layout = bench.model, bench.layout
     value_layer = layers[-1]
+    if not layout.adds_to_residual:
+        layers = layers[-1:]
     names = tuple(layout.mlp_out_weight[layer] for layer in layers)
     changes: dict[str, LowRank] = {}
     wanted_on: Tensor | None = None

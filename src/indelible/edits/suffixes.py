@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.wordings import FactRows, Row
 from indelible.models.layout import Layout
-from indelible.models.trace import capture, resume_from, select_before_head
+from indelible.models.trace import by_row, capture, resume_from, select_before_head
 from indelible.models.trace import replace as replace_output
 
 # Fewer rows leave a processor idle; more of unlike length are padded more.
@@ -62,8 +62,10 @@ def predict(
         if deltas_ao is not None:
             delta_rh = deltas_ao[suffixes.facts_r]
 
-            def add_delta(output_rsh: Tensor) -> Tensor:
-                return torch.cat([(output_rsh[:, 0] + delta_rh).unsqueeze(1), output_rsh[:, 1:]], dim=1)
+            def add_delta(output: Tensor) -> Tensor:
+                output_rsh = by_row(output, len(delta_rh))
+                changed_rsh = torch.cat([(output_rsh[:, 0] + delta_rh).unsqueeze(1), output_rsh[:, 1:]], dim=1)
+                return changed_rsh.view_as(output)
 
             stack.enter_context(replace_output(model, layout.mlp_out[layer], add_delta))
         stack.enter_context(select_before_head(model.get_submodule(layout.head), rows, places))

@@ -139,16 +139,18 @@ class WeightUpdate:
             tensors = load_file(folder / _TENSORS)
         except (OSError, ValueError, SafetensorError) as error:
             raise EditError(f"{folder} holds no readable weight update: {error}.", "Save the edit again.") from error
-        if manifest.get("format") != FORMAT:
-            raise EditError(f"{folder} has format {manifest.get('format')}, not {FORMAT}.", "Save the edit again.")
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != FORMAT:
+            raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Save the edit again.")
         deltas: dict[str, Delta] = {}
         for name in dict.fromkeys(key.rpartition(":")[0] for key in tensors):
             if f"{name}:full" in tensors:
                 deltas[name] = Dense(tensors[f"{name}:full"])
-            else:
+            elif f"{name}:left" in tensors and f"{name}:right" in tensors:
                 deltas[name] = LowRank(tensors[f"{name}:left"], tensors[f"{name}:right"])
-        ordered = {name: deltas[name] for name in manifest["parameters"]}
-        return WeightUpdate(ordered, manifest)
+        if set(deltas) != set(manifest.get("parameters", ())) or "fingerprint" not in manifest:
+            raise EditError(f"The tensors and the manifest in {folder} do not belong together.", "Save the edit again.")
+        return WeightUpdate({name: deltas[name] for name in manifest["parameters"]}, manifest)
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:
