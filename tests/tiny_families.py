@@ -1,0 +1,160 @@
+"""Tiny configs of many more families than the shared matrix, with where each keeps its parts written down by hand.
+
+The layout is found without knowing families, so that it must not be its own judge: what is expected stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+
+WIDTH = 32
+LAYERS = 3
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family's tiny model is made of and where its parts are expected.
+
+    Attributes:
+        settings: of its config, beside those that all share.
+        blocks: path of the list of blocks.
+        attention: path within a block.
+        mlp_out: path within a block.
+        embeddings: paths of all modules with parameters before the blocks.
+        after_blocks: paths of all modules with parameters between the blocks and the head.
+        head: path of the head, or paths under different versions of transformers.
+        tied: whether the head is the input embedding.
+        in_out: whether the MLP's weight is (in, out).
+        adds: whether the MLP's output is added to the residual stream as it is.
+        key_width: input width of the MLP's output projection.
+    """
+
+    settings: dict[str, Any]
+    blocks: str = "model.layers"
+    attention: str = "self_attn"
+    mlp_out: str = "mlp.down_proj"
+    embeddings: tuple[str, ...] = ("model.embed_tokens",)
+    after_blocks: tuple[str, ...] = ("model.norm",)
+    head: tuple[str, ...] = ("lm_head",)
+    tied: bool = False
+    in_out: bool = False
+    adds: bool = True
+    key_width: int = 2 * WIDTH
+
+
+_SHAPE = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+_GROUPED = {**_SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": False}
+_GEMMA = {**_GROUPED, "head_dim": 8, "tie_word_embeddings": True, "sliding_window": 64}
+
+TABLE: dict[str, Family] = {
+    "gpt2": Family(
+        {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 128},
+        blocks="transformer.h",
+        attention="attn",
+        mlp_out="mlp.c_proj",
+        embeddings=("transformer.wte", "transformer.wpe"),
+        after_blocks=("transformer.ln_f",),
+        tied=True,
+        in_out=True,
+        key_width=4 * WIDTH,
+    ),
+    "gpt_neox": Family(
+        {**_SHAPE, "tie_word_embeddings": False},
+        blocks="gpt_neox.layers",
+        attention="attention",
+        mlp_out="mlp.dense_4h_to_h",
+        embeddings=("gpt_neox.embed_in",),
+        after_blocks=("gpt_neox.final_layer_norm",),
+        head=("lm_head", "embed_out"),
+    ),
+    "gptj": Family(
+        {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 128, "rotary_dim": 4},
+        blocks="transformer.h",
+        attention="attn",
+        mlp_out="mlp.fc_out",
+        embeddings=("transformer.wte",),
+        after_blocks=("transformer.ln_f",),
+        key_width=4 * WIDTH,
+    ),
+    "opt": Family(
+        {
+            "hidden_size": WIDTH,
+            "word_embed_proj_dim": WIDTH,
+            "ffn_dim": 2 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 128,
+        },
+        blocks="model.decoder.layers",
+        mlp_out="fc2",
+        embeddings=("model.decoder.embed_tokens", "model.decoder.embed_positions"),
+        after_blocks=("model.decoder.final_layer_norm",),
+        tied=True,
+    ),
+    "bloom": Family(
+        {"hidden_size": WIDTH, "n_layer": LAYERS, "n_head": 4},
+        blocks="transformer.h",
+        attention="self_attention",
+        mlp_out="mlp.dense_4h_to_h",
+        embeddings=("transformer.word_embeddings", "transformer.word_embeddings_layernorm"),
+        after_blocks=("transformer.ln_f",),
+        tied=True,
+        key_width=4 * WIDTH,
+    ),
+    "falcon": Family(
+        {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4},
+        blocks="transformer.h",
+        attention="self_attention",
+        mlp_out="mlp.dense_4h_to_h",
+        embeddings=("transformer.word_embeddings",),
+        after_blocks=("transformer.ln_f",),
+        tied=True,
+        key_width=4 * WIDTH,
+    ),
+    "llama": Family(_GROUPED),
+    "qwen2": Family({**_GROUPED, "tie_word_embeddings": True}, tied=True),
+    "qwen3": Family({**_GROUPED, "head_dim": 8, "tie_word_embeddings": True}, tied=True),
+    "gemma2": Family({**_GEMMA, "query_pre_attn_scalar": 8}, tied=True, adds=False),
+    "gemma3_text": Family({**_GEMMA, "query_pre_attn_scalar": 8}, tied=True, adds=False),
+    "phi": Family(
+        {**_GROUPED},
+        mlp_out="mlp.fc2",
+        after_blocks=("model.final_layernorm",),
+    ),
+    "olmo2": Family(_GROUPED, adds=False),
+}
+
+
+def build_family(name: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
+    """A random float32 model of a family of TABLE, in evaluation mode."""
+    ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    config = CONFIG_MAPPING[name](vocab_size=vocabulary, **ends, **TABLE[name].settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    return model.eval()
+
+
+def enliven(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
+    """Give a freshly made model weights as strong as a trained one's and biases other than zero.
+
+    As initialised, blocks hardly change what passes through them, and many a mistake would stay below tolerance.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(8.0)
+            else:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model
