@@ -3,8 +3,8 @@
 From the lowest layer up, each memory takes an even share of what is still missing at the value layer. Keys and what is
 missing are read anew after each, since every change moves what the layers above it see.
 
-This holds where a memory's output is added to the residual stream as it is. Where a norm stands between the two, a lower
-layer's share would arrive as something else, so that the value layer is changed alone.
+This holds where a memory's output is added to the residual stream as it is. Where a norm stands between the two, a
+lower layer's share would arrive as something else, so that the value layer is changed alone.
 """
 
 from __future__ import annotations

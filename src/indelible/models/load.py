@@ -44,7 +44,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
         ModelError: if there is no such model, its folder has no weights, or it cannot be loaded.
     """
     source = bundled.model_folder(name) if name in bundled.MODELS else name
-    if Path(source).is_dir():
+    if name.strip() and Path(source).is_dir():
         _check_folder(Path(source), name)
     elif _looks_like_path(name):
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
@@ -69,7 +69,7 @@ def check_name(name: str) -> None:
     """
     if name in bundled.MODELS:
         return
-    if Path(name).is_dir():
+    if name.strip() and Path(name).is_dir():  # Path("") is the working folder
         _check_folder(Path(name), name)
         return
     if _looks_like_path(name):

@@ -34,7 +34,7 @@ def first_tensor(value: Any) -> Tensor:
 
 
 def by_row(value: Tensor, rows: int) -> Tensor:
-    """What a module saw or returned as ``(rows, tokens, width)``: some families flatten the first two inside a block."""
+    """What a module saw or returned, as ``(rows, tokens, width)``: some families flatten the first two in a block."""
     return value.reshape(rows, -1, value.shape[-1])
 
 
