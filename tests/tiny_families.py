@@ -12,7 +12,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 WIDTH = 32
-LAYERS = 3
+LAYERS = 4
 
 
 @dataclass(frozen=True)

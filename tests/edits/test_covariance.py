@@ -1,0 +1,108 @@
+"""Second moments against numpy on captured keys; one pass for all layers; the cache and what it is keyed by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CORPUS
+
+from indelible.edits.covariance import second_moments
+from indelible.errors import EditError
+from indelible.models.fingerprint import fingerprint
+from indelible.models.layout import find_layout
+from tiny_families import TABLE, build_family, enliven
+
+TOKENS = 128 * 11  # more than one pass, and not a whole number of them
+
+
+def moments(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layers: tuple[int, ...], **more: object
+) -> dict[int, torch.Tensor]:
+    options = {"tokens": TOKENS, "model_fingerprint": fingerprint(model), **more}
+    texts = options.pop("texts", CORPUS)
+    return dict(second_moments(model, tokenizer, find_layout(model), layers, texts, **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
+def test_moments_are_those_of_the_keys(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    found = moments(model, tiny_tokenizer, (0, 2))
+    stream = [token for text in CORPUS for token in tiny_tokenizer(text)["input_ids"]][:TOKENS]
+    for layer in (0, 2):
+        keys: list[np.ndarray] = []
+        memory = model.get_submodule(f"{TABLE[family].blocks}.{layer}.{TABLE[family].mlp_out}")
+        handle = memory.register_forward_pre_hook(
+            lambda _module, args, keys=keys: keys.append(args[0].reshape(-1, args[0].shape[-1]).double().numpy())
+        )
+        with torch.no_grad():
+            for start in range(0, TOKENS, 128):
+                model(torch.tensor([stream[start : start + 128]]))
+        handle.remove()
+        all_keys = np.concatenate(keys)
+        assert all_keys.shape == (TOKENS, TABLE[family].key_width)
+        expected = all_keys.T @ all_keys / TOKENS
+        assert np.abs(found[layer].numpy() - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_one_pass_for_several_layers_equals_single_passes(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    together = moments(model, tiny_tokenizer, (0, 1, 3))
+    for layer in (0, 1, 3):
+        assert torch.equal(moments(model, tiny_tokenizer, (layer,))[layer], together[layer])
+
+
+def test_the_cache_answers_the_second_time_and_for_nothing_else(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    passes: list[str] = []
+
+    def ask(model: PreTrainedModel, *layers: int, **more: object) -> tuple[int, dict[int, torch.Tensor]]:
+        passes.clear()
+        found = moments(
+            model, tiny_tokenizer, layers, cache=tmp_path / "new", progress=lambda *seen: passes.append("pass"), **more
+        )
+        return len(passes), found
+
+    model = tiny_model("llama")
+    first, fresh = ask(model, 0, 1)
+    assert first == 2
+    again, kept = ask(model, 0, 1)
+    assert again == 0
+    assert all(torch.equal(fresh[layer], kept[layer]) for layer in (0, 1))
+    assert len(list((tmp_path / "new").iterdir())) == 2
+    assert ask(model, 0, 2)[0] == 2  # one layer is new
+    assert ask(model, 0, tokens=TOKENS - 128)[0] == 2
+    assert ask(model, 0, texts=CORPUS[1:])[0] == 2
+    other, of_other = ask(tiny_model("llama", seed=1), 0)
+    assert other == 2
+    assert not torch.equal(of_other[0], fresh[0])
+
+
+def test_a_damaged_cache_file_is_made_again(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    fresh = moments(model, tiny_tokenizer, (1,), cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
+    assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
+
+
+def test_too_few_tokens_and_too_short_a_corpus_are_refused(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    with pytest.raises(EditError, match=r"covariance_tokens is 127, too few for 64 key dimensions. Use at least 128"):
+        moments(model, tiny_tokenizer, (0,), tokens=127)
+    with pytest.raises(EditError, match=r"corpus has \d+ tokens, and the covariance wants 5000"):
+        moments(model, tiny_tokenizer, (0,), tokens=5000, texts=CORPUS[:3])
+    with pytest.raises(EditError, match=r"corpus has 0 tokens"):
+        moments(model, tiny_tokenizer, (0,), texts=())

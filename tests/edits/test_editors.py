@@ -1,0 +1,410 @@
+"""Every editor on every family: what an edit does, what it leaves alone, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CAPITALS, CORPUS, fact
+
+from indelible.edits.editor import EDITORS, Editor
+from indelible.edits.update import WeightUpdate
+from indelible.errors import ConfigError, EditError, FactsError, FingerprintError, UnknownNameError
+from indelible.facts.fact import Fact
+from indelible.models.layout import find_layout
+from indelible.models.tokens import encode_prompt, encode_target
+from tiny_families import TABLE, build_family, enliven
+from tiny_models import FAMILIES
+
+Make = Callable[..., PreTrainedModel]
+
+# Short, and strong enough for models that know nothing; the defaults are for trained ones.
+_VALUES = {"steps": 15, "contexts": 1, "covariance_tokens": 600, "clamp": 4.0, "kl_weight": 0.0, "weight_decay": 1e-4}
+SETTINGS: dict[str, dict[str, object]] = {
+    "memit": {**_VALUES, "layers": (1, 2), "covariance_weight": 0.05},
+    "rome": {**_VALUES, "layer": 1},
+    "ft": {"layer": 1, "steps": 15, "learning_rate": 0.01},
+}
+
+
+def editor(name: str, **more: object) -> Editor:
+    return EDITORS.get(name)(**{**SETTINGS[name], **more})
+
+
+def edit(
+    name: str,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    facts: Sequence[Fact] = CAPITALS,
+    *,
+    paraphrases: int = 0,
+    seed: int = 0,
+    corpus: Sequence[str] = CORPUS,
+    cache: Path | None = None,
+    **more: object,
+) -> WeightUpdate:
+    return editor(name, **more).edit(
+        model, tokenizer, facts, paraphrases=paraphrases, seed=seed, corpus=corpus, cache=cache
+    )
+
+
+def log_prob(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, one: Fact) -> float:
+    """Mean log-probability of the new object's tokens."""
+    assert one.new_object is not None
+    prompt, target = encode_prompt(tokenizer, one.text()), encode_target(tokenizer, one.text(), one.new_object)
+    with torch.no_grad():
+        log_probs = model(torch.tensor([prompt + target])).logits[0].log_softmax(-1)
+    places = range(len(prompt) - 1, len(prompt) + len(target) - 1)
+    return float(torch.stack([log_probs[place, token] for place, token in zip(places, target, strict=True)]).mean())
+
+
+def bits(model: PreTrainedModel) -> dict[str, Tensor]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in named}
+
+
+def raw(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def assert_same(before: dict[str, Tensor], model: PreTrainedModel) -> None:
+    after = bits(model)
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(raw(before[name]), raw(after[name]))] == []
+
+
+@contextmanager
+def untouched(model: PreTrainedModel) -> Iterator[None]:
+    """Assert that the block leaves a model as it was, with all that can be seen of it from outside."""
+    before, random = bits(model), torch.random.get_rng_state()
+    modes = {name: module.training for name, module in model.named_modules()}
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
+    yield
+    assert_same(before, model)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert {name: parameter.grad for name, parameter in model.named_parameters()} == grads
+    assert {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()} == hooks
+    assert all("forward" not in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("paraphrases", [0, 2])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_edit_says_the_new_objects_and_can_be_undone_to_the_bit(
+    name: str,
+    family: str,
+    paraphrases: int,
+    tiny_model: Make,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    model = enliven(tiny_model(family))
+    model.train()
+    layout = find_layout(model)
+    model.get_submodule(layout.blocks[0]).eval()  # a mixture of modes, and of what is trained
+    model.get_parameter(layout.mlp_out_weight[1]).requires_grad_(False)
+    facts = CAPITALS if name != "rome" else CAPITALS[:2]
+    with untouched(model):
+        update = edit(name, model, tiny_tokenizer, facts, paraphrases=paraphrases)
+    layers = (1, 2) if name == "memit" else (1,)
+    assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)
+
+    model.eval()
+    before = bits(model)
+    old = [log_prob(model, tiny_tokenizer, one) for one in facts]
+    with update.applied(model) as changed:
+        assert changed is model
+        new = [log_prob(model, tiny_tokenizer, one) for one in facts]
+        inside = bits(model)
+    gains = [after - first for after, first in zip(new, old, strict=True)]
+    assert min(gains) > 0.5, gains
+    assert sum(gains) / len(gains) > 1.0, gains
+    assert_same(before, model)
+    assert {key for key in before if not torch.equal(before[key], inside[key])} == set(update.parameters)
+    with pytest.raises(KeyError, match="inside"), update.applied(model):
+        raise KeyError("inside")
+    assert_same(before, model)
+
+    update.save(tmp_path / "new" / "folder")
+    loaded = WeightUpdate.load(tmp_path / "new" / "folder")
+    assert loaded.manifest == update.manifest
+    assert loaded.parameters == update.parameters
+    with loaded.applied(model):
+        assert_same(inside, model)
+    assert_same(before, model)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_same_seed_gives_the_same_update(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    first, second = (edit(name, model, tiny_tokenizer, CAPITALS[:2], seed=5) for _ in range(2))
+    for parameter in first.parameters:
+        assert torch.equal(first.deltas[parameter].difference(), second.deltas[parameter].difference())
+    if name != "ft":  # which uses no chance at all
+        other = edit(name, model, tiny_tokenizer, CAPITALS[:2], seed=6)
+        parameter = first.parameters[0]
+        assert not torch.equal(first.deltas[parameter].difference(), other.deltas[parameter].difference())
+
+
+def assert_near(found: WeightUpdate, expected: WeightUpdate, share: float) -> None:
+    """Differences agree within a share of the largest entry."""
+    assert found.parameters == expected.parameters
+    for name in expected.parameters:
+        wanted = expected.deltas[name].difference()
+        error = (found.deltas[name].difference() - wanted).abs().max()
+        assert error < share * wanted.abs().max(), (name, float(error), float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("paraphrases", [0, 1])
+@pytest.mark.parametrize("name", ["memit", "ft"])
+def test_the_order_of_facts_does_not_matter(
+    name: str, paraphrases: int, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("gpt2"))
+    first = edit(name, model, tiny_tokenizer, CAPITALS, paraphrases=paraphrases)
+    turned = edit(name, model, tiny_tokenizer, CAPITALS[::-1], paraphrases=paraphrases)
+    assert_near(turned, first, 1e-3)
+
+
+def test_rome_edits_fact_after_fact(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """Several facts are single edits, each of the model that the ones before left."""
+    model = enliven(tiny_model("llama"))
+    # No contexts: they are the base model's, where the second single edit would take its own from the changed one.
+    both = edit("rome", model, tiny_tokenizer, CAPITALS[:2], contexts=0)
+    name = both.parameters[0]
+    first = edit("rome", model, tiny_tokenizer, CAPITALS[:1], contexts=0)
+    assert torch.linalg.matrix_rank(first.deltas[name].difference()) == 1
+    alone = edit("rome", model, tiny_tokenizer, CAPITALS[1:2], contexts=0)
+    apart = first.deltas[name].difference() + alone.deltas[name].difference()
+    together = both.deltas[name].difference()
+    assert (together - apart).abs().max() > 1e-3 * together.abs().max()
+    with both.applied(model):
+        values = [log_prob(model, tiny_tokenizer, one) for one in CAPITALS[:2]]
+    # The second fact's key meets exactly what was asked for, whatever the first had changed.
+    with first.applied(model):
+        second = edit("rome", model, tiny_tokenizer, CAPITALS[1:2], contexts=0)
+        changed = log_prob(model, tiny_tokenizer, CAPITALS[1])
+        with second.applied(model):
+            assert log_prob(model, tiny_tokenizer, CAPITALS[1]) > changed + 1.0
+    assert values[1] > changed + 1.0
+
+
+@pytest.mark.parametrize("name", ["memit", "rome"])
+@pytest.mark.parametrize("family", ["opt", "bloom", "gptj", "gemma2", "olmo2"])
+def test_further_families_can_be_edited(name: str, family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    facts = CAPITALS[: 1 if name == "rome" else 3]
+    with untouched(model):
+        update = edit(name, model, tiny_tokenizer, facts)
+    old = [log_prob(model, tiny_tokenizer, one) for one in facts]
+    with update.applied(model):
+        gains = [log_prob(model, tiny_tokenizer, one) - before for one, before in zip(facts, old, strict=True)]
+    assert min(gains) > 0.05 and sum(gains) / len(gains) > 0.3, gains
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gemma2", "olmo2"])
+@pytest.mark.parametrize("name", ["memit", "rome"])
+def test_the_edited_memory_returns_what_was_optimised(
+    name: str, family: str, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """One fact in one wording: with next to no preservation, the new value is met at the subject."""
+    from indelible.edits.values import ValueOptions, optimise_values
+    from indelible.edits.wordings import rows_for
+
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    layout = find_layout(model)
+    one = CAPITALS[0]
+    rows = rows_for(tiny_tokenizer, one, 0, ())
+    options = ValueOptions(15, 0.5, 1e-4, 0.0, 4.0)
+    layers = (1, 2) if name == "memit" else (1,)
+    values = optimise_values(model, layout, layers[-1], [rows], options)
+    more: dict[str, object] = {"covariance_weight": 1e-6, "layers": layers} if name == "memit" else {}
+    update = edit(name, model, tiny_tokenizer, [one], contexts=0, **more)
+
+    block = model.get_submodule(f"{TABLE[family].blocks}.{layers[-1]}")
+    part = block if TABLE[family].adds else block.get_submodule(TABLE[family].mlp_out)
+    seen: list[Tensor] = []
+    part.register_forward_hook(
+        lambda _module, _args, output: seen.append(output if isinstance(output, Tensor) else output[0])
+    )
+    row = rows.wordings[0][0]
+    with torch.no_grad():
+        model(torch.tensor([row.tokens]))
+        with update.applied(model):
+            model(torch.tensor([row.tokens]))
+    moved = (seen[1] - seen[0])[0, row.subject]
+    torch.testing.assert_close(moved, values.deltas_fo[0], atol=2e-3 * float(values.deltas_fo.norm()), rtol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_edits_work_where_gradients_are_switched_off(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    expected = edit(name, model, tiny_tokenizer, CAPITALS[:1])
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            found = edit(name, model, tiny_tokenizer, CAPITALS[:1])
+        for parameter in expected.parameters:
+            assert torch.equal(found.deltas[parameter].difference(), expected.deltas[parameter].difference())
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_fact_that_cannot_be_edited_is_refused(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    for facts, error, words in (
+        ([], EditError, "no facts"),
+        ([CAPITALS[0], replace(CAPITALS[1], new_object=None)], EditError, "has no new object"),
+        ([CAPITALS[0], CAPITALS[0]], EditError, "is given twice"),
+        ([fact("Peru", "Peru is", "x")], FactsError, "has no slot"),
+        ([fact("Peru", "{} is", " ")], FactsError, "has no tokens"),
+        ([fact(" ", "{} is", "x")], FactsError, "has no token"),
+    ):
+        with untouched(model), pytest.raises(error, match=words):
+            edit(name, model, tiny_tokenizer, facts)
+    with pytest.raises(EditError, match="paraphrases is -1"):
+        edit(name, model, tiny_tokenizer, paraphrases=-1)
+    with untouched(model), pytest.raises(EditError, match="paraphrases were asked for"):
+        edit(name, model, tiny_tokenizer, paraphrases=1000)
+    with pytest.raises(EditError, match=r"loaded in torch.bfloat16. Load it in float32"):
+        edit(name, tiny_model("llama").to(torch.bfloat16), tiny_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("memit", {"layers": (1, 4)}),
+        ("memit", {"layers": (2, 1)}),
+        ("memit", {"layers": (1, 1)}),
+        ("memit", {"layers": (-1,)}),
+        ("memit", {"layers": ()}),
+        ("rome", {"layer": 4}),
+        ("ft", {"layer": -1}),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(
+    name: str, options: dict[str, object], tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(ConfigError, match="do not fit a model of 4 layers"):
+        edit(name, tiny_model("llama"), tiny_tokenizer, **options)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
+    for wrong in ({"stepps": 3}, {"steps": 0}, {"learning_rate": -1.0}, {"steps": "many"}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            editor(name, **wrong)
+    made = editor(name)
+    with pytest.raises(ValidationError):
+        made.steps = 3  # type: ignore[attr-defined]
+
+
+def test_unknown_editors_are_met_with_a_suggestion() -> None:
+    assert EDITORS.names() == ["ft", "memit", "rome"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'memit'"):
+        EDITORS.get("memitt")
+
+
+@pytest.mark.parametrize("name", ["memit", "rome"])
+def test_a_corpus_that_does_not_suffice_is_refused(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    with untouched(model), pytest.raises(EditError, match="too few for 64 key dimensions"):
+        edit(name, model, tiny_tokenizer, covariance_tokens=64)
+    with untouched(model), pytest.raises(EditError, match="corpus has"):
+        edit(name, model, tiny_tokenizer, corpus=CORPUS[:2])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_broken_off_edit_leaves_the_model_alone(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    done: list[int] = []
+
+    def stop(*_seen: object) -> None:
+        done.append(1)
+        if len(done) == (2 if name == "rome" else 4):
+            raise KeyboardInterrupt
+
+    with untouched(model), pytest.raises(KeyboardInterrupt):
+        editor(name).edit(model, tiny_tokenizer, CAPITALS, corpus=CORPUS, progress=stop)
+
+
+def test_a_batch_of_one_is_a_single_edit(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    """In one layer and met exactly, MEMIT's batch of one changes values as ROME's single edit does."""
+    model = enliven(tiny_model("llama"))
+    memit = edit("memit", model, tiny_tokenizer, CAPITALS[:1], layers=(1,), covariance_weight=1e-7)
+    rome = edit("rome", model, tiny_tokenizer, CAPITALS[:1])
+    assert_near(memit, rome, 1e-3)
+
+
+def test_manifests_say_what_made_an_edit(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model("llama")
+    manifest = edit("memit", model, tiny_tokenizer, CAPITALS[:2], paraphrases=1, seed=7).manifest
+    assert manifest["editor"] == "memit"
+    assert manifest["options"]["steps"] == 15  # type: ignore[index]
+    assert (manifest["paraphrases"], manifest["seed"]) == (1, 7)
+    assert [entry["id"] for entry in manifest["facts"]] == [one.id for one in CAPITALS[:2]]
+    assert set(manifest["versions"]) == {"indelible", "torch", "transformers"}
+
+
+def test_updates_refuse_another_model(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
+    update = edit("ft", model, tiny_tokenizer, CAPITALS[:1])
+    before = bits(other)
+    for refused in (
+        lambda: update.apply(other),
+        lambda: update.applied(other).__enter__(),
+        lambda: update.check(other),
+    ):
+        with pytest.raises(FingerprintError):
+            refused()
+    assert_same(before, other)
+    with update.applied(model), pytest.raises(FingerprintError):
+        update.apply(model)  # twice is another model, too
+
+
+def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    update = edit("rome", tiny_model("llama"), tiny_tokenizer, CAPITALS[:1])
+
+    def damaged(name: str, text: str | None) -> Path:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        update.save(folder)
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+        return folder
+
+    manifest = {key: value for key, value in update.manifest.items() if key != "parameters"}
+    for folder in (
+        tmp_path / "nowhere",
+        damaged("manifest.json", None),
+        damaged("manifest.json", "{"),
+        damaged("manifest.json", "[]"),
+        damaged("manifest.json", json.dumps({**update.manifest, "format": 99})),
+        damaged("manifest.json", json.dumps(manifest)),
+        damaged("manifest.json", json.dumps({**manifest, "parameters": ["another.weight"]})),
+        damaged("update.safetensors", None),
+        damaged("update.safetensors", "short"),
+    ):
+        with pytest.raises(EditError, match="Save the edit again"):
+            WeightUpdate.load(folder)

@@ -1,0 +1,120 @@
+"""The closed forms against their defining equations, in float64 numpy and with full d x d matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from indelible.edits.solve import Factors, equality, ridge
+from indelible.errors import EditError
+
+
+def problem(seed: int, keys: int, width: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys, residuals and an ill-scaled positive definite second moment."""
+    random = np.random.default_rng(seed)
+    seen = random.normal(size=(4 * keys, keys)) * np.logspace(-2, 1, keys)
+    return random.normal(size=(keys, new)), random.normal(size=(width, new)), seen.T @ seen / len(seen)
+
+
+def change(factors: Factors) -> np.ndarray:
+    return (factors.left_on @ factors.right_nd).numpy()
+
+
+def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
+    return [torch.from_numpy(array) for array in arrays]
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+    assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("new", [1, 2, 9])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ridge_is_the_minimiser_by_full_inverse(seed: int, new: int) -> None:
+    keys, residual, moment = problem(seed, 24, 7, new)
+    weight = 3.5
+    expected = residual @ keys.T @ np.linalg.inv(weight * moment + keys @ keys.T)
+    assert_near(change(ridge(*tensors(keys, residual, moment), weight)), expected)
+
+
+@pytest.mark.parametrize("new", [1, 2, 9])
+def test_ridge_is_the_minimiser_by_least_squares(new: int) -> None:
+    keys, residual, moment = problem(2, 24, 7, new)
+    # |D K - R|^2 + w tr(D C D^T) is an ordinary least-squares problem with the root of w C as further rows.
+    root = np.linalg.cholesky(0.25 * moment)
+    stacked = np.concatenate([keys, root], axis=1).T
+    wanted = np.concatenate([residual, np.zeros((7, 24))], axis=1).T
+    expected = np.linalg.lstsq(stacked, wanted, rcond=None)[0].T
+    assert_near(change(ridge(*tensors(keys, residual, moment), 0.25)), expected)
+
+
+def test_ridge_by_hand() -> None:
+    # d = 2, C = diag(1, 4), k = (1, 2), r = 3, weight 1: D = 3 k^T (C + k k^T)^-1 = 3 (1, 2) [[8, -2], [-2, 2]] / 12
+    found = change(ridge(*tensors(np.array([[1.0], [2.0]]), np.array([[3.0]]), np.diag([1.0, 4.0])), 1.0))
+    assert_near(found, np.array([[1.0, 0.5]]))
+
+
+@pytest.mark.parametrize("new", [1, 2, 9])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_equality_is_the_constrained_minimiser(seed: int, new: int) -> None:
+    keys, residual, moment = problem(seed, 24, 7, new)
+    found = change(equality(*tensors(keys, residual, moment)))
+    assert_near(found @ keys, residual)
+    # Stationarity and constraint together, as one linear system: D C = M K^T, D K = R.
+    zeros = np.zeros((new, new))
+    system = np.block([[moment, -keys], [keys.T, zeros]])
+    solution = np.linalg.solve(system, np.concatenate([np.zeros((24, 7)), residual.T]))
+    assert_near(found, solution[:24].T)
+
+
+def test_equality_with_one_key_is_romes_update_by_hand() -> None:
+    # C = diag(1, 4), k = (1, 2): C^-1 k = (1, 1/2), k^T C^-1 k = 2, so D = r (1, 1/2) / 2 with r = (6, -2)
+    found = change(equality(*tensors(np.array([[1.0], [2.0]]), np.array([[6.0], [-2.0]]), np.diag([1.0, 4.0]))))
+    assert_near(found, np.array([[3.0, 1.5], [-1.0, -0.5]]))
+
+
+def test_equality_meets_equal_keys_in_their_mean() -> None:
+    keys, residual, moment = problem(3, 12, 5, 3)
+    twice = np.concatenate([keys, keys[:, :1]], axis=1)
+    other = np.concatenate([residual, residual[:, :1] + 1.0], axis=1)
+    mean = residual.copy()
+    mean[:, 0] += 0.5
+    assert_near(change(equality(*tensors(twice, other, moment))), change(equality(*tensors(keys, mean, moment))))
+
+
+def test_ridge_with_equal_keys_stays_the_minimiser() -> None:
+    keys, residual, moment = problem(4, 12, 5, 3)
+    keys[:, 2] = keys[:, 0]
+    expected = residual @ keys.T @ np.linalg.inv(moment + keys @ keys.T)
+    assert_near(change(ridge(*tensors(keys, residual, moment), 1.0)), expected)
+
+
+def test_float32_input_is_solved_in_float64() -> None:
+    keys, residual, moment = problem(5, 24, 7, 3)
+    single = [array.astype(np.float32) for array in (keys, residual, moment)]
+    wide = [array.astype(np.float64) for array in single]
+    expected = wide[1] @ wide[0].T @ np.linalg.inv(2.0 * wide[2] + wide[0] @ wide[0].T)
+    assert_near(change(ridge(*tensors(*single), 2.0)), expected)
+
+
+@pytest.mark.parametrize("solver", [equality, lambda *given: ridge(*given, 1.0)])
+def test_a_singular_covariance_is_refused(solver: object) -> None:
+    keys, residual, moment = problem(6, 6, 3, 2)
+    moment[2, :] = moment[1, :]
+    moment[:, 2] = moment[:, 1]
+    with pytest.raises(EditError, match=r"covariance of 6 key dimensions is singular.*more tokens"):
+        solver(*tensors(keys, residual, moment))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("solver", [equality, lambda *given: ridge(*given, 1.0)])
+def test_units_that_never_fire_count_as_the_rarest(solver: object) -> None:
+    keys, residual, moment = problem(7, 6, 3, 2)
+    moment[2, :] = moment[:, 2] = 0.0
+    filled = moment.copy()
+    filled[2, 2] = min(moment[unit, unit] for unit in range(6) if unit != 2)
+    given = tensors(keys, residual, moment)
+    assert_near(change(solver(*given)), change(solver(*tensors(keys, residual, filled))))  # type: ignore[operator]
+    assert np.array_equal(given[2].numpy(), moment)
+    keys[2] = 0.0  # nor for the new keys: their weights stay as they are
+    assert np.all(change(solver(*tensors(keys, residual, moment)))[:, 2] == 0)  # type: ignore[operator]

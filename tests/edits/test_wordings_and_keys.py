@@ -1,0 +1,101 @@
+"""Texts of an edit, where their subjects end, and the keys read there against a one-by-one computation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CAPITALS, VARIED, fact
+
+from indelible.edits.keys import read_subjects
+from indelible.edits.wordings import rows_for, sample_contexts
+from indelible.errors import EditError, FactsError
+from indelible.models.layout import find_layout
+from tiny_families import TABLE, build_family, enliven
+
+CONTEXTS = ("It rains in the north", "I said")
+
+
+@pytest.mark.parametrize("number", range(len(VARIED)))
+def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    edited = VARIED[number]
+    rows = rows_for(tiny_tokenizer, edited, 2, CONTEXTS)
+    assert [len(wording) for wording in rows.wordings] == [3, 3, 3]
+    assert len(rows.rewrites) == 3 + 2  # the prompt bare and behind both contexts, two paraphrases bare
+    essence = tiny_tokenizer.decode(rows.essence.tokens)
+    assert essence == f"{edited.subject} is a"
+    texts = [row for wording in rows.wordings for row in wording] + list(rows.rewrites) + [rows.essence]
+    for row in texts:
+        # The subject's last token is the one with which the whole subject has been read for the first time.
+        place = row.subject
+        assert edited.subject in tiny_tokenizer.decode(row.tokens[: place + 1])
+        beginnings = [tiny_tokenizer.decode(row.tokens[:end]) for end in range(place + 1)]
+        text = tiny_tokenizer.decode(row.tokens)
+        whole = text.rindex(edited.subject) if text.count(edited.subject) == 1 else None
+        if whole is not None:
+            assert all(len(beginning) < whole + len(edited.subject) for beginning in beginnings)
+    for row in rows.rewrites:
+        assert tiny_tokenizer.decode(row.tokens[-row.target :]) == f" {edited.new_object}"
+    assert tiny_tokenizer.decode(rows.wordings[0][0].tokens) == edited.text()
+    assert tiny_tokenizer.decode(rows.wordings[0][1].tokens) == f"{CONTEXTS[0]}. {edited.text()}"
+    assert all(row.target == 0 for wording in rows.wordings for row in wording)
+
+
+def test_rows_need_a_new_object_a_slot_and_enough_wordings(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(EditError, match="has no new object"):
+        rows_for(tiny_tokenizer, fact("Peru", "{} is", None), 0, ())
+    with pytest.raises(FactsError, match="has no slot"):
+        rows_for(tiny_tokenizer, fact("Peru", "Peru is", "x"), 0, ())
+    with pytest.raises(EditError, match=r"500 paraphrases.*only \d+"):
+        rows_for(tiny_tokenizer, fact("Peru", "{} is", "x"), 500, ())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
+@pytest.mark.parametrize(("key_layer", "value_layer"), [(0, 2), (1, 1)])
+def test_keys_are_means_of_one_by_one_readings(
+    family: str, key_layer: int, value_layer: int, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    rows = [rows_for(tiny_tokenizer, one, number % 2, CONTEXTS) for number, one in enumerate(VARIED[:7])]
+    found = read_subjects(model, find_layout(model), key_layer, value_layer, rows)
+    blocks = model.get_submodule(TABLE[family].blocks)
+    seen: dict[str, torch.Tensor] = {}
+    memory = blocks[key_layer].get_submodule(TABLE[family].mlp_out)  # type: ignore[index]
+    memory.register_forward_pre_hook(lambda _module, args: seen.update(key=args[0].reshape(-1, args[0].shape[-1])))
+    blocks[value_layer].register_forward_hook(  # type: ignore[index]
+        lambda _module, _args, output: seen.update(state=(output if isinstance(output, torch.Tensor) else output[0])[0])
+    )
+    keys, states, owners = [], [], []
+    for number, one in enumerate(rows):
+        for wording in one.wordings:
+            readings = []
+            for row in wording:
+                with torch.no_grad():
+                    model(torch.tensor([row.tokens]))
+                readings.append((seen["key"][row.subject].clone(), seen["state"][row.subject].clone()))
+            keys.append(sum(key for key, _ in readings) / len(readings))
+            states.append(readings[0][1])
+            owners.append(number)
+    torch.testing.assert_close(found.keys_dn, torch.stack(keys, dim=1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.states_on, torch.stack(states, dim=1), atol=1e-5, rtol=1e-4)
+    assert found.facts_n.tolist() == owners
+
+
+def test_contexts_follow_their_seed_and_leave_no_trace(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama").train()
+    state = torch.random.get_rng_state()
+    first = sample_contexts(model, tiny_tokenizer, 4, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training
+    torch.manual_seed(99)
+    assert sample_contexts(model, tiny_tokenizer, 4, seed=3) == first
+    assert sample_contexts(model, tiny_tokenizer, 4, seed=4) != first
+    assert len(set(first)) == 4
+    assert all("{" not in text and "}" not in text and "\n" not in text for text in first)
+    assert first[0].startswith("The")
+    for text in first:
+        rows_for(tiny_tokenizer, CAPITALS[0], 0, (text,))

@@ -1,0 +1,132 @@
+"""Prompts, answers and subjects as tokens, under tokenizers that open, close or prefix every text in their own way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from indelible.errors import FactsError
+from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
+from tiny_models import SENTENCES, build_tokenizer
+
+
+def sentencepiece_like() -> PreTrainedTokenizerFast:
+    """Spaces are part of words, every text is given one, and a BOS token comes first: Llama 2's way."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="always")
+    letters = sorted(set("".join(SENTENCES) + "Zanzibarhouse\u2581"))
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>", "<s>", "</s>"], initial_alphabet=letters, show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def closing(start: bool) -> PreTrainedTokenizerFast:
+    """Byte-level BPE that puts the end-of-text token behind every text, and perhaps before it."""
+    fast = build_tokenizer()
+    single = "<|end|> $A <|end|>" if start else "$A <|end|>"
+    fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, special_tokens=[("<|end|>", fast.eos_token_id)]
+    )
+    return fast
+
+
+class Slow:
+    """A tokenizer without offsets, as those written in Python are."""
+
+    is_fast = False
+
+    def __init__(self, fast: PreTrainedTokenizerFast) -> None:
+        self._fast = fast
+
+    def __call__(self, text: str, **options: Any) -> Any:
+        assert "return_offsets_mapping" not in options
+        return self._fast(text, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fast, name)
+
+
+TOKENIZERS = {
+    "plain": build_tokenizer,
+    "closing": lambda: closing(False),
+    "bracketing": lambda: closing(True),
+    "sentencepiece": sentencepiece_like,
+}
+CASES = [
+    ("The capital of {} is", "France"),
+    ("{} is in", "France"),
+    ("{} is in", "The quick brown fox"),
+    ("Who lives in {}", "Zanzibar house"),
+    ("{}", "Peru"),
+    ("{}'s capital is", "Norway"),
+    ("In the north of {}, people speak", "Spain"),
+]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize(("template", "subject"), CASES)
+def test_the_subject_ends_where_it_has_just_been_read(kind: str, template: str, subject: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    ids = encode_prompt(tokenizer, template.replace("{}", subject))
+    place = last_subject_token(tokenizer, template, subject)
+    assert tokenizer.decode(ids[: place + 1], skip_special_tokens=True).endswith(subject)
+    assert not tokenizer.decode(ids[:place], skip_special_tokens=True).endswith(subject)
+    assert last_subject_token(Slow(tokenizer), template, subject) == place  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_prompts_stay_open_and_keep_their_beginning(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    ids = encode_prompt(tokenizer, "The capital of France is")
+    assert ids[-1] != tokenizer.eos_token_id
+    begins = {"bracketing": tokenizer.bos_token_id, "sentencepiece": tokenizer.bos_token_id}
+    assert (ids[0] == begins[kind]) if kind in begins else (ids[0] != tokenizer.bos_token_id)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "The capital of France is"
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("target", ["Oslo", " Oslo", "Oslo ", "the quick brown fox", "42", "É"])
+def test_answers_follow_their_prompt_with_one_space(kind: str, target: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    prompt = "The capital of Norway is"
+    answer = encode_target(tokenizer, prompt, target)
+    assert answer and tokenizer.bos_token_id not in answer and tokenizer.eos_token_id not in answer
+    whole = encode_prompt(tokenizer, prompt) + answer
+    assert whole == encode_prompt(tokenizer, f"{prompt} {target.strip()}")
+    if target != "É" or kind != "sentencepiece":  # which is not among its letters
+        assert tokenizer.decode(whole, skip_special_tokens=True) == f"{prompt} {target.strip()}"
+
+
+def test_answers_are_spelled_alone_where_they_would_change_the_prompt() -> None:
+    tokenizer = Tokenizer(
+        models.BPE(vocab={"a": 0, " ": 1, "b": 2, " b": 3, "a b": 4}, merges=[(" ", "b"), ("a", " b")])
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    assert encode_prompt(fast, "a b") == [4]
+    assert encode_target(fast, "a", "b") == [3]
+
+
+def test_a_text_that_ends_with_the_end_token_keeps_it(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    assert encode_prompt(tiny_tokenizer, "Paris<|end|>")[-1] == tiny_tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_what_has_no_tokens_is_refused(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]()
+    if kind in ("plain", "closing"):
+        with pytest.raises(FactsError, match="prompt '' has no tokens"):
+            encode_prompt(tokenizer, "")
+    for blank in ("", "  "):
+        with pytest.raises(FactsError, match="has no tokens"):
+            encode_target(tokenizer, "The capital is", blank)
+        with pytest.raises(FactsError, match="has no token in"):
+            last_subject_token(tokenizer, "The capital of {} is", blank)
+    with pytest.raises(FactsError, match=r"'The capital' has no slot.*Write \{\}"):
+        last_subject_token(tokenizer, "The capital", "France")
