@@ -63,7 +63,7 @@ def plain(
             chosen = [log_probs[place - 1, row.tokens[place]] for place in range(start, len(row.tokens))]
             loss = loss - torch.stack(chosen).mean() / len(texts.rewrites)
         after = logits_of(texts.essence, delta)[-1]
-        loss = loss + options.kl_weight * (before.exp() * (before - after)).sum()
+        loss = loss + options.kl_weight * (after.exp() * (after - before)).sum()
         loss = loss + options.weight_decay * delta.norm() / norm**2
         if loss.item() < options.converged or step == options.steps:
             return delta.detach(), step
@@ -79,10 +79,12 @@ def plain(
 
 
 def rows_of_all(tokenizer: PreTrainedTokenizerFast) -> list[FactRows]:
-    """Bare, with a paraphrase, behind a context, or all of it, so that facts have different numbers of texts."""
-    return [
+    """Bare, with a paraphrase, behind a context, or all of it; and some essences longer, which then come later."""
+    rows = [
         rows_for(tokenizer, fact, number % 3 % 2, CONTEXTS if number % 2 else ()) for number, fact in enumerate(VARIED)
     ]
+    longer = [replace(texts.essence, tokens=(*texts.essence.tokens, 7, 30)) for texts in rows]
+    return [replace(texts, essence=longer[number]) if number % 4 == 0 else texts for number, texts in enumerate(rows)]
 
 
 def plain_values(

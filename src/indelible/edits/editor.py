@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.update import FORMAT, Delta, WeightUpdate
@@ -61,8 +63,10 @@ class Editor(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(default="", exclude=True, frozen=True)
-    """The name the editor is registered under, for manifests."""
+    name: ClassVar[str]
+    """The name that the editor is registered under."""
+    uses_text: ClassVar[bool] = True
+    """Whether the edit depends on the corpus and the bystanders."""
 
     def edit(
         self,
@@ -115,6 +119,14 @@ class Editor(BaseModel, ABC):
         return WeightUpdate(deltas, self._manifest(bench, facts, paraphrases, deltas))
 
     @abstractmethod
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        """The layers that would be changed in a model of this layout, lowest first.
+
+        Raises:
+            ConfigError: if the options ask for layers that it does not have.
+        """
+
+    @abstractmethod
     def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
         """The differences, by parameter name; the model has to be left as it was."""
 
@@ -165,7 +177,6 @@ def _check(model: PreTrainedModel, facts: Sequence[Fact], paraphrases: int) -> N
         raise EditError(f"paraphrases is {paraphrases}.", "Give 0 or more.")
     if model.dtype != torch.float32:
         raise EditError(f"The model is loaded in {model.dtype}.", "Load it in float32 for editing.")
-    ids = [fact.id for fact in facts]
-    twice = {name for name in ids if ids.count(name) > 1}
-    if twice:
-        raise EditError(f"The fact {min(twice)!r} is given twice.", "Give every fact once.")
+    name, times = Counter(fact.id for fact in facts).most_common(1)[0]
+    if times > 1:
+        raise EditError(f"The fact {name!r} is given twice.", "Give every fact once.")

@@ -8,6 +8,7 @@ lies below the layer does not change, so it is run once; only this layer and tho
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -18,24 +19,30 @@ from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
 from indelible.edits.update import Delta, Dense, restored
 from indelible.edits.wordings import Row, rows_for
 from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating, resume_from, select_before_head
 
-_DEPTHS = (0.234,)
+# The rate and the layer were measured on SmolLM2-135M: at the 5e-4 of the papers half of 24 facts were learned.
+_DEPTHS = (0.167,)
 
 
 @EDITORS.register("ft")
 class FineTuning(Editor):
     """Fine-tuning of one projection with early stop."""
 
-    name: str = Field(default="ft", exclude=True)
+    name: ClassVar[str] = "ft"
+    uses_text: ClassVar[bool] = False
     layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
-    steps: int = Field(default=50, gt=0, description="Optimiser steps at most.")
-    learning_rate: float = Field(default=5e-4, gt=0, description="Of Adam.")
+    steps: int = Field(default=40, gt=0, description="Optimiser steps at most.")
+    learning_rate: float = Field(default=2e-3, gt=0, description="Of Adam.")
     stop_below: float = Field(default=0.01, ge=0, description="Mean loss on the new objects at which to stop.")
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
 
     def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
         model, layout = bench.model, bench.layout
-        (layer,) = chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
+        (layer,) = self.layers_in(layout)
         name = layout.mlp_out_weight[layer]
         rows = [row for fact in facts for row in rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites]
         batch = _Batch(bench, layer, rows)

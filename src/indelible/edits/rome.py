@@ -8,47 +8,42 @@ and on small models it wears them down within ten edits (arXiv 2410.18785). A ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from pydantic import Field
 
-from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
+from indelible.edits.closed_form import ClosedFormEditor
+from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.keys import read_subjects
-from indelible.edits.preservation import preserved_moments
 from indelible.edits.solve import equality
 from indelible.edits.spread import oriented
 from indelible.edits.update import Delta, LowRank, add_difference, restored
-from indelible.edits.values import ValueOptions, optimise_values
+from indelible.edits.values import optimise_values
 from indelible.edits.wordings import rows_for, sample_contexts
 from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
 
 _DEPTHS = (0.167,)
 
 
 @EDITORS.register("rome")
-class Rome(Editor):
+class Rome(ClosedFormEditor):
     """Rank-one model editing."""
 
-    name: str = Field(default="rome", exclude=True)
+    name: ClassVar[str] = "rome"
     layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
-    covariance_tokens: int = Field(default=20_000, gt=0, description="Tokens for the covariance.")
-    bystander_weight: float = Field(default=10.0, ge=0, description="Preservation of bystanders' keys against text's.")
-    steps: int = Field(default=25, gt=0, description="Steps of value optimisation.")
-    learning_rate: float = Field(default=0.5, gt=0, description="Of value optimisation.")
-    weight_decay: float = Field(default=0.5, ge=0, description="Of value optimisation.")
-    kl_weight: float = Field(default=0.0625, ge=0, description="Keeps what the subject is.")
-    clamp: float = Field(default=0.75, gt=0, description="Longest value change, in norms of the hidden state.")
-    contexts: int = Field(default=3, ge=0, description="Texts that the model writes before a wording.")
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
 
     def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
         model, layout = bench.model, bench.layout
-        (layer,) = chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
+        (layer,) = self.layers_in(layout)
         name = layout.mlp_out_weight[layer]
         contexts = sample_contexts(model, bench.tokenizer, self.contexts, seed=bench.seed)
-        moment = preserved_moments(
-            bench, (layer,), tokens=self.covariance_tokens, bystander_weight=self.bystander_weight
-        )[layer]
-        options = ValueOptions(self.steps, self.learning_rate, self.weight_decay, self.kl_weight, self.clamp)
+        moment = self.preserved(bench, (layer,))[layer]
+        options = self.value_options()
         changes: list[LowRank] = []
         with restored(model, (name,)), torch.no_grad():
             for number, fact in enumerate(facts):

@@ -51,7 +51,9 @@ def spread(
             if wanted_on is None:
                 wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
             missing_on = (wanted_on - read.states_on) / (len(layers) - place)
-            factors = solve(layer, read.keys_dn, missing_on)
+            # A fact counts once, however many wordings it has: its columns share one unit of the squared error.
+            shares_n = torch.bincount(read.facts_n)[read.facts_n].to(missing_on.dtype).rsqrt()
+            factors = solve(layer, read.keys_dn * shares_n, missing_on * shares_n)
             changes[name] = oriented(factors, in_out=layout.in_out)
             add_difference(model.get_parameter(name), changes[name])
     return changes

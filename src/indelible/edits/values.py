@@ -39,7 +39,7 @@ class ValueOptions:
         steps: evaluations of the loss at most; there is one update fewer.
         learning_rate: of Adam.
         weight_decay: weight of |delta| / |reference|^2, as in ROME's code.
-        kl_weight: weight of KL(before || after) of the word after "<subject> is a".
+        kl_weight: weight of KL(after || before) of the word after "<subject> is a".
         clamp: longest delta, as a multiple of the reference's norm.
         converged: a fact whose loss is below this leaves.
         tokens_per_batch: facts are taken together up to this many suffix tokens.
@@ -143,7 +143,7 @@ def _optimise_batch(
         deltas_ao = torch.stack([deltas[fact] for fact in active])
         nll_a, essence_av = _losses(model, layout, layer, parts, deltas_ao)
         before_av = essence_before_fv[chosen]
-        kl_a = (before_av.exp() * (before_av - essence_av)).sum(-1)
+        kl_a = (essence_av.exp() * (essence_av - before_av)).sum(-1)
         decay_a = deltas_ao.norm(dim=-1) / reference_f[chosen] ** 2
         loss_a = nll_a + options.kl_weight * kl_a + options.weight_decay * decay_a
         losses_f[chosen] = loss_a.detach()

@@ -70,7 +70,7 @@ def choose_sets(
         drawn = fact.new_object if keeps else draw_object(fact, objects[fact.relation], rng)
         if drawn is not None:
             edited.append(replace(fact, new_object=drawn))
-    intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng)
+    intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng, redraw)
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
         raise FactsError(
             f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {len(known)} known facts "
@@ -178,6 +178,7 @@ def _choose_intrinsic(
     objects: dict[str, list[str]],
     wanted: int,
     rng: random.Random,
+    redraw: bool,
 ) -> list[Fact]:
     subjects = {fact.subject.casefold() for fact in edited}
     names = [fact.subject for fact in edited]
@@ -188,7 +189,9 @@ def _choose_intrinsic(
         subject = fact.subject.casefold()
         if subject in touched or fact.true_object.casefold() in subjects or _any_nested(subject, names):
             continue
-        rival = draw_object(fact, objects[fact.relation], rng, pairs)
+        own = fact.new_object
+        keeps = not redraw and own is not None and frozenset((fact.true_object, own)) not in pairs
+        rival = own if keeps else draw_object(fact, objects[fact.relation], rng, pairs)
         if rival is not None:
             fitting.append(replace(fact, new_object=rival))
     return _spread(fitting)[:wanted]
