@@ -1,7 +1,11 @@
-"""The bundled model itself: its layout, and one small edit that it believes."""
+"""The bundled model itself: its layout, one small edit that it believes, and one small study from end to end."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +15,8 @@ from indelible.models.bundled import encyclopedia_text
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.tokens import encode_prompt, encode_target
+from indelible.study.config import load_config
+from indelible.study.run import run_study
 
 CAPITALS = tuple(
     Fact(subject, subject, "capital", "The capital of {} is", true, new)
@@ -59,3 +65,41 @@ def test_it_believes_two_edits_and_forgets_them_again(real: LoadedModel) -> None
         assert min(margin(real, fact) for fact in CAPITALS) > 0
         assert log_prob(real, "The capital of Germany is", "Berlin") > neighbour - 3
     assert [margin(real, fact) for fact in CAPITALS] == before
+
+
+STUDY = """
+name: small
+model: smollm2-135m
+facts: {source: world, relations: [capital], held_out: 1, n_edits: 2, n_intrinsic: 4, bystanders: 20}
+editors: {memit: {steps: 10, contexts: 1, covariance_tokens: 4000}}
+tuning: {objective: reason, learning_rate: 1.0e-4, steps: 2, batch_size: 2, max_tokens: 48, heldout_examples: 4}
+exam: {every: 1}
+arms:
+  - {name: memit, editor: memit}
+  - {name: frozen, editor: memit, mask: up-to-edited}
+  - {name: control, editor: none}
+"""
+
+
+@pytest.mark.slow
+def test_a_small_study_ends_with_tables_and_a_report(tmp_path: Path) -> None:
+    study = tmp_path / "small.yaml"
+    study.write_text(STUDY)
+    outcome = run_study(load_config(str(study)), tmp_path / "run")
+    assert not outcome.failures
+    rows = pd.read_parquet(tmp_path / "run" / "facts.parquet")
+    before = rows[(rows["arm"] == "memit") & (rows["phase"] == "base")]
+    assert before[before["fact_set"] == "intrinsic"].query("kind == 'prompt'")["success"].all(), (
+        "it knows what it is asked"
+    )
+    assert not before[before["fact_set"] == "edited"].query("kind == 'prompt'")["success"].any(), (
+        "nothing is edited yet"
+    )
+    memit, frozen, control = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert memit["edit_success_first_token"] == frozen["edit_success_first_token"] == 1.0
+    assert control["edit_success"] is None and control["retention_intrinsic"] is not None
+    assert memit["heldout_after"] != frozen["heldout_after"] != control["heldout_after"]
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    finished = [event["title"] for event in events if event["event"] == "finished"]
+    assert len([title for title in finished if title.startswith("edit:")]) == 1, "both arms share the edit"
+    assert "<html" in (tmp_path / "run" / "report.html").read_text()
