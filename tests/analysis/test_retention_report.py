@@ -16,6 +16,7 @@ from simulated import ARMS, SimulatedArm, simulate
 from indelible.analysis.figures import overview_of, save
 from indelible.analysis.report import LARGEST_TRANSCRIPT, render_report, write_report
 from indelible.analysis.summary import summarise
+from indelible.analysis.tables import percent
 from indelible.analysis.transcript import shorten, transcript
 from indelible.analysis.verdict import verdict
 from indelible.errors import StoreError
@@ -94,6 +95,7 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
         "All arms",
+        "What was compared",
         "Sizes and further rates",
         "Retention while tuning",
         "What was asked, and what the model said",
@@ -147,6 +149,41 @@ def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
     rows, runs = simulate(ARMS[-1:], n_edits=1, n_intrinsic=2, steps=(5,), generator=np.random.default_rng(0))
     with pytest.raises(StoreError, match="cannot be written"):
         write_report(tmp_path / "missing" / "report.html", rows, runs, [], {}, {})
+
+
+def test_a_full_disk_leaves_nothing_of_the_report(
+    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, mode: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "chmod", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_report(tmp_path / "report.html", *study, summarise(*study, draws=50), SETTINGS, PROVENANCE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_says_how_edits_were_made_and_what_was_dropped(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, runs = study
+    runs = runs.assign(
+        edit="layers 3, 4; 400 bystanders preserved with weight 10", dropped=3, dropped_reasons='{"names both": 3}'
+    )
+    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    compared = page[page.index('id="compared"') : page.index('id="counts"')]
+    lines = {re.sub(r"<[^>]+>", "|", line) for line in compared.splitlines() if line.startswith("<tr>")}
+    memit = next(line for line in lines if "|memit|" in line.replace("||", "|")[:8])
+    assert "400 bystanders preserved with weight 10" in memit
+    assert "6 (names both 6)" in memit  # two seeds
+    control = next(line for line in lines if "control" in line)
+    assert "bystanders" not in control and "6 (names both 6)" in control
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(0.0, "0%"), (1.0, "100%"), (0.996, "99.6%"), (0.9999, "99.9%"), (0.004, "0.4%"), (0.625, "63%"), (None, "–")],  # noqa: RUF001
+)
+def test_none_and_all_are_said_only_of_none_and_all(rate: float | None, shown: str) -> None:
+    assert percent(rate) == shown
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])

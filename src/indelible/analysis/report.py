@@ -6,8 +6,10 @@ that came from outside; the only markup taken as it is are our own figures.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from markupsafe import Markup
 
 from indelible.analysis.curves import CurvePoint, retention_curves
 from indelible.analysis.figures import curve_panel, inline_svg, overview_of
+from indelible.analysis.metrics import CONTROL_EDITOR
 from indelible.analysis.summary import arm_generator, arm_names
 from indelible.analysis.tables import headline, percent
 from indelible.analysis.transcript import TranscriptLine, transcript
@@ -48,6 +51,27 @@ class ArmTranscript:
     lines: Sequence[TranscriptLine]
     total: int
     note: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One arm as it was carried out.
+
+    Attributes:
+        arm: its name.
+        editor: the editor's.
+        wordings: in which each fact was edited, its own prompt included; None where nothing is edited.
+        made: how the edit was made beyond the editor's name; empty where it was not recorded.
+        tuned: objective and mask.
+        dropped: training lines left out because they speak of a fact, with reasons; empty where not recorded.
+    """
+
+    arm: str
+    editor: str
+    wordings: int | None
+    made: str
+    tuned: str
+    dropped: str
 
 
 @dataclass(frozen=True)
@@ -89,16 +113,26 @@ def write_report(
     """
     page = render_report(rows, runs, summary, settings, provenance, seed=seed)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        _replace(path, page)
     except OSError as error:
         raise StoreError(
             f"The report {path} cannot be written: {error.strerror or error}.", "Is the folder writable, the disk full?"
         ) from error
     return path
+
+
+def _replace(path: Path, page: str) -> None:
+    """Write the whole page or leave what there was, and nothing else beside it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def render_report(
@@ -128,6 +162,7 @@ def render_report(
         headline=headline(summary),
         summary=summary,
         overview=Markup(inline_svg(figure, "overview", "Retention per arm with 95% intervals. " + answer.answer)),
+        compared=[_compared(arm, runs[runs["arm"] == arm]) for arm in arms if arm in set(runs["arm"])],
         panels=_panels(rows, arms, seed),
         transcripts=[_arm_transcript(arm, rows[rows["arm"] == arm]) for arm in arms],
         several_seeds=rows["seed"].nunique() > 1,
@@ -161,6 +196,33 @@ def _arm_transcript(arm: str, rows: pd.DataFrame) -> ArmTranscript:
     tuned = sum(line.outcome != "not tuned" for line in lines)
     note = f"{sum(line.outcome == 'lost' for line in lines)} lost in tuning" if tuned else "not tuned"
     return ArmTranscript(arm, lines[:LARGEST_TRANSCRIPT], len(lines), note)
+
+
+def _compared(arm: str, runs: pd.DataFrame) -> Compared:
+    """What the runs of an arm were; several seeds may differ in what was dropped, and rarely in the rest."""
+    first = runs.iloc[0]
+    edits = bool(first["editor"] != CONTROL_EDITOR)
+    made = dict.fromkeys(runs["edit"].dropna()) if edits and "edit" in runs else {}
+    tuned = f"{first['objective']}, {first['tuner']}" + ("" if first["mask"] == "none" else f", frozen {first['mask']}")
+    return Compared(
+        arm=arm,
+        editor=str(first["editor"]),
+        wordings=1 + int(first["paraphrases"]) if edits else None,
+        made=" / ".join(map(str, made)),
+        tuned=tuned,
+        dropped=_dropped(runs),
+    )
+
+
+def _dropped(runs: pd.DataFrame) -> str:
+    """ "3 (names the subject 2, names both 1)", over all seeds."""
+    if "dropped" not in runs or runs["dropped"].isna().all():
+        return ""
+    reasons: Counter[str] = Counter()
+    for counted in runs["dropped_reasons"].dropna():
+        reasons.update(json.loads(counted))
+    detail = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+    return f"{int(runs['dropped'].sum())}" + (f" ({detail})" if detail else "")
 
 
 def _failures(runs: pd.DataFrame) -> list[Failure]:

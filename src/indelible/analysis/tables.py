@@ -69,8 +69,16 @@ def headline(summary: Sequence[Mapping[str, Any]]) -> Headline:
 
 
 def percent(rate: float | None) -> str:
-    """A fraction as whole percent, rounded half up: 0.625 -> "63%"."""
-    return MISSING if rate is None else f"{int(rate * 100 + 0.5)}%"
+    """A fraction as whole percent, rounded half up: 0.625 -> "63%".
+
+    "0%" and "100%" mean none and all; what only comes near them is shown with a decimal.
+    """
+    if rate is None:
+        return MISSING
+    whole = int(rate * 100 + 0.5)
+    if whole in (0, 100) and rate not in (0.0, 1.0):
+        return f"{min(max(rate * 100, 0.1), 99.9):.1f}%"
+    return f"{whole}%"
 
 
 def points(difference: float | None) -> str:
