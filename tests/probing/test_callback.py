@@ -103,6 +103,14 @@ def test_the_log_holds_the_share_of_successes(
     json.dumps(trainer.state.log_history)
 
 
+def test_the_last_planned_step_can_be_left_out(
+    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2, skip_last=True)
+    train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    assert list(callback.taken) == [2, 4]
+
+
 def test_no_exam_yet_and_no_exam_ever() -> None:
     empty = RetentionCallback(QUESTIONS, every=1).curve()
     assert empty.empty and list(empty.columns)[:2] == ["step", "fact_set"]

@@ -35,13 +35,20 @@ class RetentionCallback(TrainerCallback):
         tokenizer: the model's tokenizer; by default the one that the trainer was given as ``processing_class``.
         every: optimiser steps between two exams.
         batch_size: as for ``take_exam``.
+        skip_last: take no exam at the last planned step, for a caller who takes one after training.
 
     Raises:
         ConfigError: if ``every`` is not positive; when training begins, if there is no tokenizer.
     """
 
     def __init__(
-        self, questions: Sequence[Question], tokenizer: Any = None, *, every: int, batch_size: int | None = None
+        self,
+        questions: Sequence[Question],
+        tokenizer: Any = None,
+        *,
+        every: int,
+        batch_size: int | None = None,
+        skip_last: bool = False,
     ) -> None:
         if every < 1:
             raise ConfigError(f"The exam cannot be taken every {every} steps.", "Give a number of at least 1.")
@@ -49,6 +56,7 @@ class RetentionCallback(TrainerCallback):
         self.tokenizer = tokenizer
         self.every = every
         self.batch_size = batch_size
+        self.skip_last = skip_last
         self.taken: dict[int, list[Answer]] = {}
 
     def on_train_begin(
@@ -65,6 +73,8 @@ class RetentionCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Take the exam when its step has come."""
         step = state.global_step
+        if self.skip_last and step >= state.max_steps:
+            return
         if step % self.every == 0 and step not in self.taken:
             self.taken[step] = take_exam(parts["model"], self.tokenizer, self.questions, batch_size=self.batch_size)
             state.log_history.append({**_shares(self.taken[step]), "epoch": state.epoch or 0.0, "step": step})
