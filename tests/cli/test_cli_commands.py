@@ -64,7 +64,7 @@ def test_a_study_from_the_command_line(
     assert main([*command, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "run    tune: control, seed 0" in shown
-    assert "6 steps: 0 are done" in shown
+    assert "7 steps: 0 are done" in shown
     assert not folder.exists()
 
     assert main(command) == 0
@@ -72,13 +72,13 @@ def test_a_study_from_the_command_line(
     assert "memit-frozen" in shown.out
     assert "control" in shown.out
     assert str(folder / "report.html") in shown.out.replace("\n", "")
-    assert "[1/6] choose facts, seed 0" in shown.err
+    assert "[1/7] choose facts, seed 0" in shown.err
     assert len(shown.err.splitlines()) < 30
 
     assert main([*command, "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out) == json.loads((folder / "summary.json").read_text())
-    assert "6 steps, 6 done already" in shown.err
+    assert "7 steps, 7 done already" in shown.err
 
     assert main([*command, "--dry-run", "--json", "--set", "tuning.steps=7", "--update"]) == 0
     steps = json.loads(capsys.readouterr().out)

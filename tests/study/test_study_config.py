@@ -61,6 +61,7 @@ def test_settings_are_frozen() -> None:
         (BASE + "seeds: [1, 1]\n", ["seeds", "twice"]),
         (BASE + "seeds: 3\n", ["'seeds'", "a list", "3"]),
         (BASE + "facts: {n_edits: 0}\n", ["'facts.n_edits'", "0", "greater than or equal to 1"]),
+        (BASE + "facts: {relations: []}\n", ["facts.relations: ", "at least one relation"]),
         (BASE + "facts: 3\n", ["'facts'", "mapping", "3"]),
         (BASE + "exam: {every: often}\n", ["'exam.every'", "'often'"]),
         (BASE + "  - {name: x, editor: ft}\n", ["arms", "two arms are named 'x'"]),
@@ -107,6 +108,21 @@ def test_paths_in_a_study_file_start_at_its_folder(tmp_path: Path) -> None:
     assert config.facts.source == str(tmp_path / "f.csv")
     assert config.corpus == str(tmp_path / "c.txt")
     assert config.model == str(tmp_path / "tiny")
+
+
+def test_paths_typed_into_a_shell_start_at_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    (here / "other").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    (tmp_path / "s.yaml").write_text(BASE + "facts: {source: f.csv}\ncorpus: c.txt\n")
+    study = str(tmp_path / "s.yaml")
+    config = load_config(study, ["facts.source=mine.csv", "model=other"])
+    assert config.facts.source == str(here / "mine.csv")
+    assert config.model == str(here / "other")
+    assert config.corpus == str(tmp_path / "c.txt")
+    assert load_config(study, ["corpus=c.txt", "facts.n_edits=3"]).corpus == str(here / "c.txt")
+    assert load_config(study, ["facts.n_edits=3"]).facts.source == str(tmp_path / "f.csv")
+    assert load_config(study, ["facts={source: mine.csv}"]).facts.source == str(here / "mine.csv")
 
 
 def test_a_bundled_model_is_no_folder(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 from indelible.study.config import StudyConfig
 from indelible.study.plan import Arm, Plan, Sources, digest, make_plan
 
-SOURCES = Sources(model="m1", facts="f1", corpus="c1", tasks="t1")
+SOURCES = Sources(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
 TUNING = {"objective": "reason", "tuner": "full", "steps": 5}
 PLAIN = Arm("plain", "memit", {"clamp": 1.0}, 0, "none", TUNING)
 FROZEN = replace(PLAIN, name="frozen", mask="edited-layers")
 WORDY = replace(PLAIN, name="wordy", paraphrases=3)
-CONTROL = Arm("control", "none", {}, 0, "none", TUNING)
+CONTROL = Arm("control", "none", {}, 0, "none", TUNING, uses_text=False)
+TEXTLESS = Arm("ft", "ft", {}, 0, "none", TUNING, uses_text=False)
 ARMS = (PLAIN, FROZEN, WORDY, CONTROL)
 
 
@@ -42,6 +43,7 @@ def test_arms_share_the_choice_of_facts_and_equal_edits() -> None:
     made = plan()
     assert kinds(made).count("select") == 1
     assert kinds(made).count("base-probe") == 1
+    assert kinds(made).count("bystanders") == 1
     assert kinds(made).count("edit") == 2  # plain and frozen share one
     assert kinds(made).count("edited-probe") == 2
     assert kinds(made).count("tune") == 4
@@ -89,10 +91,31 @@ def test_a_changed_option_reruns_what_hangs_on_it(after: Plan, expected: set[str
     assert rerun(plan(), after) == expected
 
 
-@pytest.mark.parametrize("change", [{"model": "m2"}, {"facts": "f2"}])
-def test_another_model_or_other_facts_rerun_everything(change: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "change", [{"model": "m2"}, {"facts": "f2"}, {"tokenizer": "k2"}, {"software": {"torch": "2.7.0"}}]
+)
+def test_another_model_tokenizer_or_library_or_other_facts_rerun_everything(change: dict[str, str]) -> None:
     after = plan(sources=replace(SOURCES, **change))
     assert len(rerun(plan(), after)) == len(after.steps)
+
+
+def test_edits_that_read_no_text_are_spared_other_text_and_bystanders() -> None:
+    arms = (TEXTLESS, CONTROL)
+    assert rerun(plan(arms=arms), plan(arms=arms, sources=replace(SOURCES, corpus="c2"))) == set()
+    assert rerun(plan(arms=arms), plan(arms=arms, facts={"bystanders": 7})) == set()
+    assert "bystanders" not in kinds(plan(arms=arms))
+
+
+def test_other_bystanders_spare_all_but_the_edits_that_read_them() -> None:
+    again = rerun(plan(arms=(*ARMS, TEXTLESS)), plan(arms=(*ARMS, TEXTLESS), facts={"bystanders": 7}))
+    assert "choose bystanders" in again and "edit: memit" in again
+    assert not again & {"choose facts", "ask the base model", "edit: ft", "ask after ft", "tune: ft", "tune: control"}
+
+
+def test_without_bystanders_none_are_chosen() -> None:
+    made = plan(facts={"bystanders": 0})
+    assert "bystanders" not in kinds(made)
+    assert all(run.bystanders is None for run in made.runs)
 
 
 def test_another_corpus_spares_what_comes_before_the_edit() -> None:

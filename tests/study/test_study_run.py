@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from indelible.errors import FactsError, LayoutError, StoreError
+from indelible.edits.memit import Memit
+from indelible.errors import ConfigError, EditError, FactsError, LayoutError, StoreError
+from indelible.probing.exam import take_exam
 from indelible.study import run as run_module
 from indelible.study.config import StudyConfig
 from indelible.study.results import rewrite_report
@@ -134,15 +140,21 @@ def test_a_preview_loads_and_writes_nothing(
 ) -> None:
     monkeypatch.delattr(run_module, "Workbench")
     preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run")
-    assert len(preview.plan.steps) == 7
+    assert len(preview.plan.steps) == 8
     assert not preview.reused
     assert not (tmp_path / "run").exists()
 
 
-def test_a_failed_step_spares_the_others_and_is_tried_again(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_failed_step_spares_the_others_and_is_tried_again(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise EditError("The edit went wrong.", "Try another.")
+
+    monkeypatch.setattr(Memit, "change", fail)
     settings["arms"] = [
         {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
-        {"name": "broken", "editor": "memit", "options": {"layers": [99]}},
+        {"name": "broken", "editor": "memit"},
         {"name": "control", "editor": "none"},
     ]
     config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
@@ -153,7 +165,7 @@ def test_a_failed_step_spares_the_others_and_is_tried_again(settings: dict[str, 
     assert failed["edit: memit, seed 0"].skipped == ("ask after memit, seed 0", "tune: broken, seed 0")
     runs = pd.read_parquet(folder / "runs.parquet").set_index("arm")
     assert runs["status"].to_dict() == {"wild": "failed", "broken": "failed", "control": "done"}
-    assert "99" in runs.loc["broken", "error"]
+    assert "went wrong" in runs.loc["broken", "error"]
     retained = {line["arm"]: line["retention_intrinsic"] for line in outcome.summary}
     assert retained["control"] is not None
     assert retained["wild"] is None
@@ -184,7 +196,7 @@ def test_too_few_known_facts_say_how_many_there_are(settings: dict[str, Any], tm
     assert outcome.summary == []
     (failure,) = outcome.failures
     assert "24 known facts" in failure.error
-    assert len(failure.skipped) == 6
+    assert len(failure.skipped) == 7
 
 
 def test_a_study_takes_no_broken_row(settings: dict[str, Any], taught: Path, tmp_path: Path) -> None:
@@ -232,7 +244,82 @@ def test_a_model_without_a_layout_ends_before_the_first_step(
     def lost(model: Any) -> None:
         raise LayoutError("No blocks.", "Give their path.")
 
-    monkeypatch.setattr("indelible.study.workbench.find_layout", lost)
-    with pytest.raises(LayoutError):
-        run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr("indelible.study.workbench.find_layout", lost)
+        with pytest.raises(LayoutError):
+            run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert not list((tmp_path / "run" / "steps").iterdir())
+    settings |= {"name": "mended", "arms": settings["arms"][2:]}
+    assert run_study(StudyConfig.model_validate(settings), tmp_path / "run").failures == ()
+
+
+def test_another_tokenizer_reruns_everything(settings: dict[str, Any], taught: Path, tmp_path: Path) -> None:
+    settings |= {"model": str(shutil.copytree(taught / "model", tmp_path / "model")), "arms": settings["arms"][2:]}
+    config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
+    run_study(config, folder)
+    before = titles(folder, "started")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    options = json.loads(path.read_text())
+    path.write_text(json.dumps(options | {"eos_token": "."}))
+    run_study(config, folder)
+    assert titles(folder, "started") == before * 2
+
+
+def test_other_libraries_rerun_everything(
+    settings: dict[str, Any], undisturbed: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    assert len(preview_study(config, undisturbed.folder).reused) == 8
+    monkeypatch.setattr(run_module, "software", lambda: {"torch": "99.0"})
+    assert not preview_study(config, undisturbed.folder).reused
+
+
+def test_the_caller_keeps_its_random_state(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = settings["arms"][2:]
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+
+
+def test_no_exam_is_taken_twice_at_the_end(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sat: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        sat.append(1)
+        return take_exam(*arguments, **options)
+
+    monkeypatch.setattr("indelible.probing.callback.take_exam", counted)
+    settings["arms"] = settings["arms"][2:]
+    run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert len(sat) == 1  # after step 3 of 6
+
+
+def test_runs_say_how_edits_were_made_and_what_tuning_left_out(undisturbed: Outcome) -> None:
+    runs = pd.read_parquet(undisturbed.folder / "runs.parquet").set_index("arm")
+    edit = runs.loc["memit", "edit"]
+    assert edit.startswith("layer") and "bystanders preserved with weight" in edit
+    assert pd.isna(runs.loc["control", "edit"])
+    assert (runs["dropped"] >= 0).all()
+    reasons = [sum(json.loads(counted).values()) for counted in runs["dropped_reasons"]]
+    assert reasons == runs["dropped"].tolist()
+    assert edit in (undisturbed.folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("options", {"layers": [99]}, r"arms.memit.options.*99"),
+        ("options", {"covariance_tokens": 8}, r"covariance_tokens' is 8, too few"),
+        ("options", {"covariance_tokens": 10**6}, r"corpus has \d+ tokens"),
+        ("paraphrases", 99, r"arms.memit.paraphrases.*99"),
+    ],
+)
+def test_what_does_not_fit_is_found_before_the_first_step(
+    settings: dict[str, Any], tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    settings["arms"][0][key] = value
+    with pytest.raises(ConfigError, match=said):
+        run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert not titles(tmp_path / "run", "started")

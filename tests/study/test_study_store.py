@@ -102,13 +102,49 @@ def test_a_torn_line_of_events_costs_only_itself(tmp_path: Path) -> None:
 
 
 def test_another_study_is_refused_by_the_first_key_that_differs(tmp_path: Path) -> None:
-    with Store(tmp_path).open(config(tuning={"steps": 3})):
-        pass
+    with (store := Store(tmp_path)).open(config(tuning={"steps": 3})):
+        store.keep(STEP, 0.0, {}, write_result)
     with pytest.raises(StoreError, match=r"'tuning.steps' differs.*--update"):
         Store(tmp_path).check_config(config(tuning={"steps": 4}))
     with Store(tmp_path).open(config(tuning={"steps": 4}), update=True):
         pass
     Store(tmp_path).check_config(config(tuning={"steps": 4}))
+
+
+def test_settings_may_be_mended_until_a_step_is_finished(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config(tuning={"steps": 3})):
+        pass
+    with store.open(config(tuning={"steps": 4})):
+        store.keep(STEP, 0.0, {}, write_result)
+    with pytest.raises(StoreError, match=r"'tuning.steps' differs"):
+        store.check_config(config(tuning={"steps": 3}))
+
+
+def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    results = [tmp_path / name for name in ("facts.parquet", "runs.parquet", "summary.json", "report.html")]
+    with store.open(config(tuning={"steps": 3})):
+        store.keep(STEP, 0.0, {}, write_result)
+        for path in results:
+            path.write_text("old")
+    with store.open(config(tuning={"steps": 3})):
+        assert all(path.exists() for path in results)
+    with store.open(config(tuning={"steps": 4}), update=True):
+        assert not any(path.exists() for path in results)
+        assert store.has(STEP)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]"])
+def test_a_damaged_step_is_done_again(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        store.keep(STEP, 0.0, {}, write_result)
+        (store.path(STEP) / "step.json").write_text(damage)
+        assert not store.has(STEP)
+        store.keep(STEP, 0.0, {}, write_result)
+        assert store.has(STEP)
+    assert not leftovers(tmp_path)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -68,8 +68,7 @@ def study(
 def _shorthands(model: str | None, seeds: list[int] | None) -> list[str]:
     found = []
     if model is not None:
-        # A folder is meant as seen from here, not from the study file.
-        found.append(f"model={json.dumps(str(Path(model).resolve()) if Path(model).is_dir() else model)}")
+        found.append(f"model={json.dumps(model)}")
     if seeds:
         found.append(f"seeds={json.dumps(seeds)}")
     return found

@@ -37,13 +37,14 @@ def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
     tuning = validated(TuningSettings, {**config.tuning, **arm.tuning}, f"{here}.tuning")
     _check("mask", arm.mask, MASKS.names(), here)
     _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
-    options = {}
+    options, uses_text = {}, False
     if arm.editor == NO_EDITOR:
         _check_control(arm, here)
     else:
         chosen = {**config.editors.get(arm.editor, {}), **arm.options}
-        options = validated(EDITORS.get(arm.editor), chosen, f"{here}.options").model_dump(mode="json")
-    return Arm(arm.name, arm.editor, options, arm.paraphrases, arm.mask, tuning.model_dump(mode="json"))
+        editor = validated(EDITORS.get(arm.editor), chosen, f"{here}.options")
+        options, uses_text = editor.model_dump(mode="json"), editor.uses_text
+    return Arm(arm.name, arm.editor, options, arm.paraphrases, arm.mask, tuning.model_dump(mode="json"), uses_text)
 
 
 def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:

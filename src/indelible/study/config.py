@@ -8,7 +8,7 @@ editor never touches this file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,6 +60,13 @@ class FactsSettings(_Settings):
     bystanders: Annotated[int, Field(ge=0)] = 400
     n_edits: Annotated[int, Field(ge=1)] = 24
     n_intrinsic: Annotated[int, Field(ge=1)] = 60
+
+    @field_validator("relations")
+    @classmethod
+    def _some_relation(cls, relations: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if relations is not None and not relations:
+            raise ValueError("at least one relation is needed; leave the key out to take all")
+        return relations
 
 
 class ExamSettings(_Settings):
@@ -162,7 +169,7 @@ def preset_names() -> list[str]:
 def load_config(name_or_file: str, overrides: Sequence[str] = ()) -> StudyConfig:
     """Read a built-in study by name, or a study file.
 
-    Relative paths inside a file are taken from the file's folder.
+    Relative paths inside a file are taken from the file's folder, those in overrides from the working folder.
 
     Args:
         name_or_file: "quick", or the path of a YAML file.
@@ -197,7 +204,7 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
     Args:
         text: the YAML.
         where: what to call the text in messages.
-        folder: relative paths in the text start here.
+        folder: relative paths in the text start here; those in overrides start at the working folder.
         overrides: see load_config.
 
     Raises:
@@ -215,20 +222,31 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
     for override in overrides:
         _assign(settings, override)
     config = validated(StudyConfig, settings, "")
-    return _with_absolute_paths(config, folder)
+    typed = {override.partition("=")[0] for override in overrides}
+    return _with_absolute_paths(config, folder, typed)
 
 
-def _with_absolute_paths(config: StudyConfig, folder: Path) -> StudyConfig:
-    """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again."""
+def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[str]) -> StudyConfig:
+    """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again.
+
+    Args:
+        config: the settings.
+        folder: of the study file.
+        typed: keys that were typed into a shell, which knows its own folder only.
+    """
+
+    def path(key: str, name: str) -> Path:
+        here = any(key == one or key.startswith(f"{one}.") for one in typed)
+        return ((Path.cwd() if here else folder) / Path(name).expanduser()).resolve()
+
     changes: dict[str, Any] = {}
     if config.facts.source != WORLD:
-        source = str((folder / Path(config.facts.source).expanduser()).resolve())
+        source = str(path("facts.source", config.facts.source))
         changes["facts"] = config.facts.model_copy(update={"source": source})
     if config.corpus != ENCYCLOPEDIA:
-        changes["corpus"] = str((folder / Path(config.corpus).expanduser()).resolve())
-    model = folder / Path(config.model).expanduser()
-    if config.model not in MODELS and model.is_dir():
-        changes["model"] = str(model.resolve())
+        changes["corpus"] = str(path("corpus", config.corpus))
+    if config.model not in MODELS and (model := path("model", config.model)).is_dir():
+        changes["model"] = str(model)
     return config.model_copy(update=changes)
 
 

@@ -15,10 +15,17 @@ from typing import Any, Literal
 
 from indelible.study.config import NO_EDITOR, WORLD, StudyConfig
 
-StepKind = Literal["select", "base-probe", "edit", "edited-probe", "tune"]
+StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune"]
 
 # Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new.
-FORMATS: Mapping[StepKind, int] = {"select": 1, "base-probe": 1, "edit": 1, "edited-probe": 1, "tune": 1}
+FORMATS: Mapping[StepKind, int] = {
+    "select": 2,
+    "base-probe": 1,
+    "bystanders": 1,
+    "edit": 1,
+    "edited-probe": 1,
+    "tune": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -27,15 +34,24 @@ class Sources:
 
     Attributes:
         model: the model's fingerprint (or its name, as long as the fingerprint is not known).
+        tokenizer: digest of the tokenizer and of the tokens that end an answer (or the model's name, likewise).
+        software: versions of the packages that every number depends on, and the kind of device.
         facts: digest of the candidate facts.
         corpus: digest or version of the texts for key covariances.
         tasks: version of what the training examples are made from.
     """
 
     model: str
+    tokenizer: str
+    software: Mapping[str, str]
     facts: str
     corpus: str
     tasks: str
+
+    def behind(self, *own: Literal["facts", "corpus", "tasks"]) -> dict[str, Any]:
+        """What stands behind every step, and some steps' own."""
+        everywhere = {"model": self.model, "tokenizer": self.tokenizer, "software": dict(self.software)}
+        return everywhere | {name: getattr(self, name) for name in own}
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ class Arm:
         paraphrases: further wordings in the edit.
         mask: freeze mask.
         tuning: all settings of tuning.
+        uses_text: whether the edit depends on the corpus and the bystanders.
     """
 
     name: str
@@ -57,6 +74,7 @@ class Arm:
     paraphrases: int
     mask: str
     tuning: Mapping[str, Any]
+    uses_text: bool = True
 
     @property
     def objective(self) -> str:
@@ -97,12 +115,16 @@ class Step:
 
 @dataclass(frozen=True)
 class ArmRun:
-    """Which steps make up one arm under one seed; ``edited`` and ``edit`` are None for the control."""
+    """Which steps make up one arm under one seed.
+
+    ``edited`` and ``edit`` are None for the control, ``bystanders`` for every edit that reads none.
+    """
 
     arm: Arm
     seed: int
     select: str
     base: str
+    bystanders: str | None
     edit: str | None
     edited: str | None
     tune: str
@@ -126,16 +148,20 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Pla
     runs = []
     for seed in config.seeds:
         select, base = _select_steps(config, sources, seed)
-        edits = [_edit_steps(arm, sources, seed, select) for arm in arms]
+        bystanders = _bystanders_step(config, sources, seed, select)
+        edits = [_edit_steps(arm, sources, seed, select, bystanders) for arm in arms]
         tunes = [
             _tune_step(config, arm, sources, seed, select, edit[0] if edit else None)
             for arm, edit in zip(arms, edits, strict=True)
         ]
-        for step in (select, base, *(step for edit in edits for step in edit), *tunes):
+        read = {edit[0].inputs.get("bystanders") for edit in edits if edit}
+        beside = [bystanders] if bystanders is not None and bystanders.key in read else []
+        for step in (select, base, *beside, *(step for edit in edits for step in edit), *tunes):
             steps.setdefault(step.key, step)
         for arm, edit, tune in zip(arms, edits, tunes, strict=True):
+            chosen = edit[0].inputs.get("bystanders") if edit else None
             made, probed = (edit[0].key, edit[1].key) if edit else (None, None)
-            runs.append(ArmRun(arm, seed, select.key, base.key, made, probed, tune.key))
+            runs.append(ArmRun(arm, seed, select.key, base.key, chosen, made, probed, tune.key))
     return Plan(tuple(steps.values()), tuple(runs))
 
 
@@ -146,32 +172,46 @@ def _select_steps(config: StudyConfig, sources: Sources, seed: int) -> tuple[Ste
         "n_intrinsic": facts.n_intrinsic,
         "redraw": facts.source == WORLD if facts.redraw is None else facts.redraw,
         "held_out": facts.held_out,
-        "bystanders": facts.bystanders,
         "seed": seed,
     }
-    outside = {"model": sources.model, "facts": sources.facts}
+    outside = sources.behind("facts")
     select = _step("select", seed, options, {}, outside, f"choose facts, seed {seed}")
     base = _step("base-probe", seed, {}, {"select": select.key}, outside, f"ask the base model, seed {seed}")
     return select, base
 
 
-def _edit_steps(arm: Arm, sources: Sources, seed: int, select: Step) -> tuple[Step, ...]:
+def _bystanders_step(config: StudyConfig, sources: Sources, seed: int, select: Step) -> Step | None:
+    """A step of its own, so that another number of them reruns neither exams nor edits that read none."""
+    count = config.facts.bystanders
+    if count == 0:
+        return None
+    options = {"count": count, "seed": seed}
+    inputs = {"select": select.key}
+    return _step("bystanders", seed, options, inputs, sources.behind("facts"), f"choose bystanders, seed {seed}")
+
+
+def _edit_steps(
+    arm: Arm, sources: Sources, seed: int, select: Step, bystanders: Step | None
+) -> tuple[()] | tuple[Step, Step]:
+    """The edit and the exam after it."""
     if arm.editor == NO_EDITOR:
         return ()
     options = {"editor": arm.editor, "options": arm.options, "paraphrases": arm.paraphrases, "seed": seed}
-    outside = {"model": sources.model, "corpus": sources.corpus}
+    outside = sources.behind("corpus") if arm.uses_text else sources.behind()
+    inputs = {"select": select.key}
+    if arm.uses_text and bystanders is not None:
+        inputs["bystanders"] = bystanders.key
     what = arm.editor if not arm.paraphrases else f"{arm.editor} with {arm.paraphrases} paraphrases"
-    edit = _step("edit", seed, options, {"select": select.key}, outside, f"edit: {what}, seed {seed}")
-    inputs = {"select": select.key, "edit": edit.key}
-    probe = _step("edited-probe", seed, {}, inputs, {"model": sources.model}, f"ask after {what}, seed {seed}")
+    edit = _step("edit", seed, options, inputs, outside, f"edit: {what}, seed {seed}")
+    asked = {"select": select.key, "edit": edit.key}
+    probe = _step("edited-probe", seed, {}, asked, sources.behind(), f"ask after {what}, seed {seed}")
     return edit, probe
 
 
 def _tune_step(config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None) -> Step:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "seed": seed}
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
-    outside = {"model": sources.model, "tasks": sources.tasks}
-    return _step("tune", seed, options, inputs, outside, f"tune: {arm.name}, seed {seed}")
+    return _step("tune", seed, options, inputs, sources.behind("tasks"), f"tune: {arm.name}, seed {seed}")
 
 
 def _step(
@@ -179,7 +219,7 @@ def _step(
     seed: int,
     options: Mapping[str, Any],
     inputs: Mapping[str, str],
-    outside: Mapping[str, str],
+    outside: Mapping[str, Any],
     title: str,
 ) -> Step:
     key = digest({"kind": kind, "format": FORMATS[kind], "options": options, "inputs": inputs, "outside": outside})

@@ -13,7 +13,14 @@ from indelible.study.plan import Step
 StepEnd = Literal["finished", "failed", "skipped"]
 
 # How long steps of each kind take next to one another, where none of the kind has been timed yet.
-_WEIGHTS: Mapping[str, float] = {"select": 2.0, "base-probe": 1.0, "edit": 4.0, "edited-probe": 1.0, "tune": 6.0}
+_WEIGHTS: Mapping[str, float] = {
+    "select": 2.0,
+    "base-probe": 1.0,
+    "bystanders": 0.02,
+    "edit": 4.0,
+    "edited-probe": 1.0,
+    "tune": 6.0,
+}
 
 
 class Watcher(Protocol):

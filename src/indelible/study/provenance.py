@@ -36,6 +36,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def software() -> dict[str, str]:
+    """What every number depends on beside its inputs: versions without the build's own part, and the device's kind."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    found = {package: version(package).partition("+")[0] for package in ("indelible", "torch", "transformers")}
+    return found | {"device": "cpu" if accelerator is None else accelerator.type}
+
+
 def hardware() -> dict[str, Any]:
     """The machine: processor, cores, torch's threads, memory in GiB, accelerator."""
     import torch

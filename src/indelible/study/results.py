@@ -18,11 +18,23 @@ from indelible.analysis.report import write_report
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
 from indelible.study.disk import told
-from indelible.study.plan import ArmRun, Plan, Step
+from indelible.study.plan import Arm, ArmRun, Plan, Step
 from indelible.study.store import Store
 
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
-RUN_COLUMNS = (*ARM_COLUMNS, "heldout_before", "heldout_after", "steps", "tokens", "seconds", "status", "error")
+RUN_COLUMNS = (
+    *ARM_COLUMNS,
+    "heldout_before",
+    "heldout_after",
+    "steps",
+    "tokens",
+    "seconds",
+    "status",
+    "error",
+    "edit",
+    "dropped",
+    "dropped_reasons",
+)
 
 
 def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
@@ -41,7 +53,9 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
 def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
     """One row per arm and seed: losses, cost, and whether it came to its end.
 
-    ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning.
+    ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
+    how the edit was made. ``dropped`` counts training examples left out because they speak of a fact,
+    ``dropped_reasons`` (JSON) counts them by reason.
 
     Args:
         store: of the run.
@@ -54,11 +68,15 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
         own = [plan.step(key) for key in (run.edit, run.edited, run.tune) if key is not None]
         line: dict[str, Any] = {**_about(run), "status": "done" if done else "failed", "error": _error(run, failures)}
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
+        if run.edit is not None and store.has(edit := plan.step(run.edit)):
+            line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
         if done:
             tuning = _tuning(store, plan.step(run.tune))
             line |= {name: tuning[name] for name in ("heldout_before", "heldout_after", "steps", "tokens")}
+            reasons = tuning["dropped_reasons"]
+            line |= {"dropped": sum(reasons.values()), "dropped_reasons": json.dumps(reasons, ensure_ascii=False)}
         lines.append(line)
-    return pd.DataFrame(lines, columns=list(RUN_COLUMNS))
+    return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64"})
 
 
 def write_results(
@@ -122,8 +140,20 @@ def _about(run: ArmRun) -> dict[str, Any]:
     }
 
 
+def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
+    """What the editor's name does not say: the layers, and whether bystanders were preserved beside ordinary text."""
+    layers = record["layers"]
+    words = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+    weight = arm.options.get("bystander_weight")
+    if weight is None:
+        return words
+    if weight == 0 or record["bystanders"] == 0:
+        return f"{words}; no bystanders preserved"
+    return f"{words}; {record['bystanders']} bystanders preserved with weight {weight:g}"
+
+
 def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
-    keys = (run.select, run.base, run.edit, run.edited, run.tune)
+    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, run.tune)
     return next((failures[key] for key in keys if key is not None and key in failures), None)
 
 

@@ -17,19 +17,21 @@ from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.facts.fact import Fact
 from indelible.models.load import check_name
 from indelible.study.arms import resolve_arms
+from indelible.study.checks import check_facts, check_with_model
 from indelible.study.config import StudyConfig
 from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.progress import Silent, Watcher
-from indelible.study.provenance import command_line, hardware, project_commit, versions
+from indelible.study.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.results import write_results
 from indelible.study.sources import (
+    ModelVersion,
     candidate_facts,
     corpus_texts,
     corpus_version,
     facts_version,
-    keep_fingerprint,
-    known_fingerprint,
+    keep_model,
+    known_model,
     tasks_version,
 )
 from indelible.study.steps import Material, do_step
@@ -81,7 +83,8 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     """
     store = Store(folder)
     checked = _checked(config, store, update)
-    plan = checked.plan(known_fingerprint(store, config.model) or f"not read yet: {config.model}")
+    unread = f"not read yet: {config.model}"
+    plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
     return Preview(plan, frozenset(step.key for step in plan.steps if store.has(step)))
 
 
@@ -102,14 +105,14 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
     store = Store(folder)
     checked = _checked(config, store, update)
     with store.open(config, update=update):
-        run = _Run(config, store, watcher or Silent(), checked.candidates)
-        fingerprint = None if update else known_fingerprint(store, config.model)
-        if fingerprint is None:
-            fingerprint = run.open_bench().fingerprint
-            keep_fingerprint(store, config.model, fingerprint)
-        plan = checked.plan(fingerprint)
-        run.do_all(plan, fingerprint)
-        summary = write_results(store, plan, run.errors(), _provenance(fingerprint, began))
+        run = _Run(checked, store, watcher or Silent())
+        model = None if update else known_model(store, config.model)
+        if model is None:
+            model = run.open_bench().version
+            keep_model(store, config.model, model)
+        plan = checked.plan(model)
+        run.do_all(plan, model)
+        summary = write_results(store, plan, run.errors(), _provenance(model, began))
     report = store.folder / "report.html" if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
 
@@ -123,9 +126,16 @@ class _Checked:
     candidates: list[Fact]
     corpus: str
 
-    def plan(self, fingerprint: str) -> Plan:
-        """The steps, for a model of that fingerprint."""
-        sources = Sources(fingerprint, facts_version(self.candidates), self.corpus, tasks_version())
+    def plan(self, model: ModelVersion) -> Plan:
+        """The steps, for that version of the model."""
+        sources = Sources(
+            model=model.fingerprint,
+            tokenizer=model.tokenizer,
+            software=software(),
+            facts=facts_version(self.candidates),
+            corpus=self.corpus,
+            tasks=tasks_version(),
+        )
         return make_plan(self.config, self.arms, sources)
 
 
@@ -134,13 +144,15 @@ def _checked(config: StudyConfig, store: Store, update: bool) -> _Checked:
     arms = resolve_arms(config)
     store.check_config(config, update=update)
     candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
+    check_facts(candidates, arms, config.facts)
     check_name(config.model)
     return _Checked(config, arms, candidates, corpus)
 
 
-def _provenance(fingerprint: str, began: float) -> dict[str, Any]:
+def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
     return {
-        "model_fingerprint": fingerprint,
+        "model_fingerprint": model.fingerprint,
+        "tokenizer": model.tokenizer,
         "versions": versions(),
         "hardware": hardware(),
         "project": project_commit(Path.cwd()),
@@ -161,11 +173,11 @@ class _Run:
         blame: for each step that is failed or skipped, the key of the failed step.
     """
 
-    def __init__(self, config: StudyConfig, store: Store, watcher: Watcher, candidates: list[Fact]) -> None:
-        self.config = config
+    def __init__(self, checked: _Checked, store: Store, watcher: Watcher) -> None:
+        self.checked = checked
+        self.config = checked.config
         self.store = store
         self.watcher = watcher
-        self.candidates = candidates
         self.bench: Workbench | None = None
         self.failures: dict[str, Failure] = {}
         self.blame: dict[str, str] = {}
@@ -180,15 +192,12 @@ class _Run:
         """What went wrong, for each failed or skipped step's key."""
         return {key: self.failures[culprit].error for key, culprit in self.blame.items()}
 
-    def do_all(self, plan: Plan, fingerprint: str) -> None:
+    def do_all(self, plan: Plan, model: ModelVersion) -> None:
         """Go through the plan's steps, each once."""
         reused = {step.key for step in plan.steps if self.store.has(step)}
         self.watcher.planned(plan.steps, reused, self.store.seconds_by_kind())
-        if len(reused) < len(plan.steps) and self.open_bench().fingerprint != fingerprint:
-            raise ModelError(
-                f"The model {self.config.model!r} has other weights than when {self.store.folder} was begun.",
-                "Give --update to rerun what depends on it, or choose another --out.",
-            )
+        if len(reused) < len(plan.steps):
+            self._check_model(model)
         for step in plan.steps:
             culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
             if step.key in reused:
@@ -197,6 +206,16 @@ class _Run:
                 self._skip(step, culprit)
             else:
                 self._do(step, plan)
+
+    def _check_model(self, model: ModelVersion) -> None:
+        """Find what can be found wrong with the model in hand, before the first step."""
+        bench = self.open_bench()
+        if bench.version != model:
+            raise ModelError(
+                f"The model {self.config.model!r} is another than when {self.store.folder} was begun.",
+                "Give --update to rerun what depends on it, or choose another --out.",
+            )
+        check_with_model(self.checked.arms, bench.layout, bench.tokenizer, lambda: corpus_texts(self.config.corpus))
 
     def _skip(self, step: Step, culprit: str) -> None:
         failed = self.failures[culprit]
@@ -211,7 +230,7 @@ class _Run:
         self.watcher.started(step)
         material = Material(
             self.open_bench(),
-            self.candidates,
+            self.checked.candidates,
             lambda: corpus_texts(self.config.corpus),
             {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},
             self.watcher.advanced,

@@ -11,7 +11,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +22,16 @@ from indelible.study.config import ENCYCLOPEDIA, WORLD, FactsSettings
 from indelible.study.plan import digest
 from indelible.study.store import Store
 
-_MODEL_FILES = ("*.json", "*.safetensors", "*.bin")
+# Weights, settings, and the files of all kinds of tokenizers.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.tiktoken")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """What tells one model from another: the fingerprint of its weights, the digest of its tokenizer."""
+
+    fingerprint: str
+    tokenizer: str
 
 
 def candidate_facts(settings: FactsSettings) -> list[Fact]:
@@ -98,8 +107,8 @@ def tasks_version() -> str:
     return f"reasoning-gym {version('reasoning-gym')}, prose {bundled.PROSE.sha256}"
 
 
-def known_fingerprint(store: Store, name: str) -> str | None:
-    """The model's fingerprint as an earlier run of the same folder saw it, or None when it has to be loaded to know.
+def known_model(store: Store, name: str) -> ModelVersion | None:
+    """The model as an earlier run of the same folder saw it, or None when it has to be loaded to know.
 
     A local folder is known again by its files' names, sizes and times; a model that was put in its place is another.
     """
@@ -107,13 +116,16 @@ def known_fingerprint(store: Store, name: str) -> str | None:
         record = json.loads((store.folder / "model.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = isinstance(record, dict) and record.get("name") == name and record.get("looks") == model_looks(name)
-    return str(record["fingerprint"]) if same else None
+    if not isinstance(record, dict) or record.get("name") != name or record.get("looks") != model_looks(name):
+        return None
+    if "fingerprint" not in record or "tokenizer" not in record:
+        return None
+    return ModelVersion(str(record["fingerprint"]), str(record["tokenizer"]))
 
 
-def keep_fingerprint(store: Store, name: str, fingerprint: str) -> None:
-    """Note the fingerprint for later runs of the folder."""
-    record = {"name": name, "looks": model_looks(name), "fingerprint": fingerprint}
+def keep_model(store: Store, name: str, model: ModelVersion) -> None:
+    """Note the model for later runs of the folder."""
+    record = {"name": name, "looks": model_looks(name), **asdict(model)}
     store.write_text("model.json", json.dumps(record, indent=2) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What each kind of step does: choose facts, ask, edit, ask again, tune and ask.
+"""What each kind of step does: choose facts, ask, choose bystanders, edit, ask again, tune and ask.
 
 A step reads the results of its inputs, works on the base model, and returns what there is to keep; that nothing is kept
 by halves is the store's business. What a step draws comes from the study's seed alone, never from what ran before it,
@@ -8,15 +8,12 @@ so an interrupted study ends like an undisturbed one.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from indelible.edits.editor import EDITORS
 from indelible.edits.update import WeightUpdate
@@ -31,6 +28,7 @@ from indelible.study.plan import Step, StepKind
 from indelible.study.sources import in_turns
 from indelible.study.workbench import Workbench
 from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import TuningResult, fine_tune
@@ -81,11 +79,13 @@ class Result:
 def do_step(step: Step, material: Material) -> Result:
     """Carry out one step.
 
+    Libraries that draw from global generators find the same state in every run of this step; the caller's is kept.
+
     Raises:
         IndelibleError: whatever the rooms raise when the facts, the options or the training do not work out.
     """
-    _seed_everything(step)
-    return _DOERS[step.kind](step, material)
+    with seeded(step.seed):
+        return _DOERS[step.kind](step, material)
 
 
 def _select(step: Step, material: Material) -> Result:
@@ -116,8 +116,6 @@ def _select(step: Step, material: Material) -> Result:
         name: [asdict(replace(fact, held_out=fact.held_out[asked_in])) for fact in facts]
         for name, facts in (("edited", edited), ("intrinsic", intrinsic))
     }
-    bystanders = choose_bystanders(material.candidates, edited, intrinsic, step.options["bystanders"], step.seed)
-    sets["bystanders"] = [asdict(fact) for fact in bystanders]
     return Result(
         lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
     )
@@ -138,8 +136,16 @@ def _base_probe(step: Step, material: Material) -> Result:
     return Result(_rows_writer(rows), _successes(rows))
 
 
+def _bystanders(step: Step, material: Material) -> Result:
+    chosen = chosen_facts(material.inputs["select"])
+    found = choose_bystanders(material.candidates, chosen.edited, chosen.intrinsic, step.options["count"], step.seed)
+    entries = [asdict(fact) for fact in found]
+    return Result(lambda folder: _write_json(folder / "bystanders.json", entries), f"{len(found)} chosen")
+
+
 def _edit(step: Step, material: Material) -> Result:
     chosen = chosen_facts(material.inputs["select"])
+    bystanders = _bystanders_in(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
     with material.bench.base_model() as model:
         update = editor.edit(
@@ -148,14 +154,18 @@ def _edit(step: Step, material: Material) -> Result:
             chosen.edited,
             paraphrases=step.options["paraphrases"],
             seed=step.seed,
-            corpus=material.corpus(),
-            bystanders=chosen.bystanders,
+            corpus=material.corpus() if editor.uses_text else (),
+            bystanders=bystanders,
             cache=cache_folder() / "covariances",
             layout=material.bench.layout,
             known_fingerprint=material.bench.fingerprint,
             progress=material.progress,
         )
-    return Result(lambda folder: _save_update(update, folder), f"{len(update.parameters)} weights changed")
+    layers = sorted(
+        {layer for name in update.parameters if (layer := material.bench.layout.layer_of(name)) is not None}
+    )
+    record = {"layers": layers, "bystanders": len(bystanders)}
+    return Result(lambda folder: _save_update(update, folder), f"{len(update.parameters)} weights changed", record)
 
 
 def _edited_probe(step: Step, material: Material) -> Result:
@@ -199,11 +209,12 @@ def _curve_callback(step: Step, material: Material) -> RetentionCallback | None:
     if step.options["every"] is None:
         return None
     prompts = [question for question in _questions(material) if question.kind == "prompt"]
-    return RetentionCallback(prompts, every=step.options["every"], tokenizer=material.bench.tokenizer)
+    # The whole exam follows the last step anyway.
+    return RetentionCallback(prompts, material.bench.tokenizer, every=step.options["every"], skip_last=True)
 
 
 def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
-    """The curve's rows before those of the end; a point at the last step would repeat the end."""
+    """The curve's rows before those of the end; a point at the end, of tuning that stopped early, would repeat it."""
     points = points[points["step"] < last].copy()
     if points.empty:
         return rows
@@ -214,6 +225,7 @@ def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataF
 _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
     "select": _select,
     "base-probe": _base_probe,
+    "bystanders": _bystanders,
     "edit": _edit,
     "edited-probe": _edited_probe,
     "tune": _tune,
@@ -222,17 +234,20 @@ _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
 
 @dataclass(frozen=True)
 class ChosenFacts:
-    """What a ``select`` step chose: facts to edit, facts only to ask, and bystanders (see choose_bystanders)."""
+    """What a ``select`` step chose: facts to edit, and facts only to ask."""
 
     edited: list[Fact]
     intrinsic: list[Fact]
-    bystanders: list[Fact]
 
 
 def chosen_facts(folder: Path) -> ChosenFacts:
     """The facts that a finished ``select`` step chose."""
     sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     return ChosenFacts(**{name: [_fact(entry) for entry in entries] for name, entries in sets.items()})
+
+
+def _bystanders_in(folder: Path) -> list[Fact]:
+    return [_fact(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
 
 
 def _fact(entry: dict[str, Any]) -> Fact:
@@ -282,10 +297,3 @@ def _write_tuning(folder: Path, rows: pd.DataFrame, result: TuningResult, frozen
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _seed_everything(step: Step) -> None:
-    """Libraries that draw from global generators get the same state in every run of this step."""
-    random.seed(step.seed)
-    np.random.seed(step.seed % 2**32)
-    torch.manual_seed(step.seed)

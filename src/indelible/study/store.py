@@ -35,6 +35,8 @@ EventKind = Literal["opened", "started", "finished", "reused", "failed", "skippe
 _TEMPORARY = ".writing-"
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
+# What is made of finished steps, and speaks of the settings that they were made with.
+_RESULTS = ("facts.parquet", "runs.parquet", "summary.json", "provenance.json", "report.html")
 
 
 class Store:
@@ -78,6 +80,8 @@ class Store:
         try:
             self.check_config(config, update=update)
             self._sweep()
+            if self.config_dict() != config.as_dict():
+                self._remove_results()
             self.write_text("config.yaml", config.to_yaml())
             self.record("opened", None)
             yield
@@ -92,8 +96,14 @@ class Store:
             for leftover in self.folder.glob(f"{_TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)
 
+    def _remove_results(self) -> None:
+        """Should this run not come to its end, nothing made with other settings stands beside the new ones."""
+        with told(self.folder):
+            for name in _RESULTS:
+                (self.folder / name).unlink(missing_ok=True)
+
     def check_config(self, config: StudyConfig, *, update: bool = False) -> None:
-        """Refuse settings other than those that the folder was made with.
+        """Refuse settings other than those that the folder was made with, as soon as it holds a finished step.
 
         Raises:
             StoreError: names the first key that differs.
@@ -106,7 +116,7 @@ class Store:
                 )
             return
         different = first_difference(kept, config.as_dict())
-        if different is not None and not update:
+        if different is not None and not update and self._holds_steps():
             raise StoreError(
                 f"{self.folder} holds a study with other settings: {different!r} differs.",
                 "Choose another --out, or give --update to rerun only what changed.",
@@ -125,6 +135,9 @@ class Store:
         if not isinstance(kept, dict):
             raise StoreError(f"{self.folder / 'config.yaml'} is damaged.", "Choose another --out.")
         return kept
+
+    def _holds_steps(self) -> bool:
+        return any(self._record_of(path.name) for path in (self.folder / "steps").glob("[!.]*"))
 
     def has(self, step: Step) -> bool:
         """Whether that step is finished."""
@@ -178,6 +191,8 @@ class Store:
                 for path in sorted(temporary.rglob("*")):
                     _flush(path)
                 _flush(temporary)
+                if self.path(step).exists():  # damaged, or it would not have been done again
+                    shutil.rmtree(self.path(step))
                 temporary.rename(self.path(step))
                 _flush(self.folder / "steps")
         except BaseException:

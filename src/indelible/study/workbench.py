@@ -16,6 +16,8 @@ from indelible.errors import ModelError
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
+from indelible.study.plan import digest
+from indelible.study.sources import ModelVersion
 
 
 class Workbench:
@@ -36,6 +38,7 @@ class Workbench:
         self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
         self.layout: Layout = find_layout(self._model)
         self.fingerprint: str = fingerprint(self._model)
+        self.version = ModelVersion(self.fingerprint, tokenizer_digest(self.tokenizer, self._model))
         self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(self._model)}
         self._attributes = frozenset(vars(self._model))
         self._trainable = {name: weight.requires_grad for name, weight in self._model.named_parameters()}
@@ -68,6 +71,26 @@ class Workbench:
                 kept = kept.to(found[name].device)
                 if not torch.equal(found[name], kept):
                     found[name].copy_(kept)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> str:
+    """64 hex digits for all that turns text into tokens and back, and for the tokens that end an answer.
+
+    To be taken of a fresh tokenizer: some keep the padding and cutting of their last call.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    settings = ("clean_up_tokenization_spaces", "add_prefix_space", "split_special_tokens", "add_bos_token")
+    owners = (getattr(model, "generation_config", None), model.config, tokenizer)
+    return digest(
+        {
+            "kind": type(tokenizer).__name__,
+            "tokens": sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str(),
+            "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            "settings": {name: str(getattr(tokenizer, name, None)) for name in (*settings, "add_eos_token")},
+            "ends": [str(getattr(owner, "eos_token_id", None)) for owner in owners],
+            "pad": tokenizer.pad_token_id,
+        }
+    )
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
