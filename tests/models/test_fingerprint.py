@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from indelible.models.fingerprint import fingerprint
 from tiny_models import FAMILIES
@@ -49,6 +49,37 @@ def test_settings_and_precision_count(tiny_model: Callable[..., PreTrainedModel]
     assert fingerprint(model) != first
     assert fingerprint(tiny_model("llama", seed=1)) != first
     assert fingerprint(tiny_model("llama").to(torch.bfloat16)) != first
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, {"hidden_act": "gelu"}]
+)
+def test_the_same_weights_that_compute_something_else_count(
+    change: dict[str, object], tiny_model: Callable[..., PreTrainedModel]
+) -> None:
+    model = tiny_model("llama")
+    first = fingerprint(model)
+    settings = model.config.to_dict()
+    assert all(settings[key] != value for key, value in change.items())
+    other = type(model)(type(model.config)(**{**settings, **change}))
+    other.load_state_dict(model.state_dict())
+    assert fingerprint(other) != first
+
+
+def test_a_default_that_a_release_adds_does_not_count(
+    tiny_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    first, original = fingerprint(model), LlamaConfig.to_dict
+    monkeypatch.setattr(LlamaConfig, "to_dict", lambda self: {**original(self), "new_in_a_release": "usual"})
+    assert fingerprint(model) == first
+    own = model.config
+    monkeypatch.setattr(
+        LlamaConfig,
+        "to_dict",
+        lambda self: {**original(self), "new_in_a_release": "special" if self is own else "usual"},
+    )
+    assert fingerprint(model) != first
 
 
 def test_two_weights_exchanged_count(tiny_model: Callable[..., PreTrainedModel]) -> None:

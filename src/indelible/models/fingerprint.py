@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 # Settings that do not change what a model computes from given weights.
 _VOLATILE = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"})
@@ -19,9 +20,11 @@ _VOLATILE = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cach
 def fingerprint(model: PreTrainedModel) -> str:
     """SHA-256, in hex, over the configuration and every parameter and persistent buffer (name, dtype, shape, bytes).
 
+    Of the configuration, what differs from its class's defaults counts.
+
     The same weights in another precision have another fingerprint: a difference of weights is exact in one only.
     """
-    digest = hashlib.sha256(_settings(model).encode())
+    digest = hashlib.sha256(json.dumps(_settings(model.config), sort_keys=True).encode())
     seen: set[int] = set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         if id(tensor) in seen:
@@ -32,8 +35,22 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def _settings(model: PreTrainedModel) -> str:
+def _settings(config: PreTrainedConfig) -> dict[str, Any]:
+    """What a configuration says beyond its class's defaults: a release that adds a default changes no fingerprint."""
+    try:
+        defaults = _plain(type(config)().to_dict())
+    except Exception:  # a class from a hub's own code may have no defaults, and raise whatever it likes
+        defaults = {}
     settings = {
-        key: value for key, value in model.config.to_dict().items() if key not in _VOLATILE and not key.startswith("_")
+        key: value
+        for key, value in _plain(config.to_dict()).items()
+        if key not in _VOLATILE and not key.startswith("_") and not (key in defaults and defaults[key] == value)
     }
-    return json.dumps(settings, sort_keys=True, default=str)
+    parts = {key: _settings(part) for key, part in vars(config).items() if isinstance(part, PreTrainedConfig)}
+    return {**settings, **parts, "configuration": type(config).__name__}
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, so that a tuple equals the list that it becomes in a file."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
