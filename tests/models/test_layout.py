@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, MixtralConfig, OPTConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig, OPTConfig, PreTrainedModel
 
 import indelible
 from indelible.errors import LayoutError
@@ -98,6 +98,17 @@ def test_a_mixture_of_experts_is_refused() -> None:
     )
     with pytest.raises(LayoutError, match=r"No linear map back to the hidden width 32.*model.layers.0.*give the paths"):
         find_layout(AutoModelForCausalLM.from_config(config))
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    shape = {"hidden_size": WIDTH, "intermediate_size": 2 * WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    both_ways = BertLMHeadModel(BertConfig(vocab_size=VOCABULARY, is_decoder=False, **shape))
+    with pytest.raises(LayoutError, match=r"BertLMHeadModel is not causal: .*bert.encoder.layer.0"):
+        find_layout(both_ways)
+    assert all(not module._forward_hooks for module in both_ways.modules())
+    decoder = BertLMHeadModel(BertConfig(vocab_size=VOCABULARY, is_decoder=True, **shape))
+    assert find_layout(decoder).blocks == ("bert.encoder.layer.0", "bert.encoder.layer.1")
 
 
 class _Blockless(PreTrainedModel):

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import LayoutError
-from indelible.models.trace import evaluating, first_tensor, replace
+from indelible.models.trace import by_row, evaluating, first_tensor, replace
 
 _PROBE_LENGTH = 8
 _GIVE_PATHS = "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...)."
@@ -95,6 +95,7 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
     with evaluating(model), torch.no_grad():
         block_paths = _find_blocks(model, blocks)
         probe = _Probe(model, block_paths)
+        probe.check_causal(block_paths)
         attention, memories = [], []
         found: dict[tuple[str, ...], tuple[str, str]] = {}
         for path in block_paths:
@@ -224,6 +225,34 @@ class _Probe:
         changed[:, 0] += entering.std() * torch.linspace(-1, 1, entering.shape[-1], device=entering.device)
         later = self._again(path, changed)[:, 1:] - leaving[:, 1:]
         return bool(later.abs().max() > 1e-3 * leaving.abs().max())
+
+    def check_causal(self, blocks: Sequence[str]) -> None:
+        """Change the last token: what blocks return before it must not move, or a prompt's states hold no answer."""
+        changed = self.tokens.clone()
+        changed[:, -1] = (changed[:, -1] + 1) % self.embedding().shape[0]
+        returned: dict[str, Tensor] = {}
+
+        def keep(path: str) -> Any:
+            def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+                returned[path] = first_tensor(output).clone()
+
+            return hook
+
+        handles = [self.model.get_submodule(path).register_forward_hook(keep(path)) for path in blocks]
+        try:
+            self.model(changed, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for path in blocks:
+            before, after = by_row(self.outputs[path], 1), by_row(returned[path], 1)
+            rounding = min(64 * torch.finfo(before.dtype).eps, 1e-2) * before.abs().max()
+            if bool((after - before)[:, :-1].abs().max() > rounding):
+                raise LayoutError(
+                    f"{type(self.model).__name__} is not causal: what {path!r} returns for a token changes with the"
+                    " tokens that follow.",
+                    "Give a causal language model (a decoder).",
+                )
 
     def signature(self, block: str) -> tuple[str, ...]:
         """What runs inside a block, in order, with the kinds of modules."""
