@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CORPUS
 
-from indelible.edits.covariance import second_moments
+from indelible.edits.covariance import _cache_name, second_moments
 from indelible.errors import EditError
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
@@ -83,6 +83,16 @@ def test_the_cache_answers_the_second_time_and_for_nothing_else(
     other, of_other = ask(tiny_model("llama", seed=1), 0)
     assert other == 2
     assert not torch.equal(of_other[0], fresh[0])
+
+
+def test_the_cache_tells_modules_and_lengths_of_rows_apart() -> None:
+    rows = torch.arange(256).view(2, 128)
+    names = {
+        _cache_name("f" * 64, 1, "layers.1.mlp.down_proj", rows),
+        _cache_name("f" * 64, 1, "layers.1.mlp.other", rows),
+        _cache_name("f" * 64, 1, "layers.1.mlp.down_proj", rows.view(4, 64)),
+    }
+    assert len(names) == 3
 
 
 def test_a_damaged_cache_file_is_made_again(

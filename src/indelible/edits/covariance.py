@@ -2,7 +2,7 @@
 
 One streaming pass serves all layers asked for and stops at the deepest. A few multiples of the key width in tokens give
 about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). Results are kept on disk when the caller
-names a folder, under everything that they depend on: model, layer, corpus and number of tokens.
+names a folder, under everything that they depend on: model, layer, module, and the rows of tokens as they are read.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def second_moments(
             f"Use at least {2 * layout.key_width}.",
         )
     rows = _pack(tokenizer, texts, tokens)
-    names = {layer: _cache_name(model_fingerprint, layer, rows) for layer in layers}
+    names = {layer: _cache_name(model_fingerprint, layer, layout.mlp_out[layer], rows) for layer in layers}
     kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
     found = {layer: moment for layer, moment in kept.items() if moment is not None}
     missing = sorted(set(layers) - set(found))
@@ -114,9 +114,10 @@ def _stream(
     return {layer: (total / rows.numel()).float() for layer, total in sums.items()}
 
 
-def _cache_name(model_fingerprint: str, layer: int, rows: Tensor) -> str:
-    corpus = hashlib.sha256(rows.numpy().tobytes()).hexdigest()
-    return f"{model_fingerprint[:16]}-layer{layer}-{corpus[:16]}-{rows.numel()}.safetensors"
+def _cache_name(model_fingerprint: str, layer: int, module: str, rows: Tensor) -> str:
+    """The path of a memory can be given by hand, and tokens cut into other rows have other contexts: both count."""
+    read = hashlib.sha256(f"{module} {tuple(rows.shape)} ".encode() + rows.numpy().tobytes()).hexdigest()
+    return f"{model_fingerprint[:16]}-layer{layer}-{read[:16]}-{rows.numel()}.safetensors"
 
 
 def _kept(path: Path) -> Tensor | None:
