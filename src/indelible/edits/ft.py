@@ -33,9 +33,9 @@ class FineTuning(Editor):
     name: ClassVar[str] = "ft"
     uses_text: ClassVar[bool] = False
     layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
-    steps: int = Field(default=40, gt=0, description="Optimiser steps at most.")
+    steps: int = Field(default=25, gt=0, description="Optimiser steps at most.")
     learning_rate: float = Field(default=2e-3, gt=0, description="Of Adam.")
-    stop_below: float = Field(default=0.01, ge=0, description="Mean loss on the new objects at which to stop.")
+    stop_below: float = Field(default=0.05, ge=0, description="Mean loss on the new objects at which to stop.")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)

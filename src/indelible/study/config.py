@@ -42,6 +42,7 @@ class FactsSettings(_Settings):
         redraw: draw new objects and neighbours by seed; False keeps those that the facts bring along. None draws for
             the built-in facts and keeps a file's.
         held_out: how many held-out wordings are asked of each fact; None asks all.
+        neighbours: how many neighbours of each edited fact are asked; None asks all.
         bystanders: how many further facts' subjects closed-form editors are told to leave alone; 0 for the published
             methods.
         n_edits: facts to edit, all at once.
@@ -57,6 +58,7 @@ class FactsSettings(_Settings):
     relations: tuple[str, ...] | None = None
     redraw: bool | None = None
     held_out: Annotated[int, Field(ge=0)] | None = None
+    neighbours: Annotated[int, Field(ge=0)] | None = None
     bystanders: Annotated[int, Field(ge=0)] = 400
     n_edits: Annotated[int, Field(ge=1)] = 24
     n_intrinsic: Annotated[int, Field(ge=1)] = 60

@@ -172,6 +172,7 @@ def _select_steps(config: StudyConfig, sources: Sources, seed: int) -> tuple[Ste
         "n_intrinsic": facts.n_intrinsic,
         "redraw": facts.source == WORLD if facts.redraw is None else facts.redraw,
         "held_out": facts.held_out,
+        "neighbours": facts.neighbours,
         "seed": seed,
     }
     outside = sources.behind("facts")

@@ -111,13 +111,21 @@ def _select(step: Step, material: Material) -> Result:
                 if asked >= len(waiting):
                     raise
     record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
-    asked_in = slice(step.options["held_out"])  # None keeps every held-out wording
     sets = {
-        name: [asdict(replace(fact, held_out=fact.held_out[asked_in])) for fact in facts]
+        name: [asdict(_as_asked(fact, step.options)) for fact in facts]
         for name, facts in (("edited", edited), ("intrinsic", intrinsic))
     }
     return Result(
         lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
+    )
+
+
+def _as_asked(fact: Fact, options: Mapping[str, Any]) -> Fact:
+    """The fact with as many held-out wordings and neighbours as are to be asked; None asks all."""
+    return replace(
+        fact,
+        held_out=fact.held_out[: options["held_out"]],
+        neighbours=fact.neighbours[: options["neighbours"]],
     )
 
 
