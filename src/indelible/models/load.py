@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import huggingface_hub
@@ -38,23 +40,29 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
     Args:
         name: a name of ``known_models()``, a folder in transformers' format, or a hub id.
         dtype: of the weights. Edits are made in float32.
-        device: "cpu", "cuda", "cuda:1", ...; None takes the accelerator where there is one.
+        device: "cpu", "cuda", "cuda:1", ...; None takes a CUDA or XPU accelerator where there is one.
 
     Raises:
-        ModelError: if there is no such model, its folder has no weights, or it cannot be loaded.
+        ModelError: if there is no such model, its folder lacks weights or has some of another shape, or it cannot be
+            loaded.
     """
     source = bundled.model_folder(name) if name in bundled.MODELS else name
-    if name.strip() and Path(source).is_dir():
+    in_folder = bool(name.strip()) and Path(source).is_dir()
+    if in_folder:
         _check_folder(Path(source), name)
     elif _looks_like_path(name):
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
-    offline = not _hub_answers()
+    offline = in_folder or not _hub_answers()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
         with bundled.quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=offline)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, local_files_only=offline, output_loading_info=True
+            )
+            model, found = loaded
     except Exception as error:  # transformers, the hub and safetensors raise a dozen kinds for one user mistake
         raise _load_error(name, error) from error
+    _check_weights(name, model, found)
     place = torch.device(device) if device else _default_device()
     torch.nn.Module.to(model, place)
     model.eval()
@@ -97,7 +105,8 @@ def _looks_like_path(name: str) -> bool:
 
 def _default_device() -> torch.device:
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return accelerator or torch.device("cpu")
+    # Sums over a corpus and the systems that an edit solves are float64, which MPS does not have.
+    return accelerator if accelerator is not None and accelerator.type in ("cuda", "xpu") else torch.device("cpu")
 
 
 def _check_folder(folder: Path, name: str) -> None:
@@ -107,6 +116,22 @@ def _check_folder(folder: Path, name: str) -> None:
         raise ModelError(
             f"The folder {name!r} has no weights (*.safetensors).", "Give a folder written by save_pretrained."
         )
+
+
+def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collection[Any]]) -> None:
+    """Refuse a model of which a part was not in its files: transformers fills such parts at random."""
+    weights = model.state_dict(keep_vars=True)
+    absent = set(found["missing_keys"])
+    read = {id(weight) for key, weight in weights.items() if key not in absent}
+    absent = {key for key in absent if key not in weights or id(weights[key]) not in read}  # else tied to one that was
+    unfit = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
+    for names, what in ((sorted(absent - unfit), "lack"), (sorted(unfit), "hold another shape for")):
+        if names:
+            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise ModelError(
+                f"The weights of {name!r} {what} {listed}.",
+                "Give a complete causal language model, as save_pretrained writes it.",
+            )
 
 
 def _load_error(name: str, error: Exception) -> ModelError:
