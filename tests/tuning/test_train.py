@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.facts.fact import Fact
@@ -231,6 +231,48 @@ def test_frozen_names_are_checked(tiny_model: Models, tiny_tokenizer: PreTrained
         fine_tune(model, tiny_tokenizer, settings(), frozen={"model.layer.0"})
     with pytest.raises(ConfigError, match="Every parameter"):
         fine_tune(model, tiny_tokenizer, settings(), frozen={name for name, _ in model.named_parameters()})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_are_refused(
+    dtype: torch.dtype, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    model.model.layers[2].mlp.down_proj.to(dtype)
+    with pytest.raises(ConfigError, match=r"model\.layers\.2\.mlp\.down_proj\.weight.*in float32"):
+        fine_tune(model, tiny_tokenizer, settings())
+
+
+def test_a_process_trains_on_one_device_and_that_is_the_models(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[TrainingArguments] = []
+    prepared = TrainingArguments.__post_init__
+
+    def with_four_gpus(arguments: TrainingArguments) -> None:
+        prepared(arguments)
+        arguments._n_gpu = 4
+        seen.append(arguments)
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", with_four_gpus)
+    fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=1))
+    assert seen[-1].n_gpu == 1
+    found = TrainingArguments.device.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        TrainingArguments, "device", property(lambda arguments: found(arguments) and torch.device("cuda:1"))
+    )
+    with pytest.raises(ConfigError, match=r"on cpu.*train it on cuda:1.*Move it"):
+        fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=1))
+
+
+def test_a_held_out_loss_leaves_each_module_in_its_own_mode(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama").train()
+    model.model.layers[1].eval()
+    modes = [module.training for module in model.modules()]
+    mean_token_loss(model, some_rows(tiny_tokenizer, "text"), pad=0, batch_size=3, precision="fp32")
+    assert [module.training for module in model.modules()] == modes
 
 
 def test_the_padding_token_makes_no_difference(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -153,18 +153,26 @@ def select_before_head(head: nn.Module, rows: Tensor, positions: Tensor) -> Iter
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside the block; both as before after it, module by module."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; after it each module is in its own mode again, whatever the others' are."""
     training = [module for module in model.modules() if module.training]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside the block; both as before after it, one by one."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with evaluation_mode(model), torch.random.fork_rng(devices=[]):
             yield
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-        for module in training:
-            module.training = True

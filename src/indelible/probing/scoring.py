@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from indelible.models.trace import evaluation_mode
+
 
 @dataclass(frozen=True)
 class Score:
@@ -79,15 +81,9 @@ def reading(model: Any) -> Iterator[Reader]:
     Nothing is drawn from a random generator. ``no_grad`` and not ``inference_mode``: some models renew buffers while
     they run, and a buffer made in inference mode could not take part in training afterwards.
     """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     reader = Reader(model)
-    try:
-        with torch.no_grad(), torch.autocast(reader.device.type, enabled=False):
-            yield reader
-    finally:
-        for module in training:
-            module.training = True
+    with evaluation_mode(model), torch.no_grad(), torch.autocast(reader.device.type, enabled=False):
+        yield reader
 
 
 def score_answers(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from indelible.models.trace import evaluation_mode
 from indelible.tuning.objectives import NO_LOSS, Features
 
 
@@ -97,22 +98,17 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def mean_token_loss(model: nn.Module, rows: Sequence[Features], *, pad: int, batch_size: int, precision: str) -> float:
     """Mean loss over all loss-bearing tokens of the rows, in evaluation mode, batched by length.
 
-    The model's mode (training or evaluation) is left as it was; no random number is drawn.
+    Each module's mode (training or evaluation) is left as it was; no random number is drawn.
     """
     device = next(model.parameters()).device
     collate, restrict = Collator(pad), takes_logits_to_keep(model)
     ordered = sorted(as_dicts(rows), key=lambda row: len(row["input_ids"]))
-    was_training = model.training
-    model.eval()
     total, count = 0.0, 0
-    try:
-        with torch.no_grad(), autocast(device, precision):
-            for start in range(0, len(ordered), batch_size):
-                batch = {key: value.to(device) for key, value in collate(ordered[start : start + batch_size]).items()}
-                inputs = at_label_positions(batch, restrict)
-                labels = inputs.pop("labels")
-                total += float(token_loss(model(**inputs), labels, 1))
-                count += int((labels != NO_LOSS).sum())
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.no_grad(), autocast(device, precision):
+        for start in range(0, len(ordered), batch_size):
+            batch = {key: value.to(device) for key, value in collate(ordered[start : start + batch_size]).items()}
+            inputs = at_label_positions(batch, restrict)
+            labels = inputs.pop("labels")
+            total += float(token_loss(model(**inputs), labels, 1))
+            count += int((labels != NO_LOSS).sum())
     return total / count

@@ -26,6 +26,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.facts.fact import Fact
@@ -90,12 +91,13 @@ def fine_tune(
 ) -> TuningResult:
     """Fine-tune a model in place.
 
-    The model stays on its device, keeps the type of its weights, and is left in evaluation mode with ``requires_grad``
-    as it was. Frozen parameters keep every bit. The same seed gives the same weights on one machine's CPU, whatever the
-    callbacks do; the caller's random state is not touched.
+    The model stays on its device and in float32, and is left in evaluation mode with ``requires_grad`` as it was. A
+    process trains on one device, however many it sees; start several processes to use several. Frozen parameters keep
+    every bit. The same seed gives the same weights on one machine's CPU, whatever the callbacks do; the caller's random
+    state is not touched.
 
     Args:
-        model: a causal language model.
+        model: a causal language model with float32 weights.
         tokenizer: its tokenizer; it is not changed, a missing padding token included.
         settings: how to train.
         frozen: names of parameters that stay as they are (see ``freeze.frozen_parameters``).
@@ -105,11 +107,13 @@ def fine_tune(
         progress: called after each step with steps done, steps at most, and a note on the loss.
 
     Raises:
-        ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them.
+        ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
+            or if the model is on another device than this process trains on.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss or a gradient becomes NaN or infinite.
     """
     started = time.perf_counter()
+    _check_precision(model)
     objective = OBJECTIVES.get(settings.objective)
     rows = _rows(objective, tokenizer, settings, facts, seed)
     pad = next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ is not None), 0)
@@ -120,11 +124,12 @@ def fine_tune(
         )
 
     with seeded(seed), _prepared(model, frozen), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+        arguments = _arguments(model, settings, folder, seed)
         before = heldout_loss()
         watch = Watch(settings, heldout_loss, objective.heldout_figure, progress)
         trainer = _Trainer(
             model=model,
-            args=_arguments(model, settings, folder, seed),
+            args=arguments,
             train_dataset=as_dicts(rows.train),
             data_collator=Collator(pad),
             compute_loss_func=token_loss,
@@ -194,9 +199,18 @@ def _rows(
     )
 
 
+def _check_precision(model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ConfigError(
+                f"The weights are {parameter.dtype} ({name}); small updates are rounded away in less than float32.",
+                "Load the model in float32; precision bf16-mixed then computes in bfloat16 over it.",
+            )
+
+
 def _arguments(model: PreTrainedModel, settings: TuningSettings, folder: str, seed: int) -> TrainingArguments:
     on_cpu = model.device.type == "cpu"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=folder,
         use_cpu=on_cpu,
         seed=seed % 2**32,
@@ -219,6 +233,19 @@ def _arguments(model: PreTrainedModel, settings: TuningSettings, folder: str, se
         report_to="none",
         disable_tqdm=True,
     )
+    # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    if arguments.parallel_mode != ParallelMode.DISTRIBUTED and not _same_device(model.device, arguments.device):
+        raise ConfigError(
+            f"The model is on {model.device}, and this process would train it on {arguments.device}.",
+            f"Move it to {arguments.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
+        )
+    return arguments
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    """Whether two devices are the same; without an index, a kind's first is meant."""
+    return (one.type, one.index or 0) == (other.type, other.index or 0)
 
 
 @contextlib.contextmanager
