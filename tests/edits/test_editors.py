@@ -394,17 +394,50 @@ def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTraine
             (folder / name).write_text(text)
         return folder
 
-    manifest = {key: value for key, value in update.manifest.items() if key != "parameters"}
+    update.save(tmp_path / "whole")
+    written = json.loads((tmp_path / "whole" / "manifest.json").read_text())
+    manifest = {key: value for key, value in written.items() if key != "parameters"}
     for folder in (
         tmp_path / "nowhere",
         damaged("manifest.json", None),
         damaged("manifest.json", "{"),
         damaged("manifest.json", "[]"),
-        damaged("manifest.json", json.dumps({**update.manifest, "format": 99})),
+        damaged("manifest.json", json.dumps({**written, "format": 99})),
         damaged("manifest.json", json.dumps(manifest)),
+        damaged("manifest.json", json.dumps(dict(update.manifest))),
         damaged("manifest.json", json.dumps({**manifest, "parameters": ["another.weight"]})),
         damaged("update.safetensors", None),
         damaged("update.safetensors", "short"),
     ):
         with pytest.raises(EditError, match="Save the edit again"):
             WeightUpdate.load(folder)
+
+
+def test_an_update_half_written_over_another_is_refused(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (edit("rome", tiny_model("llama"), tiny_tokenizer, [fact]) for fact in CAPITALS[:2])
+    one.save(tmp_path)
+    assert "tensors_sha256" not in one.manifest
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(one.manifest)
+    replace = Path.replace
+
+    def killed(name: str) -> None:
+        def rename(path: Path, target: Path) -> Path:
+            if target.name == name:
+                raise KeyboardInterrupt
+            return replace(path, target)
+
+        monkeypatch.setattr(Path, "replace", rename)
+        with pytest.raises(KeyboardInterrupt):
+            two.save(tmp_path)
+        monkeypatch.setattr(Path, "replace", replace)
+
+    killed("update.safetensors")
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(one.manifest)
+    killed("manifest.json")
+    with pytest.raises(EditError, match=r"tensors .* not those of its manifest.*Save the edit again"):
+        WeightUpdate.load(tmp_path)
+    two.save(tmp_path)
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(two.manifest)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "update.safetensors"}

@@ -7,7 +7,9 @@ refuses a model whose fingerprint is not that of the one it was made for.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from indelible.models.fingerprint import fingerprint
 
 _TENSORS = "update.safetensors"
 _MANIFEST = "manifest.json"
+_TENSORS_HASH = "tensors_sha256"
 FORMAT = 1
 
 
@@ -115,7 +118,11 @@ class WeightUpdate:
             yield model
 
     def save(self, folder: Path) -> None:
-        """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be."""
+        """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be.
+
+        Each file appears whole or not at all, and the manifest's file names the SHA-256 of the tensors, so that what a
+        killed writer leaves is an update, the one before it, or refused by ``load``.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {}
         for name, delta in self.deltas.items():
@@ -124,8 +131,11 @@ class WeightUpdate:
                 tensors[f"{name}:right"] = delta.right.contiguous().cpu()
             else:
                 tensors[f"{name}:full"] = delta.full.contiguous().cpu()
-        save_file(tensors, folder / _TENSORS)
-        (folder / _MANIFEST).write_text(json.dumps(dict(self.manifest), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        with _renamed_to(folder / _TENSORS) as unfinished:
+            save_file(tensors, unfinished)
+            written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
+        with _renamed_to(folder / _MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @staticmethod
     def load(folder: Path) -> WeightUpdate:
@@ -136,12 +146,15 @@ class WeightUpdate:
         """
         try:
             manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+            found_hash = _sha256(folder / _TENSORS)
             tensors = load_file(folder / _TENSORS)
         except (OSError, ValueError, SafetensorError) as error:
             raise EditError(f"{folder} holds no readable weight update: {error}.", "Save the edit again.") from error
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Save the edit again.")
+        if manifest.pop(_TENSORS_HASH, None) != found_hash:
+            raise EditError(f"The tensors in {folder} are not those of its manifest.", "Save the edit again.")
         deltas: dict[str, Delta] = {}
         for name in dict.fromkeys(key.rpartition(":")[0] for key in tensors):
             if f"{name}:full" in tensors:
@@ -151,6 +164,23 @@ class WeightUpdate:
         if set(deltas) != set(manifest.get("parameters", ())) or "fingerprint" not in manifest:
             raise EditError(f"The tensors and the manifest in {folder} do not belong together.", "Save the edit again.")
         return WeightUpdate({name: deltas[name] for name in manifest["parameters"]}, manifest)
+
+
+@contextmanager
+def _renamed_to(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its name when the block ends well."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as opened:
+        unfinished = Path(opened.name)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:
