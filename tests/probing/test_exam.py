@@ -271,6 +271,17 @@ def test_known_facts_are_those_that_pass(family: str, tiny_tokenizer: Any, monke
     assert seen[-1][0] < 30
 
 
+def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Any) -> None:
+    model = build("llama", len(tiny_tokenizer))
+    facts = make_facts(model, tiny_tokenizer, 12)
+    known = known_facts(model, tiny_tokenizer, facts)
+    assert known
+    endless = dataclasses.replace(facts[0], id="endless", subject="Oslo and " * 80)
+    with pytest.raises(FactsError, match=r"'endless'.*tokens"):
+        take_exam(model, tiny_tokenizer, questions_for([endless], "intrinsic"))
+    assert known_facts(model, tiny_tokenizer, [endless, *facts]) == known
+
+
 def test_rows_have_the_agreed_columns(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
     fact = Fact(
         "f", "Oslo", "country", "{} is in", "Norway", "Peru", (), ("Find {} in",), (Neighbour("Rome is", "old"),)

@@ -91,6 +91,11 @@ class _Asked:
     rival: Tokens | None
     budget: int
 
+    @property
+    def length(self) -> int:
+        """Tokens that the model must take in all."""
+        return len(self.prompt) + max(self.budget, len(self.target), len(self.rival or ()))
+
 
 def take_exam(
     model: Any,
@@ -121,7 +126,15 @@ def take_exam(
     Raises:
         FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model.
     """
-    asked = _in_tokens(model, tokenizer, questions, max_new_tokens)
+    asked = _in_tokens(tokenizer, questions, max_new_tokens)
+    longest = _longest(model)
+    for item in asked:
+        if item.length > longest:
+            raise FactsError(
+                f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens; the model takes {longest}"
+                " in all.",
+                "Shorten the prompt, or leave the fact out.",
+            )
     sittings: dict[Tokens, Sitting] = {}
     for item in asked:
         sitting = sittings.setdefault(item.prompt, Sitting(item.prompt))
@@ -158,16 +171,22 @@ def known_facts(
 
     Returns:
         exactly those whose answer to the question would be a success in ``take_exam`` (the first ``enough`` of them);
-        asking is quicker here, because writing ends as soon as an answer cannot succeed any more.
+        asking is quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt
+        is too long for the model is one that it does not know.
+
+    Raises:
+        FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
+    longest = _longest(model)
     transcript = Transcript.of(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
         questions = [questions_for([fact], "intrinsic")[0] for fact in chunk]
-        asked = _in_tokens(model, tokenizer, questions, None)
+        asked = _in_tokens(tokenizer, questions, None)
+        fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
         sittings: dict[Tokens, Sitting] = {}
-        for item in asked:
+        for _, item in fitting:
             sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[]))
             sitting.budget = max(sitting.budget, item.budget)
             assert sitting.targets is not None
@@ -177,7 +196,7 @@ def known_facts(
         }
         known += [
             fact
-            for fact, item in zip(chunk, asked, strict=True)
+            for fact, item in fitting
             if succeeds(transcript.text(outcomes[item.prompt].written[: item.budget]), fact.true_object)
         ]
         if progress is not None:
@@ -217,9 +236,14 @@ def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
+def _longest(model: Any) -> float:
+    """How many tokens the model takes; infinitely many where it names no limit."""
+    longest: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    return longest
+
+
+def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
     """The questions in tokens; each distinct text is encoded once."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
     prompts: dict[str, Tokens] = {}
     answers: dict[tuple[str, str], Tokens] = {}
 
@@ -239,13 +263,7 @@ def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_ne
         target = encode(question, question.target)
         rival = None if question.rival is None else encode(question, question.rival)
         budget = max(LEAST_NEW_TOKENS, max(len(target), len(rival or ())) + SPARE_NEW_TOKENS)
-        budget = max_new_tokens or budget
-        if len(prompt) + max(budget, len(target), len(rival or ())) > longest:
-            raise FactsError(
-                f"Fact {question.fact_id!r} has a prompt of {len(prompt)} tokens; the model takes {longest} in all.",
-                "Shorten the prompt, or leave the fact out.",
-            )
-        asked.append(_Asked(question, prompt, target, rival, budget))
+        asked.append(_Asked(question, prompt, target, rival, max_new_tokens or budget))
     return asked
 
 
