@@ -24,7 +24,7 @@ from indelible.edits.wordings import rows_for, sample_contexts
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 
-_DEPTHS = (0.167,)
+_DEPTHS = (0.234,)
 
 
 @EDITORS.register("rome")
