@@ -18,8 +18,8 @@ from indelible.edits.wordings import rows_for, sample_contexts
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 
-# Depths measured on SmolLM2-135M, layers 6 to 8 of 30: with bystanders preserved, they left more of what stands beside an
-# edit than layers 3 to 5. They are near the published choices for GPT-J (3 to 8 of 28) and Llama-2-7B (4 to 8 of 32).
+# Depths measured on SmolLM2-135M, layers 6 to 8 of 30: with bystanders preserved, they left more of what stands beside
+# an edit than layers 3 to 5. They are near the published ones of GPT-J (3 to 8 of 28) and Llama-2-7B (4 to 8 of 32).
 _DEPTHS = (0.2, 0.234, 0.267)
 
 
