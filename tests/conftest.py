@@ -1,13 +1,16 @@
-"""Fixtures that every room's tests share: a tokenizer and tiny random models (see tiny_models.py)."""
+"""Fixtures that several rooms' tests share: tiny random models, and a taught tiny model with a study of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tiny_models import build_model, build_tokenizer
+from tiny_studies import study_settings, write_corpus, write_facts, write_taught_model
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +27,27 @@ def tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> Callable[..., PreTrai
         return build_model(family, len(tiny_tokenizer), seed, layers, width)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep a module's tests out of the user's cache, and the user's cache for the tests on the real model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INDELIBLE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``model/``, ``facts.jsonl`` and ``corpus.txt``; don't change it in a test, it is shared."""
+    folder = tmp_path_factory.mktemp("taught")
+    write_taught_model(folder / "model")
+    write_facts(folder / "facts.jsonl")
+    write_corpus(folder / "corpus.txt")
+    return folder
+
+
+@pytest.fixture
+def settings(taught: Path) -> dict[str, Any]:
+    """Settings of a tiny study, to be changed at will."""
+    return study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")

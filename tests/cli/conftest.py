@@ -1,35 +1,10 @@
-"""A taught tiny model and a ready study of it, shared by this folder's tests."""
+"""Commands are tried with a cache of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from tiny_studies import study_settings, write_corpus, write_facts, write_taught_model
 
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tests out of the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INDELIBLE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``model/``, ``facts.jsonl`` and ``corpus.txt``; don't change it in a test, it is shared."""
-    folder = tmp_path_factory.mktemp("taught")
-    write_taught_model(folder / "model")
-    write_facts(folder / "facts.jsonl")
-    write_corpus(folder / "corpus.txt")
-    return folder
-
-
-@pytest.fixture
-def settings(taught: Path) -> dict[str, Any]:
-    """Settings of a tiny study, to be changed at will."""
-    return study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+@pytest.fixture(scope="module", autouse=True)
+def _apart_from_the_user(own_cache: None) -> None:
+    """See own_cache."""
