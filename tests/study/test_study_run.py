@@ -151,7 +151,7 @@ def test_a_failed_step_spares_the_others_and_is_tried_again(
     def fail(*arguments: Any) -> None:
         raise EditError("The edit went wrong.", "Try another.")
 
-    monkeypatch.setattr(Memit, "change", fail)
+    monkeypatch.setattr(Memit, "changer", fail)
     settings["arms"] = [
         {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
         {"name": "broken", "editor": "memit"},

@@ -1,23 +1,31 @@
-"""What the locate-then-edit editors share: how values are optimised and what is preserved.
+"""What the locate-then-edit editors share: values are optimised, and the memories' weights are solved for.
 
-The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``. They differ from the published editors in
-one thing: where the caller names bystanders, their keys are preserved too (see preservation.py).
+ROME, R-ROME, EMMET, MEMIT, PMET and AlphaEdit are one problem with different constraints (see solve.py), so that an
+editor is its options and its solver. The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``. They
+differ from the published editors in one thing: where the caller names bystanders, their keys are preserved too (see
+preservation.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from indelible.edits.editor import Editor, Workbench
+from indelible.edits.editor import Workbench
 from indelible.edits.preservation import preserved_moments
-from indelible.edits.values import ValueOptions
+from indelible.edits.spread import Solver, spread
+from indelible.edits.values import ValueOptions, optimise_values
+from indelible.edits.weight_editor import Change, Changer, WeightEditor
+from indelible.edits.wordings import FactRows, rows_for, sample_contexts
+from indelible.facts.fact import Fact
 
 
-class ClosedFormEditor(Editor):
-    """Options of an editor that optimises values and solves for the weights."""
+class ClosedFormEditor(WeightEditor):
+    """Options of an editor that optimises values and solves for the weights. Subclasses implement ``solver``."""
 
     covariance_tokens: int | None = Field(
         default=None, gt=0, description="Tokens for the covariance; None takes 20,000, or twice the key width if more."
@@ -34,11 +42,54 @@ class ClosedFormEditor(Editor):
     )
     contexts: int = Field(default=2, ge=0, description="Texts that the model writes before a wording.")
 
+    keeps_keys: ClassVar[bool] = False
+    """Whether later edits are to leave the keys of this one alone."""
+
+    @abstractmethod
+    def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
+        """How this editor solves for one layer's weights, made once on the unedited model."""
+
     def value_options(self) -> ValueOptions:
         """The options of value optimisation among these."""
         return ValueOptions(self.steps, self.learning_rate, self.weight_decay, self.kl_weight, self.clamp)
+
+    def share(self, layers_left: int) -> float:
+        """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""
+        return float(layers_left)
 
     def preserved(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """By layer, the second moment of the keys that its memory should go on serving."""
         tokens = self.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
         return preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
+
+    def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        return _ClosedForm(self, bench, paraphrases)
+
+
+class _ClosedForm(Changer):
+    def __init__(self, editor: ClosedFormEditor, bench: Workbench, paraphrases: int) -> None:
+        self.editor, self.bench, self.paraphrases = editor, bench, paraphrases
+        self.layers = editor.layers_in(bench.layout)
+        self.contexts = sample_contexts(bench.model, bench.tokenizer, editor.contexts, seed=bench.seed)
+        self.solver = editor.solver(bench, self.layers)
+
+    def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
+        rows, deltas_fo = self._values(facts)
+        return self._written(rows, deltas_fo, earlier)
+
+    def apart(self, facts: Sequence[Fact]) -> Iterator[Change]:
+        """Values depend on the unedited model alone, so all of them are optimised in one batch."""
+        rows, deltas_fo = self._values(facts)
+        for number, row in enumerate(rows):
+            yield self._written([row], deltas_fo[number : number + 1], {})
+
+    def _values(self, facts: Sequence[Fact]) -> tuple[list[FactRows], Tensor]:
+        bench, layer = self.bench, self.layers[-1]
+        rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts) for fact in facts]
+        options = self.editor.value_options()
+        values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
+        return rows, values.deltas_fo
+
+    def _written(self, rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]) -> Change:
+        change = spread(self.bench, self.layers, rows, deltas_fo, self.solver, share=self.editor.share, earlier=earlier)
+        return change if self.editor.keeps_keys else Change(change.deltas)

@@ -1,21 +1,21 @@
-"""What an editor is: flat options and one method that turns a model and facts into a ``WeightUpdate``."""
+"""What an editor is: flat options and one method that turns a model and facts into an ``Edit``."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.update import FORMAT, Delta, WeightUpdate
+from indelible.edits.edit import FORMAT, Edit
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
@@ -37,6 +37,7 @@ class Workbench(BaseModel):
         fingerprint: the model's.
         corpus: ordinary text for covariances.
         bystanders: facts whose subjects should be left alone.
+        earlier: an edit that is in the model already, whose facts should be left alone.
         cache: folder for covariances, or None.
         seed: of all randomness.
         progress: called with (done, total, note) as work goes on.
@@ -50,6 +51,7 @@ class Workbench(BaseModel):
     fingerprint: str
     corpus: Sequence[str] = ()
     bystanders: Sequence[Fact] = ()
+    earlier: Edit | None = None
     cache: Path | None = None
     seed: int = 0
     progress: Progress | None = None
@@ -58,7 +60,8 @@ class Workbench(BaseModel):
 class Editor(BaseModel, ABC):
     """Base of all editors: a frozen set of options, checked when it is made.
 
-    Subclasses register themselves with ``@EDITORS.register(name)`` and implement ``change``.
+    Subclasses register themselves with ``@EDITORS.register(name)``. Those that change weights derive from
+    ``WeightEditor`` (weight_editor.py), those that solve for them from ``ClosedFormEditor`` (closed_form.py).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,21 +80,23 @@ class Editor(BaseModel, ABC):
         paraphrases: int = 0,
         corpus: Sequence[str] = (),
         bystanders: Sequence[Fact] = (),
+        earlier: Edit | None = None,
         seed: int = 0,
         cache: Path | None = None,
         layout: Layout | None = None,
         known_fingerprint: str | None = None,
         progress: Progress | None = None,
-    ) -> WeightUpdate:
-        """Make the model say each fact's new object, as an update that is not applied yet.
+    ) -> Edit:
+        """Make the model say each fact's new object, as an edit that is not applied yet.
 
         Args:
             model: a causal language model in float32; it is left as it was, bit for bit.
             tokenizer: the model's.
-            facts: each with a new object; edited in one batch.
+            facts: each with a new object.
             paraphrases: how many further wordings of each fact to edit with.
             corpus: ordinary text for covariances (editors that need none ignore it).
             bystanders: facts that are neither edited nor asked, whose subjects closed-form editors leave alone.
+            earlier: an edit that is in the model already, whose facts AlphaEdit leaves alone; others ignore it.
             seed: of the contexts that the model writes.
             cache: folder to keep covariances in, or None.
             layout: the model's, if the caller has it.
@@ -110,42 +115,52 @@ class Editor(BaseModel, ABC):
             fingerprint=known_fingerprint or fingerprint(model),
             corpus=corpus,
             bystanders=bystanders,
+            earlier=earlier,
             cache=cache,
             seed=seed,
             progress=progress,
         )
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
-            deltas = self.change(bench, facts, paraphrases)
-        return WeightUpdate(deltas, self._manifest(bench, facts, paraphrases, deltas))
+            return self.make(bench, facts, paraphrases)
 
     @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        """The layers that would be changed in a model of this layout, lowest first.
+        """The layers that would be changed in a model of this layout, lowest first; none where the edit is in the text.
 
         Raises:
             ConfigError: if the options ask for layers that it does not have.
         """
 
     @abstractmethod
-    def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
-        """The differences, by parameter name; the model has to be left as it was."""
+    def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Edit:
+        """The edit; the model has to be left as it was."""
 
-    def _manifest(
-        self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, deltas: Mapping[str, Delta]
-    ) -> dict[str, object]:
-        manifest: dict[str, object] = {
+    def manifest(
+        self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, kind: str, parameters: Sequence[str]
+    ) -> dict[str, Any]:
+        """What is said of every edit, as it will be read from JSON again (lists, no tuples).
+
+        Args:
+            bench: as given to ``make``.
+            facts: as given to ``make``.
+            paraphrases: as given to ``make``.
+            kind: of the edit that this belongs to.
+            parameters: those of the edit that this belongs to.
+        """
+        manifest: dict[str, Any] = {
             "format": FORMAT,
+            "kind": kind,
             "fingerprint": bench.fingerprint,
             "editor": self.name,
             "options": self.model_dump(mode="json"),
             "paraphrases": paraphrases,
             "seed": bench.seed,
-            "parameters": list(deltas),
+            "parameters": list(parameters),
             "facts": [asdict(fact) for fact in facts],
             "bystanders": [fact.id for fact in bench.bystanders],
             "versions": {name: version(name) for name in ("indelible", "torch", "transformers")},
         }
-        manifest = json.loads(json.dumps(manifest))  # as it will be read again: lists, no tuples
+        manifest = json.loads(json.dumps(manifest))
         return manifest
 
 

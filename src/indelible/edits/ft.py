@@ -15,8 +15,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
-from indelible.edits.update import Delta, Dense, restored
+from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.update import Dense, restored
+from indelible.edits.weight_editor import Change, Changer, WeightEditor
 from indelible.edits.wordings import Row, rows_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
@@ -27,7 +28,7 @@ _DEPTHS = (0.234,)
 
 
 @EDITORS.register("ft")
-class FineTuning(Editor):
+class FineTuning(WeightEditor):
     """Fine-tuning of one projection with early stop."""
 
     name: ClassVar[str] = "ft"
@@ -40,31 +41,39 @@ class FineTuning(Editor):
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
 
-    def change(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Mapping[str, Delta]:
-        model, layout = bench.model, bench.layout
-        (layer,) = self.layers_in(layout)
-        name = layout.mlp_out_weight[layer]
-        rows = [row for fact in facts for row in rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites]
+    def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        return _Tuned(self, bench, paraphrases)
+
+
+class _Tuned(Changer):
+    def __init__(self, editor: FineTuning, bench: Workbench, paraphrases: int) -> None:
+        self.editor, self.bench, self.paraphrases = editor, bench, paraphrases
+
+    def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
+        editor, bench, model = self.editor, self.bench, self.bench.model
+        (layer,) = editor.layers_in(bench.layout)
+        name = bench.layout.mlp_out_weight[layer]
+        rows = [row for fact in facts for row in rows_for(bench.tokenizer, fact, self.paraphrases, ()).rewrites]
         batch = _Batch(bench, layer, rows)
         weight = model.get_parameter(name)
         with restored(model, (name,)), evaluating(model):
             before = weight.detach().clone()
             weight.requires_grad_(True)
             try:
-                optimiser = torch.optim.Adam([weight], lr=self.learning_rate)
-                for step in range(self.steps):
+                optimiser = torch.optim.Adam([weight], lr=editor.learning_rate)
+                for step in range(editor.steps):
                     optimiser.zero_grad()
                     loss = batch.loss()
                     if bench.progress is not None:
-                        bench.progress(step + 1, self.steps, f"fine-tuning one projection, loss {loss.item():.2f}")
-                    if loss.item() < self.stop_below:
+                        bench.progress(step + 1, editor.steps, f"fine-tuning one projection, loss {loss.item():.2f}")
+                    if loss.item() < editor.stop_below:
                         break
                     loss.backward()
                     optimiser.step()
             finally:
                 weight.requires_grad_(False)
                 weight.grad = None
-            return {name: Dense((weight.detach() - before).cpu())}
+            return Change({name: Dense((weight.detach() - before).cpu())})
 
 
 class _Batch:

@@ -26,11 +26,13 @@ class Readings:
 
     Attributes:
         keys_dn: key of each wording, averaged over contexts.
+        bare_dn: key of each bare wording.
         states_on: what the value layer's block returned for the bare wording.
         facts_n: index of the fact that each column belongs to.
     """
 
     keys_dn: Tensor
+    bare_dn: Tensor
     states_on: Tensor
     facts_n: Tensor
 
@@ -53,9 +55,11 @@ def read_subjects(
     keys = by_layer[key_layer]
     sizes = [len(wording) for _, wording in groups]
     key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
+    bare_columns = [part[0] for part in keys.split(sizes)]
     state_columns = [part[0] for part in states.split(sizes)]
     return Readings(
         torch.stack(key_columns, dim=1),
+        torch.stack(bare_columns, dim=1),
         torch.stack(state_columns, dim=1),
         torch.tensor([fact for fact, _ in groups], device=keys.device),
     )

@@ -1,34 +1,17 @@
-"""An edit as a value: what changes in which weights, and where it came from.
-
-Editors return a ``WeightUpdate`` and leave the model as they found it. It can be applied for the length of a block (and
-undone exactly), applied for good, saved as a few megabytes of safetensors with a JSON manifest, and loaded again. It
-refuses a model whose fingerprint is not that of the one it was made for.
-"""
+"""An edit of weights: what changes in which parameters, as thin factors or in full."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from indelible.errors import EditError, FingerprintError
-from indelible.models.fingerprint import fingerprint
-
-_TENSORS = "update.safetensors"
-_MANIFEST = "manifest.json"
-_TENSORS_HASH = "tensors_sha256"
-FORMAT = 1
+from indelible.edits.edit import EDITS, Edit
 
 
 @dataclass(frozen=True)
@@ -57,130 +40,73 @@ class Dense:
 Delta = LowRank | Dense
 
 
+def combined(first: Delta, second: Delta) -> Delta:
+    """One difference that is the sum of two; thin factors stay thin until the full matrix is smaller."""
+    if isinstance(first, LowRank) and isinstance(second, LowRank):
+        left, right = torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right])
+        if left.numel() + right.numel() < left.shape[0] * right.shape[1]:
+            return LowRank(left, right)
+    return Dense(first.difference() + second.difference())
+
+
+@EDITS.register("weights")
 @dataclass(frozen=True)
-class WeightUpdate:
+class WeightUpdate(Edit):
     """A change of some parameters of one particular model.
 
     Attributes:
         deltas: by parameter name.
-        manifest: what made it, JSON-able: base model's fingerprint, editor, options, facts, seed, library versions.
+        manifest: see ``Edit``.
+        keys: by parameter name, ``(d, n)`` keys that later edits should leave alone (AlphaEdit's).
     """
 
+    kind: ClassVar[str] = "weights"
     deltas: Mapping[str, Delta]
     manifest: Mapping[str, Any]
+    keys: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that change, in order."""
         return tuple(self.deltas)
 
-    def check(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
-        """Make sure that this update was made for these weights.
-
-        Args:
-            model: the model to be changed.
-            known_fingerprint: its fingerprint, if the caller has just computed it; hashing is then spared.
-
-        Raises:
-            FingerprintError: if it was made for others.
-        """
-        actual = known_fingerprint or fingerprint(model)
-        if actual != self.manifest["fingerprint"]:
-            raise FingerprintError(
-                f"This update was made for a model with fingerprint {self.manifest['fingerprint'][:12]}, not for this"
-                f" one ({actual[:12]}).",
-                "Load the same checkpoint in the same precision (float32), or make the edit again.",
-            )
-
-    def apply(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
-        """Change the model's weights for good.
-
-        Raises:
-            FingerprintError: if the update was made for another model.
-        """
-        self.check(model, known_fingerprint=known_fingerprint)
+    def install(self, model: PreTrainedModel) -> None:
+        """Add the differences to the model's weights."""
         with torch.no_grad():
             for name, delta in self.deltas.items():
                 add_difference(model.get_parameter(name), delta)
 
     @contextmanager
-    def applied(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> Iterator[PreTrainedModel]:
-        """Change the model's weights inside the block and put the old ones back, bit for bit, after it.
-
-        Raises:
-            FingerprintError: if the update was made for another model.
-        """
-        self.check(model, known_fingerprint=known_fingerprint)
+    def installed(self, model: PreTrainedModel) -> Iterator[None]:
+        """The differences are in the weights inside the block; after it the old bits are back."""
         with restored(model, self.parameters):
-            with torch.no_grad():
-                for name, delta in self.deltas.items():
-                    add_difference(model.get_parameter(name), delta)
-            yield model
+            self.install(model)
+            yield
 
-    def save(self, folder: Path) -> None:
-        """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be.
-
-        Each file appears whole or not at all, and the manifest's file names the SHA-256 of the tensors, so that what a
-        killed writer leaves is an update, the one before it, or refused by ``load``.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {}
+    def tensors(self) -> dict[str, Tensor]:
+        """Factors and keys by ``<parameter>:<part>``."""
+        found = {f"{name}:keys": keys for name, keys in self.keys.items()}
         for name, delta in self.deltas.items():
             if isinstance(delta, LowRank):
-                tensors[f"{name}:left"] = delta.left.contiguous().cpu()
-                tensors[f"{name}:right"] = delta.right.contiguous().cpu()
+                found |= {f"{name}:left": delta.left, f"{name}:right": delta.right}
             else:
-                tensors[f"{name}:full"] = delta.full.contiguous().cpu()
-        with _renamed_to(folder / _TENSORS) as unfinished:
-            save_file(tensors, unfinished)
-            written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
-        with _renamed_to(folder / _MANIFEST) as unfinished:
-            unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
+                found[f"{name}:full"] = delta.full
+        return found
 
-    @staticmethod
-    def load(folder: Path) -> WeightUpdate:
-        """Read what ``save`` wrote.
-
-        Raises:
-            EditError: if the folder holds no readable update.
-        """
-        try:
-            manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
-            found_hash = _sha256(folder / _TENSORS)
-            tensors = load_file(folder / _TENSORS)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise EditError(f"{folder} holds no readable weight update: {error}.", "Save the edit again.") from error
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if found != FORMAT:
-            raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Save the edit again.")
-        if manifest.pop(_TENSORS_HASH, None) != found_hash:
-            raise EditError(f"The tensors in {folder} are not those of its manifest.", "Save the edit again.")
+    @classmethod
+    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WeightUpdate:
+        """See ``Edit``."""
         deltas: dict[str, Delta] = {}
-        for name in dict.fromkeys(key.rpartition(":")[0] for key in tensors):
+        for name in manifest["parameters"]:
             if f"{name}:full" in tensors:
                 deltas[name] = Dense(tensors[f"{name}:full"])
-            elif f"{name}:left" in tensors and f"{name}:right" in tensors:
+            else:
                 deltas[name] = LowRank(tensors[f"{name}:left"], tensors[f"{name}:right"])
-        if set(deltas) != set(manifest.get("parameters", ())) or "fingerprint" not in manifest:
-            raise EditError(f"The tensors and the manifest in {folder} do not belong together.", "Save the edit again.")
-        return WeightUpdate({name: deltas[name] for name in manifest["parameters"]}, manifest)
-
-
-@contextmanager
-def _renamed_to(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its name when the block ends well."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as opened:
-        unfinished = Path(opened.name)
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+        keys = {name: tensors[f"{name}:keys"] for name in deltas if f"{name}:keys" in tensors}
+        update = cls(deltas, manifest, keys)
+        if update.tensors().keys() != tensors.keys():
+            raise ValueError("there are tensors that the manifest does not name")
+        return update
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
-from indelible.edits.update import WeightUpdate
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
 from indelible.facts.selection import choose_bystanders, choose_sets
@@ -156,7 +156,7 @@ def _edit(step: Step, material: Material) -> Result:
     bystanders = _bystanders_in(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
     with material.bench.base_model() as model:
-        update = editor.edit(
+        edit = editor.edit(
             model,
             material.bench.tokenizer,
             chosen.edited,
@@ -169,17 +169,15 @@ def _edit(step: Step, material: Material) -> Result:
             known_fingerprint=material.bench.fingerprint,
             progress=material.progress,
         )
-    layers = sorted(
-        {layer for name in update.parameters if (layer := material.bench.layout.layer_of(name)) is not None}
-    )
+    layers = sorted({layer for name in edit.parameters if (layer := material.bench.layout.layer_of(name)) is not None})
     record = {"layers": layers, "bystanders": len(bystanders)}
-    return Result(lambda folder: _save_update(update, folder), f"{len(update.parameters)} weights changed", record)
+    return Result(lambda folder: edit.save(folder / "edit"), f"{len(edit.parameters)} weights changed", record)
 
 
 def _edited_probe(step: Step, material: Material) -> Result:
-    update = WeightUpdate.load(material.inputs["edit"] / "update")
+    edit = Edit.load(material.inputs["edit"] / "edit")
     bench = material.bench
-    with bench.base_model() as model, update.applied(model, known_fingerprint=bench.fingerprint):
+    with bench.base_model() as model, edit.applied(model, known_fingerprint=bench.fingerprint):
         rows = _ask(model, material, _questions(material), "edited", 0)
     return Result(_rows_writer(rows), _successes(rows))
 
@@ -187,14 +185,14 @@ def _edited_probe(step: Step, material: Material) -> Result:
 def _tune(step: Step, material: Material) -> Result:
     bench = material.bench
     chosen = chosen_facts(material.inputs["select"])
-    update = WeightUpdate.load(material.inputs["edit"] / "update") if "edit" in material.inputs else None
+    edit = Edit.load(material.inputs["edit"] / "edit") if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
     curve = _curve_callback(step, material)
     with bench.base_model() as model:
-        changed = () if update is None else update.parameters
+        changed = () if edit is None else edit.parameters
         frozen = frozen_parameters(step.options["mask"], model, bench.layout, changed)
-        if update is not None:
-            update.apply(model, known_fingerprint=bench.fingerprint)
+        if edit is not None:
+            edit.apply(model, known_fingerprint=bench.fingerprint)
         result = fine_tune(
             model,
             bench.tokenizer,
@@ -288,10 +286,6 @@ def _successes(rows: pd.DataFrame) -> str:
 
 def _rows_writer(rows: pd.DataFrame) -> Callable[[Path], None]:
     return lambda folder: rows.to_parquet(folder / "rows.parquet", index=False)
-
-
-def _save_update(update: WeightUpdate, folder: Path) -> None:
-    update.save(folder / "update")
 
 
 def _write_tuning(folder: Path, rows: pd.DataFrame, result: TuningResult, frozen: Sequence[str]) -> None:

@@ -1,0 +1,166 @@
+"""An edit as a value: something that can be applied to one particular model, undone, saved and loaded again.
+
+Editors return an ``Edit`` and leave the model as they found it. Most edits are a ``WeightUpdate``; those that touch no
+weights (a codebook beside a layer, facts in the context) wrap the model instead. All are applied for the length of a
+block or for good, saved as safetensors with a JSON manifest, and refuse a model whose fingerprint is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from indelible.errors import EditError, FingerprintError, UnknownNameError
+from indelible.models.fingerprint import fingerprint
+from indelible.registry import Registry
+
+EDITS: Registry[type[Edit]] = Registry("kind of edit", "indelible.edits", "indelible.edits")
+
+FORMAT = 2
+_TENSORS = "update.safetensors"
+_MANIFEST = "manifest.json"
+_TENSORS_HASH = "tensors_sha256"
+_AGAIN = "Save the edit again."
+
+
+class Edit(ABC):
+    """What an editor returns. Kinds register themselves with ``@EDITS.register(kind)``.
+
+    Attributes:
+        manifest: what made it, JSON-able: kind, base model's fingerprint, editor, options, facts, seed, versions.
+    """
+
+    kind: ClassVar[str]
+    manifest: Mapping[str, Any]
+
+    @property
+    @abstractmethod
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters that the edit changes or, where it changes none, that it acts beside."""
+
+    @abstractmethod
+    def install(self, model: PreTrainedModel) -> None:
+        """Put the edit into the model for good, without any check."""
+
+    @abstractmethod
+    def installed(self, model: PreTrainedModel) -> Any:
+        """A context manager: the edit is in the model inside the block and gone, bit for bit, after it; no check."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors, by names that ``from_saved`` understands."""
+
+    @classmethod
+    @abstractmethod
+    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit:
+        """The edit again.
+
+        Raises:
+            ValueError, KeyError: if tensors and manifest do not belong together.
+        """
+
+    def check(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
+        """Make sure that this edit was made for these weights.
+
+        Args:
+            model: the model to be changed.
+            known_fingerprint: its fingerprint, if the caller has just computed it; hashing is then spared.
+
+        Raises:
+            FingerprintError: if it was made for others.
+        """
+        actual = known_fingerprint or fingerprint(model)
+        if actual != self.manifest["fingerprint"]:
+            raise FingerprintError(
+                f"This edit was made for a model with fingerprint {self.manifest['fingerprint'][:12]}, not for this"
+                f" one ({actual[:12]}).",
+                "Load the same checkpoint in the same precision (float32), or make the edit again.",
+            )
+
+    def apply(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
+        """Change the model for good.
+
+        Raises:
+            FingerprintError: if the edit was made for another model.
+        """
+        self.check(model, known_fingerprint=known_fingerprint)
+        self.install(model)
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> Iterator[PreTrainedModel]:
+        """Change the model inside the block and leave it as it was, bit for bit, after it.
+
+        Raises:
+            FingerprintError: if the edit was made for another model.
+        """
+        self.check(model, known_fingerprint=known_fingerprint)
+        with self.installed(model):
+            yield model
+
+    def save(self, folder: Path) -> None:
+        """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be.
+
+        Each file appears whole or not at all, and the manifest's file names the SHA-256 of the tensors, so that what a
+        killed writer leaves is an edit, the one before it, or refused by ``load``.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with _renamed_to(folder / _TENSORS) as unfinished:
+            save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, unfinished)
+            written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
+        with _renamed_to(folder / _MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> Edit:
+        """Read what ``save`` wrote, of whatever kind.
+
+        Raises:
+            EditError: if the folder holds no readable edit.
+        """
+        try:
+            manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
+            found_hash = _sha256(folder / _TENSORS)
+            tensors = load_file(folder / _TENSORS)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise EditError(f"{folder} holds no readable edit: {error}.", _AGAIN) from error
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if found != FORMAT:
+            raise EditError(f"{folder} has format {found}, not {FORMAT}.", _AGAIN)
+        if manifest.pop(_TENSORS_HASH, None) != found_hash:
+            raise EditError(f"The tensors in {folder} are not those of its manifest.", _AGAIN)
+        try:
+            if not isinstance(manifest["fingerprint"], str):
+                raise ValueError("fingerprint is no text")
+            return EDITS.get(manifest["kind"]).from_saved(manifest, tensors)
+        except (KeyError, ValueError, TypeError, UnknownNameError) as error:
+            raise EditError(
+                f"The tensors and the manifest in {folder} do not belong together: {error}.", _AGAIN
+            ) from error
+
+
+@contextmanager
+def _renamed_to(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its name when the block ends well."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as opened:
+        unfinished = Path(opened.name)
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

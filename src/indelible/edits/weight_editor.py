@@ -1,0 +1,108 @@
+"""Editors that change weights, and the three protocols they are all run by.
+
+- *batch*: all facts in one change (``edit`` with ``edits_per_step`` None).
+- *sequential*: so many facts at a time, each step on the model that the ones before left (``edits_per_step``).
+- *isolated*: every fact alone on the unedited model (``edit_isolated``), one update each.
+
+What an editor reads from the unedited model (contexts, covariances) is read once, whatever the protocol.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from indelible.edits.editor import Editor, Progress, Workbench
+from indelible.edits.update import Delta, WeightUpdate, add_difference, combined, restored
+from indelible.facts.fact import Fact
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one step changes.
+
+    Attributes:
+        deltas: by parameter name.
+        keys: by parameter name, ``(d, n)`` keys that later steps should leave alone; empty where the editor has none.
+    """
+
+    deltas: Mapping[str, Delta]
+    keys: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Changer(ABC):
+    """An editor at work on one model: made on the unedited model, then asked for one change after another."""
+
+    @abstractmethod
+    def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
+        """Differences that make the model, as it stands now, say the new objects of all these facts.
+
+        The model has to be left as it was, bit for bit.
+
+        Args:
+            facts: edited together.
+            earlier: by parameter name, ``(d, m)`` keys of earlier edits.
+        """
+
+    def apart(self, facts: Sequence[Fact]) -> Iterator[Change]:
+        """For each fact, the change that edits it alone."""
+        for fact in facts:
+            yield self.change([fact], {})
+
+
+class WeightEditor(Editor):
+    """Base of editors that change weights. Subclasses implement ``changer``."""
+
+    edits_per_step: int | None = Field(
+        default=None,
+        gt=0,
+        description="Facts edited at a time, each step on the model that the ones before left; None edits all at once.",
+    )
+
+    @abstractmethod
+    def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        """The editor at work on this (unedited) model."""
+
+    def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:
+        size = self.edits_per_step or len(facts)
+        steps = [facts[start : start + size] for start in range(0, len(facts), size)]
+        counted = _Counted(bench.progress, len(steps))
+        changer = self.changer(bench.model_copy(update={"progress": counted.report}), paraphrases)
+        keys = dict(bench.earlier.keys) if isinstance(bench.earlier, WeightUpdate) else {}
+        new_keys: dict[str, Tensor] = {}
+        deltas: dict[str, Delta] = {}
+        names = tuple(bench.layout.mlp_out_weight[layer] for layer in self.layers_in(bench.layout))
+        with restored(bench.model, names if len(steps) > 1 else ()):
+            for counted.step, step in enumerate(steps):
+                change = changer.change(step, keys)
+                for name, delta in change.deltas.items():
+                    deltas[name] = combined(deltas[name], delta) if name in deltas else delta
+                for name, added in change.keys.items():
+                    keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
+                    new_keys[name] = torch.cat([new_keys[name], added], dim=1) if name in new_keys else added
+                if len(steps) > 1:
+                    with torch.no_grad():
+                        for name, delta in change.deltas.items():
+                            add_difference(bench.model.get_parameter(name), delta)
+        return WeightUpdate(deltas, self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(deltas)), new_keys)
+
+
+class _Counted:
+    """Progress over several steps of equal weight, each of which reports its own."""
+
+    def __init__(self, outer: Progress | None, steps: int) -> None:
+        self.outer, self.steps, self.step = outer, steps, 0
+
+    def report(self, done: int, total: int, note: str) -> None:
+        if self.outer is None:
+            return
+        if self.steps == 1:
+            self.outer(done, total, note)
+        else:
+            share = 100 * done // max(total, 1)
+            self.outer(100 * self.step + share, 100 * self.steps, f"step {self.step + 1} of {self.steps}: {note}")
