@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from indelible.edits.edit import FORMAT, Edit
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import fingerprint as fingerprint_of
 from indelible.models.layout import Layout, find_layout
 from indelible.registry import Registry
 
@@ -107,21 +108,88 @@ class Editor(BaseModel, ABC):
             EditError: if the facts or the model cannot be edited with these options.
             LayoutError: if the model's layout cannot be found.
         """
-        _check(model, facts, paraphrases)
-        bench = Workbench.model_construct(
-            model=model,
-            tokenizer=tokenizer,
-            layout=layout or find_layout(model),
-            fingerprint=known_fingerprint or fingerprint(model),
+        bench = self._bench(
+            model,
+            tokenizer,
+            facts,
+            paraphrases,
             corpus=corpus,
             bystanders=bystanders,
             earlier=earlier,
-            cache=cache,
             seed=seed,
+            cache=cache,
+            layout=layout,
+            fingerprint=known_fingerprint,
             progress=progress,
         )
-        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+        with _differentiable():
             return self.make(bench, facts, paraphrases)
+
+    def edit_each(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        facts: Sequence[Fact],
+        *,
+        paraphrases: int = 0,
+        corpus: Sequence[str] = (),
+        bystanders: Sequence[Fact] = (),
+        seed: int = 0,
+        cache: Path | None = None,
+        layout: Layout | None = None,
+        known_fingerprint: str | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Edit]:
+        """The isolated protocol: one edit per fact, in order, each of the unedited model.
+
+        What all of them read from the model is read once, and closed-form editors optimise all values in one batch.
+
+        Args:
+            model: as for ``edit``; it has to stay unedited between one edit and the next.
+            tokenizer: as for ``edit``, and so are all others.
+
+        Raises:
+            EditError, LayoutError: as ``edit``, when the first edit is asked for.
+        """
+        bench = self._bench(
+            model,
+            tokenizer,
+            facts,
+            paraphrases,
+            corpus=corpus,
+            bystanders=bystanders,
+            earlier=None,
+            seed=seed,
+            cache=cache,
+            layout=layout,
+            fingerprint=known_fingerprint,
+            progress=progress,
+        )
+        edits = self.make_each(bench, facts, paraphrases)
+        for _ in facts:
+            with _differentiable():  # left before the caller goes on with what it was given
+                edit = next(edits)
+            yield edit
+
+    def _bench(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        facts: Sequence[Fact],
+        paraphrases: int,
+        *,
+        layout: Layout | None,
+        fingerprint: str | None,
+        **more: Any,
+    ) -> Workbench:
+        _check(model, facts, paraphrases)
+        return Workbench.model_construct(
+            model=model,
+            tokenizer=tokenizer,
+            layout=layout or find_layout(model),
+            fingerprint=fingerprint or fingerprint_of(model),
+            **more,
+        )
 
     @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
@@ -134,6 +202,11 @@ class Editor(BaseModel, ABC):
     @abstractmethod
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Edit:
         """The edit; the model has to be left as it was."""
+
+    def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[Edit]:
+        """For each fact, the edit of it alone; the model has to be left as it was."""
+        for fact in facts:
+            yield self.make(bench, [fact], paraphrases)
 
     def manifest(
         self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, kind: str, parameters: Sequence[str]
@@ -162,6 +235,13 @@ class Editor(BaseModel, ABC):
         }
         manifest = json.loads(json.dumps(manifest))
         return manifest
+
+
+@contextmanager
+def _differentiable() -> Iterator[None]:
+    """Gradients can be taken inside the block, whatever the caller has switched off."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def chosen_layers(layout: Layout, given: Sequence[int] | None, shares: Sequence[float]) -> tuple[int, ...]:

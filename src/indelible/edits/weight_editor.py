@@ -2,7 +2,7 @@
 
 - *batch*: all facts in one change (``edit`` with ``edits_per_step`` None).
 - *sequential*: so many facts at a time, each step on the model that the ones before left (``edits_per_step``).
-- *isolated*: every fact alone on the unedited model (``edit_isolated``), one update each.
+- *isolated*: every fact alone on the unedited model (``edit_each``), one update each.
 
 What an editor reads from the unedited model (contexts, covariances) is read once, whatever the protocol.
 """
@@ -89,7 +89,16 @@ class WeightEditor(Editor):
                     with torch.no_grad():
                         for name, delta in change.deltas.items():
                             add_difference(bench.model.get_parameter(name), delta)
-        return WeightUpdate(deltas, self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(deltas)), new_keys)
+        return self._update(bench, facts, paraphrases, Change(deltas, new_keys))
+
+    def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
+        changes = self.changer(bench, paraphrases).apart(facts)
+        for fact, change in zip(facts, changes, strict=True):
+            yield self._update(bench, [fact], paraphrases, change)
+
+    def _update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
+        manifest = self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(change.deltas))
+        return WeightUpdate(change.deltas, manifest, change.keys)
 
 
 class _Counted:
