@@ -1,0 +1,156 @@
+"""Every editor on the same facts: success, held-out wordings, locality, perplexity and cost, over several seeds.
+
+Known world facts and, where its file is given, CounterFact facts are edited and asked at once (the batch protocol);
+ROME and R-ROME edit each fact on a model of its own (the isolated protocol), which is how they were published. Rows are
+kept as they come, so that an interrupted run goes on where it stopped; the table is the mean over seeds.
+
+    python benchmarks/editor_table.py --counterfact counterfact.jsonl --out runs/editor_table.csv
+    python benchmarks/editor_table.py --editors memit ft-m --seeds 0
+
+Seconds are the process's processor time divided by the number of threads: other work on the machine does not count.
+They cover the whole edit but for the covariance, which is computed once per model and kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from indelible.edits.edit import Edit
+from indelible.edits.editor import EDITORS, Editor
+from indelible.edits.preservation import preserved_moments
+from material import Bench, Drawn, counterfact_draw, isolated_answers, rates, world_draw
+
+ISOLATED = ("rome", "r-rome")
+
+
+def main() -> None:
+    options = _options()
+    bench = Bench.of(options.model)
+    done = pd.read_csv(options.out) if options.out.exists() else pd.DataFrame()
+    for seed in options.seeds:
+        draws = {"world": world_draw(bench, options.facts, options.intrinsic, seed, options.neighbours)}
+        if options.counterfact is not None:
+            draws["counterfact"] = counterfact_draw(options.counterfact, options.counterfact_facts, seed)
+        for source, drawn in draws.items():
+            before: tuple[pd.DataFrame, float] | None = None
+            for name in options.editors or EDITORS.names():
+                here = {"editor": name, "facts": source, "seed": seed, "paraphrases_in_edit": options.paraphrases}
+                if _has(done, here):
+                    continue
+                before = before or (bench.ask(drawn.questions()), bench.perplexity(options.perplexity_tokens))
+                editor = EDITORS.get(name)(**{key: value for key, value in options.set if key in _fields(name)})
+                row = here | _measure(bench, editor, drawn, before, options, seed)
+                done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                done.to_csv(options.out, index=False)
+                print(pd.DataFrame([row]).round(3).to_string(index=False), flush=True)
+    measures = [column for column in done.columns if column not in ("editor", "facts", "seed", "protocol")]
+    table = done.groupby(["facts", "editor", "protocol"])[measures].agg("mean")
+    table["seeds"] = done.groupby(["facts", "editor", "protocol"])["seed"].nunique()
+    print(table.round(3).to_string())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--editors", nargs="+", help="all of them by default")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--facts", type=int, default=32, help="known world facts to edit")
+    parser.add_argument("--intrinsic", type=int, default=32, help="known world facts only to ask")
+    parser.add_argument("--neighbours", type=int, default=3, help="neighbours asked of each world fact, at most")
+    parser.add_argument("--counterfact", type=Path, help="a CounterFact file")
+    parser.add_argument("--counterfact-facts", type=int, default=64)
+    parser.add_argument("--paraphrases", type=int, default=0, help="further wordings in the edit")
+    parser.add_argument("--perplexity-tokens", type=int, default=2048, help="of held-out text")
+    parser.add_argument("--set", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="editor option")
+    parser.add_argument("--out", type=Path, default=Path("runs/editor_table.csv"), help="rows; added to if it exists")
+    return parser.parse_args()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    return key, value
+
+
+def _fields(name: str) -> set[str]:
+    return set(EDITORS.get(name).model_fields)
+
+
+def _has(done: pd.DataFrame, here: dict[str, Any]) -> bool:
+    return not done.empty and bool((done[list(here)] == pd.Series(here)).all(axis=1).any())
+
+
+def _measure(
+    bench: Bench,
+    editor: Editor,
+    drawn: Drawn,
+    before: tuple[pd.DataFrame, float],
+    options: argparse.Namespace,
+    seed: int,
+) -> dict[str, Any]:
+    arguments = bench.arguments(seed, drawn.bystanders, editor)
+    _warm_covariances(bench, editor, arguments)
+    model, tokenizer = bench.loaded.model, bench.loaded.tokenizer
+    questions = drawn.questions()
+    answers, perplexity = before
+    started = time.process_time()
+    if editor.name in ISOLATED:
+        edits = editor.edit_each(model, tokenizer, drawn.edited, paraphrases=options.paraphrases, **arguments)
+        made = list(edits)
+        seconds = time.process_time() - started
+        answers = answers[answers["fact_set"] == "edited"]
+        after = isolated_answers(bench, iter(made), drawn)
+        answers = answers.set_index(["fact_id", "kind", "wording"]).loc[
+            pd.MultiIndex.from_frame(after[["fact_id", "kind", "wording"]])
+        ]
+        found = rates(answers.reset_index(), after)
+        change = sum(_perplexity_under(bench, edit, options) for edit in _some(made)) / len(list(_some(made)))
+    else:
+        edit = editor.edit(model, tokenizer, drawn.edited, paraphrases=options.paraphrases, **arguments)
+        seconds = time.process_time() - started
+        found = rates(answers, bench.ask_under(edit, questions))
+        change = _perplexity_under(bench, edit, options)
+    return {
+        "protocol": "isolated" if editor.name in ISOLATED else "batch",
+        **found,
+        "perplexity_before": perplexity,
+        "perplexity_after": change,
+        "seconds_per_edit": seconds / torch.get_num_threads() / len(drawn.edited),
+    }
+
+
+def _some(edits: list[Edit]) -> Iterator[Edit]:
+    """Perplexity of isolated edits is the mean over a few of them: each is a model of its own."""
+    yield from edits[:: max(1, len(edits) // 4)][:4]
+
+
+def _perplexity_under(bench: Bench, edit: Edit, options: argparse.Namespace) -> float:
+    with edit.applied(bench.loaded.model, known_fingerprint=bench.fingerprint):
+        return bench.perplexity(options.perplexity_tokens)
+
+
+def _warm_covariances(bench: Bench, editor: Editor, arguments: dict[str, Any]) -> None:
+    """Have the covariances on disk before the clock starts."""
+    if not editor.uses_text:
+        return
+    from indelible.edits.closed_form import ClosedFormEditor
+    from indelible.edits.editor import Workbench
+
+    if isinstance(editor, ClosedFormEditor):
+        known = {key: value for key, value in arguments.items() if key != "known_fingerprint"}
+        made = Workbench.model_construct(
+            model=bench.loaded.model, tokenizer=bench.loaded.tokenizer, fingerprint=bench.fingerprint, **known
+        )
+        tokens = editor.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
+        preserved_moments(made, editor.layers_in(bench.layout), tokens=tokens, bystander_weight=0)
+
+
+if __name__ == "__main__":
+    main()
