@@ -1,0 +1,283 @@
+"""What optimising values costs here, against the textbook loop and against the floor that the arithmetic sets.
+
+The textbook loop stands in this file: one fact at a time, its whole texts, all layers, all logits, in every step. It
+gets the same facts, contexts, steps and thresholds as ours, runs in the same process between two runs of ours, and
+computes nothing twice that the textbook does not. Both results are written by the same MEMIT solve and judged by the
+same exam. Memory is measured in a process of its own that runs our whole edit and no textbook loop.
+
+    python benchmarks/edit_speed.py
+    python benchmarks/edit_speed.py --facts 8 --contexts 5 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from indelible.edits.covariance import second_moments
+from indelible.edits.editor import Workbench
+from indelible.edits.memit import Memit
+from indelible.edits.spread import spread
+from indelible.edits.update import WeightUpdate
+from indelible.edits.values import ValueOptions, Values, optimise_values
+from indelible.edits.wordings import FactRows, rows_for, sample_contexts
+from indelible.facts.fact import Fact
+from indelible.models.bundled import cache_folder, encyclopedia_text
+from indelible.models.trace import capture, evaluating, replace
+from indelible.probing.questions import questions_for
+from material import Bench, world_draw
+
+COVARIANCE_LAYERS = 5
+COVARIANCE_TOKENS = 20_000
+
+
+def main() -> None:
+    options = _options()
+    if options.peak:
+        print(_peak(options))
+        return
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    say("memory: one edit in a process of its own")
+    arguments = [sys.argv[0], "--peak", *(argument for argument in sys.argv[1:] if argument != "--json")]
+    peak = int(subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE).stdout)
+
+    bench = Bench.of(options.model)
+    facts = world_draw(bench, options.facts, 0, options.seed).edited
+    editor = Memit(contexts=options.contexts)
+    rows = _rows(bench, editor, facts, options.seed)
+    layer = editor.layers_in(bench.layout)[-1]
+    wanted = editor.value_options()
+
+    def ours() -> Values:
+        return optimise_values(bench.loaded.model, bench.layout, layer, rows, wanted)
+
+    def plain() -> Values:
+        return plain_values(bench, layer, rows, wanted)
+
+    say("covariance of five layers, from text")
+    started = time.perf_counter()
+    layers = range(layer - COVARIANCE_LAYERS + 1, layer + 1)
+    second_moments(
+        bench.loaded.model,
+        bench.loaded.tokenizer,
+        bench.layout,
+        list(layers),
+        encyclopedia_text(),
+        tokens=COVARIANCE_TOKENS,
+        model_fingerprint=bench.fingerprint,
+    )
+    covariance_seconds = time.perf_counter() - started
+
+    say("values: ours, the textbook's, ours again")
+    optimise_values(bench.loaded.model, bench.layout, layer, rows[:1], wanted)  # what is made once per process
+    first, found = _timed(ours)
+    textbook, plainly = _timed(plain)
+    second, _ = _timed(ours)
+    seconds = (first + second) / 2
+    with FlopCounterMode(display=False) as counter:
+        ours()
+    floor = _floor(bench, layer, rows, found)
+    success = [_success(bench, editor, facts, rows, values, options.seed) for values in (found, plainly)]
+    weights = sum(parameter.numel() * 4 for parameter in bench.loaded.model.parameters())
+    result = {
+        "facts": len(facts),
+        "ratio": textbook / seconds,
+        "success_plain": success[1],
+        "success_ours": success[0],
+        "seconds_plain": textbook,
+        "seconds_ours": seconds,
+        "flops_ours": counter.get_total_flops(),
+        "flops_floor": floor,
+        "peak_bytes": peak,
+        "weight_bytes": weights,
+        "covariance_seconds": covariance_seconds,
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    evaluations = int(found.steps_f.sum())
+    print(f"{len(facts)} facts, {options.contexts} contexts, value layer {layer}, {torch.get_num_threads()} threads")
+    print(f"values       ours {seconds:.1f} s ({first:.1f}, {second:.1f}), textbook {textbook:.1f} s")
+    print(f"ratio        {textbook / seconds:.1f}")
+    print(f"success      ours {success[0]}, textbook {success[1]} of {len(facts)} (free generation)")
+    print(f"evaluations  ours {evaluations}, textbook {int(plainly.steps_f.sum())} of {len(facts) * wanted.steps}")
+    done = result["flops_ours"]
+    print(f"operations   {done:.3e} done, {floor:.3e} is the floor ({done / floor:.2f} x)")
+    print(f"speed        {done / seconds / 1e9:.0f} Gflop/s; matrix products alone reach {_matmul_speed() / 1e9:.0f}")
+    print(f"memory       rises by {peak / 1e6:.0f} MB, {peak / weights:.2f} x the weights ({weights / 1e6:.0f} MB)")
+    print(f"covariance   {covariance_seconds:.1f} s for layers {layers[0]} to {layers[-1]}, {COVARIANCE_TOKENS} tokens")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--facts", type=int, default=16, help="known world facts to edit")
+    parser.add_argument(
+        "--contexts", type=int, default=Memit().contexts, help="texts before a wording, as in the editor"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="print one object last; all else goes to stderr")
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _rows(bench: Bench, editor: Memit, facts: Sequence[Fact], seed: int) -> list[FactRows]:
+    contexts = sample_contexts(bench.loaded.model, bench.loaded.tokenizer, editor.contexts, seed=seed)
+    return [rows_for(bench.loaded.tokenizer, fact, 0, contexts) for fact in facts]
+
+
+def _timed(work: Callable[[], Values]) -> tuple[float, Values]:
+    started = time.perf_counter()
+    values = work()
+    return time.perf_counter() - started, values
+
+
+def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: ValueOptions) -> Values:
+    """The textbook loop (ROME, Meng et al. 2022, equation 4, as its code runs it)."""
+    model, layout = bench.loaded.model, bench.layout
+    deltas, losses, steps = [], [], []
+    with evaluating(model):
+        for fact in facts:
+            texts = [*fact.rewrites, fact.essence]
+            width = max(len(text.tokens) for text in texts)
+            tokens = torch.zeros(len(texts), width, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for number, text in enumerate(texts):
+                tokens[number, : len(text.tokens)] = torch.tensor(text.tokens)
+                mask[number, : len(text.tokens)] = 1
+            numbers = torch.arange(len(texts))
+            subjects = torch.tensor([text.subject for text in texts])
+            last = len(fact.essence.tokens) - 1
+            delta = torch.zeros(layout.hidden_size, requires_grad=True)
+            optimiser = torch.optim.Adam([delta], lr=options.learning_rate)
+            essence_before, norm = torch.empty(0), torch.empty(0)
+
+            def add_delta(
+                output: Tensor, delta: Tensor = delta, numbers: Tensor = numbers, subjects: Tensor = subjects
+            ) -> Tensor:
+                changed = output.clone()
+                changed[numbers, subjects] += delta
+                return changed
+
+            for step in range(options.steps):
+                optimiser.zero_grad()
+                with ExitStack() as stack:
+                    stack.enter_context(replace(model, layout.mlp_out[layer], add_delta))
+                    if step == 0:  # the block's own output, before anything is added to it
+                        seen = stack.enter_context(capture(model, outputs_of=[layout.blocks[layer]]))
+                    logits = model(tokens, attention_mask=mask, use_cache=False).logits
+                log_probs = torch.log_softmax(logits, dim=-1)
+                nll = torch.zeros(())
+                for number, text in enumerate(fact.rewrites):
+                    end = len(text.tokens)
+                    target = torch.tensor(text.tokens[end - text.target :])
+                    places = torch.arange(end - text.target - 1, end - 1)
+                    nll = nll - log_probs[number, places, target].mean() / len(fact.rewrites)
+                essence = log_probs[-1, last]
+                if step == 0:
+                    essence_before = essence.detach().clone()
+                    norm = seen.outputs[layout.blocks[layer]][0, subjects[0]].detach().norm()
+                kl = (essence.exp() * (essence - essence_before)).sum()
+                loss = nll + options.kl_weight * kl + options.weight_decay * delta.norm() / norm**2
+                if loss.item() < options.converged or step == options.steps - 1:
+                    break
+                loss.backward()
+                optimiser.step()
+                with torch.no_grad():
+                    length = delta.norm()
+                    if length > options.clamp * norm:
+                        delta.mul_(options.clamp * norm / length)
+            deltas.append(delta.detach())
+            losses.append(loss.detach())
+            steps.append(step + 1)
+    return Values(torch.stack(deltas), torch.stack(losses), torch.tensor(steps))
+
+
+def _success(
+    bench: Bench, editor: Memit, facts: Sequence[Fact], rows: Sequence[FactRows], values: Values, seed: int
+) -> int:
+    made = _workbench(bench, seed)
+    layers = editor.layers_in(bench.layout)
+    change = spread(made, layers, rows, values.deltas_fo, editor.solver(made, layers))
+    update = WeightUpdate(change.deltas, {"fingerprint": bench.fingerprint})
+    prompts = [question for question in questions_for(facts, "edited") if question.kind == "prompt"]
+    return int(bench.ask_under(update, prompts)["success"].sum())
+
+
+def _workbench(bench: Bench, seed: int) -> Workbench:
+    return Workbench.model_construct(
+        model=bench.loaded.model,
+        tokenizer=bench.loaded.tokenizer,
+        layout=bench.layout,
+        fingerprint=bench.fingerprint,
+        corpus=encyclopedia_text(),
+        cache=cache_folder() / "covariances",
+        seed=seed,
+    )
+
+
+def _floor(bench: Bench, layer: int, facts: Sequence[FactRows], values: Values) -> int:
+    """Operations without which these evaluations and their gradients cannot be had.
+
+    Tokens from the subject on, through the matrix products above the value layer, forward and (but for the last
+    evaluation of each fact) backward to the activations; the head where a target token, or the word after an essence, is
+    predicted. Attention's own products, norms and the vectors' updates are left out: they are a few percent.
+    """
+    model = bench.loaded.model
+    above = [model.get_submodule(path) for path in bench.layout.blocks[layer + 1 :]]
+    per_token = 2 * sum(weight.numel() for block in above for weight in block.parameters() if weight.dim() == 2)
+    per_prediction = 2 * model.get_submodule(bench.layout.head).weight.numel()
+    total = 0
+    for fact, steps in zip(facts, values.steps_f.tolist(), strict=True):
+        suffixes = sum(len(text.tokens) - text.subject - 1 for text in fact.rewrites)
+        suffixes += len(fact.essence.tokens) - fact.essence.subject
+        predictions = sum(text.target for text in fact.rewrites) + 1
+        passes = 2 * steps - 1
+        total += passes * (suffixes * per_token + predictions * per_prediction)
+    return total
+
+
+def _matmul_speed() -> float:
+    """What this machine reaches on one large float32 product, in operations a second."""
+    left, right = torch.randn(512, 1536), torch.randn(1536, 1536)
+    left @ right
+    started = time.perf_counter()
+    for _ in range(20):
+        left @ right
+    return 20 * 2 * 512 * 1536 * 1536 / (time.perf_counter() - started)
+
+
+def _peak(options: argparse.Namespace) -> int:
+    """By how much an edit, from loading to the exam, raises the resident memory of this process."""
+    before = _resident()
+    bench = Bench.of(options.model)
+    facts = world_draw(bench, options.facts, 0, options.seed).edited
+    editor = Memit(contexts=options.contexts)
+    arguments: dict[str, Any] = bench.arguments(options.seed, [], editor) | {"cache": None}
+    edit = editor.edit(bench.loaded.model, bench.loaded.tokenizer, facts, **arguments)
+    bench.ask_under(edit, questions_for(facts, "edited"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()
