@@ -235,8 +235,8 @@ def _floor(bench: Bench, layer: int, facts: Sequence[FactRows], values: Values) 
     """Operations without which these evaluations and their gradients cannot be had.
 
     Tokens from the subject on, through the matrix products above the value layer, forward and (but for the last
-    evaluation of each fact) backward to the activations; the head where a target token, or the word after an essence, is
-    predicted. Attention's own products, norms and the vectors' updates are left out: they are a few percent.
+    evaluation of each fact) backward to the activations; the head where a target token, or the word after an essence,
+    is predicted. Attention's own products, norms and the vectors' updates are left out: they are a few percent.
     """
     model = bench.loaded.model
     above = [model.get_submodule(path) for path in bench.layout.blocks[layer + 1 :]]

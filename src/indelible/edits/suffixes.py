@@ -1,8 +1,8 @@
 """The part of a forward pass that changes while values are optimised, and nothing else of it.
 
-Texts are cut at the subject's last token. What stands before it is run once and kept as an attention cache; what the
-layers below the value layer return for the rest is kept too. What is left, the suffixes from the value layer up, is run
-again and again by values.py.
+Texts are cut at the subject's last token. What stands before it is run once for all texts that begin alike, and kept as
+an attention cache; what the layers up to the value layer return for the rest is kept too. What is left, the suffixes
+from there up, is run again and again by values.py: in parts of like length, cut anew whenever facts have left.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import copy
 import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from indelible.edits.wordings import FactRows, Row
@@ -23,8 +24,12 @@ from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, resume_from, select_before_head
 from indelible.models.trace import replace as replace_output
 
-# Fewer rows leave a processor idle; more of unlike length are padded more.
-_ROWS_PER_PART = 24
+Site = Literal["attention", "mlp"]
+
+# What one more pass costs beside its tokens, in tokens: texts of unlike length share a pass when padding costs less.
+# Measured on two cores with SmolLM2-135M; a GPU is hardly busy with a few thousand tokens.
+_PASS_TOKENS = {"cpu": 32}
+_PASS_TOKENS_ELSEWHERE = 2048
 
 
 @dataclass(frozen=True)
@@ -40,126 +45,13 @@ class Suffixes:
     positions_rs: Tensor
     facts_r: Tensor
     cache: Any  # of the prefixes; None where no text has any
-    below_rsh: Tensor | None  # output of the block below the value layer; None at layer 0
+    states_rsh: Tensor | None  # what is resumed from; None where nothing lies below
     target_rows_q: Tensor
     target_places_q: Tensor
     targets_q: Tensor
     target_share_q: Tensor  # weight of each target token in its fact's loss
     essence_rows_e: Tensor
     essence_places_e: Tensor
-
-
-def predict(
-    model: PreTrainedModel, layout: Layout, layer: int, suffixes: Suffixes, deltas_ao: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities over the vocabulary where targets and where the words after essences are predicted."""
-    rows = torch.cat([suffixes.target_rows_q, suffixes.essence_rows_e])
-    places = torch.cat([suffixes.target_places_q, suffixes.essence_places_e])
-    with ExitStack() as stack:
-        if suffixes.below_rsh is not None:
-            as_tuple = layout.blocks_return_tuple
-            stack.enter_context(resume_from(model, layout.blocks, layer, suffixes.below_rsh, as_tuple=as_tuple))
-        if deltas_ao is not None:
-            delta_rh = deltas_ao[suffixes.facts_r]
-
-            def add_delta(output: Tensor) -> Tensor:
-                output_rsh = by_row(output, len(delta_rh))
-                changed_rsh = torch.cat([(output_rsh[:, 0] + delta_rh).unsqueeze(1), output_rsh[:, 1:]], dim=1)
-                return changed_rsh.view_as(output)
-
-            stack.enter_context(replace_output(model, layout.mlp_out[layer], add_delta))
-        stack.enter_context(select_before_head(model.get_submodule(layout.head), rows, places))
-        log_probs = torch.log_softmax(_run_suffixes(model, suffixes)[0].float(), dim=-1)
-    targets = len(suffixes.targets_q)
-    return log_probs[:targets], log_probs[targets:]
-
-
-def _run_suffixes(model: PreTrainedModel, suffixes: Suffixes) -> Tensor:
-    options: dict[str, Any] = {"attention_mask": suffixes.mask_rk, "use_cache": suffixes.cache is not None}
-    if suffixes.cache is not None:
-        options["past_key_values"] = _shared_copy(suffixes.cache)
-    logits: Tensor = model(suffixes.tokens_rs, **_accepted(model, options, suffixes.positions_rs)).logits
-    return logits
-
-
-def _accepted(model: PreTrainedModel, options: dict[str, Any], positions: Tensor) -> dict[str, Any]:
-    """Add positions where the family takes them; the others (ALiBi) read them off the attention mask."""
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        return {**options, "position_ids": positions}
-    return options
-
-
-def _shared_copy(cache: Any) -> Any:
-    """A cache that can grow without the original noticing; the stored tensors themselves are shared."""
-    shared = copy.copy(cache)
-    shared.layers = [copy.copy(layer) for layer in cache.layers]
-    return shared
-
-
-def _cache_rows(cache: Any, rows: Tensor) -> Any:
-    chosen = _shared_copy(cache)
-    for layer in chosen.layers:
-        layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-    return chosen
-
-
-def keep_facts(suffixes: Suffixes, keep_a: Tensor) -> Suffixes:
-    """The same without the rows of facts that have left; facts and rows are renumbered."""
-    fact_number = torch.cumsum(keep_a.long(), 0) - 1
-    keep_r = keep_a[suffixes.facts_r]
-    row_number = torch.cumsum(keep_r.long(), 0) - 1
-    rows = keep_r.nonzero().squeeze(1)
-    keep_q = keep_r[suffixes.target_rows_q]
-    keep_e = keep_r[suffixes.essence_rows_e]
-    return replace(
-        suffixes,
-        tokens_rs=suffixes.tokens_rs[rows],
-        mask_rk=suffixes.mask_rk[rows],
-        positions_rs=suffixes.positions_rs[rows],
-        facts_r=fact_number[suffixes.facts_r[rows]],
-        cache=None if suffixes.cache is None else _cache_rows(suffixes.cache, rows),
-        below_rsh=None if suffixes.below_rsh is None else suffixes.below_rsh[rows],
-        target_rows_q=row_number[suffixes.target_rows_q[keep_q]],
-        target_places_q=suffixes.target_places_q[keep_q],
-        targets_q=suffixes.targets_q[keep_q],
-        target_share_q=suffixes.target_share_q[keep_q],
-        essence_rows_e=row_number[suffixes.essence_rows_e[keep_e]],
-        essence_places_e=suffixes.essence_places_e[keep_e],
-    )
-
-
-def prepare(
-    model: PreTrainedModel, layout: Layout, layer: int, facts: Sequence[FactRows]
-) -> tuple[list[Suffixes], Tensor, Tensor]:
-    """Run once what no step changes.
-
-    Returns:
-        The suffixes, in parts; the norm of each fact's hidden state that deltas are measured against; and the
-        log-probabilities of the word after each essence before any change.
-    """
-    parts: list[Suffixes] = []
-    norms: dict[int, Tensor] = {}
-    essences: dict[int, Tensor] = {}
-    block = layout.blocks[layer]
-    wanted = [block] if layer == 0 else [block, layout.blocks[layer - 1]]
-    with torch.no_grad():
-        for rows in _parts(facts):
-            suffixes = _lay_out(rows, model.device)
-            prefix = _left_padded([row.row for row in rows], model.device)
-            if prefix is not None:
-                tokens, mask, positions = prefix
-                run = model(tokens, **_accepted(model, {"attention_mask": mask, "use_cache": True}, positions))
-                keys_mask = torch.cat([mask, suffixes.mask_rk], dim=1)
-                suffixes = replace(suffixes, cache=run.past_key_values, mask_rk=keys_mask)
-            with capture(model, outputs_of=wanted) as seen:
-                _, essence_ev = predict(model, layout, layer, suffixes, None)
-            below = None if layer == 0 else seen.outputs[layout.blocks[layer - 1]]
-            parts.append(replace(suffixes, below_rsh=below))
-            essences |= zip(suffixes.facts_r[suffixes.essence_rows_e].tolist(), essence_ev, strict=True)
-            states = seen.outputs[block][:, 0].norm(dim=-1)
-            norms |= {row.fact: states[number] for number, row in enumerate(rows) if row.bare}
-    order = range(len(facts))
-    return parts, torch.stack([norms[fact] for fact in order]), torch.stack([essences[fact] for fact in order])
 
 
 @dataclass(frozen=True)
@@ -172,81 +64,265 @@ class _Placed:
     bare: bool
 
     @property
+    def prefix(self) -> tuple[int, ...]:
+        """Tokens before the subject's last one."""
+        return self.row.tokens[: self.row.subject]
+
+    @property
     def length(self) -> int:
         """Tokens from the subject's last one on; the last target token is predicted, never read."""
         return len(self.row.tokens) - self.row.subject - (1 if self.row.target else 0)
 
 
-def _parts(facts: Sequence[FactRows]) -> list[list[_Placed]]:
-    """All texts, those of like length together, in parts large enough to keep a processor busy."""
-    rows = []
-    for fact, texts in enumerate(facts):
-        weight = 1 / len(texts.rewrites)
-        rows += [_Placed(fact, row, weight, number == 0) for number, row in enumerate(texts.rewrites)]
-        rows.append(_Placed(fact, texts.essence, 0.0, False))
-    rows.sort(key=lambda placed: placed.length)
-    parts: list[list[_Placed]] = [[]]
-    for placed in rows:
-        if len(parts[-1]) >= _ROWS_PER_PART and placed.length > parts[-1][-1].length:
-            parts.append([])
-        parts[-1].append(placed)
-    return parts
+class SuffixRuns:
+    """Texts of some facts with everything that no step changes, ready to be run with any deltas.
+
+    Args:
+        model: in evaluation mode, its parameters without gradients.
+        layout: the model's.
+        layer: the value layer.
+        sites: whose outputs deltas are added to, at the subject's last token in the value layer.
+        facts: the facts' texts.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, layout: Layout, layer: int, sites: Sequence[Site], facts: Sequence[FactRows]
+    ) -> None:
+        self.model, self.layout, self.layer, self.sites = model, layout, layer, tuple(sites)
+        self._rows = [
+            _Placed(fact, row, 1 / len(texts.rewrites), number == 0)
+            for fact, texts in enumerate(facts)
+            for number, row in enumerate(texts.rewrites)
+        ] + [_Placed(fact, texts.essence, 0.0, False) for fact, texts in enumerate(facts)]
+        # A change of what the MLP returns is a change of what the block returns, where no norm stands between.
+        self._from_above = self.sites == ("mlp",) and layout.adds_to_residual
+        self._device = model.device
+        with torch.no_grad():
+            self._run_prefixes()
+            self._run_below()
+
+    def parts(self, active: Sequence[int]) -> list[Suffixes]:
+        """The suffixes of these facts, numbered as given, in parts of like length."""
+        number = {fact: place for place, fact in enumerate(active)}
+        chosen = [index for index, placed in enumerate(self._rows) if placed.fact in number]
+        return [self._part(part, number) for part in self._cut(chosen)]
+
+    def predict(self, suffixes: Suffixes, deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities over the vocabulary where targets, and where the words after essences, are predicted.
+
+        Args:
+            suffixes: one of ``parts``.
+            deltas_aso: for each active fact and site, what is added at the subject's last token.
+        """
+        layout, model = self.layout, self.model
+        rows = torch.cat([suffixes.target_rows_q, suffixes.essence_rows_e])
+        places = torch.cat([suffixes.target_places_q, suffixes.essence_places_e])
+        deltas_rso = deltas_aso[suffixes.facts_r]
+        with ExitStack() as stack:
+            start, states_rsh = self.layer, suffixes.states_rsh
+            if self._from_above:
+                assert states_rsh is not None
+                start += 1
+                states_rsh = _with_first(states_rsh, deltas_rso[:, 0])
+            else:
+                for place, site in enumerate(self.sites):
+                    path = (layout.attention if site == "attention" else layout.mlp_out)[self.layer]
+                    stack.enter_context(replace_output(model, path, _added(deltas_rso[:, place])))
+            if states_rsh is not None:
+                as_tuple = layout.blocks_return_tuple
+                stack.enter_context(resume_from(model, layout.blocks, start, states_rsh, as_tuple=as_tuple))
+            stack.enter_context(select_before_head(model.get_submodule(layout.head), rows, places))
+            log_probs = torch.log_softmax(self._logits(suffixes)[0].float(), dim=-1)
+        targets = len(suffixes.targets_q)
+        return log_probs[:targets], log_probs[targets:]
+
+    def _logits(self, suffixes: Suffixes) -> Tensor:
+        options: dict[str, Any] = {"attention_mask": suffixes.mask_rk, "use_cache": suffixes.cache is not None}
+        if suffixes.cache is not None:
+            options["past_key_values"] = _shared_copy(suffixes.cache)
+        logits: Tensor = self.model(suffixes.tokens_rs, **self._accepted(options, suffixes.positions_rs)).logits
+        return logits
+
+    def _accepted(self, options: dict[str, Any], positions: Tensor) -> dict[str, Any]:
+        """Add positions where the family takes them; the others (ALiBi) read them off the attention mask."""
+        if "position_ids" in inspect.signature(self.model.forward).parameters:
+            return {**options, "position_ids": positions}
+        return options
+
+    def _run_prefixes(self) -> None:
+        """Run each distinct prefix once, those of like length together."""
+        distinct = sorted({placed.prefix for placed in self._rows}, key=len)
+        self._prefix_length = len(distinct[-1])
+        self._prefix_of = [distinct.index(placed.prefix) for placed in self._rows]
+        self._cache: Any = None
+        if self._prefix_length == 0:
+            return
+        caches = []
+        for group in _grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
+            length = max(1, len(distinct[group[-1]]))
+            tokens = torch.zeros(len(group), length, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for place, index in enumerate(group):
+                if distinct[index]:
+                    tokens[place, -len(distinct[index]) :] = torch.tensor(distinct[index])
+                    mask[place, -len(distinct[index]) :] = 1
+            mask, positions = mask.to(self._device), (mask.cumsum(1) - 1).clamp_min(0).to(self._device)
+            head = self.model.get_submodule(self.layout.head)
+            first = torch.zeros(1, dtype=torch.long, device=self._device)
+            with select_before_head(head, first, first):  # no one asks what follows a prefix
+                options = self._accepted({"attention_mask": mask, "use_cache": True}, positions)
+                caches.append(self.model(tokens.to(self._device), **options).past_key_values)
+        self._cache = _joined(caches, self._prefix_length)
+
+    def _run_below(self) -> None:
+        """Run the suffixes up to the value layer once; keep what is resumed from, and the norm at each subject."""
+        blocks = self.layout.blocks
+        block, below = blocks[self.layer], blocks[self.layer - 1] if self.layer else None
+        width = max(placed.length for placed in self._rows)
+        kept = torch.zeros(len(self._rows), width, self.layout.hidden_size, device=self._device)
+        norms = torch.zeros(len(self._rows), device=self._device)
+        self._states: Tensor | None = kept if self._from_above or below is not None else None
+        wanted = [block] if below is None else [block, below]
+        numbers = {placed.fact: placed.fact for placed in self._rows}
+        for group in self._cut(range(len(self._rows))):
+            part = self._part(group, numbers, with_states=False)
+            with capture(self.model, outputs_of=wanted, stop_after=block) as seen:
+                self._logits(part)
+            above_rsh = by_row(seen.outputs[block], len(group))
+            norms[group] = above_rsh[:, 0].norm(dim=-1)
+            if self._states is not None:
+                states = above_rsh if self._from_above else by_row(seen.outputs[below or block], len(group))
+                kept[group, : states.shape[1]] = states
+        bare = {placed.fact: index for index, placed in enumerate(self._rows) if placed.bare}
+        self.reference_f = norms[[bare[fact] for fact in sorted(bare)]]
+        """Norm of the value layer's output at each fact's bare subject, which deltas are measured against."""
+
+    def _pass_tokens(self) -> int:
+        return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)
+
+    def _cut(self, indices: Sequence[int]) -> list[list[int]]:
+        """Texts in parts of like length, so that padding and passes together cost least."""
+        ordered = sorted(indices, key=lambda index: self._rows[index].length)
+        groups = _grouped([self._rows[index].length for index in ordered], self._pass_tokens())
+        return [[ordered[place] for place in group] for group in groups]
+
+    def _part(self, indices: Sequence[int], number: dict[int, int], *, with_states: bool = True) -> Suffixes:
+        """Lay the suffixes of some texts out in one batch; nothing is run."""
+        rows = [self._rows[index] for index in indices]
+        tokens = torch.zeros(len(rows), max(placed.length for placed in rows), dtype=torch.long)
+        prefix = max(placed.row.subject for placed in rows)
+        mask = torch.zeros(len(rows), prefix + tokens.shape[1], dtype=torch.long)
+        positions = torch.zeros_like(tokens)
+        target_rows: list[int] = []
+        places: list[int] = []
+        targets: list[int] = []
+        shares: list[float] = []
+        essence_rows: list[int] = []
+        essence_places: list[int] = []
+        for place, placed in enumerate(rows):
+            row, length = placed.row, placed.length
+            tokens[place, :length] = torch.tensor(row.tokens[row.subject : row.subject + length])
+            mask[place, prefix - row.subject : prefix + length] = 1
+            positions[place] = torch.arange(row.subject, row.subject + tokens.shape[1])
+            if row.target:
+                target_rows += [place] * row.target
+                places += range(length - row.target, length)
+                targets += row.tokens[-row.target :]
+                shares += [placed.weight / row.target] * row.target
+            else:
+                essence_rows.append(place)
+                essence_places.append(length - 1)
+        device = self._device
+
+        def whole(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        chosen = whole(indices)
+        states = self._states[chosen, : tokens.shape[1]] if with_states and self._states is not None else None
+        cache = None
+        if prefix:
+            cache = _cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
+        return Suffixes(
+            tokens_rs=tokens.to(device),
+            mask_rk=mask.to(device),
+            positions_rs=positions.to(device),
+            facts_r=whole([number[placed.fact] for placed in rows]),
+            cache=cache,
+            states_rsh=states,
+            target_rows_q=whole(target_rows),
+            target_places_q=whole(places),
+            targets_q=whole(targets),
+            target_share_q=torch.tensor(shares, device=device),
+            essence_rows_e=whole(essence_rows),
+            essence_places_e=whole(essence_places),
+        )
 
 
-def _left_padded(rows: Sequence[Row], device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Texts before their subjects' last tokens as (tokens, mask, positions); None where all are empty."""
-    length = max(row.subject for row in rows)
-    if length == 0:
-        return None
-    tokens = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for number, row in enumerate(rows):
-        if row.subject:
-            tokens[number, -row.subject :] = torch.tensor(row.tokens[: row.subject])
-            mask[number, -row.subject :] = 1
-    positions = (mask.cumsum(1) - 1).clamp_min(0)
-    return tokens.to(device), mask.to(device), positions.to(device)
+def _grouped(lengths: Sequence[int], pass_tokens: int) -> list[list[int]]:
+    """Cut ascending lengths into runs for which padded tokens plus ``pass_tokens`` a run are fewest.
+
+    Returns:
+        Indices of each run, in order.
+    """
+    starts = [place for place, length in enumerate(lengths) if place == 0 or length > lengths[place - 1]]
+    ends = [*starts[1:], len(lengths)]
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of everything before a border, and where its last run begins
+    for border, end in enumerate(ends):
+        options = [
+            (best[first][0] + pass_tokens + (end - starts[first]) * lengths[end - 1], first)
+            for first in range(border + 1)
+        ]
+        best.append(min(options))
+    runs: list[list[int]] = []
+    border = len(starts)
+    while border:
+        first = best[border][1]
+        runs.append(list(range(starts[first], ends[border - 1])))
+        border = first
+    return runs[::-1]
 
 
-def _lay_out(rows: Sequence[_Placed], device: torch.device) -> Suffixes:
-    """Lay the suffixes of some texts out in one batch; nothing is run."""
-    tokens = torch.zeros(len(rows), max(placed.length for placed in rows), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    positions = torch.zeros_like(tokens)
-    target_rows: list[int] = []
-    places: list[int] = []
-    targets: list[int] = []
-    shares: list[float] = []
-    essence_rows: list[int] = []
-    essence_places: list[int] = []
-    for number, placed in enumerate(rows):
-        row, length = placed.row, placed.length
-        tokens[number, :length] = torch.tensor(row.tokens[row.subject : row.subject + length])
-        mask[number, :length] = 1
-        positions[number] = torch.arange(row.subject, row.subject + tokens.shape[1])
-        if row.target:
-            target_rows += [number] * row.target
-            places += range(length - row.target, length)
-            targets += row.tokens[-row.target :]
-            shares += [placed.weight / row.target] * row.target
-        else:
-            essence_rows.append(number)
-            essence_places.append(length - 1)
+def _with_first(states_rsh: Tensor, delta_rh: Tensor) -> Tensor:
+    """States with something added at each row's first position."""
+    return torch.cat([(states_rsh[:, 0] + delta_rh).unsqueeze(1), states_rsh[:, 1:]], dim=1)
 
-    def whole(values: Sequence[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.long, device=device)
 
-    return Suffixes(
-        tokens_rs=tokens.to(device),
-        mask_rk=mask.to(device),
-        positions_rs=positions.to(device),
-        facts_r=whole([placed.fact for placed in rows]),
-        cache=None,
-        below_rsh=None,
-        target_rows_q=whole(target_rows),
-        target_places_q=whole(places),
-        targets_q=whole(targets),
-        target_share_q=torch.tensor(shares, device=device),
-        essence_rows_e=whole(essence_rows),
-        essence_places_e=whole(essence_places),
-    )
+def _added(delta_rh: Tensor) -> Any:
+    def add(output: Tensor) -> Tensor:
+        return _with_first(by_row(output, len(delta_rh)), delta_rh).view_as(output)
+
+    return add
+
+
+def _shared_copy(cache: Any) -> Any:
+    """A cache that can grow without the original noticing; the stored tensors themselves are shared."""
+    shared = copy.copy(cache)
+    shared.layers = [copy.copy(layer) for layer in cache.layers]
+    return shared
+
+
+def _joined(caches: Sequence[Any], length: int) -> Any:
+    """One cache of all rows, padded on the left to one length."""
+    joined = _shared_copy(caches[0])
+    for place, layer in enumerate(joined.layers):
+        for name in ("keys", "values"):
+            parts = [getattr(cache.layers[place], name) for cache in caches]
+            padded = [functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts]
+            setattr(layer, name, torch.cat(padded))
+        _grow_to(layer, length)
+    return joined
+
+
+def _cache_rows(cache: Any, rows: Tensor, length: int) -> Any:
+    """Chosen rows of a cache, as many times as they are named, with its last ``length`` positions."""
+    chosen = _shared_copy(cache)
+    for layer in chosen.layers:
+        layer.keys, layer.values = layer.keys[rows, :, -length:], layer.values[rows, :, -length:]
+        _grow_to(layer, length)
+    return chosen
+
+
+def _grow_to(layer: Any, length: int) -> None:
+    """Layers with a sliding window count their positions beside the tensors."""
+    if hasattr(layer, "cumulative_length"):
+        layer.cumulative_length = length

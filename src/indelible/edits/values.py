@@ -4,10 +4,12 @@ For every fact a vector delta, added to what the value layer's MLP returns at th
 until the model predicts the new object (ROME, Meng et al. 2022, equation 4). This is nearly all of an edit's cost, and
 in a causal model most of the textbook loop computes the same things again and again. Here
 
-- everything before the subject's last token is run once, and its attention keys and values are kept;
-- everything below the value layer is run once, and its output is kept;
-- each step runs the rest of the tokens through the rest of the layers, for all facts together;
-- texts of like length share a batch, so that little of it is padding;
+- everything before the subject's last token is run once for all texts that begin alike, and its attention keys and
+  values are kept;
+- everything up to the value layer is run once, and its output is kept;
+- each step runs the rest of the tokens through the rest of the layers, for all facts together, and the first of these
+  passes is also the one that says what the model predicts before any change;
+- texts of like length share a batch, which is cut anew when facts leave, so that little of it is padding;
 - logits are computed only where a target token, or the word after "<subject> is a", is predicted;
 - no gradient of a parameter is computed, and a fact that has converged leaves the batch.
 
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from indelible.edits.suffixes import Suffixes, keep_facts, predict, prepare
+from indelible.edits.suffixes import Site, Suffixes, SuffixRuns
 from indelible.edits.wordings import FactRows
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
@@ -43,6 +45,8 @@ class ValueOptions:
         clamp: longest delta, as a multiple of the reference's norm.
         converged: a fact whose loss is below this leaves.
         tokens_per_batch: facts are taken together up to this many suffix tokens.
+        sites: what deltas are added to, each its own: what the value layer's MLP returns, and for PMET (Li et al. 2023,
+            arXiv 2308.08742) also what its attention returns. The last must be the MLP.
     """
 
     steps: int
@@ -52,6 +56,7 @@ class ValueOptions:
     clamp: float
     converged: float = 0.1
     tokens_per_batch: int = 8192
+    sites: tuple[Site, ...] = ("mlp",)
 
 
 @dataclass(frozen=True)
@@ -129,22 +134,27 @@ def _optimise_batch(
     options: ValueOptions,
     report: Callable[[int, int, float], None],
 ) -> Values:
-    parts, reference_f, essence_before_fv = prepare(model, layout, layer, facts)
+    runs = SuffixRuns(model, layout, layer, options.sites, facts)
     device = model.device
-    deltas = [nn.Parameter(torch.zeros(layout.hidden_size, device=device)) for _ in facts]
+    shape = (len(options.sites), layout.hidden_size)
+    deltas = [nn.Parameter(torch.zeros(shape, device=device)) for _ in facts]
     optimiser = torch.optim.Adam(deltas, lr=options.learning_rate)
     losses_f = torch.full((len(facts),), torch.inf, device=device)
     steps_f = torch.zeros(len(facts), dtype=torch.long)
     active = list(range(len(facts)))
-    limit_f = options.clamp * reference_f
+    parts = runs.parts(active)
+    limit_f = options.clamp * runs.reference_f
+    before_fv = torch.empty(0)
     for step in range(options.steps):
         optimiser.zero_grad()
         chosen = torch.tensor(active, device=device)
-        deltas_ao = torch.stack([deltas[fact] for fact in active])
-        nll_a, essence_av = _losses(model, layout, layer, parts, deltas_ao)
-        before_av = essence_before_fv[chosen]
+        deltas_aso = torch.stack([deltas[fact] for fact in active])
+        nll_a, essence_av = _losses(runs, parts, deltas_aso)
+        if step == 0:  # nothing has been added yet
+            before_fv = essence_av.detach()
+        before_av = before_fv[chosen]
         kl_a = (essence_av.exp() * (essence_av - before_av)).sum(-1)
-        decay_a = deltas_ao.norm(dim=-1) / reference_f[chosen] ** 2
+        decay_a = deltas_aso.norm(dim=-1).sum(-1) / runs.reference_f[chosen] ** 2
         loss_a = nll_a + options.kl_weight * kl_a + options.weight_decay * decay_a
         losses_f[chosen] = loss_a.detach()
         steps_f[active] = step + 1
@@ -160,23 +170,20 @@ def _optimise_batch(
         optimiser.step()
         with torch.no_grad():
             for fact in staying:
-                norm = deltas[fact].norm()
-                if norm > limit_f[fact]:
-                    deltas[fact].mul_(limit_f[fact] / norm)
+                norm_s1 = deltas[fact].norm(dim=-1, keepdim=True)
+                deltas[fact].mul_((limit_f[fact] / norm_s1).clamp(max=1))
         if len(staying) < len(active):
-            parts = [kept for part in parts if len((kept := keep_facts(part, stays_a)).facts_r)]
             active = staying
-    return Values(torch.stack([delta.detach() for delta in deltas]), losses_f, steps_f)
+            parts = runs.parts(active)
+    return Values(torch.stack([delta.detach()[-1] for delta in deltas]), losses_f, steps_f)
 
 
-def _losses(
-    model: PreTrainedModel, layout: Layout, layer: int, parts: Sequence[Suffixes], deltas_ao: Tensor
-) -> tuple[Tensor, Tensor]:
+def _losses(runs: SuffixRuns, parts: Sequence[Suffixes], deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
     """Mean negative log-likelihood of each fact's targets, and log-probabilities of the word after its essence."""
-    nll_a = torch.zeros(len(deltas_ao), device=deltas_ao.device)
+    nll_a = torch.zeros(len(deltas_aso), device=deltas_aso.device)
     essences, owners = [], []
     for part in parts:
-        log_probs_qv, essence_ev = predict(model, layout, layer, part, deltas_ao)
+        log_probs_qv, essence_ev = runs.predict(part, deltas_aso)
         nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.target_share_q
         nll_a = nll_a.index_add(0, part.facts_r[part.target_rows_q], nll_q)
         essences.append(essence_ev)
