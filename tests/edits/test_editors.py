@@ -316,7 +316,7 @@ def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
 
 
 def test_unknown_editors_are_met_with_a_suggestion() -> None:
-    assert EDITORS.names() == ["ft", "grace", "memit", "rome"]
+    assert EDITORS.names() == ["ft", "grace", "ike", "memit", "rome"]
     with pytest.raises(UnknownNameError, match="Did you mean 'memit'"):
         EDITORS.get("memitt")
 
