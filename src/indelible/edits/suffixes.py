@@ -28,7 +28,7 @@ Site = Literal["attention", "mlp"]
 
 # What one more pass costs beside its tokens, in tokens: texts of unlike length share a pass when padding costs less.
 # Measured on two cores with SmolLM2-135M; a GPU is hardly busy with a few thousand tokens.
-_PASS_TOKENS = {"cpu": 32}
+_PASS_TOKENS = {"cpu": 48}
 _PASS_TOKENS_ELSEWHERE = 2048
 
 
