@@ -17,6 +17,7 @@ from torch import Tensor
 
 from indelible.edits.editor import Workbench
 from indelible.edits.preservation import preserved_moments
+from indelible.edits.solve import factorise
 from indelible.edits.spread import Solver, spread
 from indelible.edits.values import ValueOptions, optimise_values
 from indelible.edits.weight_editor import Change, Changer, WeightEditor
@@ -58,9 +59,14 @@ class ClosedFormEditor(WeightEditor):
         return float(layers_left)
 
     def preserved(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
-        """By layer, the second moment of the keys that its memory should go on serving."""
+        """By layer, the second moment of the keys that its memory should go on serving, on the model's device."""
         tokens = self.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
-        return preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
+        moments = preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
+        return {layer: moment.to(bench.model.device) for layer, moment in moments.items()}
+
+    def factorised(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """By layer, the Cholesky factor of what ``preserved`` returns."""
+        return {layer: factorise(moment) for layer, moment in self.preserved(bench, layers).items()}
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         return _ClosedForm(self, bench, paraphrases)

@@ -27,6 +27,9 @@ EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits", "indelib
 
 Progress = Callable[[int, int, str], None]
 
+AUTO = "auto"
+"""In place of layers: let causal tracing choose them (see locate.py)."""
+
 
 class Workbench(BaseModel):
     """What an editor works with beside the facts.
@@ -244,18 +247,21 @@ def _differentiable() -> Iterator[None]:
         yield
 
 
-def chosen_layers(layout: Layout, given: Sequence[int] | None, shares: Sequence[float]) -> tuple[int, ...]:
+def chosen_layers(layout: Layout, given: Sequence[int] | int | str | None, shares: Sequence[float]) -> tuple[int, ...]:
     """The layers to edit: those given, or else those at some shares of the model's depth.
 
     Args:
         layout: the model's.
-        given: what the user asked for, or None.
+        given: what the user asked for: layers, one layer, "auto" (before tracing has chosen, any layer), or None.
         shares: depths between 0 and 1, ascending; layers that coincide in a shallow model count once.
 
     Raises:
         ConfigError: if a given layer does not exist or they are not ascending.
     """
-    if given is None:
+    if given == AUTO:
+        return tuple(range(layout.n_layers))
+    given = (given,) if isinstance(given, int) else given
+    if given is None or isinstance(given, str):
         return tuple(sorted({min(int(share * layout.n_layers), layout.n_layers - 1) for share in shares}))
     if not given or list(given) != sorted(set(given)) or given[0] < 0 or given[-1] >= layout.n_layers:
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,17 +23,18 @@ class Memit(ClosedFormEditor):
     """Mass-editing memory in a transformer."""
 
     name: ClassVar[str] = "memit"
-    layers: tuple[int, ...] | None = Field(default=None, description="Layers to change; None chooses by depth.")
+    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
+    )
     covariance_weight: float = Field(default=1000.0, gt=0, description="Preservation against new facts (lambda).")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, self.layers, DEPTHS)
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
-        moments = self.preserved(bench, layers)
+        factors = self.factorised(bench, layers)
 
         def solve(problem: Problem) -> Factors:
-            moment_dd = moments[problem.layer].to(problem.keys_dn.device)
-            return ridge(problem.keys_dn, problem.residual_on, moment_dd, self.covariance_weight)
+            return ridge(problem.keys_dn, problem.residual_on, factors[problem.layer], self.covariance_weight)
 
         return solve

@@ -1,7 +1,8 @@
 """ROME: one fact, one layer, one rank (Meng et al. 2022, arXiv 2202.05262).
 
 Several facts are edited one after another, each on the model as the ones before left it: this is the published method,
-and on small models it wears them down within ten edits (arXiv 2410.18785). A batch belongs to EMMET or MEMIT.
+and on small models it wears them down within ten edits (arXiv 2410.18785). A batch belongs to EMMET or MEMIT. As in the
+published code, the update has the direction of the key averaged over contexts and meets the new value at the bare one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from indelible.edits.closed_form import ClosedFormEditor
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
@@ -17,7 +19,7 @@ from indelible.edits.solve import Factors, equality
 from indelible.edits.spread import Problem, Solver
 from indelible.models.layout import Layout
 
-_DEPTHS = (0.234,)
+DEPTHS = (0.234,)
 
 
 @EDITORS.register("rome")
@@ -26,15 +28,22 @@ class Rome(ClosedFormEditor):
 
     name: ClassVar[str] = "rome"
     edits_per_step: Literal[1] = Field(default=1, description="ROME edits one fact at a time.")
-    layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
+    layer: int | Literal["auto"] | None = Field(
+        default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
+    )
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
+        return chosen_layers(layout, self.layer, DEPTHS)
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
-        moments = self.preserved(bench, layers)
+        factors = self.factorised(bench, layers)
 
         def solve(problem: Problem) -> Factors:
-            return equality(problem.keys_dn, problem.residual_on, moments[problem.layer].to(problem.keys_dn.device))
+            factor_dd = factors[problem.layer]
+            return equality(problem.keys_dn, problem.residual_on, factor_dd, met_dn=self.met(problem))
 
         return solve
+
+    def met(self, problem: Problem) -> Tensor:
+        """The keys at which the new values are met."""
+        return problem.bare_dn

@@ -1,0 +1,60 @@
+"""AlphaEdit: MEMIT inside the null space of what is preserved (Fang et al. 2024, arXiv 2410.02355).
+
+The change is projected on the directions in which the keys of ordinary text hardly vary, so that it cannot touch what
+those are mapped to; inside them only the new facts, the keys of earlier edits and the size of the change count. Earlier
+keys come in from ``edit(..., earlier=...)`` or from the steps before and go out with the update: nothing is kept
+elsewhere.
+
+The published threshold and weight are absolute numbers. Keys have other scales in other models, so here both are in
+units of the mean eigenvalue of the preserved second moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from indelible.edits.closed_form import ClosedFormEditor
+from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.memit import DEPTHS
+from indelible.edits.solve import Factors, null_space, null_space_ridge
+from indelible.edits.spread import Problem, Solver
+from indelible.models.layout import Layout
+
+
+@EDITORS.register("alphaedit")
+class AlphaEdit(ClosedFormEditor):
+    """Null-space constrained editing."""
+
+    name: ClassVar[str] = "alphaedit"
+    keeps_keys: ClassVar[bool] = True
+    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
+    )
+    null_threshold: float = Field(
+        default=0.5, gt=0, description="Directions with eigenvalues below this, in units of the mean, may change."
+    )
+    size_weight: float = Field(
+        default=1.0, gt=0, description="Keeps the change small (L2), in units of the mean eigenvalue."
+    )
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, self.layers, DEPTHS)
+
+    def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
+        moments = self.preserved(bench, layers)
+        bases = {layer: null_space(moment, self.null_threshold) for layer, moment in moments.items()}
+        units = {layer: float(moment.double().diagonal().mean()) for layer, moment in moments.items()}
+
+        def solve(problem: Problem) -> Factors:
+            return null_space_ridge(
+                problem.keys_dn,
+                problem.residual_on,
+                bases[problem.layer],
+                self.size_weight * units[problem.layer],
+                earlier_dp=problem.earlier_dm,
+            )
+
+        return solve

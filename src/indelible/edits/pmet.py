@@ -1,0 +1,29 @@
+"""PMET: MEMIT with attention's share of the answer optimised apart (Li et al. 2023, arXiv 2308.08742).
+
+What attention and the MLP return at the subject are optimised together, each with a delta of its own, but only the
+MLP's is written: general ways of attending are left out of the weights. The residual is spread by the square root of
+the layers that are left, so that more of it goes into the lower ones.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+from indelible.edits.editor import EDITORS
+from indelible.edits.memit import Memit
+from indelible.edits.values import ValueOptions
+
+
+@EDITORS.register("pmet")
+class Pmet(Memit):
+    """Precise model editing in a transformer."""
+
+    name: ClassVar[str] = "pmet"
+
+    def value_options(self) -> ValueOptions:
+        return replace(super().value_options(), sites=("attention", "mlp"))
+
+    def share(self, layers_left: int) -> float:
+        return math.sqrt(layers_left)
