@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -76,10 +77,11 @@ class WeightEditor(Editor):
         keys = dict(bench.earlier.keys) if isinstance(bench.earlier, WeightUpdate) else {}
         new_keys: dict[str, Tensor] = {}
         deltas: dict[str, Delta] = {}
-        names = tuple(bench.layout.mlp_out_weight[layer] for layer in self.layers_in(bench.layout))
-        with restored(bench.model, names if len(steps) > 1 else ()):
+        with ExitStack() as stack:
             for counted.step, step in enumerate(steps):
                 change = changer.change(step, keys)
+                if len(steps) > 1:
+                    stack.enter_context(restored(bench.model, tuple(set(change.deltas) - set(deltas))))
                 for name, delta in change.deltas.items():
                     deltas[name] = combined(deltas[name], delta) if name in deltas else delta
                 for name, added in change.keys.items():
