@@ -8,8 +8,8 @@ kept as they come, so that an interrupted run goes on where it stopped; the tabl
     python benchmarks/editor_table.py --editors memit ft-m --seeds 0
 
 Seconds are the process's processor time divided by the number of threads: other work on the machine does not count.
-They cover the whole edit but for the covariance, which is computed once per model and kept. Editors that ask for the same
-optimised values get those of the first; the seconds that they took count for each.
+They cover the whole edit but for the covariance, which is computed once per model and kept. Editors that ask for the
+same optimised values get those of the first; the seconds that they took count for each.
 """
 
 from __future__ import annotations

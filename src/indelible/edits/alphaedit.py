@@ -6,8 +6,8 @@ keys come in from ``edit(..., earlier=...)`` or from the steps before and go out
 elsewhere.
 
 The published threshold and weight are absolute numbers. Keys have other scales in other models, so here both are in
-units of the mean eigenvalue of the preserved second moment. A small model may have no null space to speak of: at layers 6
-to 8 of SmolLM2-135M a quarter of the directions lie below 0.3 of the mean, but not one below 0.1, so that projecting
+units of the mean eigenvalue of the preserved second moment. A small model may have no null space to speak of: at layers
+6 to 8 of SmolLM2-135M a quarter of the directions lie below 0.3 of the mean, but not one below 0.1, so that projecting
 protects less than it does in large models.
 """
 

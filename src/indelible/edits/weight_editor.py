@@ -91,8 +91,10 @@ class WeightEditor(Editor):
                     with torch.no_grad():
                         for name, delta in change.deltas.items():
                             add_difference(bench.model.get_parameter(name), delta)
-        return self._update(bench, facts, paraphrases, Change(deltas, new_keys))
+        update = self._update(bench, facts, paraphrases, Change(deltas, new_keys))
+        return update.sealed(bench.model, known_fingerprint=bench.fingerprint)
 
+    # Isolated edits are not sealed: hashing a large model for each fact would cost more than the edits.
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
         changes = self.changer(bench, paraphrases).apart(facts)
         for fact, change in zip(facts, changes, strict=True):
