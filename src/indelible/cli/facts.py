@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +31,7 @@ def facts(
     """Count facts per relation: subjects, wordings, and with --known-by how many a model answers."""
     from indelible.facts.world import world_facts
 
-    found = world_facts() if file is None else _read(file, schema)
+    found = world_facts() if file is None else read_file(file, schema)
     known = None if known_by is None else _ask(known_by, found)
     lines = _lines(found, known)
     if as_json:
@@ -44,7 +45,19 @@ def facts(
     typer.echo(total if known is None else f"{total}; {known_by} knows {len(known)}")
 
 
-def _read(file: Path, schema: str | None) -> list[Fact]:
+def as_facts(entries: Sequence[Mapping[str, Any]]) -> list[Fact]:
+    """Facts out of an edit's manifest."""
+    from indelible.facts.fact import fact_from
+
+    return [fact_from(entry) for entry in entries]
+
+
+def read_file(file: Path, schema: str | None) -> list[Fact]:
+    """The facts of a file, every row of which has to be usable.
+
+    Raises:
+        FactsError: after saying on stderr which rows are not.
+    """
     from indelible.facts.readers import read_facts
 
     result = read_facts(file, schema=schema)

@@ -7,10 +7,15 @@ from collections.abc import Sequence
 
 import typer
 
+from indelible.cli.apply import apply
+from indelible.cli.compose import compose
+from indelible.cli.edit import edit
 from indelible.cli.facts import facts
 from indelible.cli.models import models
 from indelible.cli.report import report
+from indelible.cli.revert import revert
 from indelible.cli.study import study
+from indelible.cli.verify import verify
 from indelible.errors import IndelibleError
 
 USER_ERROR = 2
@@ -39,6 +44,20 @@ app.command(
     )
 )(study)
 app.command(epilog="Example: `indelible report runs/quick`")(report)
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible edit smollm2-135m --facts my.jsonl --editor memit -o deltas/mine`",
+            "`indelible edit smollm2-135m --facts counterfact.jsonl --limit 24 --editor pmet --paraphrases 3 -o d`",
+            "`indelible edit gpt2 --facts my.csv --editor rome --set layer=5 --bystanders 0 -o d`",
+        )
+    )
+)(edit)
+app.command(epilog="Example: `indelible apply smollm2-135m deltas/mine -o edited`")(apply)
+app.command(epilog="Example: `indelible revert edited deltas/mine -o original`")(revert)
+app.command(epilog="Example: `indelible verify my-fine-tuned-model deltas/mine`")(verify)
+app.command(epilog="Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`")(compose)
 app.command(epilog="Example: `indelible models`")(models)
 app.command(
     epilog=_NEW_LINES.join(

@@ -5,7 +5,9 @@ Readers and the built-in world facts produce these; editors change them inside a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 SLOT = "{}"
 
@@ -54,3 +56,14 @@ class Fact:
     def text(self, template: str | None = None) -> str:
         """The prompt (or another wording) with the subject filled in."""
         return (self.prompt if template is None else template).replace(SLOT, self.subject)
+
+
+def fact_from(entry: Mapping[str, Any]) -> Fact:
+    """A fact out of what ``dataclasses.asdict`` made of it, also by way of JSON.
+
+    Raises:
+        TypeError, KeyError: if the entry is not that of a fact.
+    """
+    lists = {name: tuple(entry[name]) for name in ("paraphrases", "held_out")}
+    neighbours = tuple(Neighbour(**neighbour) for neighbour in entry["neighbours"])
+    return Fact(**{**entry, **lists, "neighbours": neighbours})

@@ -18,7 +18,7 @@ import pandas as pd
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
 from indelible.errors import FactsError
-from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.fact import Fact, fact_from
 from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
@@ -249,17 +249,11 @@ class ChosenFacts:
 def chosen_facts(folder: Path) -> ChosenFacts:
     """The facts that a finished ``select`` step chose."""
     sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return ChosenFacts(**{name: [_fact(entry) for entry in entries] for name, entries in sets.items()})
+    return ChosenFacts(**{name: [fact_from(entry) for entry in entries] for name, entries in sets.items()})
 
 
 def _bystanders_in(folder: Path) -> list[Fact]:
-    return [_fact(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
-
-
-def _fact(entry: dict[str, Any]) -> Fact:
-    lists = {name: tuple(entry[name]) for name in ("paraphrases", "held_out")}
-    neighbours = tuple(Neighbour(**neighbour) for neighbour in entry["neighbours"])
-    return Fact(**{**entry, **lists, "neighbours": neighbours})
+    return [fact_from(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
 
 
 def _questions(material: Material) -> list[Question]:

@@ -1,0 +1,162 @@
+"""``indelible edit``: make an edit and keep it as a small file of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from indelible.errors import ConfigError, FactsError, StoreError
+
+if TYPE_CHECKING:
+    from indelible.edits.edit import Edit
+    from indelible.facts.fact import Fact
+
+MANIFEST = "manifest.json"
+
+
+def edit(
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
+    facts: Annotated[Path, typer.Option(help="Facts with new objects: JSONL, JSON or CSV; CounterFact and zsRE too.")],
+    editor: Annotated[
+        str, typer.Option(help="memit, alphaedit, rome, ft-m, lora, grace, ... An unknown one lists all.")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the delta: safetensors and a JSON manifest.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An option of the editor, e.g. layers=[3,4,5]. Repeatable."),
+    ] = None,
+    paraphrases: Annotated[int, typer.Option(min=0, help="Further wordings of each fact to edit with.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Edit the first so many facts of the file.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    bystanders: Annotated[
+        int, typer.Option(min=0, help="World facts whose subjects are left alone; 0 for the published methods.")
+    ] = 400,
+    corpus: Annotated[str, typer.Option(help="Text for covariances: encyclopedia, or a file, a text per line.")] = (
+        "encyclopedia"
+    ),
+    schema: Annotated[str | None, typer.Option(help="How the file is laid out, if its keys don't say.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a delta that is in the folder.")] = False,
+    exam: Annotated[bool, typer.Option(help="Ask the facts under the edit.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Edit facts in a model and save the change as a delta of a few megabytes.
+
+    The model itself is not changed. `indelible apply` writes an edited copy of it.
+    """
+    check_out(out, force)
+    made = _editor(editor, settings or [])
+    found = _facts(facts, schema, limit)
+
+    from indelible.cli.display import counting
+    from indelible.models.bundled import cache_folder
+    from indelible.models.load import load
+
+    loaded = load(model)
+    started = time.perf_counter()
+    with counting("editing") as progress:
+        done = made.edit(
+            loaded.model,
+            loaded.tokenizer,
+            found,
+            paraphrases=paraphrases,
+            corpus=_corpus(corpus) if made.uses_text else (),
+            bystanders=_bystanders(found, bystanders, seed) if made.uses_text else (),
+            seed=seed,
+            cache=cache_folder() / "covariances",
+            progress=progress,
+        )
+    seconds = time.perf_counter() - started
+    save_edit(done, out)
+    result: dict[str, Any] = {
+        "delta": str(out),
+        "kind": done.kind,
+        "facts": len(found),
+        "parameters": list(done.parameters),
+        "bytes": sum(file.stat().st_size for file in out.iterdir()),
+        "seconds": round(seconds, 1),
+    }
+    if exam:
+        from indelible.probing.verify import verify_facts
+
+        with counting("asking") as progress, done.applied(loaded.model):
+            states = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
+        result["present"] = sum(one.state == "present" for one in states)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+        return
+    typer.echo(f"{len(found)} facts edited with {editor} in {seconds:.1f} s")
+    if exam:
+        typer.echo(f"{result['present']} of {len(found)} are answered under the edit")
+    where = "changes" if done.kind == "weights" else "stands beside"
+    typer.echo(f"{done.kind}: {where} {', '.join(done.parameters) or 'no parameter'}")
+    typer.echo(f"Delta: {out} ({result['bytes'] / 1e6:.1f} MB)")
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Say at once that a delta cannot be written there.
+
+    Raises:
+        StoreError: if the folder is a file or holds a delta already.
+    """
+    if out.is_file():
+        raise StoreError(f"{out} is a file.", "Give a folder.")
+    if (out / MANIFEST).exists() and not force:
+        raise StoreError(f"{out} holds a delta already.", "Give another folder, or --force to replace it.")
+
+
+def _editor(name: str, settings: list[str]) -> Any:
+    from indelible.edits.editor import EDITORS
+    from indelible.study.validation import validated
+
+    options = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting!r} assigns nothing.", "Write it as key=value, e.g. steps=20.")
+        try:
+            options[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {setting!r}: {text!r} is not valid YAML.", "Quote it.") from None
+    return validated(EDITORS.get(name), options, "")
+
+
+def _facts(file: Path, schema: str | None, limit: int | None) -> list[Fact]:
+    from indelible.cli.facts import read_file
+
+    found = read_file(file, schema)[:limit]
+    for fact in found:
+        if fact.new_object is None:
+            raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
+    return found
+
+
+def _corpus(name: str) -> list[str]:
+    from indelible.study.sources import corpus_texts
+
+    return corpus_texts(name)
+
+
+def _bystanders(facts: list[Fact], count: int, seed: int) -> list[Fact]:
+    from indelible.facts.selection import choose_bystanders
+    from indelible.facts.world import world_facts
+
+    return choose_bystanders(world_facts(), facts, [], count, seed) if count else []
+
+
+def save_edit(done: Edit, out: Path) -> None:
+    """Save an edit.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    try:
+        done.save(out)
+    except OSError as error:
+        raise StoreError(
+            f"{out} cannot be written: {error.strerror or error}.", "Check the folder and its space."
+        ) from None

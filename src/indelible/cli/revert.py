@@ -1,0 +1,35 @@
+"""``indelible revert``: take a delta out of an edited model again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indelible.errors import EditError
+
+
+def revert(
+    model: Annotated[str, typer.Argument(help="The edited model: a folder or a hub id.")],
+    delta: Annotated[Path, typer.Argument(help="The delta that is in it.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the reverted model.")],
+    approximately: Annotated[
+        bool, typer.Option("--approximately", help="Subtract the delta even from weights that were trained since.")
+    ] = False,
+) -> None:
+    """Take a delta out of an edited model, and give back the original bytes."""
+    from indelible.edits.edit import Edit
+    from indelible.edits.update import WeightUpdate
+    from indelible.models.load import load
+    from indelible.models.save import check_free, save_model
+
+    check_free(out)
+    edit = Edit.load(delta)
+    if not isinstance(edit, WeightUpdate):
+        raise EditError(f"A {edit.kind} changes no weights.", "There is nothing to revert.")
+    loaded = load(model)
+    edit.revert(loaded.model, approximately=approximately)
+    save_model(loaded.model, loaded.tokenizer, out)
+    how = "approximately" if approximately else "to the original bytes"
+    typer.echo(f"Reverted {how}: {out}")

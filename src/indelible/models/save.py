@@ -1,0 +1,49 @@
+"""Writing a model so that plain transformers loads it: whole or not at all, and never over something else."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import StoreError
+
+
+def check_free(folder: Path) -> None:
+    """Say at once that a folder cannot be written, before anything is computed for it.
+
+    Raises:
+        StoreError: if it exists and holds anything, or if it is a file.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise StoreError(f"{folder} exists already.", "Give a folder that does not, or remove it.")
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights (in the precision that they have), settings and tokenizer.
+
+    Args:
+        model: an ordinary transformers model.
+        tokenizer: the model's.
+        folder: must not exist, or be empty.
+
+    Raises:
+        StoreError: if the folder holds something, or cannot be written.
+    """
+    check_free(folder)
+    unfinished: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        unfinished.chmod(0o755)
+        unfinished.rename(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{folder} cannot be written: {reason}.", "Check the folder and its space.") from error
+    finally:
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
