@@ -1,7 +1,7 @@
 """Every editor on the same facts: success, held-out wordings, locality, perplexity and cost, over several seeds.
 
 Known world facts and, where its file is given, CounterFact facts are edited and asked at once (the batch protocol);
-ROME and R-ROME edit each fact on a model of its own (the isolated protocol), which is how they were published. Rows are
+ROME, R-ROME and IKE edit each fact on a model of its own (the isolated protocol), which is how they were published. Rows are
 kept as they come, so that an interrupted run goes on where it stopped; the table is the mean over seeds.
 
     python benchmarks/editor_table.py --counterfact counterfact.jsonl --out runs/editor_table.csv
@@ -31,7 +31,7 @@ from indelible.edits.values import Values, optimise_values
 from indelible.models.layout import Layout
 from material import Bench, Drawn, counterfact_draw, isolated_answers, rates, world_draw
 
-ISOLATED = ("rome", "r-rome")
+ISOLATED = ("rome", "r-rome", "ike")
 
 
 class SharedValues:

@@ -156,6 +156,7 @@ def _renamed_to(path: Path) -> Iterator[Path]:
         unfinished = Path(opened.name)
     try:
         yield unfinished
+        unfinished.chmod(0o644)  # temporary files are for their owner alone
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import StoreError
+from indelible.models.bundled import quiet_transformers
 
 
 def check_free(folder: Path) -> None:
@@ -37,8 +38,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        with quiet_transformers():
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
         unfinished.chmod(0o755)
         unfinished.rename(folder)
     except OSError as error:

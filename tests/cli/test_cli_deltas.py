@@ -1,0 +1,219 @@
+"""edit, apply, revert, verify and compose on a taught tiny model, and what each says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from indelible.cli.main import main
+from tiny_studies import taught_facts
+
+NEW = 3
+
+
+def facts_file(path: Path, start: int, count: int = NEW) -> Path:
+    """Taught facts, each with the next different object of its relation as the new one."""
+    rows = taught_facts()
+    chosen = []
+    for row in rows[start : start + count]:
+        others = [one["true_object"] for one in rows if one["relation"] == row["relation"]]
+        new = next(other for other in others if other != row["true_object"])
+        chosen.append({**row, "new_object": new})
+    path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with facts, the deltas ``a`` and ``b``, and ``edited``, the model with ``a``."""
+    folder = tmp_path_factory.mktemp("deltas")
+    for name, start in (("a", 0), ("b", NEW)):
+        facts = facts_file(folder / f"{name}.jsonl", start)
+        arguments = ["edit", str(taught / "model"), "--facts", str(facts), "--editor", "ft-m", "-o", str(folder / name)]
+        assert main([*arguments, "--set", "steps=60", "--set", "learning_rate=0.01", "--no-exam"]) == 0
+    assert main(["apply", str(taught / "model"), str(folder / "a"), "-o", str(folder / "edited")]) == 0
+    return folder
+
+
+def said(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int = 0) -> str:
+    """What a command prints; after a user mistake that is one line on stderr."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == code
+    shown = capsys.readouterr()
+    if code == 2:
+        assert shown.out == ""
+        lines = shown.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("Error: "), shown.err
+        return lines[0]
+    return shown.out
+
+
+def test_an_edited_model_answers_in_plain_transformers(made: Path, taught: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(made / "edited").eval()
+    tokenizer = AutoTokenizer.from_pretrained(made / "edited")
+    right = 0
+    for line in (made / "a.jsonl").read_text(encoding="utf-8").splitlines():
+        fact = json.loads(line)
+        prompt = tokenizer(fact["prompt"].replace("{}", fact["subject"]), return_tensors="pt")
+        written = model.generate(**prompt, max_new_tokens=8, do_sample=False)[0, prompt["input_ids"].shape[1] :]
+        right += tokenizer.decode(written).strip().startswith(fact["new_object"])
+    assert right == NEW
+
+
+def test_reverting_gives_back_the_file(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "original bytes" in said(capsys, ["revert", made / "edited", made / "a", "-o", tmp_path / "back"])
+    first, second = (load_file(folder / "model.safetensors") for folder in (taught / "model", tmp_path / "back"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name].view(torch.int32), second[name].view(torch.int32)) for name in first)
+
+
+def trained(folder: Path, out: Path) -> Path:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(1e-4 * torch.randn(weight.shape, generator=generator))
+    model.save_pretrained(out)
+    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
+    return out
+
+
+def test_verify_tells_edited_trained_and_untouched_models_apart(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = trained(made / "edited", tmp_path / "later")
+    models = {"edited": made / "edited", "trained": later, "untouched": taught / "model"}
+    found = {name: json.loads(said(capsys, ["verify", model, made / "a", "--json"])) for name, model in models.items()}
+    assert {name: one["weights"]["state"] for name, one in found.items()} == {
+        "edited": "exact",
+        "trained": "changed",
+        "untouched": "absent",
+    }
+    assert 0.95 < found["trained"]["weights"]["share"] < 1.05
+    assert found["edited"]["counts"] == {"present": NEW}
+    assert found["untouched"]["counts"] == {"gone": NEW}
+    table = said(capsys, ["verify", later, made / "a"])
+    assert "of the delta is still in them" in table and f"{NEW} present" in table
+    complaint = said(capsys, ["revert", later, made / "a", "-o", tmp_path / "no"], 2)
+    assert "trained since" in complaint and not (tmp_path / "no").exists()
+    said(capsys, ["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
+    assert json.loads(said(capsys, ["verify", tmp_path / "about", made / "a", "--json"]))["counts"] == {"gone": NEW}
+
+
+def test_composed_deltas_hold_the_facts_of_both(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = tmp_path / "both"
+    said(capsys, ["compose", taught / "model", made / "a", made / "b", "-o", both])
+    manifest = json.loads((both / "manifest.json").read_text(encoding="utf-8"))
+    assert len(manifest["facts"]) == 2 * NEW and manifest["seal"]["before"]
+    said(capsys, ["apply", taught / "model", both, "-o", tmp_path / "edited"])
+    found = json.loads(said(capsys, ["verify", tmp_path / "edited", both, "--json"]))
+    assert found["weights"]["state"] == "exact"
+    assert found["counts"].get("present", 0) > NEW  # the edits were made without knowledge of each other
+    assert "Both updates edit" in said(
+        capsys, ["compose", taught / "model", made / "a", made / "a", "-o", tmp_path / "twice"], 2
+    )
+    assert "Give at least two" in said(capsys, ["compose", taught / "model", made / "a", "-o", tmp_path / "one"], 2)
+
+
+def test_edit_says_what_it_did(made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["edit", taught / "model", "--facts", made / "a.jsonl", "--editor", "ft-m", "-o", tmp_path / "delta"]
+    more = ["--limit", 2, "--set", "steps=60", "--set", "learning_rate=0.01"]
+    found = json.loads(said(capsys, [*arguments, *more, "--json"]))
+    assert (found["facts"], found["present"], found["kind"]) == (2, 2, "weights")
+    assert found["bytes"] == sum(file.stat().st_size for file in (tmp_path / "delta").iterdir())
+    assert "Give another folder, or --force" in said(capsys, [*arguments, *more], 2)
+    assert "2 of 2 are answered" in said(capsys, [*arguments, *more, "--force"])
+
+
+def test_an_edit_that_changes_no_weights_is_verified_in_place(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = tmp_path / "context"
+    arguments = ["edit", taught / "model", "--facts", made / "a.jsonl", "--editor", "ike", "-o", delta, "--limit", 1]
+    said(capsys, [*arguments, "--bystanders", 0])
+    assert "none are changed by a context" in said(capsys, ["verify", taught / "model", delta])
+    for command in (["apply", taught / "model", delta], ["revert", taught / "model", delta]):
+        assert "changes no weights" in said(capsys, [*command, "-o", tmp_path / "no"], 2)
+    assert "changes no weights" in said(
+        capsys, ["compose", taught / "model", delta, made / "a", "-o", tmp_path / "no"], 2
+    )
+
+
+def broken(made: Path, folder: Path, how: str) -> Path:
+    shutil.copytree(made / "a", folder)
+    tensors = folder / "update.safetensors"
+    content = tensors.read_bytes()
+    if how == "corrupted":
+        tensors.write_bytes(content[:-8] + bytes(8 * [255]))
+    elif how == "truncated":
+        tensors.write_bytes(content[: len(content) // 2])
+    elif how == "without manifest":
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "manifest.json").write_text("[1, 2", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("corrupted", "not those of its manifest"),
+        ("truncated", "no readable edit"),
+        ("without manifest", "no readable edit"),
+        ("with a broken manifest", "no readable edit"),
+    ],
+)
+def test_a_damaged_delta_is_one_clear_line(
+    how: str, words: str, made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delta = broken(made, tmp_path / "delta", how)
+    for command in ("apply", "revert", "verify"):
+        out = [] if command == "verify" else ["-o", tmp_path / "out"]
+        complaint = said(capsys, [command, taught / "model", delta, *out], 2)
+        assert words in complaint and str(delta) in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_wrong_uses_are_one_clear_line(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, facts, out = taught / "model", made / "a.jsonl", tmp_path / "out"
+    base = ["edit", model, "--facts", facts, "-o", out, "--editor"]
+    other = trained(model, tmp_path / "other")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep me", encoding="utf-8")
+    (tmp_path / "none.jsonl").write_text(json.dumps({**taught_facts()[0], "new_object": None}) + "\n", encoding="utf-8")
+    cases: list[tuple[list[Any], str]] = [
+        (["apply", other, made / "a", "-o", out], "was made for a model with fingerprint"),
+        (["apply", made / "edited", made / "a", "-o", out], "was made for a model with fingerprint"),
+        (["apply", model, made / "a", "-o", tmp_path / "full"], "exists already"),
+        (["revert", model, made / "a", "-o", out], "never had the update"),
+        (["apply", model, tmp_path / "nowhere", "-o", out], "no readable edit"),
+        (["apply", tmp_path / "nowhere", made / "a", "-o", out], "no model folder"),
+        ([*base, "memitt"], "Did you mean 'memit'"),
+        ([*base, "ft-m", "--set", "stepps=3"], "'steps'"),
+        ([*base, "ft-m", "--set", "steps=many"], "'steps'"),
+        ([*base, "ft-m", "--set", "steps"], "assigns nothing"),
+        ([*base, "ft-m", "--set", "layer=99"], "do not fit a model of"),
+        (["edit", model, "--facts", tmp_path / "none.jsonl", "--editor", "ft-m", "-o", out], "has no new object"),
+        (["edit", model, "--facts", tmp_path / "gone.jsonl", "--editor", "ft-m", "-o", out], "gone.jsonl"),
+        ([*base, "memit", "--corpus", tmp_path / "gone.txt"], "gone.txt"),
+        (["edit", model, "--facts", facts, "--editor", "ft-m", "-o", facts], "is a file"),
+    ]
+    for arguments, words in cases:
+        complaint = said(capsys, arguments, 2)
+        assert words in complaint, complaint
+    assert not out.exists()
+    assert (tmp_path / "full" / "mine.txt").read_text(encoding="utf-8") == "keep me"

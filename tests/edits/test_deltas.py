@@ -1,0 +1,233 @@
+"""Updates as artefacts: sealed, reverted to the byte, found again in other weights, added up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CAPITALS, CORPUS
+
+from indelible.edits.edit import Edit
+from indelible.edits.editor import EDITORS
+from indelible.edits.update import LowRank, WeightUpdate
+from indelible.errors import EditError, FingerprintError
+from indelible.models.fingerprint import fingerprint
+from indelible.probing.verify import verify_facts
+from tiny_families import enliven
+
+Make = Callable[..., PreTrainedModel]
+MEMIT: dict[str, Any] = {
+    "layers": (1, 2),
+    "covariance_weight": 0.05,
+    "steps": 15,
+    "contexts": 0,
+    "covariance_tokens": 600,
+    "clamp": 4.0,
+    "kl_weight": 0.0,
+    "weight_decay": 1e-4,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "memit": MEMIT,
+    "ft-m": {"layer": 1, "steps": 15, "learning_rate": 0.01},
+    "lora": {"layers": (1, 2), "steps": 25, "learning_rate": 0.03, "target": "all-linear"},
+}
+
+
+def edit(name: str, model: PreTrainedModel, tokenizer: Any, facts: Any = CAPITALS, **more: Any) -> WeightUpdate:
+    update = EDITORS.get(name)(**SETTINGS[name]).edit(model, tokenizer, facts, corpus=CORPUS, **more)
+    assert isinstance(update, WeightUpdate)
+    return update
+
+
+def bits(model: PreTrainedModel) -> dict[str, Tensor]:
+    return {name: weight.detach().clone().view(torch.int32) for name, weight in model.named_parameters()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first) and first.keys() == second.keys()
+
+
+def train(model: PreTrainedModel, names: tuple[str, ...] | None = None, size: float = 1e-4) -> None:
+    """Every weight (or those named) moves a little, as training moves them."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if names is None or name in names:
+                weight.add_(size * torch.randn(weight.shape, generator=generator))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_reverting_gives_back_every_bit_where_subtracting_does_not(
+    name: str, family: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = enliven(tiny_model(family))
+    before = bits(model)
+    update = edit(name, model, tiny_tokenizer)
+    update.save(tmp_path)
+    loaded = Edit.load(tmp_path)
+    assert isinstance(loaded, WeightUpdate)
+    loaded.apply(model)
+    after = bits(model)
+    assert fingerprint(model) == update.manifest["seal"]["result"]
+    loaded.revert(model, approximately=True)
+    assert not same(before, bits(model)), "then there would be nothing to fix"
+    with torch.no_grad():
+        for parameter, kept in after.items():
+            model.get_parameter(parameter).copy_(kept.view(torch.float32))
+    loaded.revert(model)
+    assert same(before, bits(model))
+
+
+def test_reverting_other_weights_is_refused_and_changes_nothing(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    untouched = bits(model)
+    update = edit("memit", model, tiny_tokenizer)
+    with pytest.raises(FingerprintError, match="trained since, or never had the update"):
+        update.revert(model)
+    assert same(untouched, bits(model))
+    update.apply(model)
+    train(model, update.parameters[1:])
+    trained = bits(model)
+    with pytest.raises(FingerprintError, match="approximately"):
+        update.revert(model)
+    assert same(trained, bits(model))
+    update.revert(model, approximately=True)
+    for parameter in update.parameters:
+        distance = (model.get_parameter(parameter) - untouched[parameter].view(torch.float32)).abs().max()
+        assert distance < 1e-3
+    with pytest.raises(FingerprintError, match="no parameter"):
+        update.revert(tiny_model("gpt2"))
+
+
+def test_a_seal_whose_fixes_are_wrong_changes_nothing(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    update = edit("memit", model, tiny_tokenizer)
+    update.apply(model)
+    edited = bits(model)
+    name = update.parameters[-1]
+    wrong = replace(
+        update, fixes={**update.fixes, name: replace(update.fixes[name], values=update.fixes[name].values + 1)}
+    )
+    with pytest.raises(EditError, match="does not give back its bytes"):
+        wrong.revert(model)
+    assert same(edited, bits(model))
+
+
+def test_presence_tells_edited_trained_and_untouched_models_apart(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    update = edit("memit", model, tiny_tokenizer)
+    found = update.presence(model)
+    assert (found.state, found.share, set(found.shares.values())) == ("absent", 0.0, {0.0})
+    train(model)
+    found = update.presence(model)
+    assert found.state == "changed" and abs(found.share) < 0.02
+    for name, weight in tiny_model("llama").named_parameters():
+        model.get_parameter(name).data.copy_(weight)
+    model = enliven(tiny_model("llama"))
+    update.apply(model)
+    assert (update.presence(model).state, update.presence(model).share) == ("exact", 1.0)
+    train(model)
+    found = update.presence(model)
+    assert found.state == "changed" and abs(found.share - 1) < 0.02
+    # Half of one parameter's difference is taken out again: the shares say so, parameter by parameter.
+    name = update.parameters[0]
+    with torch.no_grad():
+        model.get_parameter(name).sub_(0.5 * update.deltas[name].difference())
+    found = update.presence(model)
+    assert abs(found.shares[name] - 0.5) < 0.02 and abs(found.shares[update.parameters[1]] - 1) < 0.02
+    assert 0.5 < found.share < 1
+
+
+def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    before = bits(model)
+    first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
+    second = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:])
+    both = first + second
+    assert [fact["id"] for fact in both.manifest["facts"]] == [fact.id for fact in CAPITALS]
+    assert both.parameters == first.parameters
+    for name in both.parameters:
+        wanted = sum(part.deltas[name].difference() for part in (first, second) if name in part.deltas)
+        torch.testing.assert_close(both.deltas[name].difference(), wanted)
+    with pytest.raises(EditError, match="not sealed"):
+        both.revert(model)
+    sealed = both.sealed(model)
+    sealed.apply(model)
+    sealed.revert(model)
+    assert same(before, bits(model))
+    with pytest.raises(EditError, match="Both updates edit"):
+        first + edit("ft-m", model, tiny_tokenizer, CAPITALS[1:3])
+
+
+def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
+    changed = replace(CAPITALS[0], new_object=CAPITALS[1].new_object)
+    with first.applied(model):
+        second = edit("memit", model, tiny_tokenizer, [changed])
+        with second.applied(model):
+            expected = bits(model)
+    both = first + second
+    # What was edited twice is what the second edit says.
+    assert [fact["new_object"] for fact in both.manifest["facts"]] == [changed.new_object, CAPITALS[1].new_object]
+    with both.sealed(model).applied(model):
+        for name, wanted in expected.items():
+            torch.testing.assert_close(model.get_parameter(name), wanted.view(torch.float32), atol=1e-6, rtol=0)
+    for wrong in (lambda: second + first, lambda: replace(first, manifest=without_seal(first)) + second):
+        with pytest.raises(FingerprintError, match="neither the first one's model"):
+            wrong()
+
+
+def without_seal(update: WeightUpdate) -> dict[str, Any]:
+    return {key: value for key, value in update.manifest.items() if key != "seal"}
+
+
+def test_thin_factors_stay_thin_until_the_full_matrix_is_smaller() -> None:
+    from indelible.edits.update import Dense, combined
+
+    thin = LowRank(torch.randn(8, 1), torch.randn(1, 6))
+    twice = combined(thin, thin)
+    assert isinstance(twice, LowRank)
+    more = combined(combined(twice, twice), thin)
+    assert isinstance(more, Dense)
+    torch.testing.assert_close(more.difference(), 5 * thin.difference())
+
+
+def test_an_edited_model_saved_by_transformers_holds_the_edit(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = enliven(tiny_model("qwen2"))  # whose head is tied to its embeddings
+    update = edit("ft-m", model, tiny_tokenizer)
+    states = [one.state for one in verify_facts(model, tiny_tokenizer, CAPITALS)]
+    assert "present" not in states
+    update.apply(model)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert update.presence(again).state == "exact"
+    assert "present" in [one.state for one in verify_facts(again, tiny_tokenizer, CAPITALS)]
+    update.revert(again)
+    assert fingerprint(again) == update.manifest["fingerprint"]
+
+
+def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    for one in verify_facts(model, tiny_tokenizer, CAPITALS):
+        assert one.state == ("weakened" if one.answer.margin > 0 else "gone") and not one.answer.success
+    # With the objects the other way round the margins change their sign, and so does what counts as gone.
+    facts = [one for one in CAPITALS if one.true_object != one.new_object]
+    turned = [replace(one, true_object=str(one.new_object), new_object=one.true_object) for one in facts]
+    found = [[one.state for one in verify_facts(model, tiny_tokenizer, asked)] for asked in (facts, turned)]
+    assert len(facts) == 3 and all(set(pair) == {"weakened", "gone"} for pair in zip(*found, strict=True))
