@@ -11,6 +11,7 @@ from indelible.cli.apply import apply
 from indelible.cli.compose import compose
 from indelible.cli.edit import edit
 from indelible.cli.facts import facts
+from indelible.cli.locate import locate
 from indelible.cli.models import models
 from indelible.cli.report import report
 from indelible.cli.revert import revert
@@ -58,6 +59,15 @@ app.command(epilog="Example: `indelible apply smollm2-135m deltas/mine -o edited
 app.command(epilog="Example: `indelible revert edited deltas/mine -o original`")(revert)
 app.command(epilog="Example: `indelible verify my-fine-tuned-model deltas/mine`")(verify)
 app.command(epilog="Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`")(compose)
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible locate smollm2-135m` traces built-in facts that the model knows into traces/",
+            "`indelible locate gpt2 --facts my.jsonl --kind mlp --samples 10 -o traces/gpt2`",
+        )
+    )
+)(locate)
 app.command(epilog="Example: `indelible models`")(models)
 app.command(
     epilog=_NEW_LINES.join(

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from pydantic import Field
@@ -69,7 +70,14 @@ class WeightEditor(Editor):
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         """The editor at work on this (unedited) model."""
 
+    def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
+        """The same editor with its layers chosen, where they were left to causal tracing."""
+        return self
+
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:
+        editor = self.located(bench, facts)
+        if editor is not self:
+            return editor.make(bench, facts, paraphrases)
         size = self.edits_per_step or len(facts)
         steps = [facts[start : start + size] for start in range(0, len(facts), size)]
         counted = _Counted(bench.progress, len(steps))
@@ -96,9 +104,10 @@ class WeightEditor(Editor):
 
     # Isolated edits are not sealed: hashing a large model for each fact would cost more than the edits.
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
-        changes = self.changer(bench, paraphrases).apart(facts)
+        editor = self.located(bench, facts)
+        changes = editor.changer(bench, paraphrases).apart(facts)
         for fact, change in zip(facts, changes, strict=True):
-            yield self._update(bench, [fact], paraphrases, change)
+            yield editor._update(bench, [fact], paraphrases, change)
 
     def _update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
         manifest = self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(change.deltas))

@@ -55,6 +55,15 @@ def last_subject_token(tokenizer: PreTrainedTokenizerBase, template: str, subjec
     Raises:
         FactsError: if the template has no slot or the subject no token.
     """
+    return subject_tokens(tokenizer, template, subject)[1]
+
+
+def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: str) -> tuple[int, int]:
+    """Positions of the subject's first and last tokens; a token that holds its first letter counts as its first.
+
+    Raises:
+        FactsError: as ``last_subject_token``.
+    """
     if SLOT not in template:
         raise FactsError(f"The wording {template!r} has no slot for its subject.", f"Write {SLOT} where it belongs.")
     before = template[: template.index(SLOT)]
@@ -65,8 +74,10 @@ def last_subject_token(tokenizer: PreTrainedTokenizerBase, template: str, subjec
         offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"][: len(ids)]
         covering = [position for position, (start, stop) in enumerate(offsets) if start < end and stop > len(before)]
     else:
-        # The subject ends where the tokens of the text cut after it end.
-        covering = [len(encode_prompt(tokenizer, text[:end])) - 1]
+        # The subject ends where the tokens of the text cut after it end, and begins after those of the text before it.
+        last = len(encode_prompt(tokenizer, text[:end])) - 1
+        first = len(encode_prompt(tokenizer, before.rstrip())) if before.strip() else 0
+        covering = [min(first, last), last]
     if not subject.strip() or not covering:
         raise FactsError(f"The subject {subject!r} has no token in {text!r}.", "Give a subject with a letter or digit.")
-    return covering[-1]
+    return covering[0], covering[-1]

@@ -40,7 +40,12 @@ def by_row(value: Tensor, rows: int) -> Tensor:
 
 @contextmanager
 def capture(
-    model: nn.Module, *, inputs_of: Sequence[str] = (), outputs_of: Sequence[str] = (), stop_after: str | None = None
+    model: nn.Module,
+    *,
+    inputs_of: Sequence[str] = (),
+    outputs_of: Sequence[str] = (),
+    stop_after: str | None = None,
+    copies: bool = False,
 ) -> Iterator[Capture]:
     """Record inputs and outputs of modules during the forward passes inside the block.
 
@@ -49,6 +54,7 @@ def capture(
         inputs_of: paths of modules whose first positional input is recorded.
         outputs_of: paths of modules whose output (its first element, where it is a tuple) is recorded.
         stop_after: path of a module after which the pass ends; the block is then left without error.
+        copies: keep copies of outputs; some families add to theirs in place later on.
     """
     seen = Capture()
     handles = []
@@ -61,7 +67,8 @@ def capture(
 
     def record_output(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            seen.outputs[path] = first_tensor(output)
+            kept = first_tensor(output)
+            seen.outputs[path] = kept.clone() if copies else kept
 
         return hook
 

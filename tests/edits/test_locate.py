@@ -1,0 +1,185 @@
+"""Causal tracing against a plain pass for every restoration, and what is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CORPUS, VARIED
+
+from indelible.edits.editor import EDITORS
+from indelible.edits.locate import GROUPS, Traced, choose_layers, located_layers, trace_facts
+from indelible.errors import EditError
+from indelible.facts.fact import Fact
+from indelible.models.fingerprint import fingerprint
+from indelible.models.layout import find_layout
+from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
+from tiny_families import TABLE, build_family, enliven
+
+Make = Callable[..., PreTrainedModel]
+
+
+def known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[Fact]:
+    """Facts that this random model knows: whatever it says next is true."""
+    found = []
+    wordings = [(one.prompt, one.subject) for one in VARIED if one.prompt != "{}"]
+    wordings += [(prompt, subject) for prompt, _ in wordings for subject in ("Denmark and Peru", "Zanzibar", "gold")]
+    for number, (prompt, subject) in enumerate(wordings):
+        if len(found) == 3:
+            break
+        tokens = encode_prompt(tokenizer, prompt.replace("{}", subject))
+        with torch.no_grad():
+            token = int(model(torch.tensor([tokens])).logits[0, -1].argmax())
+        text = tokenizer.decode([token]).strip()
+        if text and encode_target(tokenizer, prompt.replace("{}", subject), text)[0] == token:
+            found.append(Fact(str(number), subject, "r", prompt, text))
+    return found
+
+
+def plain(model: PreTrainedModel, family: str, tokenizer: Any, fact: Fact, kind: str, layer: int, place: int) -> float:
+    """One restoration by hooks on a whole pass, with the parts' paths written down by hand; window 1, one sample."""
+    table = TABLE[family]
+    tokens = torch.tensor([encode_prompt(tokenizer, fact.text())])
+    path = f"{table.blocks}.{layer}"
+    path += {"hidden": "", "mlp": f".{table.mlp_out}", "attention": f".{table.attention}"}[kind]
+    kept: list[Tensor] = []
+
+    def first(output: Any) -> Tensor:
+        return output if isinstance(output, Tensor) else output[0]
+
+    handle = model.get_submodule(path).register_forward_hook(lambda _m, _a, output: kept.append(first(output).clone()))
+    model(tokens)
+    handle.remove()
+    begin, end = subject_tokens(tokenizer, fact.prompt, fact.subject)
+    digest = hashlib.sha256(f"0 {fact.id}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    weight = model.get_input_embeddings().weight
+    noise = 3.0 * float(weight.std()) * torch.randn((1, end + 1 - begin, weight.shape[1]), generator=generator)
+
+    def corrupt(_module: Any, _args: Any, output: Tensor) -> Tensor:
+        changed = output.clone()
+        changed[:, begin : end + 1] += noise
+        return changed
+
+    def put_back(_module: Any, _args: Any, output: Any) -> Any:
+        changed = first(output).clone()
+        shaped = changed.view(1, tokens.shape[1], -1)
+        shaped[:, place] = kept[0].view(1, tokens.shape[1], -1)[:, place]
+        return changed if isinstance(output, Tensor) else (changed, *output[1:])
+
+    handles = [
+        model.get_input_embeddings().register_forward_hook(corrupt),
+        model.get_submodule(path).register_forward_hook(put_back),
+    ]
+    logits = model(tokens).logits[0, -1]
+    for handle in handles:
+        handle.remove()
+    target = encode_target(tokenizer, fact.text(), fact.true_object)[0]
+    return float(logits.softmax(-1)[target])
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_effects_are_those_of_plain_passes(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    for seed in range(5):  # some random models only ever say what does not read back as one token
+        model = enliven(build_family(family, len(tiny_tokenizer), seed))
+        facts = known(model, tiny_tokenizer)
+        if facts:
+            break
+    assert facts, "no fact to trace"
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.random.get_rng_state()
+    traced = trace_facts(model, tiny_tokenizer, find_layout(model), facts, samples=1, window=1)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert {one.fact_id for one in traced} == {fact.id for fact in facts}
+    assert len({round(one.restored, 6) for one in traced}) > 10
+    by_id = {fact.id: fact for fact in facts}
+    with torch.no_grad():
+        for one in traced[:: max(1, len(traced) // 40)]:
+            expected = plain(model, family, tiny_tokenizer, by_id[one.fact_id], one.kind, one.layer, one.position)
+            assert one.restored == pytest.approx(expected, abs=1e-5), one
+    for one in traced:  # the last state of the last position is the whole answer
+        if one.kind == "hidden" and one.layer == 3 and one.group == "last token":
+            assert one.restored == pytest.approx(one.clean, abs=1e-5)
+
+
+def test_samples_and_windows_and_groups(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    layout, facts = find_layout(model), known(model, tiny_tokenizer)
+    settings: dict[str, Any] = {"samples": 3, "seed": 4}
+    first = trace_facts(model, tiny_tokenizer, layout, facts, **settings)
+    assert first == trace_facts(model, tiny_tokenizer, layout, facts, **settings)
+    assert first != trace_facts(model, tiny_tokenizer, layout, facts, samples=3, seed=5)
+    some = trace_facts(model, tiny_tokenizer, layout, facts, kinds=("mlp",), groups=(GROUPS[2],), **settings)
+    same = [one for one in first if one.kind == "mlp" and one.group == GROUPS[2]]
+    assert [(one.fact_id, one.layer) for one in some] == [(one.fact_id, one.layer) for one in same]
+    assert [one.restored for one in some] == pytest.approx([one.restored for one in same], abs=1e-6)
+    wide = trace_facts(model, tiny_tokenizer, layout, facts, kinds=("mlp",), window=8, **settings)
+    # A window as wide as the model restores the same layers whatever its middle, as long as it reaches both ends.
+    ends = {(one.fact_id, one.position): one.restored for one in wide if one.layer == 0}
+    assert all(one.restored == pytest.approx(ends[one.fact_id, one.position], abs=1e-6) for one in wide)
+    for fact in facts:
+        groups = {one.position: one.group for one in first if one.fact_id == fact.id}
+        begin, end = subject_tokens(tiny_tokenizer, fact.prompt, fact.subject)
+        assert groups[end] == "last subject token"
+        assert begin == end or groups[begin] == "first subject token"
+        assert min(groups) == begin
+
+
+def test_layers_end_at_the_peak_of_the_mlps_at_the_subject(tiny_model: Make) -> None:
+    layout = find_layout(tiny_model("llama"))
+
+    def traced(effects: list[float], kind: Any = "mlp", group: str = GROUPS[2]) -> list[Traced]:
+        return [Traced("f", kind, layer, 0, group, 1.0, 0.0, effect) for layer, effect in enumerate(effects)]
+
+    assert choose_layers(traced([0.1, 0.5, 0.9, 0.2]), layout, 2) == (1, 2)
+    assert choose_layers(traced([0.9, 0.5, 0.3, 0.2]), layout, 2) == (0, 1)
+    assert choose_layers(traced([0.1, 0.5, 0.3, 0.9]), layout, 1) == (3,)
+    mixed = traced([0.1, 0.5, 0.3, 0.2]) + traced([0.0, 0.0, 0.0, 1.0], "attention") + traced([0, 0, 0, 1], group="x")
+    assert choose_layers(mixed, layout, 1) == (1,)
+    with pytest.raises(EditError, match="No MLP was traced"):
+        choose_layers(traced([1.0], "hidden"), layout, 1)
+
+
+def test_layers_are_chosen_once_and_kept(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = enliven(tiny_model("llama"))
+    layout, facts = find_layout(model), known(model, tiny_tokenizer)
+    calls: list[int] = []
+    where: dict[str, Any] = {"fingerprint": fingerprint(model), "cache": tmp_path, "span": 2}
+    arguments = (model, tiny_tokenizer, layout, facts)
+    chosen = located_layers(*arguments, **where, progress=lambda *_: calls.append(1))
+    assert len(chosen) == 2 and len(calls) == len(facts)
+    assert located_layers(*arguments, **where, progress=lambda *_: calls.append(1)) == chosen
+    assert len(calls) == len(facts)
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text()[:20])
+    assert located_layers(*arguments, **where) == chosen
+    located_layers(*arguments, **{**where, "fingerprint": "another"})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("name", "key"), [("memit", "layers"), ("rome", "layer")])
+def test_editors_take_the_layers_that_tracing_chooses(
+    name: str, key: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    layout = find_layout(model)
+    facts = [Fact(f.id, f.subject, f.relation, f.prompt, f.true_object, "gold") for f in known(model, tiny_tokenizer)]
+    options: dict[str, Any] = {"steps": 2, "contexts": 0, "covariance_tokens": 600}
+    made = EDITORS.get(name)(**options, **{key: "auto"})
+    span = 1 if name == "rome" else len(EDITORS.get(name)().layers_in(layout))
+    update = made.edit(model, tiny_tokenizer, facts[:1], corpus=CORPUS)
+    layers = located_layers(model, tiny_tokenizer, layout, facts[:1], fingerprint="x", cache=None, span=span)
+    assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)
+    assert update.manifest["options"][key] == (list(layers) if key == "layers" else layers[-1])
+    unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]
+    with pytest.raises(EditError, match="answers none of these 1 facts"):
+        made.edit(model, tiny_tokenizer, unknown, corpus=CORPUS)
