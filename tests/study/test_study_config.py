@@ -38,7 +38,7 @@ def test_quick_has_the_arms_that_a_first_look_needs() -> None:
     assert arms["memit-p3"].paraphrases == 3
     assert arms["memit-frozen"].mask == "edited-layers"
     assert arms["control"].editor == "none"
-    assert {arm.editor for arm in quick.arms} == {"memit", "ft", "none"}
+    assert {arm.editor for arm in quick.arms} == {"memit", "ft-m", "none"}
 
 
 def test_settings_survive_being_written_and_read() -> None:

@@ -174,6 +174,26 @@ def test_a_failed_step_spares_the_others_and_is_tried_again(
     assert set(titles(folder, "started")[before:]) == set(failed)
 
 
+def test_edits_that_change_no_weights_are_studied_and_leave_nothing_behind(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """A codebook is in the model for its own exams, before and after tuning, and out of it for the control's."""
+    settings["arms"] = [
+        {"name": "grace", "editor": "grace", "mask": "up-to-edited"},
+        {"name": "control", "editor": "none"},
+    ]
+    outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert not outcome.failures
+    rows, expected = rows_of(outcome), rows_of(undisturbed)
+    prompts = rows[(rows["arm"] == "grace") & (rows["fact_set"] == "edited") & (rows["kind"] == "prompt")]
+    success = prompts.groupby("phase")["success"].mean()
+    assert success["base"] < success["edited"] and success["tuned"] > success["base"]
+    pd.testing.assert_frame_equal(
+        rows[rows["arm"] == "control"].reset_index(drop=True),
+        expected[expected["arm"] == "control"].reset_index(drop=True),
+    )
+
+
 def test_the_control_is_not_spoilt_by_a_diverged_arm_before_it(
     undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
 ) -> None:

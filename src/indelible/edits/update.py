@@ -72,7 +72,7 @@ class Fix:
 
 
 @dataclass(frozen=True)
-class Presence:
+class Remains:
     """How much of an update is in some weights.
 
     Attributes:
@@ -231,7 +231,7 @@ class WeightUpdate(Edit):
             for name, before in old.items():
                 model.get_parameter(name).copy_(before)
 
-    def presence(self, model: PreTrainedModel) -> Presence:
+    def presence(self, model: PreTrainedModel) -> Remains:
         """How much of the update is in these weights; the base model is not needed.
 
         The share is the projection of what changed since the base on the difference, <W - W_base, D> / <D, D>, of which
@@ -254,7 +254,7 @@ class WeightUpdate(Edit):
             shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
         whole = sum(sizes.values())
         share = sum(shares[name] * sizes[name] for name in shares) / whole if whole else 0.0
-        return Presence(states, shares, share)
+        return Remains(states, shares, share)
 
     def __add__(self, other: WeightUpdate) -> WeightUpdate:
         """Both updates in one: made side by side for one model, or the other for what this one left.

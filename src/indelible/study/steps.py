@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,19 +192,19 @@ def _tune(step: Step, material: Material) -> Result:
     with bench.base_model() as model:
         changed = () if edit is None else edit.parameters
         frozen = frozen_parameters(step.options["mask"], model, bench.layout, changed)
-        if edit is not None:
-            edit.apply(model, known_fingerprint=bench.fingerprint)
-        result = fine_tune(
-            model,
-            bench.tokenizer,
-            settings,
-            frozen=frozen,
-            facts=[*chosen.edited, *chosen.intrinsic],
-            seed=step.seed,
-            callbacks=[] if curve is None else [curve],
-            progress=material.progress,
-        )
-        rows = _ask(model, material, _questions(material), "tuned", result.steps)
+        # Edits that change no weights are in the model while it is tuned, too; nothing of them stays behind.
+        with nullcontext() if edit is None else edit.applied(model, known_fingerprint=bench.fingerprint):
+            result = fine_tune(
+                model,
+                bench.tokenizer,
+                settings,
+                frozen=frozen,
+                facts=[*chosen.edited, *chosen.intrinsic],
+                seed=step.seed,
+                callbacks=[] if curve is None else [curve],
+                progress=material.progress,
+            )
+            rows = _ask(model, material, _questions(material), "tuned", result.steps)
     if curve is not None:
         rows = _with_curve(rows, curve.curve(), result.steps)
     note = f"held-out loss {result.heldout_before:.3f} to {result.heldout_after:.3f}"
