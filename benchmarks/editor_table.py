@@ -1,8 +1,8 @@
 """Every editor on the same facts: success, held-out wordings, locality, perplexity and cost, over several seeds.
 
 Known world facts and, where its file is given, CounterFact facts are edited and asked at once (the batch protocol);
-ROME, R-ROME and IKE edit each fact on a model of its own (the isolated protocol), which is how they were published. Rows are
-kept as they come, so that an interrupted run goes on where it stopped; the table is the mean over seeds.
+ROME, R-ROME and IKE edit each fact on a model of its own (the isolated protocol), which is how they were published.
+Rows are kept as they come, so that an interrupted run goes on where it stopped; the table is the mean over seeds.
 
     python benchmarks/editor_table.py --counterfact counterfact.jsonl --out runs/editor_table.csv
     python benchmarks/editor_table.py --editors memit ft-m --seeds 0
