@@ -34,7 +34,7 @@ class FineTuning(GradientEditor):
     """Fine-tuning of one projection with early stop."""
 
     name: ClassVar[str] = "ft"
-    learning_rate: float = Field(default=2e-3, gt=0, description="Of Adam.")
+    learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
     layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
 
     def text(self, row: Row) -> Text:

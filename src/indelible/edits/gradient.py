@@ -2,8 +2,8 @@
 
 FT, FT-L, FT-M and LoRA differ in what they train and in where an object's tokens are predicted; the loop is one. It
 runs what lies below the lowest changed layer once, computes logits only where something is predicted, and takes texts
-of like length together, in batches of a budget of tokens whose gradients are summed, so that many facts need hardly more
-memory than few. Neither the batches nor the order of the facts change the result beyond rounding.
+of like length together, in batches of a budget of tokens whose gradients are summed, so that many facts need hardly
+more memory than few. Neither the batches nor the order of the facts change the result beyond rounding.
 
 Suffixes: ``b`` texts of a batch, ``t`` tokens (padded on the right), ``p`` places where something is predicted, ``q``
 predicted tokens, ``v`` vocabulary.
@@ -61,7 +61,7 @@ class GradientEditor(WeightEditor):
 
     uses_text: ClassVar[bool] = False
     steps: int = Field(default=25, gt=0, description="Optimiser steps at most.")
-    learning_rate: float = Field(default=1e-3, gt=0, description="Of Adam.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=3e37, description="Of Adam.")
     stop_below: float = Field(default=0.05, ge=0, description="Mean loss on the new objects at which to stop.")
     tokens_per_batch: int = Field(
         default=1024, gt=0, description="Tokens run at once; the result does not depend on it, memory and time do."

@@ -91,7 +91,7 @@ def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int,
     from peft import LoraConfig, LoraModel  # slow to import
 
     originals = {path: model.get_submodule(path) for path in paths}
-    config_before = model.__dict__.get("peft_config")
+    config_before = model.__dict__.pop("peft_config", None)  # peft would add to it
     # A warning says that peft would choose the orientation by itself.
     transposed = any(isinstance(module, Conv1D) for module in originals.values())
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(paths), fan_in_fan_out=transposed)
