@@ -335,11 +335,10 @@ def test_training_stops_as_soon_as_the_loss_is_small(name: str, tiny_model: Make
     assert len(seen) == 60
 
 
-@pytest.mark.parametrize("name", ["ft-m", "lora"])
-def test_a_rate_that_blows_up_is_refused(name: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+def test_a_rate_that_blows_up_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     with untouched(model), pytest.raises(EditError, match=r"loss is (nan|inf) after \d+ steps.*lower learning_rate"):
-        editor(name, learning_rate=3e37).edit(model, tiny_tokenizer, CAPITALS)
+        editor("ft-m", learning_rate=3e37).edit(model, tiny_tokenizer, CAPITALS)
 
 
 def test_variants_of_ft_differ_where_they_say(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
