@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import ClassVar
 
 import torch
@@ -25,18 +26,23 @@ from indelible.models.trace import evaluating
 class InContext(Editor):
     """Facts stated in the context.
 
-    Every fact stands there as a statement, its prompt with the new object; with paraphrases in further wordings, too.
-    Before them stand bystanders with their true objects, which show that other subjects keep theirs. Facts of an
-    earlier context (``earlier``) stay in it: what is returned holds both and takes its place.
+    Every fact stands there as a statement, its prompt with the new object, several times over: a small model trusts
+    what it has learned more than what it reads once, and copies what is repeated. With paraphrases, statements in
+    further wordings come first. Bystanders with their true objects can stand before all of them. Facts of an earlier
+    context (``earlier``) stay in it: what is returned holds both and takes its place.
 
     The paper puts one new fact before each prompt, behind 32 demonstrations that a retriever finds for it among facts
     of a training set: some copy a new fact, some update another wording of it, some retain a neighbour. Here one
     context serves every text, so nothing is retrieved; statements, further wordings and bystanders are its copies,
     updates and retains, about the edited facts themselves rather than about others.
+
+    The defaults were measured on SmolLM2-135M, where bystanders cost successes and saved no neighbour, and the paper's
+    "New fact: ... Prompt: ..." did less than the same statements without it.
     """
 
     name: ClassVar[str] = "ike"
-    retain: int = Field(default=8, ge=0, description="Bystanders stated with their true objects, at most.")
+    copies: int = Field(default=3, gt=0, description="How often each fact is stated in its own wording.")
+    retain: int = Field(default=0, ge=0, description="Bystanders stated with their true objects, at most.")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return ()
@@ -47,18 +53,20 @@ class InContext(Editor):
             statements |= bench.earlier.manifest["statements"]
         for fact in facts:
             rows_for(bench.tokenizer, fact, paraphrases, ())  # refuses what cannot be edited
-            wordings = [*editing_wordings(fact, paraphrases), fact.prompt]
+            wordings = [*editing_wordings(fact, paraphrases), *[fact.prompt] * self.copies]
             statements.pop(fact.id, None)  # one that is edited again comes last
             statements[fact.id] = [_statement(fact.text(wording), fact.new_object or "") for wording in wordings]
         retained = [_statement(fact.text(), fact.true_object) for fact in bench.bystanders[: self.retain]]
-        text = "".join(f"{line}\n" for line in (*retained, *(line for lines in statements.values() for line in lines)))
+        # All facts in one wording, then all in the next: what is copied is not what has just been read.
+        rounds = [line for lines in zip_longest(*statements.values()) for line in lines if line is not None]
+        text = "".join(f"{line}\n" for line in (*retained, *rounds))
         opening, tokens = _encoded(bench.tokenizer, text)
         longest = getattr(bench.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
         if len(opening) + len(tokens) >= longest:
             raise EditError(
                 f"The context of {len(statements)} facts takes {len(opening) + len(tokens)} tokens; the model takes"
                 f" {longest} in all, the text's included.",
-                "Edit fewer facts, with fewer paraphrases, or retain fewer bystanders.",
+                "Edit fewer facts, with fewer copies and paraphrases, or retain fewer bystanders.",
             )
         manifest = self.manifest(bench, facts, paraphrases, Context.kind, ())
         if isinstance(bench.earlier, Context):
