@@ -112,7 +112,9 @@ def _draw(rows: pd.DataFrame, file: Path) -> None:
     left.set(xlabel="edits, one after another", ylabel="success, %", ylim=(-3, 103))
     left.set_title("the first ten facts (dotted: the latest ten)", fontsize=9)
     left.legend(frameon=False, fontsize=8)
-    right.set(xlabel="edits, one after another", ylabel="perplexity", yscale="log")
+    right.set(xlabel="edits, one after another", ylabel="perplexity")
+    if rows["perplexity"].max() > 10 * rows["perplexity"].min():
+        right.set_yscale("log")
     right.set_title("held-out web text", fontsize=9)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
