@@ -241,7 +241,7 @@ def _workbench(bench: Bench, seed: int) -> Workbench:
         model=bench.loaded.model,
         tokenizer=bench.loaded.tokenizer,
         layout=bench.layout,
-        fingerprint=bench.fingerprint,
+        identity=bench.identity,
         corpus=encyclopedia_text(),
         cache=cache_folder() / "covariances",
         seed=seed,

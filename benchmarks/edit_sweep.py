@@ -25,7 +25,7 @@ from indelible.edits.wordings import rows_for, sample_contexts
 from indelible.facts.fact import Fact
 from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder, encyclopedia_text
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.probing.exam import answers_frame, known_facts, take_exam
@@ -41,7 +41,7 @@ def main() -> None:
         model=loaded.model,
         tokenizer=loaded.tokenizer,
         layout=find_layout(loaded.model),
-        fingerprint=fingerprint(loaded.model),
+        identity=Identity.of(loaded.model),
         corpus=encyclopedia_text(),
         cache=cache_folder() / "covariances",
         seed=options.seed,

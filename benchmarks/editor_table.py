@@ -167,10 +167,7 @@ def _warm_covariances(bench: Bench, editor: Editor, arguments: dict[str, Any]) -
     if not editor.uses_text:
         return
     if isinstance(editor, closed_form.ClosedFormEditor):
-        known = {key: value for key, value in arguments.items() if key != "known_fingerprint"}
-        made = Workbench.model_construct(
-            model=bench.loaded.model, tokenizer=bench.loaded.tokenizer, fingerprint=bench.fingerprint, **known
-        )
+        made = Workbench.model_construct(model=bench.loaded.model, tokenizer=bench.loaded.tokenizer, **arguments)
         tokens = editor.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
         preserved_moments(made, editor.layers_in(bench.layout), tokens=tokens, bystander_weight=0)
 

@@ -17,7 +17,7 @@ from indelible.facts.fact import Fact
 from indelible.facts.readers import read_facts
 from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder, encyclopedia_text, web_text
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.trace import evaluation_mode
@@ -35,13 +35,18 @@ class Bench:
 
     loaded: LoadedModel
     layout: Layout
-    fingerprint: str
+    identity: Identity
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's."""
+        return self.identity.fingerprint
 
     @classmethod
     def of(cls, name: str) -> Bench:
         """Load the model of that name."""
         loaded = load(name)
-        return cls(loaded, find_layout(loaded.model), fingerprint(loaded.model))
+        return cls(loaded, find_layout(loaded.model), Identity.of(loaded.model))
 
     def arguments(self, seed: int, bystanders: Sequence[Fact], editor: Editor) -> dict[str, Any]:
         """Keyword arguments of ``Editor.edit`` and ``Editor.edit_each``, as a study would give them."""
@@ -51,7 +56,7 @@ class Bench:
             "seed": seed,
             "cache": cache_folder() / "covariances",
             "layout": self.layout,
-            "known_fingerprint": self.fingerprint,
+            "identity": self.identity,
         }
 
     def ask(self, questions: Sequence[Question]) -> pd.DataFrame:

@@ -63,7 +63,6 @@ def _options() -> argparse.Namespace:
 def _follow(bench: Bench, editor: WeightEditor, drawn: Drawn, options: argparse.Namespace) -> list[dict[str, object]]:
     model = bench.loaded.model
     arguments = bench.arguments(options.seed, drawn.bystanders, editor)
-    arguments["fingerprint"] = arguments.pop("known_fingerprint")
     bottom = Workbench.model_construct(model=model, tokenizer=bench.loaded.tokenizer, **arguments)
     changer = editor.changer(bottom, 0)
     names = tuple(bench.layout.mlp_out_weight[layer] for layer in editor.layers_in(bench.layout))

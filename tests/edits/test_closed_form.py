@@ -19,7 +19,7 @@ from indelible.edits.keys import read_subjects
 from indelible.edits.update import WeightUpdate
 from indelible.edits.values import optimise_values
 from indelible.edits.wordings import rows_for, sample_contexts
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
 from tiny_families import enliven
 
@@ -152,7 +152,7 @@ def test_sequential_edits_are_a_chain(name: str, tiny_model: Make, tiny_tokenize
     made = editor(name, edits_per_step=1)
     update = edit(made, model, tiny_tokenizer, facts)
     bench = Workbench.model_construct(
-        model=model, tokenizer=tiny_tokenizer, layout=layout, fingerprint=fingerprint(model), corpus=CORPUS
+        model=model, tokenizer=tiny_tokenizer, layout=layout, identity=Identity.of(model), corpus=CORPUS
     )
     changer = made.changer(bench, 0)
     first = changer.change(facts[:1], {})

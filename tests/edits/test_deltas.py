@@ -187,7 +187,7 @@ def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenize
         for name, wanted in expected.items():
             torch.testing.assert_close(model.get_parameter(name), wanted.view(torch.float32), atol=1e-6, rtol=0)
     for wrong in (lambda: second + first, lambda: replace(first, manifest=without_seal(first)) + second):
-        with pytest.raises(FingerprintError, match="neither the first one's model"):
+        with pytest.raises(FingerprintError, match="neither that of the first"):
             wrong()
 
 

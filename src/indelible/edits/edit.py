@@ -27,7 +27,7 @@ from indelible.registry import Registry
 
 EDITS: Registry[type[Edit]] = Registry("kind of edit", "indelible.edits", "indelible.edits")
 
-FORMAT = 2
+FORMAT = 3
 _TENSORS = "update.safetensors"
 _MANIFEST = "manifest.json"
 _TENSORS_HASH = "tensors_sha256"

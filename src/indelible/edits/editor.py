@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from indelible.edits.edit import FORMAT, Edit
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
-from indelible.models.fingerprint import fingerprint as fingerprint_of
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.registry import Registry
 
@@ -38,7 +38,7 @@ class Workbench(BaseModel):
         model: float32, in any mode; left as it was, bit for bit.
         tokenizer: the model's.
         layout: the model's.
-        fingerprint: the model's.
+        identity: the model's.
         corpus: ordinary text for covariances.
         bystanders: facts whose subjects should be left alone.
         earlier: an edit that is in the model already, whose facts should be left alone.
@@ -52,13 +52,18 @@ class Workbench(BaseModel):
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     layout: Layout
-    fingerprint: str
+    identity: Identity
     corpus: Sequence[str] = ()
     bystanders: Sequence[Fact] = ()
     earlier: Edit | None = None
     cache: Path | None = None
     seed: int = 0
     progress: Progress | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The model's."""
+        return self.identity.fingerprint
 
 
 class Editor(BaseModel, ABC):
@@ -88,7 +93,7 @@ class Editor(BaseModel, ABC):
         seed: int = 0,
         cache: Path | None = None,
         layout: Layout | None = None,
-        known_fingerprint: str | None = None,
+        identity: Identity | None = None,
         progress: Progress | None = None,
     ) -> Edit:
         """Make the model say each fact's new object, as an edit that is not applied yet.
@@ -104,7 +109,7 @@ class Editor(BaseModel, ABC):
             seed: of the contexts that the model writes.
             cache: folder to keep covariances in, or None.
             layout: the model's, if the caller has it.
-            known_fingerprint: the model's, if the caller has it.
+            identity: the model's, if the caller has it; hashing is then spared.
             progress: called with (done, total, note).
 
         Raises:
@@ -122,7 +127,7 @@ class Editor(BaseModel, ABC):
             seed=seed,
             cache=cache,
             layout=layout,
-            fingerprint=known_fingerprint,
+            identity=identity,
             progress=progress,
         )
         with _differentiable():
@@ -140,7 +145,7 @@ class Editor(BaseModel, ABC):
         seed: int = 0,
         cache: Path | None = None,
         layout: Layout | None = None,
-        known_fingerprint: str | None = None,
+        identity: Identity | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Edit]:
         """The isolated protocol: one edit per fact, in order, each of the unedited model.
@@ -165,7 +170,7 @@ class Editor(BaseModel, ABC):
             seed=seed,
             cache=cache,
             layout=layout,
-            fingerprint=known_fingerprint,
+            identity=identity,
             progress=progress,
         )
         edits = self.make_each(bench, facts, paraphrases)
@@ -182,7 +187,7 @@ class Editor(BaseModel, ABC):
         paraphrases: int,
         *,
         layout: Layout | None,
-        fingerprint: str | None,
+        identity: Identity | None,
         **more: Any,
     ) -> Workbench:
         _check(model, facts, paraphrases)
@@ -190,7 +195,7 @@ class Editor(BaseModel, ABC):
             model=model,
             tokenizer=tokenizer,
             layout=layout or find_layout(model),
-            fingerprint=fingerprint or fingerprint_of(model),
+            identity=identity or Identity.of(model),
             **more,
         )
 

@@ -1,26 +1,35 @@
 """An edit of weights: what changes in which parameters, as thin factors or in full.
 
-Adding a difference and taking it away again does not give back the weights: floating point rounds. An update that is
-*sealed* on its base model therefore carries the few entries that rounding would change, and the hashes of the changed
-weights before and after. It can be reverted to the original bytes, found again in other weights, and joined with
-updates that were made after it.
+An update that is *sealed* on its base model (as every edit of a batch is) can be reverted to the original bytes, found
+again in other weights, and joined with updates that were made after it; see seal.py.
+
+What a difference is in full has to be the same bits on every machine, or an update that was made on one could not be
+reverted on another. A product of float32 matrices is not: it depends on the order in which a library adds. Thin factors
+are therefore rounded to a grid on which every sum is exact in float64, in whatever order it is taken.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.edits.edit import EDITS, Edit
+from indelible.edits.joining import joined
+from indelible.edits.seal import Fix, Remains, Seal, fix_for, product, remains, taken_away, undone
 from indelible.errors import EditError, FingerprintError
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, tensor_digest
+
+_EXACT_BITS = 53
+"""Whole numbers below 2^53 are exact in float64."""
+_FACTOR_BITS = 24
+"""Of a float32's significand: more would not be in the factors."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +39,20 @@ class LowRank:
     left: Tensor
     right: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's."""
+        return (self.left.shape[0], self.right.shape[1])
+
     def difference(self) -> Tensor:
-        """The difference in full, computed on the processor in float32 so that it is the same everywhere."""
-        return self.left.float().cpu() @ self.right.float().cpu()
+        """The difference in full, in float32 on the processor: the same bits everywhere (see above).
+
+        Each row of ``left`` and column of ``right`` is rounded to b binary places below its largest entry, with
+        rank * 2^(2b) <= 2^53: 24 places, what a float32 has, up to rank 32, and 21 at rank 2,048.
+        """
+        rank = self.left.shape[1]
+        places = min(_FACTOR_BITS, (_EXACT_BITS - (rank - 1).bit_length()) // 2)
+        return (_on_grid(self.left, places, 1) @ _on_grid(self.right, places, 0)).float()
 
 
 @dataclass(frozen=True)
@@ -41,8 +61,13 @@ class Dense:
 
     full: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's."""
+        return tuple(self.full.shape)
+
     def difference(self) -> Tensor:
-        """The difference in full, on the processor in float32."""
+        """The difference in full, in float32 on the processor."""
         return self.full.float().cpu()
 
 
@@ -56,41 +81,6 @@ def combined(first: Delta, second: Delta) -> Delta:
         if left.numel() + right.numel() < left.shape[0] * right.shape[1]:
             return LowRank(left, right)
     return Dense(first.difference() + second.difference())
-
-
-@dataclass(frozen=True)
-class Fix:
-    """Entries of a parameter that subtracting the difference would get wrong.
-
-    Attributes:
-        places: int32 flat positions.
-        values: what stood there.
-    """
-
-    places: Tensor
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class Remains:
-    """How much of an update is in some weights.
-
-    Attributes:
-        states: by parameter, "exact" (bit for bit as the update left it), "absent" (bit for bit as it was before), or
-            "changed".
-        shares: by parameter, the part of the difference that is there: 1 all, 0 none.
-        share: of the whole update, parameters weighed by how much they change.
-    """
-
-    states: Mapping[str, str]
-    shares: Mapping[str, float]
-    share: float
-
-    @property
-    def state(self) -> str:
-        """That of all parameters, where they agree, or "changed"."""
-        found = set(self.states.values())
-        return found.pop() if len(found) == 1 else "changed"
 
 
 @EDITS.register("weights")
@@ -160,39 +150,41 @@ class WeightUpdate(Edit):
         update = cls(deltas, manifest, keys, fixes)
         if update.tensors().keys() != tensors.keys():
             raise ValueError("there are tensors that the manifest does not name")
-        if "seal" in manifest and set(fixes) != set(deltas):
+        if "seal" in manifest and fixes.keys() != deltas.keys():
             raise ValueError("the seal is incomplete")
+        if "seal" in manifest:
+            Seal.read(manifest["seal"], update.parameters)
         return update
 
-    def sealed(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> WeightUpdate:
+    def sealed(self, model: PreTrainedModel, *, identity: Identity | None = None) -> WeightUpdate:
         """The same update with what it takes to revert it exactly and to find it again.
 
         Args:
             model: the one that the update was made for; left as it was.
-            known_fingerprint: its fingerprint, if the caller has just computed it.
+            identity: the model's, if the caller has it; hashing is then spared.
 
         Raises:
             FingerprintError: if the update was made for another model.
         """
-        self.check(model, known_fingerprint=known_fingerprint)
-        before: dict[str, str] = {}
-        after: dict[str, str] = {}
+        identity = identity or Identity.of(model)
+        self.check(model, known_fingerprint=identity.fingerprint)
+        with self.installed(model):
+            result = identity.with_changed(model, self.parameters).fingerprint
+            changed = {name: model.get_parameter(name).detach().clone() for name in self.deltas}
+        weights = {name: model.get_parameter(name).detach() for name in self.deltas}
         products: dict[str, float] = {}
         fixes: dict[str, Fix] = {}
-        with self.installed(model), torch.no_grad():
-            result = fingerprint(model)
-            changed = {name: model.get_parameter(name).detach().clone() for name in self.deltas}
-        with torch.no_grad():
-            for name, delta in self.deltas.items():
-                weight = model.get_parameter(name).detach()
-                before[name], after[name] = _digest(weight), _digest(changed[name])
-                difference = delta.difference()
-                products[name] = _product(weight, difference)
-                back = changed[name].sub_(difference.to(device=weight.device, dtype=weight.dtype))
-                places = (_bits(back) != _bits(weight)).flatten().nonzero().squeeze(1)
-                fixes[name] = Fix(places.to(torch.int32).cpu(), weight.flatten()[places].cpu())
-        seal = {"result": result, "before": before, "after": after, "products": products}
-        return replace(self, manifest={**self.manifest, "seal": seal}, fixes=fixes)
+        for name, delta in self.deltas.items():
+            difference = delta.difference()
+            products[name] = product(weights[name], difference)
+            fixes[name] = fix_for(weights[name], changed[name], difference)
+        seal = Seal(
+            result,
+            {name: tensor_digest(weight) for name, weight in weights.items()},
+            {name: tensor_digest(weight) for name, weight in changed.items()},
+            products,
+        )
+        return replace(self, manifest={**self.manifest, "seal": asdict(seal)}, fixes=fixes)
 
     def revert(self, model: PreTrainedModel, *, approximately: bool = False) -> None:
         """Take the update out of a model that it is in, and give back the original bytes.
@@ -205,56 +197,39 @@ class WeightUpdate(Edit):
             EditError: if the update is not sealed.
             FingerprintError: if these weights are not what the update left; nothing is changed then.
         """
+        changed = self._weights(model)
+        reverted: dict[str, Tensor] = {}
         if approximately:
-            with torch.no_grad():
-                for name, delta in self.deltas.items():
-                    weight = _weight(model, name)
-                    weight.sub_(delta.difference().to(device=weight.device, dtype=weight.dtype))
-            return
-        seal = self._seal()
-        for name in self.deltas:
-            if _digest(_weight(model, name)) != seal["after"][name]:
-                raise FingerprintError(
-                    f"{name} is not as this update left it: the model was trained since, or never had the update.",
-                    "Revert the edited model itself, or subtract the difference all the same (approximately).",
-                )
-        old: dict[str, Tensor] = {}
-        with torch.no_grad():
+            reverted = {name: taken_away(changed[name], delta.difference()) for name, delta in self.deltas.items()}
+        else:
+            seal = self._seal()
+            for name, weight in changed.items():
+                if tensor_digest(weight) != seal.after[name]:
+                    raise FingerprintError(
+                        f"{name} is not as this update left it: the model was trained since, or never had the update.",
+                        "Revert the edited model itself, or subtract the difference all the same (approximately).",
+                    )
             for name, delta in self.deltas.items():
-                weight = model.get_parameter(name)
-                difference = delta.difference().to(device=weight.device, dtype=weight.dtype)
-                old[name] = weight.detach() - difference
-                fix = self.fixes[name]
-                old[name].view(-1)[fix.places.long().to(weight.device)] = fix.values.to(weight.device)
-                if _digest(old[name]) != seal["before"][name]:
+                reverted[name] = undone(changed[name], delta.difference(), self.fixes[name])
+                if tensor_digest(reverted[name]) != seal.before[name]:
                     raise EditError(f"Reverting {name} does not give back its bytes.", "Make the edit again.")
-            for name, before in old.items():
-                model.get_parameter(name).copy_(before)
+        with torch.no_grad():
+            for name, weight in reverted.items():
+                model.get_parameter(name).copy_(weight)
 
     def presence(self, model: PreTrainedModel) -> Remains:
         """How much of the update is in these weights; the base model is not needed.
 
-        The share is the projection of what changed since the base on the difference, <W - W_base, D> / <D, D>, of which
-        the seal holds <W_base, D>. Training that has nothing to do with the update hardly moves it.
+        The share is the projection of what changed since the base on the difference, <W - W_base, D> / <D, D>.
+        Training that has nothing to do with the update hardly moves it.
 
         Raises:
             EditError: if the update is not sealed.
-            FingerprintError: if the model lacks one of the parameters.
+            FingerprintError: if the model lacks one of the parameters, or it has another shape.
         """
-        seal = self._seal()
-        states: dict[str, str] = {}
-        shares: dict[str, float] = {}
-        sizes: dict[str, float] = {}
-        for name, delta in self.deltas.items():
-            weight = _weight(model, name).detach()
-            digest, difference = _digest(weight), delta.difference()
-            sizes[name] = _product(difference, difference)
-            states[name] = {seal["after"][name]: "exact", seal["before"][name]: "absent"}.get(digest, "changed")
-            moved = _product(weight, difference) - seal["products"][name]
-            shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
-        whole = sum(sizes.values())
-        share = sum(shares[name] * sizes[name] for name in shares) / whole if whole else 0.0
-        return Remains(states, shares, share)
+        seal, weights = self._seal(), self._weights(model)
+        digests = {name: tensor_digest(weight) for name, weight in weights.items()}
+        return remains(weights, digests, {name: delta.difference() for name, delta in self.deltas.items()}, seal)
 
     def __add__(self, other: WeightUpdate) -> WeightUpdate:
         """Both updates in one: made side by side for one model, or the other for what this one left.
@@ -267,47 +242,36 @@ class WeightUpdate(Edit):
         """
         if not isinstance(other, WeightUpdate):
             raise EditError(f"An edit of kind {getattr(other, 'kind', other)!r} cannot be added.", "Apply both.")
-        base, then = self.manifest["fingerprint"], other.manifest["fingerprint"]
-        result = self.manifest.get("seal", {}).get("result")
-        facts = {fact["id"]: fact for fact in self.manifest.get("facts", ())}
-        later = {fact["id"]: fact for fact in other.manifest.get("facts", ())}
-        if base == then:
-            topics = {(fact["subject"], fact["relation"]) for fact in facts.values()}
-            for fact in later.values():
-                if fact["id"] in facts or (fact["subject"], fact["relation"]) in topics:
-                    raise EditError(
-                        f"Both updates edit {fact['subject']!r} ({fact['relation']}).",
-                        "Make the second edit on the model that the first one left, or leave that fact out.",
-                    )
-        elif then != result:
-            raise FingerprintError(
-                f"The second update was made for {then[:12]}, which is neither the first one's model ({base[:12]}) nor"
-                f" what that leaves ({(result or 'not sealed')[:12]}).",
-                "Give updates of one model, or a chain in its order.",
-            )
         deltas = dict(self.deltas)
         for name, delta in other.deltas.items():
             deltas[name] = combined(deltas[name], delta) if name in deltas else delta
         keys = dict(self.keys)
         for name, added in other.keys.items():
             keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
-        own = {key: value for key, value in self.manifest.items() if key != "seal"}
-        editors = dict.fromkeys([*own["editor"].split(" + "), *other.manifest["editor"].split(" + ")])
-        manifest = {
-            **own,
-            "editor": " + ".join(editors),
-            "options": {"parts": [own["options"], other.manifest["options"]]},
-            "parameters": list(deltas),
-            "facts": list((facts | later).values()),
-            "bystanders": list(dict.fromkeys([*own["bystanders"], *other.manifest["bystanders"]])),
-        }
-        return WeightUpdate(deltas, manifest, keys)
+        return WeightUpdate(deltas, joined(self.manifest, other.manifest, list(deltas)), keys)
 
-    def _seal(self) -> Mapping[str, Any]:
-        seal: Mapping[str, Any] | None = self.manifest.get("seal")
-        if seal is None:
+    def _seal(self) -> Seal:
+        if "seal" not in self.manifest:
             raise EditError("This update is not sealed.", "Call sealed(model) with the model that it was made for.")
-        return seal
+        return Seal.read(self.manifest["seal"], self.parameters)
+
+    def _weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """The model's weights that the update is about."""
+        found = {}
+        for name, delta in self.deltas.items():
+            try:
+                weight = model.get_parameter(name).detach()
+            except AttributeError:
+                raise FingerprintError(
+                    f"This model has no parameter {name!r}.", "Give a model of the same kind."
+                ) from None
+            if tuple(weight.shape) != delta.shape:
+                raise FingerprintError(
+                    f"{name} has the shape {tuple(weight.shape)} in this model, and {delta.shape} in the update.",
+                    "Give a model of the same kind.",
+                )
+            found[name] = weight
+        return found
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:
@@ -327,22 +291,9 @@ def restored(model: PreTrainedModel, parameters: tuple[str, ...]) -> Iterator[No
                 model.get_parameter(name).copy_(old)
 
 
-def _weight(model: PreTrainedModel, name: str) -> Tensor:
-    try:
-        return model.get_parameter(name)
-    except AttributeError:
-        raise FingerprintError(f"This model has no parameter {name!r}.", "Give a model of the same kind.") from None
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """Entries as integers, so that comparing them compares bits (0.0 and -0.0 differ)."""
-    return tensor.contiguous().view(torch.int32 if tensor.element_size() == 4 else torch.int16)
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
-
-
-def _product(first: Tensor, second: Tensor) -> float:
-    """The sum of the products of two tensors' entries, in float64."""
-    return float((first.detach().cpu().double() * second.cpu().double()).sum())
+def _on_grid(factor: Tensor, places: int, dim: int) -> Tensor:
+    """A factor in float64, its entries rounded to so many binary places below the largest along a dimension."""
+    entries = factor.detach().cpu().double().numpy()
+    _, exponents = np.frexp(np.abs(entries).max(axis=dim, keepdims=True))
+    shift = places - exponents
+    return torch.from_numpy(np.ldexp(np.rint(np.ldexp(entries, shift)), -shift))

@@ -100,7 +100,7 @@ class WeightEditor(Editor):
                         for name, delta in change.deltas.items():
                             add_difference(bench.model.get_parameter(name), delta)
         update = self._update(bench, facts, paraphrases, Change(deltas, new_keys))
-        return update.sealed(bench.model, known_fingerprint=bench.fingerprint)
+        return update.sealed(bench.model, identity=bench.identity)
 
     # Isolated edits are not sealed: hashing a large model for each fact would cost more than the edits.
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,22 +19,67 @@ from transformers import PreTrainedConfig, PreTrainedModel
 _VOLATILE = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"})
 
 
-def fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256, in hex, over the configuration and every parameter and persistent buffer (name, dtype, shape, bytes).
+@dataclass(frozen=True)
+class Identity:
+    """What a fingerprint is made of, kept apart so that a change of some weights costs the hashes of those alone.
 
-    Of the configuration, what differs from its class's defaults counts.
+    Attributes:
+        settings: SHA-256, in hex, of the configuration: what differs from its class's defaults counts.
+        tensors: SHA-256, in hex, of every parameter and persistent buffer, by name; tied ones once.
+    """
+
+    settings: str
+    tensors: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Identity:
+        """That of a model as it stands now."""
+        settings = json.dumps(_settings(model.config), sort_keys=True).encode()
+        tensors = {name: tensor_digest(tensor) for name, tensor in tensors_of(model)}
+        return cls(hashlib.sha256(settings).hexdigest(), tensors)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over all of it."""
+        digest = hashlib.sha256(self.settings.encode())
+        for name, tensor in sorted(self.tensors.items()):
+            digest.update(f"{name} {tensor}".encode())
+        return digest.hexdigest()
+
+    def with_changed(self, model: PreTrainedModel, names: Collection[str]) -> Identity:
+        """The identity of the model whose identity this is, once some of its parameters have changed.
+
+        Args:
+            model: as it stands now.
+            names: of the parameters that have changed since; no other is read.
+        """
+        changed = {id(model.get_parameter(name)) for name in names}
+        digests = {name: tensor_digest(tensor) for name, tensor in tensors_of(model) if id(tensor) in changed}
+        return Identity(self.settings, {**self.tensors, **digests})
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """64 hex digits over the configuration and every weight (name, dtype, shape, bytes); see ``Identity``.
 
     The same weights in another precision have another fingerprint: a difference of weights is exact in one only.
     """
-    digest = hashlib.sha256(json.dumps(_settings(model.config), sort_keys=True).encode())
+    return Identity.of(model).fingerprint
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """SHA-256, in hex, of a tensor's dtype, shape and bytes."""
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tensors_of(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and persistent buffers, sorted by name; tied ones once, by the first of their names."""
     seen: set[int] = set()
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
-        if id(tensor) in seen:
-            continue  # tied weights count once
-        seen.add(id(tensor))
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
 
 
 def _settings(config: PreTrainedConfig) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _edit(step: Step, material: Material) -> Result:
             bystanders=bystanders,
             cache=cache_folder() / "covariances",
             layout=material.bench.layout,
-            known_fingerprint=material.bench.fingerprint,
+            identity=material.bench.identity,
             progress=material.progress,
         )
     layers = sorted({layer for name in edit.parameters if (layer := material.bench.layout.layer_of(name)) is not None})

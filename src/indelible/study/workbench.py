@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ModelError
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, tensors_of
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.study.plan import digest
@@ -37,9 +37,10 @@ class Workbench:
         self._model: PreTrainedModel = loaded.model
         self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
         self.layout: Layout = find_layout(self._model)
-        self.fingerprint: str = fingerprint(self._model)
+        self.identity = Identity.of(self._model)
+        self.fingerprint: str = self.identity.fingerprint
         self.version = ModelVersion(self.fingerprint, tokenizer_digest(self.tokenizer, self._model))
-        self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(self._model)}
+        self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(self._model)}
         self._attributes = frozenset(vars(self._model))
         self._trainable = {name: weight.requires_grad for name, weight in self._model.named_parameters()}
 
@@ -60,7 +61,7 @@ class Workbench:
         for name, weight in model.named_parameters():
             weight.grad = None
             weight.requires_grad_(self._trainable[name])
-        found = dict(_tensors(model))
+        found = dict(tensors_of(model))
         if found.keys() != self._base.keys():
             raise ModelError(
                 f"A step left the model with other weights: {sorted(found.keys() ^ self._base.keys())[:3]}.",
@@ -91,12 +92,3 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
             "pad": tokenizer.pad_token_id,
         }
     )
-
-
-def _tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and persistent buffers by name; tied ones once."""
-    seen: set[int] = set()
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            yield name, tensor

@@ -1,0 +1,129 @@
+"""What lets an update be undone to the byte, and found again in weights that are all one has.
+
+Adding a difference to a weight and taking it away again does not give back the weight: floating point rounds, and in a
+few percent of entries it shows. A seal therefore holds those entries, hashes of the weights before and after, and the
+one number with which the projection of later weights on the difference is taken without the base model:
+<W_now - W_base, D> = <W_now, D> - <W_base, D>.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fix:
+    """Entries of a parameter that subtracting the difference would get wrong.
+
+    Attributes:
+        places: int32 flat positions.
+        values: what stood there.
+    """
+
+    places: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What an update's manifest says of the weights that it belongs to.
+
+    Attributes:
+        result: fingerprint of the model that the update leaves.
+        before: by parameter, SHA-256 of the weights that the update was made for.
+        after: by parameter, SHA-256 of the weights that it leaves.
+        products: by parameter, the sum over all entries of weight times difference, before the update.
+    """
+
+    result: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    products: Mapping[str, float]
+
+    @classmethod
+    def read(cls, entries: Mapping[str, Any], parameters: tuple[str, ...]) -> Seal:
+        """A seal out of a manifest.
+
+        Raises:
+            ValueError, TypeError: if it is not one of these parameters.
+        """
+        seal = cls(**entries)
+        if any(set(part) != set(parameters) for part in (seal.before, seal.after, seal.products)):
+            raise ValueError("the seal is of other parameters")
+        return seal
+
+
+@dataclass(frozen=True)
+class Remains:
+    """How much of an update is in some weights.
+
+    Attributes:
+        states: by parameter, "exact" (bit for bit as the update left it), "absent" (bit for bit as it was before), or
+            "changed".
+        shares: by parameter, the part of the difference that is there: 1 all, 0 none.
+        share: of the whole update, parameters weighed by how much they change.
+    """
+
+    states: Mapping[str, str]
+    shares: Mapping[str, float]
+    share: float
+
+    @property
+    def state(self) -> str:
+        """That of all parameters, where they agree, or "changed"."""
+        found = set(self.states.values())
+        return found.pop() if len(found) == 1 else "changed"
+
+
+def taken_away(changed: Tensor, difference: Tensor) -> Tensor:
+    """The weights less the difference, rounded as floating point rounds."""
+    return changed - difference.to(device=changed.device, dtype=changed.dtype)
+
+
+def fix_for(weight: Tensor, changed: Tensor, difference: Tensor) -> Fix:
+    """Where subtracting a difference from the changed weights would miss the weights, and what stood there."""
+    places = (_bits(taken_away(changed, difference)) != _bits(weight)).flatten().nonzero().squeeze(1)
+    return Fix(places.to(torch.int32).cpu(), weight.flatten()[places].cpu())
+
+
+def undone(changed: Tensor, difference: Tensor, fix: Fix) -> Tensor:
+    """The weights as they were before the difference was added, bit for bit."""
+    weight = taken_away(changed, difference).contiguous()
+    weight.view(-1)[fix.places.long().to(weight.device)] = fix.values.to(weight.device)
+    return weight
+
+
+def product(first: Tensor, second: Tensor) -> float:
+    """The sum of the products of two tensors' entries, in float64."""
+    return float((first.detach().cpu().double() * second.cpu().double()).sum())
+
+
+def remains(
+    weights: Mapping[str, Tensor], digests: Mapping[str, str], parts: Mapping[str, Tensor], seal: Seal
+) -> Remains:
+    """How much of an update is in these weights.
+
+    Args:
+        weights: by parameter.
+        digests: by parameter, that of the weights.
+        parts: by parameter, the update's difference.
+        seal: the update's.
+    """
+    sizes = {name: product(part, part) for name, part in parts.items()}
+    states, shares = {}, {}
+    for name, part in parts.items():
+        states[name] = {seal.before[name]: "absent", seal.after[name]: "exact"}.get(digests[name], "changed")
+        moved = product(weights[name], part) - seal.products[name]
+        shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
+    whole = sum(sizes.values())
+    return Remains(states, shares, sum(shares[name] * sizes[name] for name in shares) / whole if whole else 0.0)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """Entries as integers, so that comparing them compares bits (0.0 and -0.0 differ)."""
+    return tensor.contiguous().view(torch.int32 if tensor.element_size() == 4 else torch.int16)
