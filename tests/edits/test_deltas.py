@@ -1,7 +1,8 @@
-"""Updates as artefacts: sealed, reverted to the byte, found again in other weights, added up."""
+"""Updates as artefacts: saved, refused, sealed, reverted to the byte, found again in other weights, added up."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ from worked_facts import CAPITALS, CORPUS
 
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
-from indelible.edits.update import LowRank, WeightUpdate
+from indelible.edits.update import Dense, LowRank, WeightUpdate, combined
 from indelible.errors import EditError, FingerprintError
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, fingerprint
 from indelible.probing.verify import verify_facts
 from tiny_families import enliven
 
@@ -104,8 +105,11 @@ def test_reverting_other_weights_is_refused_and_changes_nothing(
     for parameter in update.parameters:
         distance = (model.get_parameter(parameter) - untouched[parameter].view(torch.float32)).abs().max()
         assert distance < 1e-3
-    with pytest.raises(FingerprintError, match="no parameter"):
-        update.revert(tiny_model("gpt2"))
+    for refused in (update.revert, update.presence):
+        with pytest.raises(FingerprintError, match="no parameter"):
+            refused(tiny_model("gpt2"))
+        with pytest.raises(FingerprintError, match=r"shape \(48, 96\) in this model, and \(32, 64\) in the update"):
+            refused(tiny_model("llama", width=48))
 
 
 def test_a_seal_whose_fixes_are_wrong_changes_nothing(
@@ -151,6 +155,54 @@ def test_presence_tells_edited_trained_and_untouched_models_apart(
     assert 0.5 < found.share < 1
 
 
+@pytest.mark.parametrize("rank", [1, 5, 24, 100])
+def test_a_difference_has_the_same_bits_in_whatever_order_it_is_summed(rank: int) -> None:
+    generator = torch.Generator().manual_seed(rank)
+    scales = torch.logspace(-6, 3, rank)[torch.randperm(rank, generator=generator)]
+    left = torch.randn(40, rank, generator=generator) * scales
+    right = torch.randn(rank, 70, generator=generator) / scales[:, None]
+    wanted = LowRank(left, right).difference()
+    for seed in range(3):
+        order = torch.randperm(rank, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(LowRank(left[:, order], right[order]).difference(), wanted)
+    rows = torch.cat([LowRank(left[part : part + 1], right).difference() for part in range(40)])
+    assert torch.equal(rows, wanted)
+    # Nothing is lost by it: the error is that of factors in float32, entry by entry of the largest product.
+    exact = left.double() @ right.double()
+    largest = left.abs().amax(1).double()[:, None] * right.abs().amax(0).double()
+    assert ((wanted - exact).abs() / largest).max() < rank * 2.0**-21
+    plain = LowRank(torch.randn(40, rank, generator=generator), torch.randn(rank, 70, generator=generator))
+    exact = plain.left.double() @ plain.right.double()
+    assert (plain.difference() - exact).abs().max() < 4e-7 * exact.abs().max()
+
+
+def test_terms_that_cancel_leave_the_same_bits_in_whatever_order_they_are_summed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    large, small = (torch.randn(40, 3, generator=generator) for _ in range(2))
+    left = torch.cat([1e6 * large, 1e-3 * small, -1e6 * large], 1)
+    right = torch.randn(6, 70, generator=generator)
+    right = torch.cat([right, right[:3]])
+    orders = [torch.randperm(9, generator=generator) for _ in range(5)]
+    found = [LowRank(left[:, order], right[order]).difference() for order in orders]
+    assert all(torch.equal(found[0], one) for one in found[1:])
+    plain = [(left.double()[:, order] @ right.double()[order]).float() for order in orders]
+    assert any(not torch.equal(plain[0], one) for one in plain[1:]), "then there would be nothing to see to"
+
+
+def test_a_difference_of_nothing_is_nothing() -> None:
+    zero = LowRank(torch.zeros(3, 2), torch.zeros(2, 4))
+    assert torch.equal(zero.difference(), torch.zeros(3, 4)) and zero.shape == (3, 4)
+
+
+def test_known_hashes_are_not_taken_again(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = enliven(tiny_model("llama"))
+    wanted, identity = edit("memit", model, tiny_tokenizer), Identity.of(model)
+    monkeypatch.setattr(Identity, "of", None)
+    assert edit("memit", model, tiny_tokenizer, identity=identity).manifest == wanted.manifest
+
+
 def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
     before = bits(model)
@@ -191,13 +243,50 @@ def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenize
             wrong()
 
 
+def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    before = bits(model)
+    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    with first.applied(model):
+        second = edit("memit", model, tiny_tokenizer, CAPITALS[1:2], seed=5)
+        with second.applied(model):
+            third = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:3], paraphrases=0)
+    total = first + second + third
+    assert total.facts == list(CAPITALS[:3])
+    assert total.manifest["editor"] == "ft-m + memit"
+    assert [(part["editor"], part["seed"]) for part in total.manifest["parts"]] == [
+        ("ft-m", 0),
+        ("memit", 5),
+        ("ft-m", 0),
+    ]
+    sealed = total.sealed(model)
+    sealed.apply(model)
+    assert sealed.presence(model).state == "exact"
+    sealed.revert(model)
+    assert same(before, bits(model))
+    with pytest.raises(FingerprintError, match="neither that of the first"):
+        first + third
+    with pytest.raises(FingerprintError, match="made for a model"):
+        total.sealed(tiny_model("llama", seed=1))
+
+
+def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    clash = [replace(CAPITALS[1], id=CAPITALS[0].id)]
+    side_by_side = edit("ft-m", model, tiny_tokenizer, clash)
+    with first.applied(model):
+        chained = edit("ft-m", model, tiny_tokenizer, clash)
+    for second in (side_by_side, chained):
+        with pytest.raises(EditError, match=r"of 'France' and of 'Norway'. Give every fact an id of its own"):
+            first + second
+
+
 def without_seal(update: WeightUpdate) -> dict[str, Any]:
     return {key: value for key, value in update.manifest.items() if key != "seal"}
 
 
 def test_thin_factors_stay_thin_until_the_full_matrix_is_smaller() -> None:
-    from indelible.edits.update import Dense, combined
-
     thin = LowRank(torch.randn(8, 1), torch.randn(1, 6))
     twice = combined(thin, thin)
     assert isinstance(twice, LowRank)
@@ -231,3 +320,92 @@ def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: Pr
     turned = [replace(one, true_object=str(one.new_object), new_object=one.true_object) for one in facts]
     found = [[one.state for one in verify_facts(model, tiny_tokenizer, asked)] for asked in (facts, turned)]
     assert len(facts) == 3 and all(set(pair) == {"weakened", "gone"} for pair in zip(*found, strict=True))
+
+
+def test_updates_refuse_another_model(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
+    update = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    before = bits(other)
+    for refused in (
+        lambda: update.apply(other),
+        lambda: update.applied(other).__enter__(),
+        lambda: update.check(other),
+    ):
+        with pytest.raises(FingerprintError):
+            refused()
+    assert same(before, bits(other))
+    with update.applied(model), pytest.raises(FingerprintError):
+        update.apply(model)  # twice is another model, too
+
+
+def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    update = edit("ft-m", tiny_model("llama"), tiny_tokenizer, CAPITALS[:1])
+
+    def damaged(name: str, text: str | None) -> Path:
+        folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        update.save(folder)
+        if text is None:
+            (folder / name).unlink()
+        else:
+            (folder / name).write_text(text)
+        return folder
+
+    update.save(tmp_path / "whole")
+    written = json.loads((tmp_path / "whole" / "manifest.json").read_text())
+
+    def altered(**changes: object) -> Path:
+        return damaged("manifest.json", json.dumps({**written, **changes}))
+
+    without = {key: value for key, value in written.items() if key != "parameters"}
+    seal = {**written["seal"], "before": {}}
+    for folder, words in (
+        (tmp_path / "nowhere", "no manifest.json"),
+        (damaged("manifest.json", None), "no manifest.json"),
+        (damaged("update.safetensors", None), "no update.safetensors"),
+        (damaged("manifest.json", "{"), "holds no readable edit"),
+        (damaged("manifest.json", "[]"), "format None"),
+        (altered(format=1), "format 1, not"),
+        (damaged("manifest.json", json.dumps(dict(update.manifest))), "is damaged"),
+        (damaged("update.safetensors", "short"), "is damaged"),
+        (damaged("manifest.json", json.dumps(without)), "do not belong together"),
+        (altered(parameters=["another.weight"]), "do not belong together"),
+        (altered(parameters=7), "do not belong together"),
+        (altered(kind="wights"), "do not belong together.*Did you mean 'weights'"),
+        (altered(fingerprint=None), "do not belong together"),
+        (altered(facts=[{"id": "x"}]), "do not belong together"),
+        (altered(facts=None), "do not belong together"),
+        (altered(seal=seal), "seal is of other parameters"),
+        (altered(seal=[]), "do not belong together"),
+    ):
+        with pytest.raises(EditError, match=words):
+            WeightUpdate.load(folder)
+
+
+def test_an_update_half_written_over_another_is_refused(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (edit("ft-m", tiny_model("llama"), tiny_tokenizer, [fact]) for fact in CAPITALS[:2])
+    one.save(tmp_path)
+    assert "tensors_sha256" not in one.manifest
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(one.manifest)
+    rename_to = Path.replace
+
+    def killed(name: str) -> None:
+        def rename(path: Path, target: Path) -> Path:
+            if target.name == name:
+                raise KeyboardInterrupt
+            return rename_to(path, target)
+
+        monkeypatch.setattr(Path, "replace", rename)
+        with pytest.raises(KeyboardInterrupt):
+            two.save(tmp_path)
+        monkeypatch.setattr(Path, "replace", rename_to)
+
+    killed("update.safetensors")
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(one.manifest)
+    killed("manifest.json")
+    with pytest.raises(EditError, match=r"is damaged, or not the one that its manifest names. Save the edit again"):
+        WeightUpdate.load(tmp_path)
+    two.save(tmp_path)
+    assert dict(WeightUpdate.load(tmp_path).manifest) == dict(two.manifest)
+    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "update.safetensors"}

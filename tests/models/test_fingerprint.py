@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, fingerprint, tensor_digest
 from tiny_models import FAMILIES
 
 
@@ -93,22 +93,49 @@ def test_two_weights_exchanged_count(tiny_model: Callable[..., PreTrainedModel])
     assert fingerprint(model) != first
 
 
-def test_tied_weights_count_once(tiny_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_identity_follows_what_changed(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model(family)
+    before = Identity.of(model)
+    assert before.fingerprint == fingerprint(model)
+    names = [name for name, _ in model.named_parameters()]
+    changed = (names[0], names[len(names) // 2])  # the first are embeddings, tied to the head in some families
+    with torch.no_grad():
+        for name in changed:
+            model.get_parameter(name).add_(1.0)
+    after = before.with_changed(model, changed)
+    assert after == Identity.of(model) and after.fingerprint == fingerprint(model) != before.fingerprint
+    assert before.with_changed(model, ()) == before, "what is not named is not read"
+
+
+def test_an_identity_reads_what_is_named_and_no_more(
+    tiny_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    before, read = Identity.of(model), list[torch.Tensor]()
+    monkeypatch.setattr("indelible.models.fingerprint.tensor_digest", lambda tensor: str(read.append(tensor)))
+    name = "model.layers.1.mlp.down_proj.weight"
+    before.with_changed(model, [name])
+    assert len(read) == 1 and read[0] is model.get_parameter(name)
+
+
+def test_tied_weights_count_once(tiny_model: Callable[..., PreTrainedModel]) -> None:
     model = tiny_model("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight
-    names: list[str] = []
-
-    class Recorder:
-        def __init__(self, _start: bytes) -> None: ...
-
-        def update(self, piece: bytes | memoryview) -> None:
-            if isinstance(piece, bytes):
-                names.append(piece.decode().split()[0])
-
-        def hexdigest(self) -> str:
-            return ""
-
-    monkeypatch.setattr("indelible.models.fingerprint.hashlib.sha256", Recorder)
-    fingerprint(model)
+    names = Identity.of(model).tensors
     assert ("lm_head.weight" in names) != ("transformer.wte.weight" in names)
     assert len(names) == len(list(model.parameters()))
+    after = Identity.of(model).with_changed(model, ["lm_head.weight"])
+    with torch.no_grad():
+        model.transformer.wte.weight.add_(1.0)
+    assert after.with_changed(model, ["lm_head.weight"]) == Identity.of(model) != after
+
+
+@pytest.mark.parametrize(
+    "other", [torch.zeros(6), torch.zeros(2, 3, dtype=torch.int32), torch.zeros(3, 2), torch.full((2, 3), -0.0)]
+)
+def test_a_tensor_is_known_by_its_type_shape_and_bytes(other: torch.Tensor) -> None:
+    assert tensor_digest(torch.zeros(2, 3)) != tensor_digest(other)
+    assert tensor_digest(other.t() if other.dim() == 2 else other) == tensor_digest(
+        other.t().contiguous() if other.dim() == 2 else other.clone()
+    )

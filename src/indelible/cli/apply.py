@@ -31,5 +31,5 @@ def apply(
     edit.apply(loaded.model)
     save_model(loaded.model, loaded.tokenizer, out)
     typer.echo(
-        f"Edited model: {out} ({len(edit.manifest['facts'])} facts; AutoModelForCausalLM.from_pretrained loads it)"
+        f"Edited model: {out} ({len(edit.facts)} facts; AutoModelForCausalLM.from_pretrained loads it)"
     )

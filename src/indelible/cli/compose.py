@@ -35,4 +35,4 @@ def compose(
         updates.append(edit)
     together = reduce(add, updates).sealed(load(model).model)
     save_edit(together, out)
-    typer.echo(f"Delta: {out} ({len(together.manifest['facts'])} facts out of {len(deltas)} deltas)")
+    typer.echo(f"Delta: {out} ({len(together.facts)} facts out of {len(deltas)} deltas)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,13 +42,6 @@ def facts(
     show_table(columns, [[str(line[column]) for column in columns] for line in lines])
     total = f"{len(found)} facts in {len(lines)} relations"
     typer.echo(total if known is None else f"{total}; {known_by} knows {len(known)}")
-
-
-def as_facts(entries: Sequence[Mapping[str, Any]]) -> list[Fact]:
-    """Facts out of an edit's manifest."""
-    from indelible.facts.fact import fact_from
-
-    return [fact_from(entry) for entry in entries]
 
 
 def read_file(file: Path, schema: str | None) -> list[Fact]:

@@ -24,21 +24,19 @@ def verify(
     place first.
     """
     from indelible.cli.display import counting, show_table
-    from indelible.cli.facts import as_facts
     from indelible.edits.edit import Edit
     from indelible.edits.update import WeightUpdate
     from indelible.models.load import load
     from indelible.probing.verify import verify_facts
 
     edit = Edit.load(delta)
-    facts = as_facts(edit.manifest["facts"])
     loaded = load(model)
     presence = edit.presence(loaded.model) if isinstance(edit, WeightUpdate) else None
     with ExitStack() as stack:
         if presence is None:
             stack.enter_context(edit.installed(loaded.model))
         progress = stack.enter_context(counting("asking"))
-        found = verify_facts(loaded.model, loaded.tokenizer, facts, progress=progress)
+        found = verify_facts(loaded.model, loaded.tokenizer, edit.facts, progress=progress)
     counts = Counter(one.state for one in found)
     if as_json:
         rows: list[dict[str, Any]] = [

@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.errors import EditError, FingerprintError, UnknownNameError
+from indelible.facts.fact import Fact, fact_from
 from indelible.models.fingerprint import fingerprint
 from indelible.registry import Registry
 
@@ -31,7 +32,7 @@ FORMAT = 3
 _TENSORS = "update.safetensors"
 _MANIFEST = "manifest.json"
 _TENSORS_HASH = "tensors_sha256"
-_AGAIN = "Save the edit again."
+_AGAIN = "Save the edit again, or get a whole copy of it."
 
 
 class Edit(ABC):
@@ -43,6 +44,11 @@ class Edit(ABC):
 
     kind: ClassVar[str]
     manifest: Mapping[str, Any]
+
+    @property
+    def facts(self) -> list[Fact]:
+        """What was edited."""
+        return [fact_from(entry) for entry in self.manifest["facts"]]
 
     @property
     @abstractmethod
@@ -128,22 +134,27 @@ class Edit(ABC):
         Raises:
             EditError: if the folder holds no readable edit.
         """
+        for name in (_MANIFEST, _TENSORS):
+            if not (folder / name).is_file():
+                raise EditError(f"There is no edit in {folder}: it has no {name}.", "Give a folder that has one.")
         try:
             manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
             found_hash = _sha256(folder / _TENSORS)
-            tensors = load_file(folder / _TENSORS)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError) as error:
             raise EditError(f"{folder} holds no readable edit: {error}.", _AGAIN) from error
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
-            raise EditError(f"{folder} has format {found}, not {FORMAT}.", _AGAIN)
+            raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Make the edit again with this version.")
         if manifest.pop(_TENSORS_HASH, None) != found_hash:
-            raise EditError(f"The tensors in {folder} are not those of its manifest.", _AGAIN)
+            raise EditError(f"{folder / _TENSORS} is damaged, or not the one that its manifest names.", _AGAIN)
         try:
+            tensors = load_file(folder / _TENSORS)
             if not isinstance(manifest["fingerprint"], str):
                 raise ValueError("fingerprint is no text")
+            for fact in manifest["facts"]:
+                fact_from(fact)
             return EDITS.get(manifest["kind"]).from_saved(manifest, tensors)
-        except (KeyError, ValueError, TypeError, UnknownNameError) as error:
+        except (KeyError, ValueError, TypeError, SafetensorError, UnknownNameError) as error:
             raise EditError(
                 f"The tensors and the manifest in {folder} do not belong together: {error}.", _AGAIN
             ) from error
