@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from indelible.cli.main import main
+from tiny_models import build_model, build_tokenizer
 from tiny_studies import taught_facts
 
 NEW = 3
@@ -169,9 +170,9 @@ def broken(made: Path, folder: Path, how: str) -> Path:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("corrupted", "not those of its manifest"),
-        ("truncated", "no readable edit"),
-        ("without manifest", "no readable edit"),
+        ("corrupted", "update.safetensors is damaged"),
+        ("truncated", "update.safetensors is damaged"),
+        ("without manifest", "it has no manifest.json"),
         ("with a broken manifest", "no readable edit"),
     ],
 )
@@ -186,12 +187,32 @@ def test_a_damaged_delta_is_one_clear_line(
     assert not (tmp_path / "out").exists()
 
 
+def saved(folder: Path, family: str, width: int) -> Path:
+    tokenizer = build_tokenizer()
+    build_model(family, len(tokenizer), layers=3, width=width).save_pretrained(folder / family)
+    tokenizer.save_pretrained(folder / family)
+    return folder / family
+
+
+@pytest.mark.parametrize("command", ["edit", "apply", "revert", "verify", "compose"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = said(capsys, [command, "--help"])
+    assert f"indelible {command}" in shown and "Example" in shown
+
+
 def test_other_wrong_uses_are_one_clear_line(
     made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, facts, out = taught / "model", made / "a.jsonl", tmp_path / "out"
     base = ["edit", model, "--facts", facts, "-o", out, "--editor"]
     other = trained(model, tmp_path / "other")
+    wide, gpt2 = (saved(tmp_path, *shape) for shape in (("llama", 32), ("gpt2", 32)))
+    writing = (
+        ["apply", model, made / "a"],
+        ["revert", made / "edited", made / "a"],
+        ["compose", model, made / "a", made / "b"],
+        ["edit", model, "--facts", facts, "--editor", "ft-m"],
+    )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me", encoding="utf-8")
     (tmp_path / "none.jsonl").write_text(json.dumps({**taught_facts()[0], "new_object": None}) + "\n", encoding="utf-8")
@@ -200,7 +221,13 @@ def test_other_wrong_uses_are_one_clear_line(
         (["apply", made / "edited", made / "a", "-o", out], "was made for a model with fingerprint"),
         (["apply", model, made / "a", "-o", tmp_path / "full"], "exists already"),
         (["revert", model, made / "a", "-o", out], "never had the update"),
-        (["apply", model, tmp_path / "nowhere", "-o", out], "no readable edit"),
+        (["apply", model, tmp_path / "nowhere", "-o", out], "it has no manifest.json"),
+        (["verify", wide, made / "a"], "has the shape (32, 64) in this model"),
+        (["verify", gpt2, made / "a"], "no parameter"),
+        (["revert", wide, made / "a", "-o", out, "--approximately"], "has the shape"),
+        (["compose", other, made / "a", made / "b", "-o", out], "was made for a model with fingerprint"),
+        (["compose", model, made / "a", made / "b", "-o", made / "a"], "holds a delta already"),
+        *(([*command, "-o", facts / "out"], "is a file") for command in writing),
         (["apply", tmp_path / "nowhere", made / "a", "-o", out], "no model folder"),
         ([*base, "memitt"], "Did you mean 'memit'"),
         ([*base, "ft-m", "--set", "stepps=3"], "'steps'"),
@@ -211,6 +238,8 @@ def test_other_wrong_uses_are_one_clear_line(
         (["edit", model, "--facts", tmp_path / "gone.jsonl", "--editor", "ft-m", "-o", out], "gone.jsonl"),
         ([*base, "memit", "--corpus", tmp_path / "gone.txt"], "gone.txt"),
         (["edit", model, "--facts", facts, "--editor", "ft-m", "-o", facts], "is a file"),
+        ([*base, "ft-m", "--limit", "0"], "--limit"),
+        ([*base, "ft-m", "--paraphrases", 100], "paraphrases"),
     ]
     for arguments, words in cases:
         complaint = said(capsys, arguments, 2)

@@ -30,6 +30,4 @@ def apply(
     loaded = load(model)
     edit.apply(loaded.model)
     save_model(loaded.model, loaded.tokenizer, out)
-    typer.echo(
-        f"Edited model: {out} ({len(edit.facts)} facts; AutoModelForCausalLM.from_pretrained loads it)"
-    )
+    typer.echo(f"Edited model: {out} ({len(edit.facts)} facts; AutoModelForCausalLM.from_pretrained loads it)")

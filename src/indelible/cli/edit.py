@@ -101,10 +101,11 @@ def check_out(out: Path, force: bool) -> None:
     """Say at once that a delta cannot be written there.
 
     Raises:
-        StoreError: if the folder is a file or holds a delta already.
+        StoreError: if the folder cannot be written, or holds a delta already.
     """
-    if out.is_file():
-        raise StoreError(f"{out} is a file.", "Give a folder.")
+    from indelible.models.save import check_writable
+
+    check_writable(out)
     if (out / MANIFEST).exists() and not force:
         raise StoreError(f"{out} holds a delta already.", "Give another folder, or --force to replace it.")
 
@@ -154,9 +155,10 @@ def save_edit(done: Edit, out: Path) -> None:
     Raises:
         StoreError: if it cannot be written.
     """
+    from safetensors import SafetensorError
+
     try:
         done.save(out)
-    except OSError as error:
-        raise StoreError(
-            f"{out} cannot be written: {error.strerror or error}.", "Check the folder and its space."
-        ) from None
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise StoreError(f"{out} cannot be written: {reason}.", "Check the folder and its space.") from None
