@@ -234,6 +234,11 @@ def test_a_context_goes_into_each_row_where_its_text_begins(
     rows, mask = in_rows([begun, begun[1:], begun[:1], []], "left", pad=5)
     with adapter.installed(model):
         found = logits(model, rows, attention_mask=mask, **positions(model, mask))
+        mixed = logits(model, *in_rows([begun, begun[1:]], "right", pad=5)[:1])
+        lone = logits(model, rows[1:2], attention_mask=mask[1:2], **positions(model, mask[1:2]))
+    assert_near(mixed[0], reads(model, adapter, begun))
+    assert_near(mixed[1, :-1], reads(model, closed, begun[1:]))
+    assert_near(lone[0, 1:], reads(model, closed, begun[1:]))
     assert_near(found[0], reads(model, adapter, begun))
     assert_near(found[1, 1:], reads(model, closed, begun[1:]))
     assert_near(found[2, -1:], reads(model, adapter, begun[:1]))
