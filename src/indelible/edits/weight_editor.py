@@ -102,7 +102,7 @@ class WeightEditor(Editor):
         update = self._update(bench, facts, paraphrases, Change(deltas, new_keys))
         return update.sealed(bench.model, identity=bench.identity)
 
-    # Isolated edits are not sealed: hashing a large model for each fact would cost more than the edits.
+    # Isolated edits are not sealed, for most are looked at once; ``sealed`` on the model does it for those to be kept.
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
         editor = self.located(bench, facts)
         changes = editor.changer(bench, paraphrases).apart(facts)
