@@ -6,14 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tokenizers import pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, VARIED, fact
 
 from indelible.edits.keys import read_subjects
-from indelible.edits.wordings import rows_for, sample_contexts
+from indelible.edits.wordings import FactRows, Row, rows_for, sample_contexts
 from indelible.errors import EditError, FactsError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import build_tokenizer
 
 CONTEXTS = ("It rains in the north", "I said")
 
@@ -26,8 +28,7 @@ def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: PreTra
     assert len(rows.rewrites) == 3 + 2  # the prompt bare and behind both contexts, two paraphrases bare
     essence = tiny_tokenizer.decode(rows.essence.tokens)
     assert essence == f"{edited.subject} is a"
-    texts = [row for wording in rows.wordings for row in wording] + list(rows.rewrites) + [rows.essence]
-    for row in texts:
+    for row in all_rows(rows):
         # The subject's last token is the one with which the whole subject has been read for the first time.
         place = row.subject
         assert edited.subject in tiny_tokenizer.decode(row.tokens[: place + 1])
@@ -41,6 +42,66 @@ def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: PreTra
     assert tiny_tokenizer.decode(rows.wordings[0][0].tokens) == edited.text()
     assert tiny_tokenizer.decode(rows.wordings[0][1].tokens) == f"{CONTEXTS[0]}. {edited.text()}"
     assert all(row.target == 0 for wording in rows.wordings for row in wording)
+
+
+def one_vocabulary(*, space: bool, start: bool, side: str = "right") -> PreTrainedTokenizerFast:
+    """The tiny tokenizer, perhaps with a space put before every text, perhaps with its end token as a beginning."""
+    fast = build_tokenizer(pad="<|pad|>")
+    fast.padding_side = side
+    if space:
+        fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if start:
+        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", fast.bos_token_id)]
+        )
+    return fast
+
+
+@pytest.mark.parametrize("number", range(len(VARIED)))
+def test_a_token_at_the_beginning_moves_the_subject_and_nothing_else(number: int) -> None:
+    bare = one_vocabulary(space=False, start=False)
+    opened = one_vocabulary(space=False, start=True)
+    for one, other in zip(
+        all_rows(rows_for(bare, VARIED[number], 1, CONTEXTS)),
+        all_rows(rows_for(opened, VARIED[number], 1, CONTEXTS)),
+        strict=True,
+    ):
+        assert other.tokens == (opened.bos_token_id, *one.tokens)
+        assert (other.subject, other.target) == (one.subject + 1, one.target)
+
+
+@pytest.mark.parametrize("start", [False, True])
+@pytest.mark.parametrize("number", range(len(VARIED)))
+def test_a_space_before_every_text_is_put_before_the_text_and_nowhere_else(number: int, start: bool) -> None:
+    spaced = one_vocabulary(space=True, start=start)
+    plain = one_vocabulary(space=False, start=start)
+    edited = VARIED[number]
+    begins = [spaced.bos_token_id] if start else []
+    for one, other in zip(
+        all_rows(rows_for(plain, edited, 1, CONTEXTS)), all_rows(rows_for(spaced, edited, 1, CONTEXTS)), strict=True
+    ):
+        # Written with its space by hand, the text has the same tokens, and what follows the first word has them anyway.
+        text = plain.decode(one.tokens, skip_special_tokens=True)
+        assert list(other.tokens) == [*begins, *plain(f" {text}", add_special_tokens=False)["input_ids"]]
+        assert other.tokens[len(other.tokens) - other.target :] == one.tokens[len(one.tokens) - one.target :]
+        assert other.target == one.target
+        assert len(other.tokens) - other.subject == len(one.tokens) - one.subject
+        assert spaced.decode(other.tokens[other.subject + 1 :]) == plain.decode(one.tokens[one.subject + 1 :])
+    assert [row.target > 0 for row in rows_for(spaced, edited, 0, ()).rewrites] == [True]
+
+
+def test_the_side_that_a_tokenizer_pads_on_does_not_matter(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("llama")
+    left, right = (one_vocabulary(space=False, start=True, side=side) for side in ("left", "right"))
+    contexts = sample_contexts(model, left, 2)
+    assert contexts == sample_contexts(model, right, 2)
+    rows = [rows_for(left, one, 1, CONTEXTS) for one in VARIED]
+    assert rows == [rows_for(right, one, 1, CONTEXTS) for one in VARIED]
+    assert left(["a", "the quick brown fox"], padding=True) != right(["a", "the quick brown fox"], padding=True)
+
+
+def all_rows(rows: FactRows) -> list[Row]:
+    return [row for wording in rows.wordings for row in wording] + [*rows.rewrites, rows.essence]
 
 
 def test_rows_need_a_new_object_a_slot_and_enough_wordings(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
