@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 from indelible.edits import closed_form
 from indelible.edits.edit import Edit
@@ -98,9 +99,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str) -> tuple[str, Any]:
     key, _, value = text.partition("=")
-    return key, value
+    return key, yaml.safe_load(value)
 
 
 def _fields(name: str) -> set[str]:

@@ -22,7 +22,7 @@ from indelible.edits.codebook import Codebook, Entries, nearest
 from indelible.edits.context import Context
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
-from indelible.errors import ConfigError, EditError, FactsError, FingerprintError
+from indelible.errors import ConfigError, EditError, FingerprintError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
@@ -492,24 +492,6 @@ def test_a_codebook_answers_within_its_radius_and_nowhere_else(tiny_model: Make)
                 expected = value if (row, place) in reached else old[row, place]
                 assert torch.equal(new[row, place], expected)
         assert low is None or low.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_fact_that_cannot_be_edited_is_refused(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = tiny_model("llama")
-    for facts, error, words in (
-        ([], EditError, "no facts"),
-        ([FACTS[0], replace(FACTS[1], new_object=None)], EditError, "has no new object"),
-        ([FACTS[0], FACTS[0]], EditError, "is given twice"),
-        ([fact("Peru", "Peru is", "x")], FactsError, "has no slot"),
-        ([fact("Peru", "{} is", " ")], FactsError, "has no tokens"),
-    ):
-        with untouched(model), pytest.raises(error, match=words):
-            edit(name, model, tiny_tokenizer, facts)
-    with untouched(model), pytest.raises(EditError, match="paraphrases were asked for"):
-        edit(name, model, tiny_tokenizer, paraphrases=1000)
 
 
 def test_what_a_context_cannot_stand_before_is_refused(

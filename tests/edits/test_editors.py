@@ -39,6 +39,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ft-m": {"layer": 1, "steps": 15, "learning_rate": 0.01},
     "lora": {"layers": (1, 2), "steps": 25, "learning_rate": 0.03},
 }
+# Those that change no weights; what else is asked of them stands in test_adapters.py.
+BESIDE: dict[str, dict[str, object]] = {"grace": {"layer": 2}, "ike": {}}
 ONE_BY_ONE = ("rome", "r-rome")
 SEVERAL_LAYERS = ("memit", "pmet", "alphaedit", "lora")
 # One fact of several may gain less: EMMET's equality pulls its three wordings apart in these random models, PMET leaves
@@ -48,7 +50,7 @@ BY_GRADIENT = ("ft", "ft-l", "ft-m", "lora")
 
 
 def editor(name: str, **more: object) -> Editor:
-    return EDITORS.get(name)(**{**SETTINGS[name], **more})
+    return EDITORS.get(name)(**{**(SETTINGS | BESIDE)[name], **more})
 
 
 def edit(
@@ -277,7 +279,7 @@ def test_edits_work_where_gradients_are_switched_off(
             assert torch.equal(found.deltas[parameter].difference(), expected.deltas[parameter].difference())
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [*SETTINGS, *BESIDE])
 def test_a_fact_that_cannot_be_edited_is_refused(
     name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -329,8 +331,14 @@ def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
         made.steps = 3  # type: ignore[attr-defined]
 
 
+def test_what_no_editor_takes_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    for name in ("ft-m", "grace"):
+        with pytest.raises(TypeError, match="takes no 'sed'; it takes bystanders"):
+            EDITORS.get(name)().edit(tiny_model("llama"), tiny_tokenizer, CAPITALS[:1], sed=3)
+
+
 def test_unknown_editors_are_met_with_a_suggestion() -> None:
-    assert EDITORS.names() == sorted([*SETTINGS, "grace", "ike"])
+    assert EDITORS.names() == sorted([*SETTINGS, *BESIDE])
     with pytest.raises(UnknownNameError, match="Did you mean 'memit'"):
         EDITORS.get("memitt")
 

@@ -166,16 +166,20 @@ def test_layers_are_chosen_once_and_kept(
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize(("name", "key"), [("memit", "layers"), ("rome", "layer")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("memit", "layers"), ("rome", "layer"), ("ft-m", "layer"), ("lora", "layers")]
+)
 def test_editors_take_the_layers_that_tracing_chooses(
     name: str, key: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = enliven(tiny_model("llama"))
     layout = find_layout(model)
     facts = [Fact(f.id, f.subject, f.relation, f.prompt, f.true_object, "gold") for f in known(model, tiny_tokenizer)]
-    options: dict[str, Any] = {"steps": 2, "contexts": 0, "covariance_tokens": 600}
+    options: dict[str, Any] = {"steps": 2}
+    if name in ("memit", "rome"):
+        options |= {"contexts": 0, "covariance_tokens": 600}
     made = EDITORS.get(name)(**options, **{key: "auto"})
-    span = 1 if name == "rome" else len(EDITORS.get(name)().layers_in(layout))
+    span = 1 if key == "layer" else len(EDITORS.get(name)().layers_in(layout))
     update = made.edit(model, tiny_tokenizer, facts[:1], corpus=CORPUS)
     layers = located_layers(model, tiny_tokenizer, layout, facts[:1], fingerprint="x", cache=None, span=span)
     assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)

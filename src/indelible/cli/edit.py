@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from indelible.errors import ConfigError, FactsError, StoreError
+from indelible.errors import FactsError, StoreError
 
 if TYPE_CHECKING:
     from indelible.edits.edit import Edit
@@ -112,17 +111,12 @@ def check_out(out: Path, force: bool) -> None:
 
 def _editor(name: str, settings: list[str]) -> Any:
     from indelible.edits.editor import EDITORS
+    from indelible.study.config import assign
     from indelible.study.validation import validated
 
-    options = {}
+    options: dict[str, Any] = {}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {setting!r} assigns nothing.", "Write it as key=value, e.g. steps=20.")
-        try:
-            options[key] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {setting!r}: {text!r} is not valid YAML.", "Quote it.") from None
+        assign(options, setting)
     return validated(EDITORS.get(name), options, "")
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from pydantic import Field
 from torch import Tensor
 
-from indelible.edits.editor import AUTO, Workbench
-from indelible.edits.locate import located_layers
+from indelible.edits.editor import Workbench
 from indelible.edits.preservation import preserved_moments
 from indelible.edits.solve import factorise
 from indelible.edits.spread import Solver, spread
@@ -50,24 +49,6 @@ class ClosedFormEditor(WeightEditor):
     @abstractmethod
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         """How this editor solves for one layer's weights, made once on the unedited model."""
-
-    def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
-        """As many layers as the editor takes by default, where causal tracing of these facts puts them."""
-        asked = [name for name in ("layer", "layers") if getattr(self, name, None) == AUTO]
-        if not asked:
-            return self
-        layers = located_layers(
-            bench.model,
-            bench.tokenizer,
-            bench.layout,
-            facts,
-            fingerprint=bench.fingerprint,
-            cache=bench.cache,
-            span=len(self.model_copy(update={asked[0]: None}).layers_in(bench.layout)),
-            seed=bench.seed,
-            progress=bench.progress,
-        )
-        return self.model_copy(update={asked[0]: layers if asked[0] == "layers" else layers[-1]})
 
     def value_options(self) -> ValueOptions:
         """The options of value optimisation among these."""

@@ -8,7 +8,6 @@ names a folder, under everything that they depend on: model, layer, module, and 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError
 from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating
@@ -129,7 +129,5 @@ def _kept(path: Path) -> Tensor | None:
 
 
 def _keep(path: Path, moment: Tensor) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as unfinished:
-        temporary = Path(unfinished.name)
-    save_file({"moment": moment.contiguous()}, temporary)
-    temporary.replace(path)
+    with renamed_to(path) as unfinished:
+        save_file({"moment": moment.contiguous()}, unfinished)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError, FingerprintError, UnknownNameError
 from indelible.facts.fact import Fact, fact_from
 from indelible.models.fingerprint import fingerprint
@@ -121,10 +121,10 @@ class Edit(ABC):
         killed writer leaves is an edit, the one before it, or refused by ``load``.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with _renamed_to(folder / _TENSORS) as unfinished:
+        with renamed_to(folder / _TENSORS) as unfinished:
             save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, unfinished)
             written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
-        with _renamed_to(folder / _MANIFEST) as unfinished:
+        with renamed_to(folder / _MANIFEST) as unfinished:
             unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @staticmethod
@@ -158,19 +158,6 @@ class Edit(ABC):
             raise EditError(
                 f"The tensors and the manifest in {folder} do not belong together: {error}.", _AGAIN
             ) from error
-
-
-@contextmanager
-def _renamed_to(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` that takes its name when the block ends well."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as opened:
-        unfinished = Path(opened.name)
-    try:
-        yield unfinished
-        unfinished.chmod(0o644)  # temporary files are for their owner alone
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -66,6 +66,28 @@ class Workbench(BaseModel):
         return self.identity.fingerprint
 
 
+class Surroundings(TypedDict, total=False):
+    """What may be given to an editor beside model, tokenizer and facts; everything has a default.
+
+    Attributes:
+        corpus: ordinary text for covariances (editors that need none ignore it).
+        bystanders: facts that are neither edited nor asked, whose subjects closed-form editors leave alone.
+        seed: of the contexts that the model writes.
+        cache: folder to keep covariances in, or None.
+        layout: the model's, if the caller has it.
+        identity: the model's, if the caller has it; hashing is then spared.
+        progress: called with (done, total, note).
+    """
+
+    corpus: Sequence[str]
+    bystanders: Sequence[Fact]
+    seed: int
+    cache: Path | None
+    layout: Layout | None
+    identity: Identity | None
+    progress: Progress | None
+
+
 class Editor(BaseModel, ABC):
     """Base of all editors: a frozen set of options, checked when it is made.
 
@@ -87,14 +109,8 @@ class Editor(BaseModel, ABC):
         facts: Sequence[Fact],
         *,
         paraphrases: int = 0,
-        corpus: Sequence[str] = (),
-        bystanders: Sequence[Fact] = (),
         earlier: Edit | None = None,
-        seed: int = 0,
-        cache: Path | None = None,
-        layout: Layout | None = None,
-        identity: Identity | None = None,
-        progress: Progress | None = None,
+        **around: Unpack[Surroundings],
     ) -> Edit:
         """Make the model say each fact's new object, as an edit that is not applied yet.
 
@@ -103,33 +119,16 @@ class Editor(BaseModel, ABC):
             tokenizer: the model's.
             facts: each with a new object.
             paraphrases: how many further wordings of each fact to edit with.
-            corpus: ordinary text for covariances (editors that need none ignore it).
-            bystanders: facts that are neither edited nor asked, whose subjects closed-form editors leave alone.
-            earlier: an edit that is in the model already, whose facts AlphaEdit leaves alone; others ignore it.
-            seed: of the contexts that the model writes.
-            cache: folder to keep covariances in, or None.
-            layout: the model's, if the caller has it.
-            identity: the model's, if the caller has it; hashing is then spared.
-            progress: called with (done, total, note).
+            earlier: an edit that is in the model already, whose facts AlphaEdit leaves alone and which GRACE and IKE
+                continue; others ignore it.
+            around: see ``Surroundings``.
 
         Raises:
             EditError: if the facts or the model cannot be edited with these options.
             LayoutError: if the model's layout cannot be found.
         """
-        bench = self._bench(
-            model,
-            tokenizer,
-            facts,
-            paraphrases,
-            corpus=corpus,
-            bystanders=bystanders,
-            earlier=earlier,
-            seed=seed,
-            cache=cache,
-            layout=layout,
-            identity=identity,
-            progress=progress,
-        )
+        _check(model, facts, paraphrases)
+        bench = _bench(model, tokenizer, around).model_copy(update={"earlier": earlier})
         with _differentiable():
             return self.make(bench, facts, paraphrases)
 
@@ -140,13 +139,7 @@ class Editor(BaseModel, ABC):
         facts: Sequence[Fact],
         *,
         paraphrases: int = 0,
-        corpus: Sequence[str] = (),
-        bystanders: Sequence[Fact] = (),
-        seed: int = 0,
-        cache: Path | None = None,
-        layout: Layout | None = None,
-        identity: Identity | None = None,
-        progress: Progress | None = None,
+        **around: Unpack[Surroundings],
     ) -> Iterator[Edit]:
         """The isolated protocol: one edit per fact, in order, each of the unedited model.
 
@@ -154,50 +147,20 @@ class Editor(BaseModel, ABC):
 
         Args:
             model: as for ``edit``; it has to stay unedited between one edit and the next.
-            tokenizer: as for ``edit``, and so are all others.
+            tokenizer: the model's.
+            facts: as for ``edit``.
+            paraphrases: as for ``edit``.
+            around: see ``Surroundings``.
 
         Raises:
             EditError, LayoutError: as ``edit``, when the first edit is asked for.
         """
-        bench = self._bench(
-            model,
-            tokenizer,
-            facts,
-            paraphrases,
-            corpus=corpus,
-            bystanders=bystanders,
-            earlier=None,
-            seed=seed,
-            cache=cache,
-            layout=layout,
-            identity=identity,
-            progress=progress,
-        )
-        edits = self.make_each(bench, facts, paraphrases)
+        _check(model, facts, paraphrases)
+        edits = self.make_each(_bench(model, tokenizer, around), facts, paraphrases)
         for _ in facts:
             with _differentiable():  # left before the caller goes on with what it was given
                 edit = next(edits)
             yield edit
-
-    def _bench(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        facts: Sequence[Fact],
-        paraphrases: int,
-        *,
-        layout: Layout | None,
-        identity: Identity | None,
-        **more: Any,
-    ) -> Workbench:
-        _check(model, facts, paraphrases)
-        return Workbench.model_construct(
-            model=model,
-            tokenizer=tokenizer,
-            layout=layout or find_layout(model),
-            identity=identity or Identity.of(model),
-            **more,
-        )
 
     @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
@@ -250,6 +213,18 @@ def _differentiable() -> Iterator[None]:
     """Gradients can be taken inside the block, whatever the caller has switched off."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: Surroundings) -> Workbench:
+    if unknown := around.keys() - Surroundings.__optional_keys__:
+        raise TypeError(
+            f"an edit takes no {sorted(unknown)[0]!r}; it takes {', '.join(sorted(Surroundings.__optional_keys__))}"
+        )
+    found: dict[str, Any] = {
+        "layout": around.get("layout") or find_layout(model),
+        "identity": around.get("identity") or Identity.of(model),
+    }
+    return Workbench.model_construct(**{**around, "model": model, "tokenizer": tokenizer, **found})
 
 
 def chosen_layers(layout: Layout, given: Sequence[int] | int | str | None, shares: Sequence[float]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ The difference is trained, not the weight itself, so that the model is never tou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -19,14 +19,13 @@ from torch import Tensor
 
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.gradient import GradientEditor, Text, descend, from_prompt
+from indelible.edits.rome import DEPTHS
 from indelible.edits.update import Dense
 from indelible.edits.weight_editor import Change, Changer
 from indelible.edits.wordings import Row
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
-
-_DEPTHS = (0.234,)
 
 
 @EDITORS.register("ft")
@@ -35,7 +34,9 @@ class FineTuning(GradientEditor):
 
     name: ClassVar[str] = "ft"
     learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
-    layer: int | None = Field(default=None, description="Layer to change; None chooses by depth.")
+    layer: int | Literal["auto"] | None = Field(
+        default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
+    )
 
     def text(self, row: Row) -> Text:
         return from_prompt(row)
@@ -45,7 +46,7 @@ class FineTuning(GradientEditor):
         return difference
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
+        return chosen_layers(layout, self.layer, DEPTHS)
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         return _Tuned(self, bench, paraphrases)

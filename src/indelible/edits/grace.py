@@ -47,7 +47,7 @@ class Grace(Editor):
     learning_rate: float = Field(default=0.5, gt=0, description="Of value optimisation.")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, None if self.layer is None else (self.layer,), _DEPTHS)
+        return chosen_layers(layout, self.layer, _DEPTHS)
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Codebook:
         made = [entry for entries in self._made(bench, facts, paraphrases) for entry in entries]

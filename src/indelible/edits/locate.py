@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
@@ -336,7 +336,5 @@ def _kept(path: Path) -> list[Traced] | None:
 
 def _keep(path: Path, traced: Sequence[Traced]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    entries: list[dict[str, Any]] = [asdict(one) for one in traced]
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as unfinished:
-        json.dump(entries, unfinished)
-    Path(unfinished.name).replace(path)
+    with renamed_to(path) as unfinished:
+        unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.gradient import GradientEditor, descend
+from indelible.edits.memit import DEPTHS
 from indelible.edits.update import LowRank
 from indelible.edits.weight_editor import Change, Changer
 from indelible.facts.fact import Fact
@@ -26,7 +27,6 @@ from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
 _ADAPTER = "default"
-_DEPTHS = (0.2, 0.234, 0.267)
 
 
 @EDITORS.register("lora")
@@ -34,7 +34,9 @@ class Lora(GradientEditor):
     """Low-rank adaptation of some layers."""
 
     name: ClassVar[str] = "lora"
-    layers: tuple[int, ...] | None = Field(default=None, description="Layers to change; None chooses by depth.")
+    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
+    )
     target: Literal["memory", "all-linear"] = Field(
         default="memory", description="What is adapted of each layer: the MLP's output projection, or all linear maps."
     )
@@ -42,7 +44,7 @@ class Lora(GradientEditor):
     alpha: int = Field(default=16, gt=0, description="Adapters are scaled by alpha / rank.")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layers, _DEPTHS)
+        return chosen_layers(layout, self.layers, DEPTHS)
 
     def modules_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
         """Paths of the linear maps that get an adapter."""

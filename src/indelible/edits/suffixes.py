@@ -153,7 +153,8 @@ class SuffixRuns:
         """Run each distinct prefix once, those of like length together."""
         distinct = sorted({placed.prefix for placed in self._rows}, key=len)
         self._prefix_length = len(distinct[-1])
-        self._prefix_of = [distinct.index(placed.prefix) for placed in self._rows]
+        number = {prefix: place for place, prefix in enumerate(distinct)}
+        self._prefix_of = [number[placed.prefix] for placed in self._rows]
         self._cache: Any = None
         if self._prefix_length == 0:
             return

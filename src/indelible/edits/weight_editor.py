@@ -19,7 +19,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from indelible.edits.editor import Editor, Progress, Workbench
+from indelible.edits.editor import AUTO, Editor, Progress, Workbench
+from indelible.edits.locate import located_layers
 from indelible.edits.update import Delta, WeightUpdate, add_difference, combined, restored
 from indelible.facts.fact import Fact
 
@@ -71,8 +72,25 @@ class WeightEditor(Editor):
         """The editor at work on this (unedited) model."""
 
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
-        """The same editor with its layers chosen, where they were left to causal tracing."""
-        return self
+        """The same editor with its layers chosen, where they were left to causal tracing of these facts.
+
+        As many are chosen as the editor takes by default.
+        """
+        asked = [name for name in ("layer", "layers") if getattr(self, name, None) == AUTO]
+        if not asked:
+            return self
+        layers = located_layers(
+            bench.model,
+            bench.tokenizer,
+            bench.layout,
+            facts,
+            fingerprint=bench.fingerprint,
+            cache=bench.cache,
+            span=len(self.model_copy(update={asked[0]: None}).layers_in(bench.layout)),
+            seed=bench.seed,
+            progress=bench.progress,
+        )
+        return self.model_copy(update={asked[0]: layers if asked[0] == "layers" else layers[-1]})
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:
         editor = self.located(bench, facts)
@@ -102,8 +120,8 @@ class WeightEditor(Editor):
         update = self._update(bench, facts, paraphrases, Change(deltas, new_keys))
         return update.sealed(bench.model, identity=bench.identity)
 
-    # Isolated edits are not sealed, for most are looked at once; ``sealed`` on the model does it for those to be kept.
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
+        """Isolated edits are not sealed, for most are looked at once; ``sealed`` does it for those to be kept."""
         editor = self.located(bench, facts)
         changes = editor.changer(bench, paraphrases).apart(facts)
         for fact, change in zip(facts, changes, strict=True):

@@ -222,7 +222,7 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
     for override in overrides:
-        _assign(settings, override)
+        assign(settings, override)
     config = validated(StudyConfig, settings, "")
     typed = {override.partition("=")[0] for override in overrides}
     return _with_absolute_paths(config, folder, typed)
@@ -252,11 +252,15 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
     return config.model_copy(update=changes)
 
 
-def _assign(settings: dict[str, Any], override: str) -> None:
-    """Carry out one "a.b.c=value" on nested mappings; list items go by number or by their ``name``."""
+def assign(settings: dict[str, Any], override: str) -> None:
+    """Carry out one "a.b.c=value" on nested mappings; list items go by number or by their ``name``.
+
+    Raises:
+        ConfigError: if it assigns nothing, or nothing can be set there.
+    """
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. tuning.steps=5.")
+        raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -172,7 +172,11 @@ def _edit(step: Step, material: Material) -> Result:
         )
     layers = sorted({layer for name in edit.parameters if (layer := material.bench.layout.layer_of(name)) is not None})
     record = {"layers": layers, "bystanders": len(bystanders)}
-    return Result(lambda folder: edit.save(folder / "edit"), f"{len(edit.parameters)} weights changed", record)
+    return Result(lambda folder: edit.save(folder / "edit"), _what_changed(edit), record)
+
+
+def _what_changed(edit: Edit) -> str:
+    return f"{len(edit.parameters)} weights changed" if edit.kind == "weights" else f"no weight changed: a {edit.kind}"
 
 
 def _edited_probe(step: Step, material: Material) -> Result:
