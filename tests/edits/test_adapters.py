@@ -1,24 +1,23 @@
-"""Edits that touch no weights: they act on every way a model is read, leave no trace, and stay out of training."""
+"""Edits that touch no weights: they say the new objects, leave no trace, come and go, and stay out of training."""
 
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, logits, reads
 from test_editors import assert_same, bits, log_prob, untouched
-from tokenizers import processors
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, fact
 
 from indelible.edits.adapter import Adapter, adapters_in, remove_adapters
-from indelible.edits.codebook import Codebook, Entries, nearest
+from indelible.edits.codebook import Codebook
 from indelible.edits.context import Context
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
@@ -34,70 +33,6 @@ from indelible.tuning.freeze import frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
 from tiny_families import TABLE, build_family, enliven
-from tiny_models import build_tokenizer
-
-Make = Callable[..., PreTrainedModel]
-
-SETTINGS: dict[str, dict[str, Any]] = {"grace": {"layer": 2, "steps": 15}, "ike": {"copies": 1}}
-FACTS = CAPITALS[:3]
-
-
-def edit(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Any = FACTS, **more: Any
-) -> Adapter:
-    options = {key: more.pop(key) for key in ("layer", "radius", "steps", "copies", "retain") if key in more}
-    made = EDITORS.get(name)(**{**SETTINGS[name], **options}).edit(model, tokenizer, facts, **more)
-    assert isinstance(made, Adapter)
-    return made
-
-
-@pytest.fixture(scope="module")
-def opening_tokenizer() -> PreTrainedTokenizerFast:
-    """One that begins every text with a token of its own."""
-    tokenizer = build_tokenizer()
-    template = processors.TemplateProcessing(single="<|end|> $A", special_tokens=[("<|end|>", tokenizer.bos_token_id)])
-    tokenizer.backend_tokenizer.post_processor = template
-    return tokenizer
-
-
-def logits(model: PreTrainedModel, tokens: Any, **options: Any) -> Tensor:
-    with torch.no_grad():
-        found: Tensor = model(torch.as_tensor(tokens), **options).logits
-    return found
-
-
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-
-
-def reads(model: PreTrainedModel, adapter: Adapter, tokens: list[int]) -> Tensor:
-    """What the model should answer to one text: no padding, no cache, and facts in the context really written there."""
-    if not isinstance(adapter, Context):
-        with adapter.installed(model):
-            return logits(model, [tokens], use_cache=False)[0]
-    opening, context = adapter.opening.tolist(), adapter.tokens_c.tolist()
-    assert tokens[: len(opening)] == opening
-    whole = [*opening, *context, *tokens[len(opening) :]]
-    return logits(model, [whole], use_cache=False)[0, len(context) :]
-
-
-def in_rows(texts: list[list[int]], side: str, pad: int) -> tuple[Tensor, Tensor]:
-    """Tokens and mask of several texts."""
-    longest = max(map(len, texts))
-    pads = [[pad] * (longest - len(text)) for text in texts]
-    marks = [[0] * len(padding) + [1] * len(text) for text, padding in zip(texts, pads, strict=True)]
-    if side == "left":
-        rows = [padding + text for text, padding in zip(texts, pads, strict=True)]
-    else:
-        rows = [text + padding for text, padding in zip(texts, pads, strict=True)]
-        marks = [mark[::-1] for mark in marks]
-    return torch.tensor(rows), torch.tensor(marks)
-
-
-def positions(model: PreTrainedModel, mask: Tensor) -> dict[str, Tensor]:
-    """Positions that padding does not count for, for the families that take them."""
-    taken = "position_ids" in inspect.signature(model.forward).parameters
-    return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if taken else {}
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -139,109 +74,6 @@ def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
     assert loaded.parameters == adapter.parameters
     with loaded.applied(model):
         assert torch.equal(logits(model, [tokens]), inside)
-
-
-@pytest.mark.parametrize("opening", [False, True])
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("family", TABLE)
-def test_every_way_of_reading_gives_the_same_answers(
-    name: str,
-    family: str,
-    opening: bool,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    opening_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    tokenizer = opening_tokenizer if opening else tiny_tokenizer
-    model = enliven(build_family(family, len(tokenizer)))
-    adapter = edit(name, model, tokenizer, FACTS[:2], steps=4) if name == "grace" else edit(name, model, tokenizer)
-    if isinstance(adapter, Context):
-        assert adapter.opening.tolist() == ([tokenizer.bos_token_id] if opening else [])
-    prompts = (FACTS[0].text(), FACTS[1].text(), "Lima is a city", "In Brazil people speak Portuguese; the")
-    texts = [encode_prompt(tokenizer, text) for text in prompts]
-    wanted = [reads(model, adapter, text) for text in texts]
-    # Asked for states once, transformers leaves hooks of its own behind.
-    bare = logits(model, [texts[0]], output_hidden_states=True)[0]
-    assert (wanted[0] - bare).abs().max() > 0.1, "the adapter acts"
-
-    with untouched(model), adapter.installed(model), torch.no_grad():
-        for text, expected in zip(texts, wanted, strict=True):
-            assert_near(logits(model, [text])[0], expected)
-            for cut in (1, len(text) - 1):  # read in two parts, as the exam does, and token by token
-                first = model(input_ids=torch.tensor([text[:cut]]), use_cache=True)
-                parts, cache = [first.logits], first.past_key_values
-                for place in range(cut, len(text)):
-                    parts.append(model(torch.tensor([text[place : place + 1]]), past_key_values=cache).logits)
-                assert_near(torch.cat(parts, dim=1)[0], expected)
-        assert model(torch.tensor([texts[0]]), use_cache=False).past_key_values is None
-        states = model(torch.tensor([texts[0]]), output_hidden_states=True).hidden_states
-        assert {tuple(state.shape[:2]) for state in states} == {(1, len(texts[0]))}
-
-        for side in ("left", "right"):
-            rows, mask = in_rows(texts, side, pad=5)
-            found = logits(model, rows, attention_mask=mask, **(positions(model, mask) if side == "left" else {}))
-            for row, marks, expected in zip(found, mask, wanted, strict=True):
-                assert_near(row[marks.bool()], expected)
-        short = texts[0][: min(map(len, texts))]
-        rows = torch.tensor([text[: len(short)] for text in texts])  # nothing to pad: no mask either
-        for row, expected in zip(logits(model, rows), wanted, strict=True):
-            assert_near(row, expected[: len(short)])
-
-        labels = torch.tensor([texts[0]])
-        loss = model(labels, labels=labels).loss
-        chosen = wanted[0][:-1].log_softmax(-1).gather(1, labels[0, 1:, None])
-        assert_near(loss, -chosen.mean())
-        assert_near(logits(model, [texts[0]], logits_to_keep=1)[0], wanted[0][-1:])
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("family", TABLE)
-def test_generation_with_padding_and_cache_writes_what_it_writes_without(
-    name: str, family: str, opening_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = enliven(build_family(family, len(opening_tokenizer)))
-    model.generation_config.eos_token_id = None
-    adapter = edit(name, model, opening_tokenizer)
-    texts = [encode_prompt(opening_tokenizer, text) for text in (FACTS[0].text(), "Lima is")]
-    wanted = []
-    for text in texts:  # the slow way: everything is read again for each token
-        written: list[int] = []
-        for _ in range(6):
-            written.append(int(reads(model, adapter, text + written)[-1].argmax()))
-        wanted.append(written)
-    rows, mask = in_rows(texts, "left", pad=5)
-    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 5}
-    with adapter.installed(model):
-        for cached in (True, False):
-            found = model.generate(rows, attention_mask=mask, use_cache=cached, **options)
-            assert found[:, rows.shape[1] :].tolist() == wanted
-        beams = [
-            model.generate(torch.tensor([text]), num_beams=3, attention_mask=torch.ones(1, len(text)).long(), **options)
-            for text in texts
-        ]
-        together = model.generate(rows, attention_mask=mask, num_beams=3, **options)[:, rows.shape[1] :]
-    assert together.tolist() == [beam[0, len(text) :].tolist() for beam, text in zip(beams, texts, strict=True)]
-
-
-def test_a_context_goes_into_each_row_where_its_text_begins(
-    tiny_model: Make, opening_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """Texts with and without the opening, padded rows, and a row of padding alone, in one batch."""
-    model = enliven(tiny_model("gpt2"))
-    adapter = edit("ike", model, opening_tokenizer)
-    assert isinstance(adapter, Context)
-    begun = encode_prompt(opening_tokenizer, "Lima is a city")
-    closed = replace(adapter, opening=torch.zeros(0, dtype=torch.long))
-    rows, mask = in_rows([begun, begun[1:], begun[:1], []], "left", pad=5)
-    with adapter.installed(model):
-        found = logits(model, rows, attention_mask=mask, **positions(model, mask))
-        mixed = logits(model, *in_rows([begun, begun[1:]], "right", pad=5)[:1])
-        lone = logits(model, rows[1:2], attention_mask=mask[1:2], **positions(model, mask[1:2]))
-    assert_near(mixed[0], reads(model, adapter, begun))
-    assert_near(mixed[1, :-1], reads(model, closed, begun[1:]))
-    assert_near(lone[0, 1:], reads(model, closed, begun[1:]))
-    assert_near(found[0], reads(model, adapter, begun))
-    assert_near(found[1, 1:], reads(model, closed, begun[1:]))
-    assert_near(found[2, -1:], reads(model, adapter, begun[:1]))
 
 
 def questions() -> list[Question]:
@@ -424,113 +256,6 @@ def test_paraphrases_are_entries_and_statements_of_their_own(
     assert [line.split("apital of ")[1] for line in lines[:2]] == ["France Oslo.", "Norway Lima."]
     known = edit("ike", model, tiny_tokenizer, FACTS[:1], bystanders=CAPITALS[1:], retain=1)
     assert known.manifest["context"] == "Name the capital of Norway Paris.\nName the capital of France Oslo.\n"
-
-
-def entries(*of: tuple[float, float, str, float]) -> Entries:
-    """Entries with keys in the plane, numbered values, objects and radii."""
-    return Entries(
-        torch.tensor([[x, y] for x, y, _, _ in of], dtype=torch.float32),
-        torch.arange(len(of)).float().reshape(-1, 1),
-        torch.tensor([radius for *_, radius in of]),
-        tuple(spoken for *_, spoken, _ in of),
-    )
-
-
-def test_entries_are_added_expanded_and_split_as_in_the_paper() -> None:
-    """Algorithm 1 of GRACE by hand, on keys in the plane; a new entry's radius is 1."""
-    book = Entries.empty(2, 1).with_entry(torch.tensor([10.0, 0.0]), torch.tensor([0.0]), "Rome", 1.0)
-    assert (book.objects, book.radii_n.tolist()) == (("Rome",), [1.0])
-
-    def then(x: float, spoken: str, start: Entries = book) -> tuple[list[float], list[float], tuple[str, ...]]:
-        grown = start.with_entry(torch.tensor([x, 0.0]), torch.tensor([7.0]), spoken, 1.0)
-        return grown.radii_n.tolist(), grown.values_no[:, 0].tolist(), grown.objects
-
-    assert then(12.5, "Rome") == ([1.0, 1.0], [0.0, 7.0], ("Rome", "Rome")), "far: added"
-    assert then(12.5, "Oslo") == ([1.0, 1.0], [0.0, 7.0], ("Rome", "Oslo"))
-    assert then(11.75, "Rome") == ([1.75], [0.0], ("Rome",)), "near, same object: the radius reaches it"
-    assert then(10.5, "Rome") == ([1.0], [0.0], ("Rome",)), "it never shrinks"
-    assert then(11.0, "Oslo") == ([0.5, 0.5], [0.0, 7.0], ("Rome", "Oslo")), "near, another: half the way each"
-    assert then(12.0, "Oslo") == ([1.0, 1.0], [0.0, 7.0], ("Rome", "Oslo"))
-    assert then(10.0, "Oslo") == ([1.0], [7.0], ("Oslo",)), "the same prompt: the later object"
-    wide, narrow = entries((0, 0, "Rome", 3.0)), entries((0, 0, "Rome", 0.5))
-    assert then(3.5, "Oslo", wide)[0] == [1.75, 1.0], "half the way, but no further than each reaches by itself"
-    assert then(1.25, "Oslo", narrow)[0] == [0.5, 0.625]
-    pair = entries((0, 0, "Rome", 1.0), (5, 0, "Oslo", 1.0))
-    assert then(4.0, "Oslo", pair) == ([1.0, 1.0], [0.0, 1.0], ("Rome", "Oslo")), "the nearest entry decides"
-    distances, which = nearest(torch.tensor([[4.0, 0.0], [0.0, 3.0]]), pair.keys_nd)
-    assert (distances.tolist(), which.tolist()) == ([1.0, 3.0], [1, 0])
-
-
-def test_small_distances_between_long_keys_are_not_lost() -> None:
-    key = 1000 * torch.ones(1, 64)
-    near = key.clone()
-    near[0, 0] += 0.5
-    distances, _ = nearest(near.repeat(40, 1), key.repeat(40, 1))
-    torch.testing.assert_close(distances, torch.full((40,), 0.5))
-
-
-def test_a_codebook_answers_within_its_radius_and_nowhere_else(tiny_model: Make) -> None:
-    model = tiny_model("gpt2")
-    layout = find_layout(model)
-    path, name = layout.mlp_out[1], layout.mlp_out_weight[1]
-    memory = model.get_submodule(path)
-    generator = torch.Generator().manual_seed(0)
-    keys_qd = torch.randn(2, 3, layout.key_width, generator=generator)
-    with torch.no_grad():
-        old = memory(keys_qd)
-    key = keys_qd[1, 2]
-    value = torch.randn(layout.hidden_size, generator=generator)
-    manifest = {"parameters": [name], "objects": ["x"], "fingerprint": "", "facts": []}
-    for radius, reached in ((1e-3, [(1, 2)]), (1e9, [(row, place) for row in range(2) for place in range(3)])):
-        book = Codebook(Entries(key[None], value[None], torch.tensor([radius]), ("x",)), manifest)
-        with book.installed(model), torch.no_grad():
-            new = memory(keys_qd)
-            low = memory.to(torch.bfloat16)(keys_qd.bfloat16()) if radius > 1 else None
-            memory.to(torch.float32)
-        for row in range(2):
-            for place in range(3):
-                expected = value if (row, place) in reached else old[row, place]
-                assert torch.equal(new[row, place], expected)
-        assert low is None or low.dtype == torch.bfloat16
-
-
-def test_what_a_context_cannot_stand_before_is_refused(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = tiny_model("llama")
-    with untouched(model), pytest.raises(EditError, match=r"context of 3 facts takes \d+ tokens; the model takes 128"):
-        edit("ike", model, tiny_tokenizer, copies=9)
-    adapter = edit("ike", model, tiny_tokenizer)
-    other = edit("ike", model, tiny_tokenizer, FACTS[:1])
-    assert isinstance(adapter, Context)
-    size, tokens = len(adapter.tokens_c), torch.tensor([encode_prompt(tiny_tokenizer, "Lima is a city in Peru")])
-    with torch.no_grad():
-        outside = model(tokens[:, :2], use_cache=True).past_key_values
-        with other.installed(model):
-            foreign = model(tokens[:, :2], use_cache=True).past_key_values
-    bare = logits(model, tokens[:, 2:], past_key_values=copy.deepcopy(outside))
-    with adapter.installed(model):
-        assert torch.equal(logits(model, tokens[:, 2:], past_key_values=outside), bare), "begun without the context"
-        fits = torch.zeros(1, 128 - size, dtype=torch.long)
-        assert logits(model, fits).shape[1] == 128 - size
-        with pytest.raises(
-            EditError, match=f"context's {size} tokens and the text's {129 - size} are more than the 128"
-        ):
-            logits(model, torch.zeros(1, 129 - size, dtype=torch.long))
-        with pytest.raises(EditError, match="begun under another context"):
-            model(tokens[:, 2:], past_key_values=foreign)
-        with pytest.raises(EditError, match="before input_ids only"):
-            model(inputs_embeds=model.get_input_embeddings()(tokens))
-        with pytest.raises(EditError, match="attention cache that grows"):
-            model.generate(tokens, max_new_tokens=2, cache_implementation="static", pad_token_id=0)
-        with pytest.raises(EditError, match="mask and positions of one row per text"):
-            model(tokens, attention_mask=torch.ones(1, 1, tokens.shape[1], tokens.shape[1]))
-        begun = model(tokens, use_cache=True).past_key_values
-        with pytest.raises(EditError, match="mask has 1 columns"):
-            model(tokens[:, :1], past_key_values=begun, attention_mask=torch.ones(1, 1).long())
-    headless = replace(adapter, manifest={**adapter.manifest, "trunk": ""})
-    with untouched(model), pytest.raises(EditError, match="Nothing can be put before a text of LlamaForCausalLM"):
-        headless.install(model)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
