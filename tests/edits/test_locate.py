@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CORPUS, VARIED
 
 from indelible.edits.editor import EDITORS
-from indelible.edits.locate import GROUPS, Traced, choose_layers, located_layers, trace_facts
+from indelible.edits.locate import choose_layers, located_layers
+from indelible.edits.tracing import GROUPS, Traced, trace_facts
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint

@@ -59,7 +59,8 @@ def locate(
 
     from indelible.analysis.tracing_figure import draw_trace
     from indelible.cli.display import counting, show_table
-    from indelible.edits.locate import GROUPS, choose_layers, trace_facts
+    from indelible.edits.locate import choose_layers
+    from indelible.edits.tracing import GROUPS, trace_facts
     from indelible.models.layout import find_layout
     from indelible.models.load import load
 
