@@ -5,7 +5,7 @@ ROME, R-ROME and IKE edit each fact on a model of its own (the isolated protocol
 Rows are kept as they come, so that an interrupted run goes on where it stopped; the table is the mean over seeds.
 
     python benchmarks/editor_table.py --counterfact counterfact.jsonl --out runs/editor_table.csv
-    python benchmarks/editor_table.py --editors memit ft-m --seeds 0
+    python benchmarks/editor_table.py --editors memit ft-m lora:rank=16,steps=50 --seeds 0
 
 Seconds are the process's processor time divided by the number of threads: other work on the machine does not count.
 They cover the whole edit but for the covariance, which is computed once per model and kept. Editors that ask for the
@@ -22,7 +22,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-import yaml
 
 from indelible.edits import closed_form
 from indelible.edits.edit import Edit
@@ -30,7 +29,7 @@ from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.preservation import preserved_moments
 from indelible.edits.values import Values, optimise_values
 from indelible.models.layout import Layout
-from material import Bench, Drawn, counterfact_draw, isolated_answers, rates, world_draw
+from material import Bench, Drawn, counterfact_draw, editor_from, isolated_answers, rates, world_draw
 
 ISOLATED = ("rome", "r-rome", "ike")
 
@@ -70,8 +69,7 @@ def main() -> None:
                 if _has(done, here):
                     continue
                 before = before or (bench.ask(drawn.questions()), bench.perplexity(options.perplexity_tokens))
-                editor = EDITORS.get(name)(**{key: value for key, value in options.set if key in _fields(name)})
-                row = here | _measure(bench, editor, drawn, before, options, seed, shared)
+                row = here | _measure(bench, editor_from(name), drawn, before, options, seed, shared)
                 done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
                 options.out.parent.mkdir(parents=True, exist_ok=True)
                 done.to_csv(options.out, index=False)
@@ -85,7 +83,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--editors", nargs="+", help="all of them by default")
+    parser.add_argument("--editors", nargs="+", metavar="NAME[:KEY=VALUE,...]", help="all of them by default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--facts", type=int, default=32, help="known world facts to edit")
     parser.add_argument("--intrinsic", type=int, default=32, help="known world facts only to ask")
@@ -94,18 +92,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--counterfact-facts", type=int, default=64)
     parser.add_argument("--paraphrases", type=int, default=0, help="further wordings in the edit")
     parser.add_argument("--perplexity-tokens", type=int, default=2048, help="of held-out text")
-    parser.add_argument("--set", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="editor option")
     parser.add_argument("--out", type=Path, default=Path("runs/editor_table.csv"), help="rows; added to if it exists")
     return parser.parse_args()
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    return key, yaml.safe_load(value)
-
-
-def _fields(name: str) -> set[str]:
-    return set(EDITORS.get(name).model_fields)
 
 
 def _has(done: pd.DataFrame, here: dict[str, Any]) -> bool:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from torch.nn import functional
 
 from indelible.edits.edit import Edit
-from indelible.edits.editor import Editor
+from indelible.edits.editor import EDITORS, Editor
 from indelible.facts.fact import Fact
 from indelible.facts.readers import read_facts
 from indelible.facts.selection import choose_bystanders, choose_sets
@@ -97,6 +98,13 @@ class Drawn:
     def questions(self) -> list[Question]:
         """All that is asked."""
         return questions_for(self.edited, "edited") + questions_for(self.intrinsic, "intrinsic")
+
+
+def editor_from(arm: str) -> Editor:
+    """An editor as the command line names it, with the options that are not its defaults: ``rome:clamp=4,steps=20``."""
+    name, _, options = arm.partition(":")
+    pairs = (pair.partition("=") for pair in options.split(",") if pair)
+    return EDITORS.get(name)(**{key: yaml.safe_load(value) for key, _, value in pairs})
 
 
 def world_draw(bench: Bench, edits: int, intrinsic: int, seed: int, neighbours: int | None = None) -> Drawn:

@@ -4,7 +4,7 @@ Known world facts are edited one at a time, each on the model that the ones befo
 the first ten facts, the latest ten and held-out perplexity are asked. Writes a table and a small figure.
 
     python benchmarks/sequential_edits.py --out runs/sequential
-    python benchmarks/sequential_edits.py --editors alphaedit memit --facts 50
+    python benchmarks/sequential_edits.py --editors alphaedit rome:bystander_weight=0,clamp=4 --facts 50
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from indelible.edits.editor import EDITORS, Workbench
+from indelible.edits.editor import Workbench
 from indelible.edits.update import add_difference, restored
 from indelible.edits.weight_editor import WeightEditor
 from indelible.facts.fact import Fact
 from indelible.probing.questions import questions_for
-from material import Bench, Drawn, world_draw
+from material import Bench, Drawn, editor_from, world_draw
+
+PUBLISHED_ROME = "rome:bystander_weight=0,clamp=4"
 
 
 def main() -> None:
@@ -39,10 +41,10 @@ def main() -> None:
     for name in options.editors:
         if name in set(done["editor"]):
             continue
-        editor = EDITORS.get(name)()
+        editor = editor_from(name)
         if not isinstance(editor, WeightEditor):
             raise SystemExit(f"{name} changes no weights: every edit of it is sequential already.")
-        done = pd.concat([done, pd.DataFrame(_follow(bench, editor, drawn, options))], ignore_index=True)
+        done = pd.concat([done, pd.DataFrame(_follow(bench, name, editor, drawn, options))], ignore_index=True)
         done.to_csv(file, index=False)
     print(done.round(3).to_string(index=False))
     _draw(done, options.out / "sequential.png")
@@ -51,7 +53,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--editors", nargs="+", default=["alphaedit", "memit", "rome"])
+    parser.add_argument(
+        "--editors", nargs="+", metavar="NAME[:KEY=VALUE,...]", default=["alphaedit", "memit", "rome", PUBLISHED_ROME]
+    )
     parser.add_argument("--facts", type=int, default=100, help="edits, one after another")
     parser.add_argument("--every", type=int, default=10, help="edits between two exams")
     parser.add_argument("--perplexity-tokens", type=int, default=2048, help="of held-out text")
@@ -60,14 +64,16 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _follow(bench: Bench, editor: WeightEditor, drawn: Drawn, options: argparse.Namespace) -> list[dict[str, object]]:
+def _follow(
+    bench: Bench, arm: str, editor: WeightEditor, drawn: Drawn, options: argparse.Namespace
+) -> list[dict[str, object]]:
     model = bench.loaded.model
     arguments = bench.arguments(options.seed, drawn.bystanders, editor)
     bottom = Workbench.model_construct(model=model, tokenizer=bench.loaded.tokenizer, **arguments)
     changer = editor.changer(bottom, 0)
     names = tuple(bench.layout.mlp_out_weight[layer] for layer in editor.layers_in(bench.layout))
     keys: dict[str, Tensor] = {}
-    rows = [_row(bench, editor.name, drawn.edited, 0, options)]
+    rows = [_row(bench, arm, drawn.edited, 0, options)]
     with restored(model, names):
         for number, fact in enumerate(drawn.edited, start=1):
             with torch.enable_grad():
@@ -77,7 +83,7 @@ def _follow(bench: Bench, editor: WeightEditor, drawn: Drawn, options: argparse.
                 for name, delta in change.deltas.items():
                     add_difference(model.get_parameter(name), delta)
             if number % options.every == 0 or number == len(drawn.edited):
-                rows.append(_row(bench, editor.name, drawn.edited, number, options))
+                rows.append(_row(bench, arm, drawn.edited, number, options))
                 print(
                     pd.DataFrame(rows[-1:]).round(3).to_string(index=False, header=number == options.every), flush=True
                 )
