@@ -2,6 +2,9 @@
 
 The adapters are in the model only while they are trained. What comes back is their product, as thin factors that are
 added to the weights like any other edit; every module that peft replaced is put back itself.
+
+The learning rate was measured on SmolLM2-135M: of 24 facts in a batch, 5e-3 teaches 83% and 2e-2 all, and the higher
+rate also carries more wordings (43% against 24%) and leaves more neighbours alone (33% against 27%).
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Lora(GradientEditor):
     """Low-rank adaptation of some layers."""
 
     name: ClassVar[str] = "lora"
+    learning_rate: float = Field(default=2e-2, gt=0, le=3e37, description="Of Adam.")
     layers: tuple[int, ...] | Literal["auto"] | None = Field(
         default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
     )
