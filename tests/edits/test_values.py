@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import VARIED
 
@@ -215,3 +216,32 @@ def test_progress_counts_up_to_all_steps_of_all_facts(tiny_tokenizer: PreTrained
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert {total for _, total in seen} == {len(facts) * options.steps}
     assert seen[-1][0] == len(facts) * options.steps
+
+
+def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(build_family("llama", len(tiny_tokenizer)))
+    facts = rows_of_all(tiny_tokenizer)[:6]
+    expected = optimise_values(model, find_layout(model), 1, facts, OPTIONS)
+    seen: list[tuple[int, int]] = []
+    refused = 0
+
+    def refuse(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        nonlocal refused
+        if torch.is_grad_enabled() and len(arguments[0]) > 4:
+            refused += 1
+            raise torch.OutOfMemoryError
+
+    handle = model.lm_head.register_forward_pre_hook(refuse)
+    try:
+        found = optimise_values(
+            model, find_layout(model), 1, facts, OPTIONS, lambda done, total, _note: seen.append((done, total))
+        )
+        with pytest.raises(torch.OutOfMemoryError):
+            many = replace(facts[0], rewrites=facts[0].rewrites * 5)
+            optimise_values(model, find_layout(model), 1, [many], OPTIONS)
+    finally:
+        handle.remove()
+    assert refused > 1
+    assert seen[-1] == (6 * OPTIONS.steps, 6 * OPTIONS.steps)
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+    torch.testing.assert_close(found.deltas_fo, expected.deltas_fo, atol=1e-4, rtol=1e-4)

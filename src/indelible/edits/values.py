@@ -32,6 +32,11 @@ from indelible.models.trace import evaluating
 
 Progress = Callable[[int, int, str], None]
 
+# Suffix tokens to a batch. More gain nothing: on two cores with SmolLM2-135M, 2048 cost 3 GB of activations.
+_CPU_TOKENS = 2048
+_GPU_TOKENS = 8192
+_GPU_SHARE = 0.4  # of free memory, for the activations that a batch's backward pass keeps
+
 
 @dataclass(frozen=True)
 class ValueOptions:
@@ -44,7 +49,8 @@ class ValueOptions:
         kl_weight: weight of KL(after || before) of the word after "<subject> is a".
         clamp: longest delta, as a multiple of the reference's norm.
         converged: a fact whose loss is below this leaves.
-        tokens_per_batch: facts are taken together up to this many suffix tokens.
+        tokens_per_batch: facts are taken together up to this many suffix tokens; None fits them to memory. A batch that
+            a GPU does not hold after all is taken in halves.
         sites: what deltas are added to, each its own: what the value layer's MLP returns, and for PMET (Li et al. 2023,
             arXiv 2308.08742) also what its attention returns. The last must be the MLP.
     """
@@ -55,7 +61,7 @@ class ValueOptions:
     kl_weight: float
     clamp: float
     converged: float = 0.1
-    tokens_per_batch: int = 8192
+    tokens_per_batch: int | None = None
     sites: tuple[Site, ...] = ("mlp",)
 
 
@@ -92,25 +98,46 @@ def optimise_values(
         options: how.
         progress: called with (steps done, steps at most, note), counted over facts.
     """
-    parts: list[Values] = []
     finished = 0
-    for batch in _fact_batches(facts, options.tokens_per_batch):
 
-        def report(step: int, staying: int, loss: float, before: int = finished, size: int = len(batch)) -> None:
-            if progress is not None:
-                done = (before + size - staying) * options.steps + staying * step
-                progress(
-                    done, len(facts) * options.steps, f"values, step {step}, {staying} facts left, loss {loss:.2f}"
-                )
+    def report(step: int, staying: int, size: int, loss: float) -> None:
+        if progress is not None:
+            done = (finished + size - staying) * options.steps + staying * step
+            progress(done, len(facts) * options.steps, f"values, step {step}, {staying} facts left, loss {loss:.2f}")
 
-        with evaluating(model):
-            parts.append(_optimise_batch(model, layout, layer, batch, options, report))
-        finished += len(batch)
+    def run(batch: Sequence[FactRows]) -> list[Values]:
+        """One batch; in halves when a GPU's memory does not hold it."""
+        nonlocal finished
+        try:
+            found = [_optimise_batch(model, layout, layer, batch, options, report)]
+            finished += len(batch)
+            return found
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
+        torch.cuda.empty_cache()
+        middle = len(batch) // 2
+        return run(batch[:middle]) + run(batch[middle:])
+
+    tokens = options.tokens_per_batch or _tokens_in_memory(model, layout, layer)
+    with evaluating(model):
+        parts = [part for batch in _fact_batches(facts, tokens) for part in run(batch)]
     return Values(
         torch.cat([part.deltas_fo for part in parts]),
         torch.cat([part.losses_f for part in parts]),
         torch.cat([part.steps_f for part in parts]),
     )
+
+
+def _tokens_in_memory(model: PreTrainedModel, layout: Layout, layer: int) -> int:
+    """Suffix tokens whose activations in the layers above ``layer`` fit into memory."""
+    if model.device.type != "cuda":
+        return _CPU_TOKENS
+    # Of each block: about a dozen states of the residual stream's width, and four of the MLP's.
+    width = 12 * layout.hidden_size + 4 * layout.key_width
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(_GPU_TOKENS, int(_GPU_SHARE * free / (4 * width * (layout.n_layers - layer)))))
 
 
 def _fact_batches(facts: Sequence[FactRows], tokens: int) -> list[list[FactRows]]:
@@ -132,7 +159,7 @@ def _optimise_batch(
     layer: int,
     facts: Sequence[FactRows],
     options: ValueOptions,
-    report: Callable[[int, int, float], None],
+    report: Callable[[int, int, int, float], None],
 ) -> Values:
     runs = SuffixRuns(model, layout, layer, options.sites, facts)
     device = model.device
@@ -159,7 +186,7 @@ def _optimise_batch(
         losses_f[chosen] = loss_a.detach()
         steps_f[active] = step + 1
         staying = [fact for fact, loss in zip(active, loss_a.tolist(), strict=True) if loss >= options.converged]
-        report(step + 1, len(staying), loss_a.mean().item())
+        report(step + 1, len(staying), len(facts), loss_a.mean().item())
         if step == options.steps - 1 or not staying:
             break
         # Facts that have converged get no gradient, so Adam leaves them and their moments alone.
