@@ -26,7 +26,7 @@ from indelible.edits.update import add_difference, restored
 from indelible.edits.weight_editor import WeightEditor
 from indelible.facts.fact import Fact
 from indelible.probing.questions import questions_for
-from material import Bench, Drawn, editor_from, world_draw
+from material import Bench, Drawn, counterfact_draw, editor_from, world_draw
 
 PUBLISHED_ROME = "rome:bystander_weight=0,clamp=4"
 
@@ -37,7 +37,10 @@ def main() -> None:
     file = options.out / "sequential.csv"
     done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["editor"])
     bench = Bench.of(options.model)
-    drawn = world_draw(bench, options.facts, 0, options.seed)
+    if options.counterfact is not None:
+        drawn = counterfact_draw(options.counterfact, options.facts, options.seed)
+    else:
+        drawn = world_draw(bench, options.facts, 0, options.seed)
     for name in options.editors:
         if name in set(done["editor"]):
             continue
@@ -57,6 +60,7 @@ def _options() -> argparse.Namespace:
         "--editors", nargs="+", metavar="NAME[:KEY=VALUE,...]", default=["alphaedit", "memit", "rome", PUBLISHED_ROME]
     )
     parser.add_argument("--facts", type=int, default=100, help="edits, one after another")
+    parser.add_argument("--counterfact", type=Path, help="a CounterFact file, whose facts take the world facts' place")
     parser.add_argument("--every", type=int, default=10, help="edits between two exams")
     parser.add_argument("--perplexity-tokens", type=int, default=2048, help="of held-out text")
     parser.add_argument("--seed", type=int, default=0)
