@@ -110,7 +110,7 @@ def test_a_finished_study_is_not_done_again_and_needs_no_model(
     first = run_study(config, folder)
     started = titles(folder, "started")
     assert preview_study(config, folder).reused == {step.key for step in preview_study(config, folder).plan.steps}
-    monkeypatch.delattr(run_module, "Workbench")
+    monkeypatch.delattr(run_module, "LentModel")
     again = run_study(config, folder)
     assert titles(folder, "started") == started
     assert again.summary == first.summary
@@ -138,7 +138,7 @@ def test_a_changed_option_reruns_only_what_it_changes(settings: dict[str, Any], 
 def test_a_preview_loads_and_writes_nothing(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(run_module, "Workbench")
+    monkeypatch.delattr(run_module, "LentModel")
     preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert len(preview.plan.steps) == 8
     assert not preview.reused
@@ -265,7 +265,7 @@ def test_a_model_without_a_layout_ends_before_the_first_step(
         raise LayoutError("No blocks.", "Give their path.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("indelible.study.workbench.find_layout", lost)
+        patch.setattr("indelible.study.lent_model.find_layout", lost)
         with pytest.raises(LayoutError):
             run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert not list((tmp_path / "run" / "steps").iterdir())

@@ -20,6 +20,7 @@ from indelible.study.arms import resolve_arms
 from indelible.study.checks import check_facts, check_with_model
 from indelible.study.config import StudyConfig
 from indelible.study.disk import full_disk, is_full_disk
+from indelible.study.lent_model import LentModel
 from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.progress import Silent, Watcher
 from indelible.study.provenance import command_line, hardware, project_commit, software, versions
@@ -36,7 +37,6 @@ from indelible.study.sources import (
 )
 from indelible.study.steps import Material, do_step
 from indelible.study.store import Store
-from indelible.study.workbench import Workbench
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
         run = _Run(checked, store, watcher or Silent())
         model = None if update else known_model(store, config.model)
         if model is None:
-            model = run.open_bench().version
+            model = run.open_model().version
             keep_model(store, config.model, model)
         plan = checked.plan(model)
         run.do_all(plan, model)
@@ -178,15 +178,15 @@ class _Run:
         self.config = checked.config
         self.store = store
         self.watcher = watcher
-        self.bench: Workbench | None = None
+        self.lent: LentModel | None = None
         self.failures: dict[str, Failure] = {}
         self.blame: dict[str, str] = {}
 
-    def open_bench(self) -> Workbench:
-        """The model on its bench, loaded at the first call."""
-        if self.bench is None:
-            self.bench = Workbench(self.config.model, self.watcher.note)
-        return self.bench
+    def open_model(self) -> LentModel:
+        """The model that is lent to the steps, loaded at the first call."""
+        if self.lent is None:
+            self.lent = LentModel(self.config.model, self.watcher.note)
+        return self.lent
 
     def errors(self) -> dict[str, str]:
         """What went wrong, for each failed or skipped step's key."""
@@ -209,13 +209,13 @@ class _Run:
 
     def _check_model(self, model: ModelVersion) -> None:
         """Find what can be found wrong with the model in hand, before the first step."""
-        bench = self.open_bench()
-        if bench.version != model:
+        lent = self.open_model()
+        if lent.version != model:
             raise ModelError(
                 f"The model {self.config.model!r} is another than when {self.store.folder} was begun.",
                 "Give --update to rerun what depends on it, or choose another --out.",
             )
-        check_with_model(self.checked.arms, bench.layout, bench.tokenizer, lambda: corpus_texts(self.config.corpus))
+        check_with_model(self.checked.arms, lent.layout, lent.tokenizer, lambda: corpus_texts(self.config.corpus))
 
     def _skip(self, step: Step, culprit: str) -> None:
         failed = self.failures[culprit]
@@ -229,7 +229,7 @@ class _Run:
         self.store.record("started", step)
         self.watcher.started(step)
         material = Material(
-            self.open_bench(),
+            self.open_model(),
             self.checked.candidates,
             lambda: corpus_texts(self.config.corpus),
             {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},

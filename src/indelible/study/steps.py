@@ -25,9 +25,9 @@ from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
 from indelible.probing.exam import answers_frame, known_facts, take_exam
 from indelible.probing.questions import Question, questions_for
+from indelible.study.lent_model import LentModel
 from indelible.study.plan import Step, StepKind
 from indelible.study.sources import in_turns
-from indelible.study.workbench import Workbench
 from indelible.tuning.freeze import frozen_parameters
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import count_reasons
@@ -48,14 +48,14 @@ class Material:
     """What a step works with.
 
     Attributes:
-        bench: the base model.
+        lent: the base model.
         candidates: facts to choose from.
         corpus: gives the texts for key covariances when they are needed.
         inputs: folders of the steps that this one builds on, by role.
         progress: told how far the step is.
     """
 
-    bench: Workbench
+    lent: LentModel
     candidates: Sequence[Fact]
     corpus: Callable[[], list[str]]
     inputs: Mapping[str, Path]
@@ -95,10 +95,10 @@ def _select(step: Step, material: Material) -> Result:
     waiting = in_turns(material.candidates, step.seed)
     known: list[Fact] = []
     asked = 0
-    with material.bench.base_model() as model:
+    with material.lent.base_model() as model:
         while True:
             batch = waiting[asked : asked + ASKED_AT_ONCE]
-            known += known_facts(model, material.bench.tokenizer, batch, enough=None)
+            known += known_facts(model, material.lent.tokenizer, batch, enough=None)
             asked += len(batch)
             _tell_choice(material.progress, len(known), goal, asked, len(waiting))
             if len(known) < goal and asked < len(waiting):
@@ -140,7 +140,7 @@ def _tell_choice(progress: Progress, known: int, goal: int, asked: int, candidat
 
 
 def _base_probe(step: Step, material: Material) -> Result:
-    with material.bench.base_model() as model:
+    with material.lent.base_model() as model:
         rows = _ask(model, material, _questions(material), "base", 0)
     return Result(_rows_writer(rows), _successes(rows))
 
@@ -156,21 +156,21 @@ def _edit(step: Step, material: Material) -> Result:
     chosen = chosen_facts(material.inputs["select"])
     bystanders = _bystanders_in(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
-    with material.bench.base_model() as model:
+    with material.lent.base_model() as model:
         edit = editor.edit(
             model,
-            material.bench.tokenizer,
+            material.lent.tokenizer,
             chosen.edited,
             paraphrases=step.options["paraphrases"],
             seed=step.seed,
             corpus=material.corpus() if editor.uses_text else (),
             bystanders=bystanders,
             cache=cache_folder() / "covariances",
-            layout=material.bench.layout,
-            identity=material.bench.identity,
+            layout=material.lent.layout,
+            identity=material.lent.identity,
             progress=material.progress,
         )
-    layers = sorted({layer for name in edit.parameters if (layer := material.bench.layout.layer_of(name)) is not None})
+    layers = sorted({layer for name in edit.parameters if (layer := material.lent.layout.layer_of(name)) is not None})
     record = {"layers": layers, "bystanders": len(bystanders)}
     return Result(lambda folder: edit.save(folder / "edit"), _what_changed(edit), record)
 
@@ -181,26 +181,26 @@ def _what_changed(edit: Edit) -> str:
 
 def _edited_probe(step: Step, material: Material) -> Result:
     edit = Edit.load(material.inputs["edit"] / "edit")
-    bench = material.bench
-    with bench.base_model() as model, edit.applied(model, known_fingerprint=bench.fingerprint):
+    lent = material.lent
+    with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
         rows = _ask(model, material, _questions(material), "edited", 0)
     return Result(_rows_writer(rows), _successes(rows))
 
 
 def _tune(step: Step, material: Material) -> Result:
-    bench = material.bench
+    lent = material.lent
     chosen = chosen_facts(material.inputs["select"])
     edit = Edit.load(material.inputs["edit"] / "edit") if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
     curve = _curve_callback(step, material)
-    with bench.base_model() as model:
+    with lent.base_model() as model:
         changed = () if edit is None else edit.parameters
-        frozen = frozen_parameters(step.options["mask"], model, bench.layout, changed)
+        frozen = frozen_parameters(step.options["mask"], model, lent.layout, changed)
         # Edits that change no weights are in the model while it is tuned, too; nothing of them stays behind.
-        with nullcontext() if edit is None else edit.applied(model, known_fingerprint=bench.fingerprint):
+        with nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint):
             result = fine_tune(
                 model,
-                bench.tokenizer,
+                lent.tokenizer,
                 settings,
                 frozen=frozen,
                 facts=[*chosen.edited, *chosen.intrinsic],
@@ -221,7 +221,7 @@ def _curve_callback(step: Step, material: Material) -> RetentionCallback | None:
         return None
     prompts = [question for question in _questions(material) if question.kind == "prompt"]
     # The whole exam follows the last step anyway.
-    return RetentionCallback(prompts, material.bench.tokenizer, every=step.options["every"], skip_last=True)
+    return RetentionCallback(prompts, material.lent.tokenizer, every=step.options["every"], skip_last=True)
 
 
 def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
@@ -267,7 +267,7 @@ def _questions(material: Material) -> list[Question]:
 
 
 def _ask(model: Any, material: Material, questions: Sequence[Question], phase: str, step: int) -> pd.DataFrame:
-    answers = take_exam(model, material.bench.tokenizer, questions, progress=material.progress)
+    answers = take_exam(model, material.lent.tokenizer, questions, progress=material.progress)
     rows = answers_frame(answers)
     rows.insert(0, "phase", phase)
     rows.insert(1, "step", step)

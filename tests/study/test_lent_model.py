@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from indelible.models.fingerprint import fingerprint
-from indelible.study.workbench import Workbench
+from indelible.study.lent_model import LentModel
 
 
 @pytest.fixture
-def bench(taught: Path) -> Workbench:
-    return Workbench(str(taught / "model"), lambda note: None)
+def lent(taught: Path) -> LentModel:
+    return LentModel(str(taught / "model"), lambda note: None)
 
 
-def test_weights_and_flags_are_put_back(bench: Workbench) -> None:
-    with bench.base_model() as model:
+def test_weights_and_flags_are_put_back(lent: LentModel) -> None:
+    with lent.base_model() as model:
         model.train()
         for weight in model.parameters():
             weight.requires_grad_(False)
@@ -25,17 +25,17 @@ def test_weights_and_flags_are_put_back(bench: Workbench) -> None:
             next(iter(model.parameters())).fill_(float("nan"))
             model.lm_head.weight.add_(1.0)
         model.forward = lambda **inputs: None  # as mixed precision does
-    with bench.base_model() as model:
-        assert fingerprint(model) == bench.fingerprint
+    with lent.base_model() as model:
+        assert fingerprint(model) == lent.fingerprint
         assert not model.training
         assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
         assert "forward" not in vars(model)
 
 
-def test_also_after_an_error(bench: Workbench) -> None:
-    with pytest.raises(RuntimeError, match="broke"), bench.base_model() as model:
+def test_also_after_an_error(lent: LentModel) -> None:
+    with pytest.raises(RuntimeError, match="broke"), lent.base_model() as model:
         with torch.no_grad():
             model.lm_head.weight.zero_()
         raise RuntimeError("broke")
-    with bench.base_model() as model:
-        assert fingerprint(model) == bench.fingerprint
+    with lent.base_model() as model:
+        assert fingerprint(model) == lent.fingerprint

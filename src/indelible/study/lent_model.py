@@ -20,7 +20,7 @@ from indelible.study.plan import digest
 from indelible.study.sources import ModelVersion
 
 
-class Workbench:
+class LentModel:
     """A base model with what the steps of a study need to know about it.
 
     Args:
