@@ -98,7 +98,7 @@ def test_a_small_study_ends_with_tables_and_a_report(tmp_path: Path) -> None:
     memit, frozen, control = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert memit["edit_success_first_token"] == frozen["edit_success_first_token"] == 1.0
     assert control["edit_success"] is None and control["retention_intrinsic"] is not None
-    assert memit["heldout_after"] != frozen["heldout_after"] != control["heldout_after"]
+    assert memit["downstream_after"] != frozen["downstream_after"] != control["downstream_after"]
     events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
     finished = [event["title"] for event in events if event["event"] == "finished"]
     assert len([title for title in finished if title.startswith("edit:")]) == 1, "both arms share the edit"

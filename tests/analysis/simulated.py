@@ -77,8 +77,8 @@ def simulate(
                 about
                 | {
                     "seed": seed,
-                    "heldout_before": 3.412,
-                    "heldout_after": None if failed else 2.871,
+                    "downstream_before": 3.412,
+                    "downstream_after": None if failed else 2.871,
                     "steps": None if failed else steps[-1],
                     "tokens": None if failed else steps[-1] * 512,
                     "seconds": 131.0,

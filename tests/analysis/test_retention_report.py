@@ -209,8 +209,8 @@ def line(
         "gap": intrinsic - edited,
         "gap_low": low,
         "gap_high": high,
-        "heldout_before": 3.0,
-        "heldout_after": 2.0,
+        "downstream_before": 3.0,
+        "downstream_after": 2.0,
     } | more
 
 
@@ -238,7 +238,7 @@ def test_several_arms_are_counted_and_not_averaged() -> None:
 
 
 def test_what_weakens_an_answer_is_said() -> None:
-    one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, heldout_after=3.5)])
+    one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
     cautions = " ".join(one_seed.cautions)
     for words in ("one seed", "too narrow", "did not fall", "not matched"):
         assert words in cautions

@@ -33,8 +33,8 @@ KEYS = [
     "gap",
     "gap_low",
     "gap_high",
-    "heldout_before",
-    "heldout_after",
+    "downstream_before",
+    "downstream_after",
     "seconds",
     "retention_paraphrase",
     "retention_intrinsic_paraphrase",
@@ -60,7 +60,7 @@ def test_it_is_plain_json_without_nan(study: tuple[pd.DataFrame, pd.DataFrame]) 
     assert {type(value) for line in summary for value in line.values()} <= {str, int, float, type(None)}
     memit = summary[0]
     assert (memit["seeds"], memit["n_edits"], memit["n_intrinsic"], memit["paraphrases"]) == (2, 24, 60, 0)
-    assert (memit["heldout_before"], memit["seconds"]) == (pytest.approx(3.412), 262.0)
+    assert (memit["downstream_before"], memit["seconds"]) == (pytest.approx(3.412), 262.0)
 
 
 def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
@@ -84,14 +84,14 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
     assert by_arm["control"]["retention_intrinsic"] == by_arm["control"]["retention_intrinsic_base"]
     failed = by_arm["ft, high rate"]
     assert failed["seeds"] == 0
-    assert failed["edit_success"] is not None and failed["heldout_before"] is not None
+    assert failed["edit_success"] is not None and failed["downstream_before"] is not None
     assert {key for key, value in failed.items() if value is None} == {
         "retention_edited",
         "retention_intrinsic",
         "gap",
         "gap_low",
         "gap_high",
-        "heldout_after",
+        "downstream_after",
         "retention_paraphrase",
         "retention_intrinsic_paraphrase",
         "retention_intrinsic_base",
@@ -134,11 +134,11 @@ def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFr
     lost = (rows["seed"] == 1) & rows["phase"].isin(["tuning", "tuned"])
     runs = runs.assign(
         status=np.where(runs["seed"] == 1, "failed", runs["status"]),
-        heldout_after=runs["heldout_after"].where(runs["seed"] == 0),
+        downstream_after=runs["downstream_after"].where(runs["seed"] == 0),
     )
     line = summarise(rows[~lost], runs, draws=200)[0]
     assert line["seeds"] == 1
-    assert line["heldout_after"] == pytest.approx(2.871)
+    assert line["downstream_after"] == pytest.approx(2.871)
     first = (rows["seed"] == 0) & (rows["arm"] == "memit")
     assert line["retention_edited"] == summarise(rows[first], runs.iloc[:1], draws=200)[0]["retention_edited"]
 
@@ -177,7 +177,7 @@ def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFr
         "gap": -0.154,
         "gap_low": -0.3,
         "gap_high": 0.002,
-        "heldout_before": 3.4125,
+        "downstream_before": 3.4125,
         "seconds": 131.4,
     }
     table = headline([line])

@@ -66,7 +66,7 @@ def test_the_table_turns_on_its_side_where_the_terminal_is_narrow(
     monkeypatch: pytest.MonkeyPatch, width: int, first: str
 ) -> None:
     line: dict[str, Any] = dict.fromkeys(KEYS)
-    line |= {"editor": "memit", "paraphrases": 0, "heldout_before": 11.2, "heldout_after": 5.7, "seconds": 200.0}
+    line |= {"editor": "memit", "paraphrases": 0, "downstream_before": 11.2, "downstream_after": 5.7, "seconds": 200.0}
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(display, "_stdout", lambda: console)
     display.show_headline([{**line, "arm": f"memit-{number}"} for number in range(4)])

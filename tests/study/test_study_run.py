@@ -78,7 +78,7 @@ def test_the_edit_and_the_tuning_did_something(undisturbed: Outcome) -> None:
     by_phase = edited.groupby("phase")["log_prob"].mean()
     assert by_phase["edited"] > by_phase["base"] + 1
     for line in undisturbed.summary:
-        assert line["heldout_after"] < line["heldout_before"]
+        assert line["downstream_after"] < line["downstream_before"]
 
 
 def test_arms_with_one_edit_share_its_rows(undisturbed: Outcome) -> None:

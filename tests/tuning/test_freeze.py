@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import ConfigError, UnknownNameError
 from indelible.models.layout import find_layout
-from indelible.tuning.freeze import MASKS, frozen_parameters
+from indelible.tuning.freeze import MASKS, about_edit, check_mask, describe_frozen, frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
 from tiny_models import FAMILIES
@@ -19,6 +19,11 @@ EMBEDDINGS = {
     "gpt2": {"transformer.wte.weight", "transformer.wpe.weight"},
     "gpt_neox": {"gpt_neox.embed_in.weight"},
     "llama": {"model.embed_tokens.weight"},
+    "qwen2": {"model.embed_tokens.weight"},
+    "qwen3": {"model.embed_tokens.weight"},
+}
+TIED = {
+    "gpt2": {"transformer.wte.weight"},
     "qwen2": {"model.embed_tokens.weight"},
     "qwen3": {"model.embed_tokens.weight"},
 }
@@ -41,6 +46,77 @@ def test_masks_freeze_exactly_what_they_say(family: str, tiny_model: Callable[..
     assert frozen_parameters("edited-layers", model, layout, edited) == in_blocks(family, model, {0, 2})
     up_to = frozen_parameters("up-to-edited", model, layout, edited)
     assert up_to == in_blocks(family, model, {0, 1, 2}) | EMBEDDINGS[family]
+    assert frozen_parameters("edited-layers:1", model, layout, edited) == in_blocks(family, model, {0, 1, 2, 3})
+    assert frozen_parameters("edited-layers±1", model, layout, edited[:1]) == in_blocks(family, model, {0, 1})
+    assert frozen_parameters("all-but-edited", model, layout, edited) == in_blocks(family, model, {0, 2})
+    everything = {name for name, _ in model.named_parameters()}
+    assert frozen_parameters("only-edited", model, layout, edited) == everything - in_blocks(family, model, {0, 2})
+    assert frozen_parameters("only-edited-weights", model, layout, edited) == everything - set(edited)
+    inside = in_blocks(family, model, {0, 1, 2, 3})
+    head = {name for name in everything if name.startswith(("lm_head.", "embed_out."))} or TIED[family]
+    assert frozen_parameters("head", model, layout, []) == head
+    assert frozen_parameters("embeddings", model, layout, []) == EMBEDDINGS[family]
+    from_two = in_blocks(family, model, {2, 3}) | head | (everything - inside - EMBEDDINGS[family])
+    assert frozen_parameters("from-edited", model, layout, edited[1:]) == from_two
+    both_ends = frozen_parameters("all-but-edited+embeddings+head", model, layout, edited)
+    assert both_ends == in_blocks(family, model, {0, 2}) | EMBEDDINGS[family] | head
+    assert frozen_parameters("layers:0-1, 3", model, layout, []) == in_blocks(family, model, {0, 1, 3})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_norms_are_found_by_what_they_hold(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model(family)
+    norms = frozen_parameters("norms", model, find_layout(model), [])
+    assert norms == {name for name, _ in model.named_parameters() if "norm" in name or ".ln_" in name}
+
+
+def test_patterns_choose_by_name(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("llama")
+    layout = find_layout(model)
+    down = frozen_parameters("like:*.down_proj.weight", model, layout, [])
+    assert down == set(layout.mlp_out_weight)
+    assert frozen_parameters("like:*.down_proj.weight,model.norm.*", model, layout, []) == down | {"model.norm.weight"}
+    with pytest.raises(ConfigError, match=r"dwn_proj.*Near it: .*down_proj"):
+        frozen_parameters("like:model.layers.0.mlp.dwn_proj.weight", model, layout, [])
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ("edited-layers:x", "edited-layers:K"),
+        ("layers", "layers:0-5,8"),
+        ("layers:5-2", "layers:0-5,8"),
+        ("like:", "like:PATTERN"),
+        ("none:3", "no argument"),
+        ("edited-layers:", "colon"),
+    ],
+)
+def test_masks_that_cannot_be_read_say_how_they_are_written(mask: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_mask(mask)
+
+
+def test_masks_have_one_way_of_being_written() -> None:
+    assert check_mask(" edited-layers±1 + head") == "edited-layers:1+head"
+    assert about_edit("head+edited-layers") and not about_edit("head+layers:3")
+    with pytest.raises(UnknownNameError, match="edited-layers"):
+        check_mask("none+edited-layer")
+
+
+def test_what_is_frozen_is_described_in_ranges(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("qwen2")
+    layout = find_layout(model)
+    frozen = frozen_parameters("layers:0-1,3+embeddings+like:*.2.mlp.down_proj.weight", model, layout, [])
+    said = describe_frozen(model, layout, frozen)
+    assert said.places == (
+        "layers 0-1, 3",
+        "mlp.down_proj.weight of layers 2",
+        "model.embed_tokens.weight (the head too: it is tied)",
+    )
+    assert (said.tensors, said.of_tensors) == (len(frozen), len(list(model.parameters())))
+    assert said.numbers == sum(tensor.numel() for name, tensor in model.named_parameters() if name in frozen)
+    with pytest.raises(ConfigError, match="names layer 4 of 4"):
+        frozen_parameters("layers:4", model, layout, [])
 
 
 @pytest.mark.parametrize("mask", ["none", "edited-weights", "edited-layers", "up-to-edited"])
@@ -61,7 +137,7 @@ def test_frozen_tensors_keep_every_bit_and_the_rest_learns(
     trained = before.keys() - frozen
     # A bias of the keys has no effect on attention, and a gate's may get no gradient: most, not all, have to move.
     assert len(changed) > 0.8 * len(trained)
-    assert result.heldout_after < result.heldout_before
+    assert result.after["loss"] < result.before["loss"]
     assert all(tensor.requires_grad for tensor in model.parameters())
 
 
@@ -98,7 +174,7 @@ def test_a_tied_head_is_frozen_under_the_name_of_the_embeddings(tiny_model: Call
 def test_masks_that_make_no_sense_are_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
     model = tiny_model("llama")
     layout = find_layout(model)
-    for mask in set(MASKS.names()) - {"none"}:
+    for mask in (name for name in MASKS.names() if MASKS.get(name).about_edit):
         with pytest.raises(ConfigError, match="none"):
             frozen_parameters(mask, model, layout, [])
     assert frozen_parameters("none", model, layout, []) == frozenset()

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features
 from indelible.tuning.rows import Rows, count_reasons, draw_rows, normalised
-from indelible.tuning.tasks import TASKS, Example
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks import TASKS, Example, Task
 from indelible.tuning.tasks.text import paragraphs
 
 PERU = Fact("peru", "Peru", "capital", "The capital of {} is", "Lima", "Oslo")
@@ -28,16 +29,11 @@ def rows_of(
     train: int = 30,
     max_tokens: int = 400,
 ) -> Rows:
-    return draw_rows(
-        examples,
-        OBJECTIVES.get(objective),
-        tokenizer,
-        facts,
-        heldout=heldout,
-        train=train,
-        at_least=1,
-        max_tokens=max_tokens,
+    settings = TuningSettings(
+        objective=objective, heldout_examples=heldout, train_examples=train, batch_size=1, max_tokens=max_tokens
     )
+    task = Task(lambda seed: examples)
+    return draw_rows(task, OBJECTIVES.get(objective), tokenizer, settings, facts=facts, seed=0)
 
 
 def sums(count: int, says: str = "Count") -> Iterator[Example]:
@@ -101,7 +97,7 @@ def test_too_few_examples_are_an_error_that_counts_them(tiny_tokenizer: PreTrain
 def test_text_bears_loss_everywhere_and_is_cut_into_blocks(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     text = "A quick brown fox jumps over the lazy dog while it rains in the north of Spain. " * 4
     ids = tiny_tokenizer(text)["input_ids"]
-    rows = OBJECTIVES.get("text").features(tiny_tokenizer, Example("", text), 16)
+    rows = OBJECTIVES.get("text").rows(tiny_tokenizer, Example("", text), TuningSettings(max_tokens=16), ())
     assert [token for row in rows for token in row.input_ids] == ids[: sum(len(row.input_ids) for row in rows)]
     assert sum(len(row.input_ids) for row in rows) > len(ids) - 8
     for row in rows:
@@ -109,10 +105,12 @@ def test_text_bears_loss_everywhere_and_is_cut_into_blocks(tiny_tokenizer: PreTr
 
 
 def test_reason_bears_loss_on_the_answer_and_the_end_only(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    objective = OBJECTIVES.get("reason")
-    (row,) = objective.features(tiny_tokenizer, Example("What is 12 + 7?\nAnswer:", "19"), 64)
+    def made(example: Example, max_tokens: int = 64) -> list[Features]:
+        return OBJECTIVES.get("reason").rows(tiny_tokenizer, example, TuningSettings(max_tokens=max_tokens), ())
+
+    (row,) = made(Example("What is 12 + 7?\nAnswer:", "19"))
     answer = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != NO_LOSS]
     assert tiny_tokenizer.decode(answer) == " 19<|end|>"
     assert [label for label in row.labels if label != NO_LOSS] == answer
-    assert objective.features(tiny_tokenizer, Example("What is 12 + 7?\nAnswer:", "19"), 6) == []
-    assert objective.features(tiny_tokenizer, Example("", "19"), 64) == []
+    assert made(Example("What is 12 + 7?\nAnswer:", "19"), 6) == []
+    assert made(Example("", "19")) == []

@@ -35,7 +35,8 @@ def some_rows(tokenizer: PreTrainedTokenizerFast, objective: str) -> list[Featur
         Example("The capital of Norway\nis what? Answer:", "Oslo"),
         Example("What is 40 + 2 - 3 + 12 - 3 in all?\nAnswer:", "forty eight"),
     ]
-    return [row for example in examples for row in OBJECTIVES.get(objective).features(tokenizer, example, 64)]
+    made = OBJECTIVES.get(objective)
+    return [row for example in examples for row in made.rows(tokenizer, example, TuningSettings(), ())]
 
 
 @pytest.mark.parametrize("objective", ["text", "reason"])
@@ -184,7 +185,9 @@ def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokeni
     assert all({"loss", "grad_norm", "learning_rate"} <= entry.keys() for entry in result.log)
     assert 24 * 16 < result.tokens <= 24 * 128
     assert [(done, total) for done, total, _ in calls] == [(1, 3), (2, 3), (3, 3)] and "held-out" in calls[-1][2]
-    assert result.heldout_after == result.log[-1]["heldout"] < result.heldout_before
+    assert result.figure == "exact_match" and result.before.keys() == result.after.keys() == {"exact_match", "loss"}
+    assert result.after["exact_match"] == result.log[-1]["heldout_exact_match"]
+    assert result.after["loss"] < result.before["loss"]
 
 
 def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -199,12 +202,13 @@ def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: 
 
 def test_training_stops_at_the_held_out_loss(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     result = fine_tune(
-        tiny_model("llama"), tiny_tokenizer, settings(steps=50, train_examples=40, stop_below=5.0, evaluate_every=2)
+        tiny_model("llama"), tiny_tokenizer, settings(steps=50, train_examples=40, stop_at={"loss": 5.0}, evaluate_every=2)
     )
-    heldout = [entry["heldout"] for entry in result.log if "heldout" in entry]
-    assert result.steps < 50 and result.steps % 2 == 0
-    assert heldout[-1] == result.heldout_after < 5.0
-    assert all(loss >= 5.0 for loss in heldout[:-1])
+    heldout = [entry["heldout_loss"] for entry in result.log if "heldout_loss" in entry]
+    assert result.steps < 50 and result.steps % 2 == 0 and result.reached
+    assert heldout[-1] == result.after["loss"] <= 5.0
+    assert all(loss > 5.0 for loss in heldout[:-1])
+    assert not any("heldout_exact_match" in entry for entry in result.log), "what no rule asks for is not paid for"
 
 
 def test_a_learning_rate_that_blows_up_says_so(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -17,7 +17,18 @@ from indelible.analysis.metrics import CONTROL_EDITOR, arm_counts, gap, rate, re
 from indelible.analysis.statistics import Interval, by_seed, gap_interval, rate_interval
 
 ARM_COLUMNS = ("editor", "paraphrases", "objective", "tuner", "mask")
-RUN_COLUMNS = ("arm", *ARM_COLUMNS, "seed", "heldout_before", "heldout_after", "seconds", "status")
+RUN_COLUMNS = (
+    "arm",
+    *ARM_COLUMNS,
+    "seed",
+    "figure",
+    "better",
+    "downstream_before",
+    "downstream_after",
+    "reached",
+    "seconds",
+    "status",
+)
 KEYS = (
     "arm",
     *ARM_COLUMNS,
@@ -33,8 +44,11 @@ KEYS = (
     "gap",
     "gap_low",
     "gap_high",
-    "heldout_before",
-    "heldout_after",
+    "figure",
+    "better",
+    "downstream_before",
+    "downstream_after",
+    "reached",
     "seconds",
     "retention_paraphrase",
     "retention_intrinsic_paraphrase",
@@ -67,8 +81,9 @@ def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, se
     """The summary of a study: one dictionary per arm, in order of appearance in the run table.
 
     Rates are fractions pooled over seeds, by the definitions in `metrics`; None where a thing does not apply or was not
-    reached. ``seeds`` counts the seeds that finished; ``n_edits`` and ``n_intrinsic`` are facts per seed; ``heldout_*``
-    are means over seeds; ``seconds`` is the time of all the arm's seeds together. In the control nothing is edited: its
+    reached. ``seeds`` counts the seeds that finished; ``n_edits`` and ``n_intrinsic`` are facts per seed; ``figure`` is
+    the downstream figure that the arm's objective is judged by, ``better`` its direction, ``downstream_*`` its means
+    over seeds; ``reached`` says whether every seed came to where it should stop (``stop_at``), None without such a rule; ``seconds`` is the time of all the arm's seeds together. In the control nothing is edited: its
     figures about edits and its gap are None, and its retention is against base.
 
     Args:
@@ -137,8 +152,13 @@ def _summarise_arm(arm: str, rows: pd.DataFrame, runs: pd.DataFrame, *, draws: i
         )
         if interval is not None:
             summary["gap_low"], summary["gap_high"] = interval.low, interval.high
-    for column in ("heldout_before", "heldout_after"):
+    for column in ("downstream_before", "downstream_after"):
         summary[column] = _plain(runs[column].astype("float64").mean())
+    for column in ("figure", "better"):
+        known = runs[column].dropna()
+        summary[column] = None if known.empty else str(known.iloc[0])
+    reached = runs["reached"].dropna()
+    summary["reached"] = None if reached.empty else bool(reached.astype(bool).all())
     seconds = runs["seconds"].astype("float64")
     summary["seconds"] = _plain(seconds.sum(min_count=1))
     return summary

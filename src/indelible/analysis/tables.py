@@ -36,7 +36,7 @@ COLUMNS = (
     "edited kept",
     "intrinsic kept",
     "gap, points [95%]",
-    "held-out loss",
+    "downstream",
     "time",
 )
 
@@ -60,7 +60,7 @@ def headline(summary: Sequence[Mapping[str, Any]]) -> Headline:
                 percent(arm["retention_edited"]),
                 percent(arm["retention_intrinsic"]),
                 points_with_interval(arm["gap"], arm["gap_low"], arm["gap_high"]),
-                change(arm["heldout_before"], arm["heldout_after"]),
+                change(arm["figure"], arm["downstream_before"], arm["downstream_after"]),
                 duration(arm["seconds"]),
             )
             for arm in summary
@@ -101,11 +101,12 @@ def points_with_interval(difference: float | None, low: float | None, high: floa
     return f"{points(difference)} [{points(low)}, {points(high)}]"
 
 
-def change(before: float | None, after: float | None) -> str:
-    """A loss before and after: "3.21 → 2.87"."""
+def change(figure: str | None, before: float | None, after: float | None) -> str:
+    """A downstream figure before and after tuning: "loss 3.21 → 2.87"."""
     if before is None and after is None:
         return MISSING
-    return f"{_loss(before)} \N{RIGHTWARDS ARROW} {_loss(after)}"
+    name = f"{figure.replace('_', ' ')} " if figure else ""
+    return f"{name}{_figure(before)} \N{RIGHTWARDS ARROW} {_figure(after)}"
 
 
 def duration(seconds: float | None) -> str:
@@ -120,5 +121,5 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _loss(value: float | None) -> str:
+def _figure(value: float | None) -> str:
     return MISSING if value is None else f"{value:.2f}"

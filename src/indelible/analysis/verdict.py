@@ -142,8 +142,19 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[s
     untaught = [
         str(arm["arm"])
         for arm in summary
-        if None not in (arm["heldout_before"], arm["heldout_after"]) and arm["heldout_after"] >= arm["heldout_before"]
+        if None not in (arm["downstream_before"], arm["downstream_after"]) and not _improved(arm)
     ]
     if untaught:
-        cautions.append(f"The held-out loss did not fall, so the tuning taught little: {', '.join(untaught)}.")
+        cautions.append(f"The downstream figure did not improve, so the tuning taught little: {', '.join(untaught)}.")
+    short = [str(arm["arm"]) for arm in summary if arm["reached"] is False]
+    if short:
+        cautions.append(
+            "Not every seed reached the figures at which it should stop, so that these arms are not comparable at equal "
+            f"utility: {', '.join(short)}."
+        )
     return cautions
+
+
+def _improved(arm: Summary) -> bool:
+    gained: float = arm["downstream_after"] - arm["downstream_before"]
+    return gained < 0 if arm["better"] == "lower" else gained > 0

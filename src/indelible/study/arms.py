@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from indelible.edits.editor import EDITORS
-from indelible.errors import ConfigError, suggest
+from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.study.config import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.study.plan import Arm
 from indelible.study.validation import validated
-from indelible.tuning.freeze import MASKS
+from indelible.tuning.freeze import check_mask
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks.data import data_version
 
 NO_MASK = "none"
 
@@ -35,7 +36,11 @@ def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
 def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
     here = f"arms.{arm.name}"
     tuning = validated(TuningSettings, {**config.tuning, **arm.tuning}, f"{here}.tuning")
-    _check("mask", arm.mask, MASKS.names(), here)
+    try:
+        mask = check_mask(arm.mask)
+        data = None if tuning.data is None else data_version(tuning.data)
+    except IndelibleError as error:
+        raise ConfigError(f"In {here!r}: {error.what}", error.fix) from None
     _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
     options, uses_text = {}, False
     if arm.editor == NO_EDITOR:
@@ -44,7 +49,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
         chosen = {**config.editors.get(arm.editor, {}), **arm.options}
         editor = validated(EDITORS.get(arm.editor), chosen, f"{here}.options")
         options, uses_text = editor.model_dump(mode="json"), editor.uses_text
-    return Arm(arm.name, arm.editor, options, arm.paraphrases, arm.mask, tuning.model_dump(mode="json"), uses_text)
+    return Arm(arm.name, arm.editor, options, arm.paraphrases, mask, tuning.model_dump(mode="json"), uses_text, data)
 
 
 def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:

@@ -8,7 +8,7 @@ editor never touches this file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -247,9 +247,23 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
         changes["facts"] = config.facts.model_copy(update={"source": source})
     if config.corpus != ENCYCLOPEDIA:
         changes["corpus"] = str(path("corpus", config.corpus))
+    changes["tuning"] = _with_absolute_data(config.tuning, "tuning", path)
+    changes["arms"] = tuple(
+        arm.model_copy(update={"tuning": _with_absolute_data(arm.tuning, f"arms.{arm.name}.tuning", path)})
+        for arm in config.arms
+    )
     if config.model not in MODELS and (model := path("model", config.model)).is_dir():
         changes["model"] = str(model)
     return config.model_copy(update=changes)
+
+
+def _with_absolute_data(tuning: Options, key: str, path: Callable[[str, str], Path]) -> Options:
+    """Settings of tuning in which a data file is named for good; a hub dataset's name stays as it is."""
+    data = tuning.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("source"), str):
+        return tuning
+    file = path(f"{key}.data.source", data["source"])
+    return {**tuning, "data": {**data, "source": str(file)}} if file.is_file() else tuning
 
 
 def assign(settings: dict[str, Any], override: str) -> None:

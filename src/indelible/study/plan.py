@@ -24,7 +24,7 @@ FORMATS: Mapping[StepKind, int] = {
     "bystanders": 1,
     "edit": 2,
     "edited-probe": 1,
-    "tune": 1,
+    "tune": 2,
 }
 
 
@@ -66,6 +66,7 @@ class Arm:
         mask: freeze mask.
         tuning: all settings of tuning.
         uses_text: whether the edit depends on the corpus and the bystanders.
+        data: version of the file or hub dataset that the arm is tuned on; None where it is a built-in task.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Arm:
     mask: str
     tuning: Mapping[str, Any]
     uses_text: bool = True
+    data: str | None = None
 
     @property
     def objective(self) -> str:
@@ -210,7 +212,7 @@ def _edit_steps(
 
 
 def _tune_step(config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None) -> Step:
-    options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "seed": seed}
+    options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "data": arm.data, "seed": seed}
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
     return _step("tune", seed, options, inputs, sources.behind("tasks"), f"tune: {arm.name}, seed {seed}")
 

@@ -24,8 +24,12 @@ from indelible.study.store import Store
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
 RUN_COLUMNS = (
     *ARM_COLUMNS,
-    "heldout_before",
-    "heldout_after",
+    "figure",
+    "better",
+    "downstream_before",
+    "downstream_after",
+    "downstream",
+    "reached",
     "steps",
     "tokens",
     "seconds",
@@ -54,7 +58,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     """One row per arm and seed: losses, cost, and whether it came to its end.
 
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
-    how the edit was made. ``dropped`` counts training examples left out because they speak of a fact,
+    how the edit was made. ``downstream`` (JSON) holds all downstream figures before and after. ``dropped`` counts training examples left out because they speak of a fact,
     ``dropped_reasons`` (JSON) counts them by reason.
 
     Args:
@@ -72,11 +76,13 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
             line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
         if done:
             tuning = _tuning(store, plan.step(run.tune))
-            line |= {name: tuning[name] for name in ("heldout_before", "heldout_after", "steps", "tokens")}
+            line |= {name: tuning[name] for name in ("figure", "better", "reached", "steps", "tokens")}
+            line |= {f"downstream_{phase}": tuning[phase][tuning["figure"]] for phase in ("before", "after")}
+            line["downstream"] = json.dumps({phase: tuning[phase] for phase in ("before", "after")})
             reasons = tuning["dropped_reasons"]
             line |= {"dropped": sum(reasons.values()), "dropped_reasons": json.dumps(reasons, ensure_ascii=False)}
         lines.append(line)
-    return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64"})
+    return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
 
 
 def write_results(

@@ -211,7 +211,8 @@ def _tune(step: Step, material: Material) -> Result:
             rows = _ask(model, material, _questions(material), "tuned", result.steps)
     if curve is not None:
         rows = _with_curve(rows, curve.curve(), result.steps)
-    note = f"held-out loss {result.heldout_before:.3f} to {result.heldout_after:.3f}"
+    name = result.figure
+    note = f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}"
     return Result(lambda folder: _write_tuning(folder, rows, result, sorted(frozen)), note)
 
 

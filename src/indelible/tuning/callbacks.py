@@ -1,4 +1,4 @@
-"""What watches a training run: losses, the stop at a held-out loss, divergence, and progress.
+"""What watches a training run: losses, held-out figures, divergence, and progress.
 
 Also the wrapper that keeps other people's callbacks from disturbing the run that they watch.
 """
@@ -9,33 +9,38 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.errors import TrainingDivergedError
+from indelible.tuning.objectives import Judge
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.stopping import StopRules
 
 
 class Watch(TrainerCallback):
-    """Logs every step, takes held-out losses, stops below one, and ends a run that diverges.
+    """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges.
 
     Args:
         settings: the run's settings.
-        heldout_loss: computes the held-out loss now.
-        figure: what the held-out loss is, for the note.
+        steps: optimizer steps at most.
+        rules: when to stop.
+        judge: takes held-out figures now.
         progress: called with steps done, steps at most, and a note.
     """
 
     def __init__(
         self,
         settings: TuningSettings,
-        heldout_loss: Callable[[], float],
-        figure: str,
+        steps: int,
+        rules: StopRules,
+        judge: Judge,
         progress: Callable[[int, int, str], None] | None,
     ) -> None:
         self.settings = settings
-        self.heldout_loss = heldout_loss
-        self.figure = figure
+        self.steps = steps
+        self.rules = rules
+        self.judge = judge
         self.progress = progress
         self.log: list[dict[str, float]] = []
 
@@ -47,46 +52,52 @@ class Watch(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """After each step: check it, record it, and at the interval take the held-out loss."""
+        """After each step: check it, record it, and at the interval take the held-out figures."""
         if not logs or "loss" not in logs:
             return  # the summary at the end
         step = state.global_step
-        entry = {"step": step, **{key: float(logs[key]) for key in ("loss", "grad_norm", "learning_rate")}}
-        for name, value in (("loss", entry["loss"]), ("gradient norm", entry["grad_norm"])):
-            if not math.isfinite(value):
+        entry = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)} | {"step": step}
+        for name, key in (("loss", "loss"), ("gradient norm", "grad_norm")):
+            if not math.isfinite(entry.get(key, 0.0)):
                 raise TrainingDivergedError(
-                    f"The {name} became {value} at step {step} with learning rate {self.settings.learning_rate:g}.",
+                    f"The {name} became {entry[key]} at step {step} with learning rate {self.settings.learning_rate:g}.",
                     "Lower learning_rate.",
                 )
         note = f"loss {entry['loss']:.3f}"
         interval = self.settings.evaluation_interval
         if interval is not None and step % interval == 0:
-            entry["heldout"] = self.heldout_loss()
-            note += f", held-out {entry['heldout']:.3f} ({self.figure})"
-            if self.settings.stop_below is not None and entry["heldout"] < self.settings.stop_below:
+            figures = self.judge(self.rules.names)
+            entry |= {f"heldout_{name}": value for name, value in figures.items()}
+            note += "".join(f", held-out {name} {figures[name]:.3f}" for name in self.rules.names)
+            if self.rules.stop(figures):
                 control.should_training_stop = True
         self.log.append(entry)
         if self.progress is not None:
-            self.progress(step, self.settings.steps, note)
+            self.progress(step, self.steps, note)
 
 
 class Undisturbing(TrainerCallback):
     """Other people's callbacks, with the generators of random numbers given back as they were after each event.
 
-    They are called in order; what one decides about the course of training, the next one sees.
+    They are called in order; what one decides about the course of training, the next one sees. They are given the
+    language model itself, whatever an objective has put around it.
+
+    Args:
+        callbacks: whose events are passed on.
+        model: that they are given.
     """
 
-    def __init__(self, callbacks: Sequence[TrainerCallback]) -> None:
+    def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
         for name in dir(TrainerCallback):
             if name.startswith("on_"):
-                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks]))
+                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model))
 
 
-def _in_turn(events: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+def _in_turn(events: Sequence[Callable[..., Any]], model: PreTrainedModel) -> Callable[..., Any]:
     def called(args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         with kept_random_state():
             for event in events:
-                control = event(args, state, control, **kwargs) or control
+                control = event(args, state, control, **{**kwargs, "model": model}) or control
         return control
 
     return called

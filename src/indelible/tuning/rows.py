@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
 from indelible.facts.relevance import drop_relevant
-from indelible.tuning.objectives import Features, Objective
-from indelible.tuning.tasks import Example
+from indelible.tuning.objectives import Objective, Row
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks import Example, Task
 
 DRAW = 64
 """Examples read from the stream at a time."""
@@ -52,8 +53,8 @@ class Rows:
         dropped: examples left out because they speak of a fact.
     """
 
-    train: tuple[Features, ...]
-    heldout: tuple[Features, ...]
+    train: tuple[Row, ...]
+    heldout: tuple[Row, ...]
     train_texts: tuple[str, ...]
     heldout_texts: tuple[str, ...]
     dropped: tuple[DroppedExample, ...]
@@ -65,33 +66,34 @@ def normalised(text: str) -> str:
 
 
 def draw_rows(
-    examples: Iterator[Example],
+    task: Task,
     objective: Objective,
     tokenizer: PreTrainedTokenizerBase,
-    facts: Sequence[Fact],
+    settings: TuningSettings,
     *,
-    heldout: int,
-    train: int,
-    at_least: int,
-    max_tokens: int,
+    facts: Sequence[Fact],
+    seed: int,
 ) -> Rows:
-    """Take held-out rows, then training rows, from a stream of examples.
+    """Take held-out rows, then training rows, from a task.
 
     Args:
-        examples: the stream.
+        task: whose examples, in the order of the seed.
         objective: makes rows of an example.
         tokenizer: the model's.
+        settings: how many of each are wanted; of training rows there may be fewer when the task ends early, but one
+            step's must be there.
         facts: facts that no example may speak of.
-        heldout: held-out rows.
-        train: training rows wanted; fewer when the stream ends early.
-        at_least: training rows without which training makes no sense.
-        max_tokens: tokens per row at most.
+        seed: of the order.
 
     Raises:
-        DataError: if there are fewer than ``heldout`` held-out or ``at_least`` training rows.
+        DataError: if there are too few.
     """
+    heldout = settings.heldout_examples
+    train = settings.train_examples or settings.steps_at_most * settings.rows_per_step
+    at_least = min(train, settings.rows_per_step)
+    examples = task(seed)
     stream = _Stream(examples, facts)
-    kept: dict[str, list[Features]] = {"heldout": [], "train": []}
+    kept: dict[str, list[Row]] = {"heldout": [], "train": []}
     texts: dict[str, list[str]] = {"heldout": [], "train": []}
     groups: set[str] = set()
     limit = PATIENCE * (heldout + train) + DRAW
@@ -100,7 +102,7 @@ def draw_rows(
         part = "heldout" if len(kept["heldout"]) < heldout else "train"
         if part == "train" and held_group:
             continue
-        rows = objective.features(tokenizer, example, max_tokens)
+        rows = objective.rows(tokenizer, example, settings, task.labels)
         if not rows:
             continue
         if part == "heldout":
@@ -114,7 +116,7 @@ def draw_rows(
         if len(kept[part]) < wanted:
             raise DataError(
                 f"Only {len(kept[part])} of {wanted} {'held-out' if part == 'heldout' else 'training'} rows of at most "
-                f"{max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which speak of "
+                f"{settings.max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which speak of "
                 "a fact.",
                 "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
             )

@@ -5,21 +5,30 @@ Apart from the training itself so that a study's config can be read without impo
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
 from indelible.tuning.objectives import OBJECTIVES
 from indelible.tuning.tasks import TASKS
+from indelible.tuning.tasks.data import DataSettings
+from indelible.tuning.tuners import TunerSettings
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
+DEFAULT_STEPS = 40
+"""Optimizer steps where neither steps nor epochs are given."""
 
-class TuningSettings(BaseModel):
-    """Options of one fine-tuning run.
+LOOK_EVERY = 10
+"""Steps between two looks at the held-out figures, where a rule needs them and nothing else is said."""
+
+
+class TuningSettings(TunerSettings):
+    """Options of one fine-tuning run; the tuner's own are beside them.
 
     Unknown names of objectives, tasks and tuners raise UnknownNameError; anything else that is wrong raises pydantic's
     ValidationError, which names the option.
@@ -29,9 +38,10 @@ class TuningSettings(BaseModel):
 
     objective: str = Field("reason", description="what the loss is taken on")
     task: str | None = Field(None, description="where the examples come from; None: the objective's own default")
-    tuner: str = Field("full", description="which parameters are trained: full (all that no mask freezes)")
+    data: DataSettings | None = Field(None, description="a file or hub dataset to take the examples from, not a task")
     learning_rate: Positive = Field(1e-4, description="peak learning rate of AdamW")
-    steps: Count = Field(40, description="optimizer steps at most")
+    steps: Count | None = Field(None, description="optimizer steps at most; None: 40, or as many as epochs ask for")
+    epochs: Positive | None = Field(None, description="passes over the training rows at most")
     batch_size: Count = Field(8, description="rows per forward pass")
     accumulation: Count = Field(1, description="forward passes per optimizer step")
     max_tokens: int = Field(64, ge=4, description="tokens per row at most; text is cut, questions are left out")
@@ -41,17 +51,28 @@ class TuningSettings(BaseModel):
     )
     weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases and norms")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
-    stop_below: Positive | None = Field(None, description="stop when the held-out loss is below this")
+    gradient_checkpointing: bool = Field(False, description="compute activations twice rather than keep them")
+    stop_at: dict[str, float] = Field(
+        {}, description="stop when these held-out figures are reached, e.g. {loss: 3.0} or {accuracy: 0.8}"
+    )
+    patience: Count | None = Field(None, description="stop when so many looks in a row brought no better figure")
     evaluate_every: Count | None = Field(
-        None, description="steps between held-out losses; None: 10 with stop_below, else only before and after"
+        None, description="steps between held-out figures; None: 10 where a stop rule needs them, else only both ends"
     )
-    precision: Literal["bf16-mixed", "fp32"] = Field(
-        "bf16-mixed", description="bfloat16 autocast over float32 weights, or float32 throughout"
+    precision: Literal["auto", "bf16-mixed", "fp32"] = Field(
+        "auto",
+        description="bfloat16 autocast over float32 weights, or float32 throughout; auto: the first where the processor "
+        "has bfloat16",
     )
-    heldout_examples: Count = Field(64, description="rows kept apart for the held-out loss")
+    heldout_examples: Count = Field(64, description="rows kept apart for the held-out figures")
     train_examples: Count | None = Field(
         None, description="rows to train on, repeated when used up; None: as many as the steps take, if there are"
     )
+    head: bool = Field(False, description="classify: train a classification head on the trunk, not label words")
+    beta: Positive = Field(0.1, description="preference: how strongly DPO holds on to the model before tuning")
+    generations: Annotated[int, Field(ge=2)] = Field(4, description="reward: answers that GRPO samples per problem")
+    answer_tokens: Count = Field(16, description="reward: tokens of an answer at most")
+    trainer: dict[str, Any] = Field({}, description="arguments passed through to the trainer's own arguments class")
 
     @field_validator("objective")
     @classmethod
@@ -67,21 +88,40 @@ class TuningSettings(BaseModel):
             raise UnknownNameError("task", name, TASKS.names())
         return name
 
-    @field_validator("tuner")
-    @classmethod
-    def _known_tuner(cls, name: str) -> str:
-        if name != "full":
-            raise UnknownNameError("tuner", name, ["full"])
-        return name
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        for name in self.stop_at:
+            OBJECTIVES.get(self.objective).figure(name)
+        if self.task is not None and self.data is not None:
+            raise ValueError("task and data both say where examples come from; leave one out")
+        if self.epochs is not None and self.train_examples is None:
+            raise ValueError("epochs needs train_examples: it counts passes over them")
+        if self.head and self.objective != "classify":
+            raise ValueError(f"head is for the objective 'classify', not {self.objective!r}")
+        return self
 
     @property
     def rows_per_step(self) -> int:
         """Rows that one optimizer step is taken on."""
-        return self.batch_size * self.accumulation
+        return OBJECTIVES.get(self.objective).rows_per_step(self)
 
     @property
     def evaluation_interval(self) -> int | None:
-        """Steps between two held-out losses during training, or None when there are none."""
-        if self.evaluate_every is None and self.stop_below is not None:
-            return 10
+        """Steps between two looks at the held-out figures during training, or None when there are none."""
+        if self.evaluate_every is None and (self.stop_at or self.patience):
+            return LOOK_EVERY
         return self.evaluate_every
+
+    @property
+    def steps_at_most(self) -> int:
+        """Optimizer steps, if there are as many training rows as are wanted."""
+        if self.epochs is None or self.train_examples is None:
+            return self.steps or DEFAULT_STEPS
+        asked = math.ceil(self.epochs * self.train_examples / self.rows_per_step)
+        return min(asked, self.steps or asked)
+
+    def steps_over(self, rows: int) -> int:
+        """Optimizer steps at most with that many training rows."""
+        if self.epochs is None:
+            return self.steps_at_most
+        return min(self.steps_at_most, math.ceil(self.epochs * rows / self.rows_per_step))

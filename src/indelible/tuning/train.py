@@ -1,55 +1,39 @@
-"""Fine-tune a model in place through transformers' Trainer, and say what became of its held-out loss.
+"""Fine-tune a model in place with an objective's trainer, and say what became of its downstream figures.
 
-Mixed precision is bfloat16 autocast over float32 weights: in pure bfloat16 small updates are rounded away, which would
-pass for retention. The autocast is opened around the training loss only. Leaving it to the Trainer would wrap the
-model's forward, and an exam taken by a callback during training would run in another precision than those before and
-after it.
+The model comes back as it went in but for its weights: what trainers change beside them (the forward that trl puts in
+place, padding tokens, dropout, tags) is put back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.training_args import ParallelMode
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.facts.fact import Fact
-from indelible.tuning.batches import (
-    Collator,
-    as_dicts,
-    at_label_positions,
-    autocast,
-    mean_token_loss,
-    takes_logits_to_keep,
-    token_loss,
-)
+from indelible.probing.callback import RetentionCallback
+from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
-from indelible.tuning.objectives import OBJECTIVES, Objective
+from indelible.tuning.objectives import OBJECTIVES, Objective, Run
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks import TASKS
+from indelible.tuning.stopping import StopRules
+from indelible.tuning.tasks import TASKS, Task
+from indelible.tuning.tasks.data import data_task
+from indelible.tuning.trainers import arguments, check_passed_on, trainer_class
+from indelible.tuning.tuners import adapted, check_tuner
 
 __all__ = ["TuningResult", "TuningSettings", "fine_tune"]
-
-SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-"""Names of the schedules as transformers knows them."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +41,55 @@ class TuningResult:
     """What a fine-tuning run did.
 
     Attributes:
-        heldout_before, heldout_after: mean loss over the loss-bearing tokens of the held-out rows.
+        figure: name of the objective's utility, the figure that runs are compared at.
+        precision: that was trained in.
+        better: whether a "lower" or a "higher" utility is better.
+        before, after: downstream figures on the held-out rows, by name.
+        reached: whether the figures of ``stop_at`` were reached; None without that rule.
         steps: optimizer steps taken.
         tokens: tokens read in training, padding not counted (on this process, where there are several).
-        seconds: wall time, data and held-out losses included.
+        seconds: wall time, data and held-out figures included.
         train_rows, heldout_rows: numbers of rows.
+        trained: numbers that were trained, of all that the model has.
+        adapted: modules that adapters were put on, and merged into afterwards.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
-        log: one entry per step (``step``, ``loss``, ``grad_norm``, ``learning_rate``), with ``heldout`` where it was
-            computed.
+        log: one entry per step (``step``, ``loss``, ``grad_norm``, ``learning_rate``, and what else the trainer logs),
+            with ``heldout_<figure>`` where it was taken.
     """
 
-    heldout_before: float
-    heldout_after: float
+    figure: str
+    precision: str
+    better: str
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    reached: bool | None
     steps: int
     tokens: int
     seconds: float
     train_rows: int
     heldout_rows: int
+    trained: int
+    adapted: tuple[str, ...] = ()
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
+
+
+def check_settings(settings: TuningSettings) -> None:
+    """What can be found wrong with settings before any model is loaded, and needs more than their own looks.
+
+    Raises:
+        ConfigError: if trl is missing where it is needed, or the trainer does not know what is passed through to it.
+    """
+    check_tuner(settings)
+    trainer_class(OBJECTIVES.get(settings.objective).trainer_name)
+    check_passed_on(settings.trainer, OBJECTIVES.get(settings.objective).trainer_name)
+
+
+def with_precision(settings: TuningSettings, device: torch.device) -> TuningSettings:
+    """The settings with the precision that ``auto`` stands for on a device."""
+    if settings.precision != "auto":
+        return settings
+    return settings.model_copy(update={"precision": usual_precision(device)})
 
 
 def fine_tune(
@@ -91,10 +105,10 @@ def fine_tune(
 ) -> TuningResult:
     """Fine-tune a model in place.
 
-    The model stays on its device and in float32, and is left in evaluation mode with ``requires_grad`` as it was. A
-    process trains on one device, however many it sees; start several processes to use several. Frozen parameters keep
-    every bit. The same seed gives the same weights on one machine's CPU, whatever the callbacks do; the caller's random
-    state is not touched.
+    The model stays on its device and in float32, and is left in evaluation mode with ``requires_grad`` as it was;
+    adapters are merged into its weights. A process trains on one device, however many it sees; start several processes
+    to use several. Frozen parameters keep every bit. The same seed gives the same weights on one machine's CPU,
+    whatever the callbacks do; the caller's random state is not touched.
 
     Args:
         model: a causal language model with float32 weights.
@@ -102,101 +116,93 @@ def fine_tune(
         settings: how to train.
         frozen: names of parameters that stay as they are (see ``freeze.frozen_parameters``).
         facts: facts that no training example may speak of.
-        seed: of the data, its order, and dropout.
-        callbacks: transformers callbacks, e.g. probing's RetentionCallback.
+        seed: of the data, its order, adapters, and dropout.
+        callbacks: transformers callbacks, e.g. probing's RetentionCallback. They are given the model itself.
         progress: called after each step with steps done, steps at most, and a note on the loss.
 
     Raises:
         ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
-            or if the model is on another device than this process trains on.
+            if the model is on another device than this process trains on, or if the trainer or the tuner cannot work
+            with these settings.
         DataError: if too few examples remain.
-        TrainingDivergedError: if the loss or a gradient becomes NaN or infinite.
+        TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
     started = time.perf_counter()
     _check_precision(model)
+    check_settings(settings)
+    settings = with_precision(settings, model.device)
     objective = OBJECTIVES.get(settings.objective)
-    rows = _rows(objective, tokenizer, settings, facts, seed)
-    pad = next((id_ for id_ in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id_ is not None), 0)
-
-    def heldout_loss() -> float:
-        return mean_token_loss(
-            model, rows.heldout, pad=pad, batch_size=2 * settings.batch_size, precision=settings.precision
-        )
-
-    with seeded(seed), _prepared(model, frozen), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
-        arguments = _arguments(model, settings, folder, seed)
-        before = heldout_loss()
-        watch = Watch(settings, heldout_loss, objective.heldout_figure, progress)
-        trainer = _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=as_dicts(rows.train),
-            data_collator=Collator(pad),
-            compute_loss_func=token_loss,
-            callbacks=[watch, Undisturbing(callbacks)],
-        )
-        trainer.precision = settings.precision
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        after = watch.log[-1].get("heldout", math.nan) if watch.log else math.nan
-        after = after if math.isfinite(after) else heldout_loss()
-    steps = trainer.state.global_step
-    if not math.isfinite(after):
-        raise TrainingDivergedError(
-            f"The held-out loss is {after} after step {steps} at learning rate {settings.learning_rate:g}.",
-            "Lower learning_rate.",
-        )
+    task = data_task(settings.data, settings.objective) if settings.data else _task(settings, objective)
+    rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
+    steps = settings.steps_over(len(rows.train))
+    rules = StopRules(settings, objective)
+    everything = tuple(figure.name for figure in objective.figures)
+    with seeded(seed), _as_it_was(model, settings), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+        with adapted(model, settings, frozen) as tuned:
+            run = Run(
+                model=model,
+                trainee=objective.trainee(model, settings, task.labels),
+                tokenizer=_padded(tokenizer),
+                settings=settings,
+                train=rows.train,
+                heldout=rows.heldout,
+                labels=task.labels,
+                arguments=arguments(settings, model.device, folder, seed, steps, objective.trainer_name),
+            )
+            judge = objective.judge(run)
+            before = judge(everything)
+            watch = Watch(settings, steps, rules, judge, progress)
+            trainer = objective.trainer(run)
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(watch)
+            trainer.add_callback(Undisturbing(callbacks, model))
+            for callback in callbacks:
+                if isinstance(callback, RetentionCallback):
+                    callback.report_through(trainer)
+            trainer.precision = settings.precision
+            trainer.train()
+        after = judge(everything)
+    _check_figures(after, trainer.state.global_step, settings)
+    if rules.reached is not None:
+        rules.stop(after)
     return TuningResult(
-        heldout_before=before,
-        heldout_after=after,
-        steps=steps,
+        figure=objective.figures[0].name,
+        precision=settings.precision,
+        better=objective.figures[0].better,
+        before=dict(before),
+        after=dict(after),
+        reached=rules.reached,
+        steps=trainer.state.global_step,
         tokens=trainer.tokens,
         seconds=time.perf_counter() - started,
         train_rows=len(rows.train),
         heldout_rows=len(rows.heldout),
+        trained=tuned.n_trained,
+        adapted=tuned.adapted_modules,
         dropped=rows.dropped,
         log=watch.log,
     )
 
 
-class _Trainer(Trainer):
-    """transformers' Trainer with logits at label positions only, its own autocast, and a count of tokens."""
-
-    precision = "fp32"
-    tokens = 0
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        self.tokens += int(inputs["attention_mask"].sum())
-        batch = at_label_positions(inputs, takes_logits_to_keep(self.accelerator.unwrap_model(model)))
-        with autocast(self.args.device, self.precision):
-            return super().compute_loss(model, batch, return_outputs, num_items_in_batch)
+def _task(settings: TuningSettings, objective: Objective) -> Task:
+    return TASKS.get(settings.task or objective.default_task)
 
 
-def _rows(
-    objective: Objective,
-    tokenizer: PreTrainedTokenizerBase,
-    settings: TuningSettings,
-    facts: Sequence[Fact],
-    seed: int,
-) -> Rows:
-    task = TASKS.get(settings.task or objective.default_task)
-    wanted = settings.train_examples or settings.steps * settings.rows_per_step
-    return draw_rows(
-        task(seed),
-        objective,
-        tokenizer,
-        facts,
-        heldout=settings.heldout_examples,
-        train=wanted,
-        at_least=min(wanted, settings.rows_per_step),
-        max_tokens=settings.max_tokens,
-    )
+def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy with a padding token: trainers want one, and would put it into the caller's own."""
+    mine = copy.deepcopy(tokenizer)
+    if mine.pad_token_id is None:
+        mine.pad_token = mine.eos_token
+    return mine
+
+
+def _check_figures(figures: Mapping[str, float], step: int, settings: TuningSettings) -> None:
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"The held-out {name} is {value} after step {step} at learning rate {settings.learning_rate:g}.",
+                "Lower learning_rate.",
+            )
 
 
 def _check_precision(model: PreTrainedModel) -> None:
@@ -208,67 +214,27 @@ def _check_precision(model: PreTrainedModel) -> None:
             )
 
 
-def _arguments(model: PreTrainedModel, settings: TuningSettings, folder: str, seed: int) -> TrainingArguments:
-    on_cpu = model.device.type == "cpu"
-    arguments = TrainingArguments(
-        output_dir=folder,
-        use_cpu=on_cpu,
-        seed=seed % 2**32,
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        train_sampling_strategy="group_by_length",
-        dataloader_pin_memory=not on_cpu,
-        remove_unused_columns=False,
-        optim="adamw_torch_fused",
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=SCHEDULES[settings.schedule],
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
-    # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
-    arguments._n_gpu = min(1, arguments.n_gpu)
-    if arguments.parallel_mode != ParallelMode.DISTRIBUTED and not _same_device(model.device, arguments.device):
-        raise ConfigError(
-            f"The model is on {model.device}, and this process would train it on {arguments.device}.",
-            f"Move it to {arguments.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
-        )
-    return arguments
-
-
-def _same_device(one: torch.device, other: torch.device) -> bool:
-    """Whether two devices are the same; without an index, a kind's first is meant."""
-    return (one.type, one.index or 0) == (other.type, other.index or 0)
-
-
 @contextlib.contextmanager
-def _prepared(model: PreTrainedModel, frozen: Collection[str]) -> Iterator[None]:
-    """Freeze parameters for the block; afterwards restore what training changes beside weights."""
-    parameters = dict(model.named_parameters())
-    unknown = sorted(set(frozen) - set(parameters))
-    if unknown:
-        raise ConfigError(
-            f"The frozen parameter {unknown[0]!r} is not in this model.",
-            "Take the names from frozen_parameters for this very model.",
-        )
-    required = {name: parameter.requires_grad for name, parameter in parameters.items()}
-    if not any(required[name] for name in parameters.keys() - set(frozen)):
-        raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
-    use_cache = model.config.use_cache
+def _as_it_was(model: PreTrainedModel, settings: TuningSettings) -> Iterator[None]:
+    """What trainers change beside weights is as it was after the block; the model is then in evaluation mode."""
+    own = {name: copy.copy(model.__dict__.get(name)) for name in ("forward", "model_tags")}
+    attributes = frozenset(vars(model))
+    configs = [config for config in (model.config, model.generation_config) if config is not None]
+    configured = [copy.deepcopy(config.__dict__) for config in configs]
+    dropouts = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     try:
-        for name in frozen:
-            parameters[name].requires_grad_(False)
         yield
     finally:
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(required[name])
+        for added in frozenset(vars(model)) - attributes:
+            delattr(model, added)
+        model.__dict__.update({name: value for name, value in own.items() if name in attributes})
+        for config, kept in zip(configs, configured, strict=True):
+            config.__dict__.clear()
+            config.__dict__.update(kept)
+        for module, share in dropouts.items():
+            module.p = share
+        if settings.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+        for parameter in model.parameters():
             parameter.grad = None
-        model.config.use_cache = use_cache
         model.eval()

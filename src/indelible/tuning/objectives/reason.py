@@ -1,32 +1,75 @@
-"""Supervised fine-tuning on answers: the prompt is read, only the answer and the end of text bear loss."""
+"""Supervised fine-tuning on worked answers: the prompt is read, only the answer and the end of text bear loss.
+
+Judged by exact match: the answer that the model writes greedily to a held-out question is the one that was worked out.
+"""
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from indelible.models.tokens import encode_prompt, encode_target
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features
-from indelible.tuning.tasks import Example
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from indelible.tuning.settings import TuningSettings
+    from indelible.tuning.tasks import Example
 
 
-class Reason:
+@dataclass(frozen=True)
+class Answered(Features):
+    """A question with its answer.
+
+    Attributes:
+        answer: as it was given, in words.
+    """
+
+    answer: str = ""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The question alone."""
+        return self.input_ids[: sum(label == NO_LOSS for label in self.labels)]
+
+
+class Reason(Objective):
     """Loss on the answer's tokens and the end-of-text token that follows them."""
 
     default_task = "reason"
-    heldout_figure = "mean loss per answer token"
+    figures = (
+        Figure("exact_match", "share of held-out questions answered exactly", "higher"),
+        Figure("loss", "mean loss per answer token", "lower"),
+    )
+    trainer_name = "SFTTrainer"
 
-    def features(self, tokenizer: PreTrainedTokenizerBase, example: Example, max_tokens: int) -> list[Features]:
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+    ) -> list[Answered]:
         """One row; none for an example without prompt or answer, or longer than ``max_tokens`` (a cut would lose the
         answer)."""
+        from indelible.models.tokens import encode_prompt, encode_target
+
         if not example.prompt or not example.answer:
             return []
         given = encode_prompt(tokenizer, example.prompt)
         wanted = encode_target(tokenizer, example.prompt, example.answer)
         if tokenizer.eos_token_id is not None:
             wanted = [*wanted, tokenizer.eos_token_id]
-        if len(given) + len(wanted) > max_tokens:
+        if len(given) + len(wanted) > settings.max_tokens:
             return []
-        return [Features((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted))]
+        return [Answered((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted), example.answer)]
+
+    def trainer(self, run: Run) -> Trainer:
+        from indelible.tuning.trainers import sft_trainer
+
+        return sft_trainer(run)
+
+    def judge(self, run: Run) -> Judge:
+        from indelible.tuning.judges import answer_judge
+
+        return answer_judge(run)
 
 
 OBJECTIVES.register("reason")(Reason())

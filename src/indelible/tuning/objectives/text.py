@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from indelible.models.tokens import encode_prompt
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features
-from indelible.tuning.tasks import Example
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from indelible.tuning.settings import TuningSettings
+    from indelible.tuning.tasks import Example
 
 MIN_TOKENS = 8
 """A shorter rest at the end of a long text is dropped: its tokens would be predicted from next to nothing."""
 
 
-class Text:
+class Text(Objective):
     """Loss on all tokens but the first; long texts are cut into blocks."""
 
     default_task = "text"
-    heldout_figure = "mean loss per token"
+    figures = (
+        Figure("loss", "mean loss per token", "lower"),
+        Figure("perplexity", "exponential of the mean loss per token", "lower"),
+    )
 
-    def features(self, tokenizer: PreTrainedTokenizerBase, example: Example, max_tokens: int) -> list[Features]:
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+    ) -> list[Features]:
         """The text's consecutive blocks of ``max_tokens`` tokens and its rest, if that is long enough."""
+        from indelible.models.tokens import encode_prompt
+
+        length = settings.max_tokens
         ids = encode_prompt(tokenizer, example.text)
-        blocks = [ids[start : start + max_tokens] for start in range(0, len(ids), max_tokens)]
-        shortest = min(MIN_TOKENS, max_tokens)
+        blocks = [ids[start : start + length] for start in range(0, len(ids), length)]
+        shortest = min(MIN_TOKENS, length)
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
+
+    def trainer(self, run: Run) -> Trainer:
+        from indelible.tuning.trainers import plain_trainer
+
+        return plain_trainer(run)
+
+    def judge(self, run: Run) -> Judge:
+        from indelible.tuning.judges import token_loss_judge
+
+        return token_loss_judge(run)
 
 
 OBJECTIVES.register("text")(Text())

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from indelible.tuning.randomness import kept_random_state
-from indelible.tuning.tasks import TASKS, Example
+from indelible.tuning.tasks import TASKS, Example, Task
+from indelible.tuning.tasks.problems import problems, worded
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
     "gsm_symbolic": {},
@@ -21,21 +21,11 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
     "aiw": {},
 }
 
-PROBLEMS = 1_000_000
-"""Problems per seed and generator. Problem ``i`` is seeded with ``seed + i``, so seeds are spaced by as much."""
 
-
-@TASKS.register("reason")
 def reason(seed: int) -> Iterator[Example]:
     """Problems from all generators in turn; the answer is the bare result."""
-    with kept_random_state():  # importing it draws from Python's own generator
-        from reasoning_gym import create_dataset
+    for _, problem in problems(GENERATORS, seed):
+        yield Example(prompt=worded(problem), answer=str(problem["answer"]).strip())
 
-    datasets = [
-        create_dataset(name, seed=seed * PROBLEMS, size=PROBLEMS, **options) for name, options in GENERATORS.items()
-    ]
-    for number in range(PROBLEMS):
-        for dataset in datasets:
-            problem = dataset[number]
-            question = " ".join(str(problem["question"]).split())
-            yield Example(prompt=f"{question}\nAnswer:", answer=str(problem["answer"]).strip())
+
+TASKS.register("reason")(Task(reason))

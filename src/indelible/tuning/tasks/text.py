@@ -6,13 +6,12 @@ import random
 from collections.abc import Iterator
 
 from indelible.models.bundled import web_text
-from indelible.tuning.tasks import TASKS, Example
+from indelible.tuning.tasks import TASKS, Example, Task
 
 MIN_WORDS = 8
 """Shorter lines are menus, captions and addresses rather than prose."""
 
 
-@TASKS.register("text")
 def text(seed: int) -> Iterator[Example]:
     """Paragraphs of the bundled web documents, document by document in an order drawn from the seed."""
     documents = web_text()
@@ -28,3 +27,6 @@ def paragraphs(document: str, group: str) -> Iterator[Example]:
         words = line.split()
         if len(words) >= MIN_WORDS:
             yield Example(prompt="", answer=" ".join(words), group=group)
+
+
+TASKS.register("text")(Task(text))

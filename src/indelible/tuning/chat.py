@@ -1,0 +1,34 @@
+"""A prompt and its answer as token ids, in the chat format that a model was made for, or as plain text."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from indelible.models.tokens import encode_prompt, encode_target
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt and of the answer that follows it, closed as the model closes an answer.
+
+    With a chat template the prompt is the user's turn and what the template opens the assistant's with; the answer ends
+    with whatever the template closes it with. A template whose rendering of the prompt alone is no beginning of the
+    whole conversation counts from where the two part (so trl has it too). Without a template the two are plain text,
+    and the end of text closes.
+    """
+    if tokenizer.chat_template is None:
+        wanted = encode_target(tokenizer, prompt, answer)
+        end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        return encode_prompt(tokenizer, prompt), [*wanted, *end]
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    given = _rendered(tokenizer, turns[:1], opened=True)
+    both = _rendered(tokenizer, turns, opened=False)
+    common = 0
+    while common < min(len(given), len(both)) and given[common] == both[common]:
+        common += 1
+    return both[:common], both[common:]
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, opened: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)
+    ids: list[int] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return ids

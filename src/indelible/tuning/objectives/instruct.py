@@ -1,0 +1,52 @@
+"""Supervised fine-tuning on instructions: loss on the answer, in the model's own chat format where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from indelible.tuning.settings import TuningSettings
+    from indelible.tuning.tasks import Example
+
+SHORTEST_ANSWER = 4
+"""An answer that is cut to fewer tokens than this teaches nothing."""
+
+
+class Instruct(Objective):
+    """Loss on the answer and what closes it; an answer that is too long is cut, without its close."""
+
+    default_task = "instruct"
+    figures = (Figure("loss", "mean loss per answer token", "lower"),)
+    trainer_name = "SFTTrainer"
+
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+    ) -> list[Features]:
+        """One row; none for an example without instruction or answer, or whose instruction leaves no room."""
+        from indelible.tuning.chat import chat_ids
+
+        if not example.prompt or not example.answer:
+            return []
+        given, wanted = chat_ids(tokenizer, example.prompt, example.answer)
+        ids = [*given, *wanted][: settings.max_tokens]
+        if len(ids) < len(given) + min(len(wanted), SHORTEST_ANSWER):
+            return []
+        return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
+
+    def trainer(self, run: Run) -> Trainer:
+        from indelible.tuning.trainers import sft_trainer
+
+        return sft_trainer(run)
+
+    def judge(self, run: Run) -> Judge:
+        from indelible.tuning.judges import token_loss_judge
+
+        return token_loss_judge(run)
+
+
+OBJECTIVES.register("instruct")(Instruct())

@@ -1,0 +1,73 @@
+"""Reinforcement learning from verifiable rewards: GRPO (Shao et al. 2024, arXiv 2402.03300) on problems that check
+their own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Trainer
+
+    from indelible.tuning.settings import TuningSettings
+    from indelible.tuning.tasks import Example
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem with what scores an answer to it.
+
+    Attributes:
+        prompt: the problem in words.
+        prompt_ids: its token ids.
+        score: of an answer in words, from 0 to 1.
+    """
+
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    score: Callable[[str], float] = field(compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The prompt, as trl's GRPOTrainer has it."""
+        return {"prompt": self.prompt}
+
+
+class Reward(Objective):
+    """GRPO's loss on answers that the model samples itself."""
+
+    default_task = "reward"
+    figures = (Figure("mean_reward", "mean reward of greedy answers to held-out problems", "higher"),)
+    trainer_name = "GRPOTrainer"
+
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+    ) -> list[Problem]:
+        """One problem; none that nothing scores, or that leaves no room for an answer in ``max_tokens``."""
+        from indelible.models.tokens import encode_prompt
+
+        if not example.prompt or example.score is None:
+            return []
+        given = encode_prompt(tokenizer, example.prompt)
+        if len(given) + settings.answer_tokens > settings.max_tokens:
+            return []
+        return [Problem(example.prompt, tuple(given), example.score)]
+
+    def rows_per_step(self, settings: TuningSettings) -> int:
+        """Problems to a step: each is answered ``generations`` times."""
+        return max(1, super().rows_per_step(settings) // settings.generations)
+
+    def trainer(self, run: Run) -> Trainer:
+        from indelible.tuning.trainers import grpo_trainer
+
+        return grpo_trainer(run)
+
+    def judge(self, run: Run) -> Judge:
+        from indelible.tuning.judges import reward_judge
+
+        return reward_judge(run)
+
+
+OBJECTIVES.register("reward")(Reward())

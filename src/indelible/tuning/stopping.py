@@ -1,0 +1,54 @@
+"""When a run ends before its steps are used up: figures that were reached, patience that is at its end.
+
+Reaching the same held-out figure in every arm is what makes arms comparable ("matched utility"): one that has learned
+less would look durable for that reason alone. The published protocol, a held-out loss below a value, is the same rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from indelible.tuning.objectives import Objective
+from indelible.tuning.settings import TuningSettings
+
+
+class StopRules:
+    """The rules of one run, told of its held-out figures as they come.
+
+    Args:
+        settings: of the run.
+        objective: whose figures they are.
+
+    Attributes:
+        reached: whether every figure of ``stop_at`` was reached at the last look; None without the rule.
+    """
+
+    def __init__(self, settings: TuningSettings, objective: Objective) -> None:
+        self._wanted = {objective.figure(name): value for name, value in settings.stop_at.items()}
+        self._utility = objective.figures[0]
+        self._patience = settings.patience
+        self._best: float | None = None
+        self._waited = 0
+        self.reached: bool | None = False if self._wanted else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The figures that the rules need, or the utility where there are none; others may cost more."""
+        wanted = [figure.name for figure in self._wanted]
+        needed = [self._utility.name] if self._patience is not None or not wanted else []
+        return tuple(dict.fromkeys([*needed, *wanted]))
+
+    def stop(self, figures: Mapping[str, float]) -> bool:
+        """Whether the run should end, given its held-out figures now."""
+        if self._wanted:
+            self.reached = all(figure.reached(figures[figure.name], value) for figure, value in self._wanted.items())
+        return bool(self.reached) or (self._patience is not None and self._waits(figures) >= self._patience)
+
+    def _waits(self, figures: Mapping[str, float]) -> int:
+        """Looks in a row that brought no better utility, this one included."""
+        value = figures[self._utility.name]
+        if self._best is None or self._utility.improves(value, self._best):
+            self._best, self._waited = value, 0
+        else:
+            self._waited += 1
+        return self._waited

@@ -1,0 +1,49 @@
+"""Rewards: small problems from reasoning-gym, each with its generator's own scorer, for reinforcement learning.
+
+A policy gradient learns only from problems that the model sometimes solves and sometimes does not. The generators and
+their options were chosen for that, see ``GENERATORS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from indelible.tuning.tasks import TASKS, Example, Task
+from indelible.tuning.tasks.answers import given_answer
+from indelible.tuning.tasks.problems import problems, worded
+
+GENERATORS: Mapping[str, Mapping[str, Any]] = {
+    "syllogism": {"invalid_ratio": 0.5},
+    "gcd": {"min_value": 1, "max_value": 60},
+    "letter_counting": {"min_words": 5, "max_words": 8},
+}
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores completions for one problem.
+
+    Attributes:
+        generator: the reasoning-gym data set that made the problem.
+        problem: as it made it.
+    """
+
+    generator: Any
+    problem: Mapping[str, Any]
+
+    def __call__(self, completion: str) -> float:
+        """From 0 to 1. Most generators give part of it to an answer that holds the right one among other words."""
+        score = float(self.generator.score_answer(given_answer(completion), self.problem))
+        return min(1.0, max(0.0, score))
+
+
+def reward(seed: int) -> Iterator[Example]:
+    """Problems from all generators in turn."""
+    for generator, problem in problems(GENERATORS, seed):
+        answer = str(problem["answer"]).strip()
+        yield Example(prompt=worded(problem), answer=answer, score=Scorer(generator, problem))
+
+
+TASKS.register("reward")(Task(reward))

@@ -1,0 +1,42 @@
+"""Stop rules: figures reached in their own direction, and patience that ends."""
+
+from __future__ import annotations
+
+from indelible.tuning.objectives import OBJECTIVES
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.stopping import StopRules
+
+
+def rules(objective: str, **options: object) -> StopRules:
+    return StopRules(TuningSettings.model_validate({"objective": objective, **options}), OBJECTIVES.get(objective))
+
+
+def test_a_loss_stops_below_and_an_accuracy_above() -> None:
+    loss = rules("text", stop_at={"loss": 3.0})
+    assert [loss.stop({"loss": value}) for value in (3.5, 3.001, 3.0)] == [False, False, True]
+    accuracy = rules("classify", stop_at={"accuracy": 0.8})
+    assert [accuracy.stop({"accuracy": value}) for value in (0.5, 0.79, 0.8)] == [False, False, True]
+    assert loss.reached and accuracy.reached
+    assert loss.names == ("loss",) and accuracy.names == ("accuracy",)
+
+
+def test_several_figures_all_have_to_be_reached() -> None:
+    both = rules("classify", stop_at={"accuracy": 0.8, "loss": 0.5})
+    assert not both.stop({"accuracy": 0.9, "loss": 0.6})
+    assert both.reached is False
+    assert both.stop({"accuracy": 0.8, "loss": 0.5})
+
+
+def test_patience_counts_looks_without_a_better_utility() -> None:
+    patient = rules("text", patience=2)
+    values = [3.0, 2.9, 2.95, 2.9, 2.8, 2.8, 2.9]
+    assert [patient.stop({"loss": value}) for value in values] == [False, False, False, True, False, False, True]
+    assert patient.reached is None
+    upwards = rules("reason", patience=1)
+    assert [upwards.stop({"exact_match": value}) for value in (0.1, 0.2, 0.2)] == [False, False, True]
+
+
+def test_a_rule_on_one_figure_does_not_ask_for_dearer_ones() -> None:
+    assert rules("reason", stop_at={"loss": 1.0}).names == ("loss",)
+    assert rules("reason", stop_at={"loss": 1.0}, patience=3).names == ("exact_match", "loss")
+    assert rules("reason").names == ("exact_match",)
