@@ -2,8 +2,9 @@
 
 Edits facts that the model knows with every combination of value layer, ridge weight and bystander weight, and prints
 for each what the exam says before any fine-tuning; at the end the score of each (the harmonic mean of generation,
-held-out paraphrases and locality, as in Meng et al. 2022) with how far it is from the best, resampled over facts. Values
-are optimised once per value layer. On two cores each layer takes about a minute, and each combination half of one.
+held-out paraphrases and locality, as in Meng et al. 2022) with how far it is from the best, resampled over facts.
+Values are optimised once per value layer. For each seed it says which layers causal tracing (``layers: auto``) would
+take. On two cores each layer takes about a minute, and each combination half of one.
 
     python benchmarks/edit_sweep.py --layers 5 8 --seeds 0 1 --covariance-weights 500 2000 --bystander-weights 0 10
 """
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from indelible.edits.editor import Workbench
+from indelible.edits.locate import located_layers
 from indelible.edits.memit import Memit
 from indelible.edits.spread import spread
 from indelible.edits.update import WeightUpdate
@@ -57,6 +59,11 @@ def _edited(
         cache=cache_folder() / "covariances",
         seed=seed,
     )
+    located = located_layers(
+        made.model, made.tokenizer, made.layout, drawn.edited, fingerprint=made.fingerprint, cache=made.cache,
+        span=options.span, seed=seed,
+    )  # fmt: skip
+    print(f"seed {seed}: tracing takes layers {located[0]}-{located[-1]}", flush=True)
     before = bench.ask(questions)
     contexts = sample_contexts(made.model, made.tokenizer, Memit().contexts, seed=seed)
     rows = [rows_for(made.tokenizer, fact, options.paraphrases, contexts) for fact in drawn.edited]

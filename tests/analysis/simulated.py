@@ -77,8 +77,11 @@ def simulate(
                 about
                 | {
                     "seed": seed,
+                    "figure": "loss",
+                    "better": "lower",
                     "downstream_before": 3.412,
                     "downstream_after": None if failed else 2.871,
+                    "reached": None,
                     "steps": None if failed else steps[-1],
                     "tokens": None if failed else steps[-1] * 512,
                     "seconds": 131.0,

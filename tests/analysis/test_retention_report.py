@@ -209,8 +209,10 @@ def line(
         "gap": intrinsic - edited,
         "gap_low": low,
         "gap_high": high,
+        "better": "lower",
         "downstream_before": 3.0,
         "downstream_after": 2.0,
+        "reached": None,
     } | more
 
 
@@ -240,8 +242,13 @@ def test_several_arms_are_counted_and_not_averaged() -> None:
 def test_what_weakens_an_answer_is_said() -> None:
     one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
     cautions = " ".join(one_seed.cautions)
-    for words in ("one seed", "too narrow", "did not fall", "not matched"):
+    for words in ("one seed", "too narrow", "did not improve", "not matched"):
         assert words in cautions
+    assert "equal utility" not in cautions
+    short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions
+    assert any("equal utility: a." in caution for caution in short)
+    risen = line("a", 0.5, 0.7, 0, 1, better="higher", downstream_after=3.5)
+    assert not any("did not improve" in caution for caution in verdict([risen]).cautions)
     assert "Only 25% of the edits had worked" in one_seed.arms[0].text
     assert not any(
         "one seed" in caution or "too narrow" in caution for caution in verdict([line("a", 0.5, 0.7, 0, 1)]).cautions

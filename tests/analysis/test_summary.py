@@ -33,8 +33,11 @@ KEYS = [
     "gap",
     "gap_low",
     "gap_high",
+    "figure",
+    "better",
     "downstream_before",
     "downstream_after",
+    "reached",
     "seconds",
     "retention_paraphrase",
     "retention_intrinsic_paraphrase",
@@ -77,6 +80,7 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
         "gap",
         "gap_low",
         "gap_high",
+        "reached",
         "retention_paraphrase",
         "retention_edited_first_token",
     }
@@ -92,6 +96,7 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
         "gap_low",
         "gap_high",
         "downstream_after",
+        "reached",
         "retention_paraphrase",
         "retention_intrinsic_paraphrase",
         "retention_intrinsic_base",
@@ -177,6 +182,7 @@ def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFr
         "gap": -0.154,
         "gap_low": -0.3,
         "gap_high": 0.002,
+        "figure": "loss",
         "downstream_before": 3.4125,
         "seconds": 131.4,
     }
@@ -191,7 +197,7 @@ def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFr
         "edited kept": "13%",
         "intrinsic kept": MISSING,
         "gap, points [95%]": f"{MINUS}15 [{MINUS}30, +0.2]",
-        "held-out loss": f"3.41 → {MISSING}",
+        "downstream": f"loss 3.41 → {MISSING}",
         "time": "2 min 11 s",
     }
     assert len(headline(summarise(*study, draws=50)).rows) == len(ARMS)

@@ -202,7 +202,9 @@ def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: 
 
 def test_training_stops_at_the_held_out_loss(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     result = fine_tune(
-        tiny_model("llama"), tiny_tokenizer, settings(steps=50, train_examples=40, stop_at={"loss": 5.0}, evaluate_every=2)
+        tiny_model("llama"),
+        tiny_tokenizer,
+        settings(steps=50, train_examples=40, stop_at={"loss": 5.0}, evaluate_every=2),
     )
     heldout = [entry["heldout_loss"] for entry in result.log if "heldout_loss" in entry]
     assert result.steps < 50 and result.steps % 2 == 0 and result.reached

@@ -83,8 +83,9 @@ def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, se
     Rates are fractions pooled over seeds, by the definitions in `metrics`; None where a thing does not apply or was not
     reached. ``seeds`` counts the seeds that finished; ``n_edits`` and ``n_intrinsic`` are facts per seed; ``figure`` is
     the downstream figure that the arm's objective is judged by, ``better`` its direction, ``downstream_*`` its means
-    over seeds; ``reached`` says whether every seed came to where it should stop (``stop_at``), None without such a rule; ``seconds`` is the time of all the arm's seeds together. In the control nothing is edited: its
-    figures about edits and its gap are None, and its retention is against base.
+    over seeds; ``reached`` says whether every seed came to where it should stop (``stop_at``), None without such a
+    rule; ``seconds`` is the time of all the arm's seeds together. In the control nothing is edited: its figures about
+    edits and its gap are None, and its retention is against base.
 
     Args:
         rows: tidy rows, one per arm × seed × phase × step × question.

@@ -149,7 +149,7 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[s
     short = [str(arm["arm"]) for arm in summary if arm["reached"] is False]
     if short:
         cautions.append(
-            "Not every seed reached the figures at which it should stop, so that these arms are not comparable at equal "
+            "Not every seed reached the figures at which it should stop, so that these arms do not compare at equal "
             f"utility: {', '.join(short)}."
         )
     return cautions

@@ -40,7 +40,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
         mask = check_mask(arm.mask)
         data = None if tuning.data is None else data_version(tuning.data)
     except IndelibleError as error:
-        raise ConfigError(f"In {here!r}: {error.what}", error.fix) from None
+        raise ConfigError(f"{error.what.removesuffix('.')} in {here!r}.", error.fix) from None
     _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
     options, uses_text = {}, False
     if arm.editor == NO_EDITOR:

@@ -58,8 +58,8 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     """One row per arm and seed: losses, cost, and whether it came to its end.
 
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
-    how the edit was made. ``downstream`` (JSON) holds all downstream figures before and after. ``dropped`` counts training examples left out because they speak of a fact,
-    ``dropped_reasons`` (JSON) counts them by reason.
+    how the edit was made. ``downstream`` (JSON) holds all downstream figures before and after. ``dropped`` counts
+    training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason.
 
     Args:
         store: of the run.

@@ -142,4 +142,5 @@ def completion_log_probs(model: nn.Module, answers: Sequence[tuple[Sequence[int]
     labels = inputs.pop("labels")
     log_probs = torch.log_softmax(model(**inputs).logits.float(), dim=-1)
     wanted = log_probs.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
-    return (wanted * (labels != NO_LOSS)).sum(1)
+    totals: Tensor = (wanted * (labels != NO_LOSS)).sum(1)
+    return totals

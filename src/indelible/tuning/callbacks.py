@@ -60,7 +60,8 @@ class Watch(TrainerCallback):
         for name, key in (("loss", "loss"), ("gradient norm", "grad_norm")):
             if not math.isfinite(entry.get(key, 0.0)):
                 raise TrainingDivergedError(
-                    f"The {name} became {entry[key]} at step {step} with learning rate {self.settings.learning_rate:g}.",
+                    f"The {name} became {entry[key]} at step {step} with learning rate"
+                    f" {self.settings.learning_rate:g}.",
                     "Lower learning_rate.",
                 )
         note = f"loss {entry['loss']:.3f}"

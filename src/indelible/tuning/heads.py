@@ -43,13 +43,12 @@ class HeadOnTrunk(nn.Module):
         """The model's."""
         return self.model.device
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, label: Tensor | None = None) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
         """Scores ``(rows, labels)``.
 
         Args:
             input_ids: ``(rows, tokens)``, padded on the right.
             attention_mask: likewise.
-            label: ignored; the trainer's own loss reads it.
         """
         last = attention_mask.sum(1) - 1
         with capture(self.model, inputs_of=[self._head], stop_before=self._head) as seen:

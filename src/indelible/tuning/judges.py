@@ -124,6 +124,7 @@ def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> l
     model, tokenizer = run.model, run.tokenizer
     ordered = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers = [""] * len(prompts)
+    generate: Any = model.generate
     ends = _ends(model, tokenizer.eos_token_id)
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**30
     with evaluation_mode(model), torch.no_grad(), autocast(model.device, run.settings.precision):
@@ -138,7 +139,7 @@ def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> l
             for place, index in enumerate(chosen):
                 ids[place, width - len(prompts[index]) :] = torch.tensor(prompts[index])
                 mask[place, width - len(prompts[index]) :] = 1
-            written = model.generate(
+            written = generate(
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=room,
@@ -154,7 +155,7 @@ def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> l
             for place, index in enumerate(chosen):
                 answer = written[place, width:].tolist()
                 stop = next((at for at, token in enumerate(answer) if token in ends), len(answer))
-                answers[index] = tokenizer.decode(answer[:stop], skip_special_tokens=True)
+                answers[index] = str(tokenizer.decode(answer[:stop], skip_special_tokens=True))
     return answers
 
 

@@ -116,8 +116,8 @@ def draw_rows(
         if len(kept[part]) < wanted:
             raise DataError(
                 f"Only {len(kept[part])} of {wanted} {'held-out' if part == 'heldout' else 'training'} rows of at most "
-                f"{settings.max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which speak of "
-                "a fact.",
+                f"{settings.max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which "
+                "speak of a fact.",
                 "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
             )
     shared = {normalised(text) for text in texts["train"]} & {normalised(text) for text in texts["heldout"]}

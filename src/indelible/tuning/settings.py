@@ -61,8 +61,8 @@ class TuningSettings(TunerSettings):
     )
     precision: Literal["auto", "bf16-mixed", "fp32"] = Field(
         "auto",
-        description="bfloat16 autocast over float32 weights, or float32 throughout; auto: the first where the processor "
-        "has bfloat16",
+        description="bfloat16 autocast over float32 weights, or float32 throughout; auto: the first where the "
+        "processor has bfloat16",
     )
     heldout_examples: Count = Field(64, description="rows kept apart for the held-out figures")
     train_examples: Count | None = Field(

@@ -25,7 +25,7 @@ from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
 from indelible.tuning.objectives import OBJECTIVES, Objective, Run
 from indelible.tuning.randomness import seeded
-from indelible.tuning.rows import DroppedExample, Rows, draw_rows
+from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
 from indelible.tuning.tasks import TASKS, Task

@@ -168,9 +168,19 @@ def arguments(settings: TuningSettings, device: torch.device, folder: str, seed:
     return made
 
 
-def plain_trainer(run: Run) -> Trainer:
+def plain_trainer(run: Run) -> Any:
     """transformers' Trainer, with logits at label positions only."""
-    return _PlainTrainer(
+
+    base: Any = _measured(Trainer)
+
+    class AtLabels(base):
+        """Asks for logits at label positions only."""
+
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
+            batch = at_label_positions(inputs, takes_logits_to_keep(self.accelerator.unwrap_model(model)))
+            return super().compute_loss(model, batch, *around, **more)
+
+    return AtLabels(
         model=run.trainee,
         args=run.arguments(train_sampling_strategy="group_by_length"),
         train_dataset=as_dicts(run.train),
@@ -179,7 +189,7 @@ def plain_trainer(run: Run) -> Trainer:
     )
 
 
-def head_trainer(run: Run) -> Trainer:
+def head_trainer(run: Run) -> Any:
     """transformers' Trainer on a classification head over the trunk."""
     rows: Sequence[Labelled] = run.train
     data = [{"input_ids": list(row.prompt_ids), "label": row.label} for row in rows]
@@ -192,7 +202,7 @@ def head_trainer(run: Run) -> Trainer:
     )
 
 
-def sft_trainer(run: Run) -> Trainer:
+def sft_trainer(run: Run) -> Any:
     """trl's SFTTrainer on rows that are tokenised and labelled."""
     return _measured(trainer_class("SFTTrainer"))(
         model=run.trainee,
@@ -207,7 +217,7 @@ def sft_trainer(run: Run) -> Trainer:
     )
 
 
-def dpo_trainer(run: Run) -> Trainer:
+def dpo_trainer(run: Run) -> Any:
     """trl's DPOTrainer, with the model before tuning as reference."""
     before = pair_log_probs(run.model, run.train, run).tolist()
     rows = [
@@ -215,7 +225,9 @@ def dpo_trainer(run: Run) -> Trainer:
         for row, (chosen, rejected) in zip(as_dicts(run.train), before, strict=True)
     ]
 
-    class Ready(_measured(trainer_class("DPOTrainer"))):  # type: ignore[misc]
+    base: Any = _measured(trainer_class("DPOTrainer"))
+
+    class Ready(base):
         """Rows come tokenised, with their reference log-probabilities."""
 
         def _prepare_dataset(self, dataset: Any, *_around: Any) -> Any:
@@ -224,7 +236,7 @@ def dpo_trainer(run: Run) -> Trainer:
         def _precompute_ref_logps(self, dataset: Any, *_around: Any) -> Any:
             return dataset
 
-    trainer: Trainer = Ready(
+    return Ready(
         model=run.trainee,
         args=run.arguments(
             beta=run.settings.beta, max_length=None, precompute_ref_log_probs=True, disable_dropout=False
@@ -232,10 +244,9 @@ def dpo_trainer(run: Run) -> Trainer:
         train_dataset=_dataset(rows),
         processing_class=run.tokenizer,
     )
-    return trainer
 
 
-def grpo_trainer(run: Run) -> Trainer:
+def grpo_trainer(run: Run) -> Any:
     """trl's GRPOTrainer; each problem scores its own answers."""
     settings = run.settings
     rows: Sequence[Problem] = run.train
@@ -266,7 +277,7 @@ def grpo_trainer(run: Run) -> Trainer:
 def _measured(base: Any) -> Any:
     """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it."""
 
-    class Measured(base):  # type: ignore[misc]
+    class Measured(base):
         """The library's trainer under our precision."""
 
         precision = "fp32"
@@ -281,14 +292,6 @@ def _measured(base: Any) -> Any:
 
     Measured.__name__ = Measured.__qualname__ = base.__name__
     return Measured
-
-
-class _PlainTrainer(_measured(Trainer)):  # type: ignore[misc]
-    """transformers' Trainer that asks for logits at label positions only."""
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
-        batch = at_label_positions(inputs, takes_logits_to_keep(self.accelerator.unwrap_model(model)))
-        return super().compute_loss(model, batch, *around, **more)
 
 
 class _HeadCollator:

@@ -18,7 +18,7 @@ from indelible.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
@@ -141,8 +141,9 @@ class Objective(ABC):
         return model
 
     @abstractmethod
-    def trainer(self, run: Run) -> Trainer:
-        """A trainer that is ready to train ``run.trainee`` on ``run.train``."""
+    def trainer(self, run: Run) -> Any:
+        """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer that also takes a
+        ``precision`` and counts ``tokens`` (see trainers.py)."""
 
     @abstractmethod
     def judge(self, run: Run) -> Judge:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
@@ -80,7 +80,7 @@ class Classify(Objective):
 
         return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
 
-    def trainer(self, run: Run) -> Trainer:
+    def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import head_trainer, plain_trainer
 
         return head_trainer(run) if run.settings.head else plain_trainer(run)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
@@ -38,7 +38,7 @@ class Instruct(Objective):
             return []
         return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
 
-    def trainer(self, run: Run) -> Trainer:
+    def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import sft_trainer
 
         return sft_trainer(run)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
@@ -50,7 +50,7 @@ class Preference(Objective):
 
     default_task = "preference"
     figures = (
-        Figure("preference_accuracy", "share of held-out pairs whose chosen answer gained more; ties count half", "higher"),
+        Figure("preference_accuracy", "share of held-out pairs whose chosen answer gained more (ties: half)", "higher"),
         Figure("margin", "mean difference of implicit rewards, chosen less rejected", "higher"),
         Figure("loss", "mean DPO loss", "lower"),
     )
@@ -72,7 +72,7 @@ class Preference(Objective):
             return []
         return [Pair(tuple(prompt), tuple(chosen[:room]), tuple(rejected[:room]))]
 
-    def trainer(self, run: Run) -> Trainer:
+    def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import dpo_trainer
 
         return dpo_trainer(run)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Trainer
+    from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
@@ -59,7 +59,7 @@ class Reward(Objective):
         """Problems to a step: each is answered ``generations`` times."""
         return max(1, super().rows_per_step(settings) // settings.generations)
 
-    def trainer(self, run: Run) -> Trainer:
+    def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import grpo_trainer
 
         return grpo_trainer(run)
