@@ -13,12 +13,9 @@ from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.study.config import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.study.plan import Arm
 from indelible.study.validation import validated
-from indelible.tuning.freeze import check_mask
+from indelible.tuning.freeze import about_edit, check_mask
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.data import data_version
-
-NO_MASK = "none"
-
 
 def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     """Every arm of the study, complete.
@@ -61,9 +58,13 @@ def _check_control(arm: ArmSettings, here: str) -> None:
     for key, value, plain in (
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
-        ("mask", arm.mask, NO_MASK),
     ):
         if value != plain:
             raise ConfigError(
                 f"'{here}.{key}' is set, but the arm edits nothing (editor: none).", "Remove it, or choose an editor."
             )
+    if about_edit(arm.mask):
+        raise ConfigError(
+            f"'{here}.mask' is {arm.mask!r}, which goes by an edit, but the arm edits nothing (editor: none).",
+            "Remove it, choose an editor, or name layers (layers:0-5).",
+        )

@@ -6,7 +6,9 @@ The facts are checked as soon as they are read, what depends on the model as soo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from indelible.edits.editor import EDITORS
@@ -16,8 +18,29 @@ from indelible.facts.paraphrases import editing_wordings
 from indelible.models.layout import Layout
 from indelible.study.config import NO_EDITOR, WORLD, FactsSettings
 from indelible.study.plan import Arm
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import check_settings, with_precision
 
 COVARIANCE_TOKENS = "covariance_tokens"
+
+
+def settled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms with what their tuning leaves to the machine decided, once nothing is found wrong with it.
+
+    Raises:
+        ConfigError: if trl is missing where an arm needs it, or a tuner or trainer cannot work with its options.
+    """
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    found = []
+    for arm in arms:
+        settings = TuningSettings(**arm.tuning)
+        try:
+            check_settings(settings)
+        except ConfigError as error:
+            raise ConfigError(f"'arms.{arm.name}.tuning': {error.what}", error.fix) from None
+        settings = with_precision(settings, device or torch.device("cpu"))
+        found.append(replace(arm, tuning=settings.model_dump(mode="json")))
+    return tuple(found)
 
 
 def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> None:

@@ -17,7 +17,7 @@ from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.facts.fact import Fact
 from indelible.models.load import check_name
 from indelible.study.arms import resolve_arms
-from indelible.study.checks import check_facts, check_with_model
+from indelible.study.checks import check_facts, check_with_model, settled
 from indelible.study.config import StudyConfig
 from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.lent_model import LentModel
@@ -141,7 +141,7 @@ class _Checked:
 
 def _checked(config: StudyConfig, store: Store, update: bool) -> _Checked:
     """Find whatever can be found wrong before the first heavy thing is done and the first byte written."""
-    arms = resolve_arms(config)
+    arms = settled(resolve_arms(config))
     store.check_config(config, update=update)
     candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
     check_facts(candidates, arms, config.facts)
