@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def test_a_study_from_the_command_line(
     shown = capsys.readouterr().out
     assert "run    tune: control, seed 0" in shown
     assert "7 steps: 0 are done" in shown
+    assert re.search(r"frozen in memit-frozen: \d+ of \d+ tensors, .* numbers: ", shown)
     assert not folder.exists()
 
     assert main(command) == 0

@@ -98,6 +98,8 @@ def _show_preview(preview: Preview, folder: Path, as_json: bool) -> None:
         return
     for step in steps:
         typer.echo(f"{'reuse' if step['done'] else 'run  '}  {step['step']}")
+    for arm, frozen in preview.masks.items():
+        typer.echo(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
     typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
 

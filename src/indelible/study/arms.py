@@ -17,6 +17,7 @@ from indelible.tuning.freeze import about_edit, check_mask
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.data import data_version
 
+
 def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     """Every arm of the study, complete.
 

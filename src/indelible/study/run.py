@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from indelible.study.checks import check_facts, check_with_model, settled
 from indelible.study.config import StudyConfig
 from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.lent_model import LentModel
+from indelible.study.mask_preview import mask_previews
 from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.progress import Silent, Watcher
 from indelible.study.provenance import command_line, hardware, project_commit, software, versions
@@ -69,14 +71,21 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a study would do: its plan, and the keys of the steps that it would reuse."""
+    """What a study would do.
+
+    Attributes:
+        plan: its steps.
+        reused: keys of the steps that are done already.
+        masks: for each arm with a mask, in words what that freezes.
+    """
 
     plan: Plan
     reused: frozenset[str]
+    masks: Mapping[str, str]
 
 
 def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
-    """Say what ``run_study`` would do, without loading the model's weights or writing anything.
+    """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
 
     Raises:
         IndelibleError: as ``run_study``, for all that can be known without the weights.
@@ -85,7 +94,8 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     checked = _checked(config, store, update)
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
-    return Preview(plan, frozenset(step.key for step in plan.steps if store.has(step)))
+    reused = frozenset(step.key for step in plan.steps if store.has(step))
+    return Preview(plan, reused, mask_previews(checked.arms, config.model))
 
 
 def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
