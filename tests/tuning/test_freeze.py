@@ -98,6 +98,7 @@ def test_masks_that_cannot_be_read_say_how_they_are_written(mask: str, said: str
 
 def test_masks_have_one_way_of_being_written() -> None:
     assert check_mask(" edited-layers±1 + head") == "edited-layers:1+head"
+    assert check_mask("layers:0-1, 3+head+ head") == "layers:0-1,3+head"
     assert about_edit("head+edited-layers") and not about_edit("head+layers:3")
     with pytest.raises(UnknownNameError, match="edited-layers"):
         check_mask("none+edited-layer")
@@ -169,6 +170,12 @@ def test_a_tied_head_is_frozen_under_the_name_of_the_embeddings(tiny_model: Call
     model = tiny_model("gpt2")
     layout = find_layout(model)
     assert frozen_parameters("edited-weights", model, layout, ["lm_head.weight"]) == {"transformer.wte.weight"}
+    everything = {name for name, _ in model.named_parameters()}
+    for name in ("lm_head.weight", "transformer.wte.weight"):
+        rest = frozen_parameters("only-edited-weights", model, layout, [name])
+        assert rest == everything - {"transformer.wte.weight"}
+    assert frozen_parameters("head", model, layout, []) == frozen_parameters("like:lm_head.*", model, layout, [])
+    assert "transformer.wte.weight" in frozen_parameters("from-edited", model, layout, [layout.mlp_out_weight[3]])
 
 
 def test_masks_that_make_no_sense_are_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
@@ -186,3 +193,8 @@ def test_masks_that_make_no_sense_are_refused(tiny_model: Callable[..., PreTrain
         frozen_parameters("edited-weights", model, layout, [name for name, _ in model.named_parameters()])
     with pytest.raises(UnknownNameError, match="edited-layers"):
         frozen_parameters("edited-layer", model, layout, [])
+    for path, module in list(model.named_modules()):
+        if "norm" in path:
+            del module.weight
+    with pytest.raises(ConfigError, match="'norms' freezes nothing"):  # a part that does nothing is a mistake too
+        frozen_parameters("norms+head", model, layout, [])

@@ -8,11 +8,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from indelible.errors import ConfigError, UnknownNameError
+from indelible.errors import ConfigError, TrainingDivergedError, UnknownNameError
 from indelible.models.layout import find_layout
 from indelible.tuning.freeze import frozen_parameters
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tuners import TunerSettings, adapted, check_tuner
+from indelible.tuning.tuners import TunerSettings, adapted, check_tuner, tuner_names
+from tiny_families import build_family, enliven
 from tiny_models import FAMILIES
 
 Models = Callable[..., PreTrainedModel]
@@ -26,6 +27,7 @@ MASKS = [
     "up-to-edited",
     "from-edited",
     "only-edited",
+    "only-edited-weights",
     "norms",
 ]
 TOKENS = torch.arange(5, 45).view(4, 10)
@@ -61,8 +63,8 @@ def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(
     edited = [layout.mlp_out_weight[1]]
     frozen = frozen_parameters(mask, model, layout, edited)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    modules = {path: type(module) for path, module in model.named_modules()}
-    nothing_left = tuner == "ln_tuning" and mask == "norms"
+    modules = dict(model.named_modules())
+    nothing_left = tuner == "ln_tuning" and mask in ("norms", "only-edited-weights")
     if nothing_left:
         with pytest.raises(ConfigError, match="frozen"):
             trained(model, tuner, frozen)
@@ -74,7 +76,7 @@ def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(
     said, losses = trained(model, tuner, frozen)
     after = model.state_dict()
     assert after.keys() == before.keys()
-    assert {path: type(module) for path, module in model.named_modules()} == modules
+    assert dict(model.named_modules()) == modules  # the very same ones
     changed = {name for name, tensor in model.named_parameters() if not torch.equal(tensor, before[name])}
     assert changed and not changed & frozen
     assert losses[-1] < losses[0]
@@ -147,3 +149,163 @@ def test_what_cannot_be_merged_says_why(tuner: str) -> None:
 def test_an_unknown_tuner_gets_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="lora"):
         TuningSettings(tuner="lroa")
+
+
+TINY_OPTIONS = {
+    "c3a": {"block_size": 16},
+    "fourierft": {"n_frequency": 50},
+    "road": {"group_size": 8},
+    "unilora": {"theta_d_length": 64},
+    "vblora": {"vector_length": 16, "num_vectors": 8},
+    "waveft": {"n_frequency": 50},
+}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("tuner", [name for name in tuner_names() if name != "full"])
+def test_every_type_of_peft_is_merged_exactly_or_refused_before_training(
+    tuner: str, family: str, fails: bool, tiny_model: Models
+) -> None:
+    model = enliven(tiny_model(family))
+    layout = find_layout(model)
+    frozen = frozen_parameters("edited-weights+layers:0", model, layout, [layout.mlp_out_weight[1]])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules, entered, ended, said = dict(model.named_modules()), False, False, None
+    settings = TunerSettings(tuner=tuner, rank=4, tuner_options=TINY_OPTIONS.get(tuner, {}))
+    try:
+        check_tuner(settings)
+        with adapted(model, settings, frozen):
+            entered = True
+            parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            optimiser = torch.optim.SGD(parameters, lr=1e-2)
+            for _ in range(2):
+                model(TOKENS, labels=TOKENS).loss.backward()
+                optimiser.step()
+                optimiser.zero_grad()
+            if fails:
+                raise KeyboardInterrupt
+            with torch.no_grad():
+                said = model(TOKENS).logits
+        ended = True
+    except KeyboardInterrupt:
+        assert fails
+    except ConfigError as error:
+        assert not entered and error.fix
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert dict(model.named_modules()) == modules and model.state_dict().keys() == before.keys()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert not changed & frozen and bool(changed) == ended
+    if said is not None:
+        with torch.no_grad():
+            torch.testing.assert_close(model(TOKENS).logits, said, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_a_beginning_that_rewrites_weights_is_undone_by_a_failure(start: str, tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    settings = TunerSettings(tuner="lora", rank=2, tuner_options={"init_lora_weights": start})
+    with pytest.raises(RuntimeError, match="stop"), adapted(model, settings, ()):
+        assert not torch.equal(model.model.layers[0].mlp.up_proj.weight, before["model.layers.0.mlp.up_proj.weight"])
+        raise RuntimeError("stop")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [5, 6]},
+        {"target_parameters": ["layers.1.mlp.down_proj.weight"]},
+        {"layers_to_transform": [0]},
+    ],
+)
+def test_no_option_reaches_past_the_mask(option: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        check_tuner(TunerSettings(tuner="lora", tuner_options=option))
+
+
+@pytest.mark.parametrize("settings", [{"tuner": "ia3"}, {"tuner": "lora", "tuner_options": {"lora_bias": True}}])
+def test_an_adapter_that_would_change_a_frozen_bias_is_refused(settings: dict[str, object], tiny_model: Models) -> None:
+    model = enliven(tiny_model("gpt2"))
+    frozen = frozen_parameters("like:*.bias", model, find_layout(model), [])
+    with (
+        pytest.raises(ConfigError, match=r"c_attn\.bias.*frozen"),
+        adapted(model, TunerSettings.model_validate(settings), frozen),
+    ):
+        pass
+
+
+def test_biases_that_an_option_trains_obey_the_mask(tiny_model: Models) -> None:
+    model = tiny_model("gpt2")
+    frozen = frozen_parameters("layers:0", model, find_layout(model), [])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with adapted(model, TunerSettings(tuner="lora", tuner_options={"bias": "all"}), frozen):
+        optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+        model(TOKENS, labels=TOKENS).loss.backward()
+        optimiser.step()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "transformer.h.1.mlp.c_fc.bias" in changed and not changed & frozen
+
+
+@pytest.mark.parametrize("tuner", ["lora", "dora", "hira", "ln_tuning"])
+def test_what_is_not_finite_is_not_merged(tuner: str, tiny_model: Models) -> None:
+    model = tiny_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingDivergedError), adapted(model, TunerSettings(tuner=tuner, rank=2), ()), torch.no_grad():
+        last = [parameter for parameter in model.parameters() if parameter.requires_grad][-1]
+        last.fill_(float("nan"))
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("tuner", ["lora", "dora", "ia3"])
+def test_what_acts_beside_a_module_acts_beside_its_adapter(tuner: str, tiny_model: Models) -> None:
+    """As a codebook edit does: in training it is silent, in evaluation it replaces what the memory returns."""
+    model = tiny_model("llama")
+    path = find_layout(model).mlp_out[1]
+    memory = model.get_submodule(path)
+
+    def replaced(module: torch.nn.Module, given: object, returned: torch.Tensor) -> torch.Tensor | None:
+        return None if module.training else torch.zeros_like(returned)
+
+    handle = memory.register_forward_hook(replaced)
+    model.train()
+    with adapted(model, TunerSettings(tuner=tuner, rank=2), ()):
+        optimiser = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1.0)
+        for _ in range(2):
+            model(TOKENS, labels=TOKENS).loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        with torch.no_grad():
+            said = model.eval()(TOKENS).logits
+    with torch.no_grad():
+        torch.testing.assert_close(model(TOKENS).logits, said, rtol=1e-4, atol=1e-5)
+        assert model.get_submodule(path) is memory and len(memory._forward_hooks) == 1
+        handle.remove()
+        assert not torch.allclose(model(TOKENS).logits, said)
+
+
+def test_configuration_and_modes_are_left_alone(tiny_model: Models) -> None:
+    model = tiny_model("llama").eval()
+    model.config.pretraining_tp = 2  # peft's own wrapper sets it to 1
+    settings = model.config.to_dict()
+    with adapted(model, TunerSettings(tuner="lora", dropout=0.5), ()):
+        assert not any(module.training for module in model.modules())
+    assert model.config.to_dict() == settings
+
+
+def test_a_family_that_peft_does_not_know_is_scaled_where_others_are(tiny_model: Models) -> None:
+    model = build_family("olmo2", 400)
+    with adapted(model, TunerSettings(tuner="ia3"), ()):
+        inward = {path for path, module in model.named_modules() if getattr(module, "is_feedforward", False)}
+    assert inward == set(find_layout(model).mlp_out)
+
+
+def test_oft_takes_the_number_of_its_blocks_or_their_size(tiny_model: Models) -> None:
+    for options in ({}, {"oft_block_size": 8}):
+        model = tiny_model("llama")
+        with adapted(model, TunerSettings(tuner="oft", rank=4, tuner_options=options), ()):
+            rotation = model.model.layers[0].mlp.up_proj.oft_R["default"]
+            assert (rotation.r, rotation.block_size) == (4, 8)

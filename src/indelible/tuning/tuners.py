@@ -1,8 +1,9 @@
 """Tuners: how the parameters that no mask freezes are trained.
 
 ``full`` trains them themselves. All others are adapters of peft, by the name of their peft type (``lora``, ``ia3``,
-``oft``, ...; ``dora`` is LoRA with decomposed weights), put on the linear layers whose weights are not frozen, and merged
-into them at the end. What is frozen is exact for them too: no adapter touches it, so that merging changes nothing there.
+``oft``, ...; ``dora`` is LoRA with decomposed weights), put on the linear layers whose weights are not frozen, and
+merged into them at the end. What is frozen is exact for them too: no adapter touches it, so that merging changes
+nothing there.
 
 Adapters are put into the very model that is tuned. Trainers, callbacks and exams go on working with that model and not
 with a wrapper around it, and what comes out is an ordinary checkpoint whichever tuner was used.
@@ -10,8 +11,10 @@ with a wrapper around it, and what comes out is an ordinary checkpoint whichever
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -19,10 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from indelible.errors import ConfigError, UnknownNameError, suggest
+from indelible.errors import ConfigError, TrainingDivergedError, UnknownNameError, suggest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
 FULL = "full"
@@ -34,10 +37,24 @@ _FIELDS = {"rank": ("r",), "alpha": ("lora_alpha", "alpha"), "dropout": ("lora_d
 
 _REASONS = {
     "adalora": "it moves ranks between layers in a loop of its own, which no Trainer drives",
+    "adaption_prompt": "it adds prompts to attention, which are no change of a weight",
+    "lily": "its adapters choose among experts for each token and cannot be merged",
+    "shadow": "it runs a second network beside the model",
     "xlora": "it mixes adapters that are trained already",
     "poly": "its adapters are chosen by task and cannot be merged",
     "trainable_tokens": "it trains embeddings, no layer",
 }
+
+# With these peft would reach past the modules that it is given, and so past the mask.
+_BEYOND = frozenset(
+    {
+        *("exclude_modules", "inference_mode", "layer_replication", "layers_pattern", "layers_to_transform"),
+        *("modules_to_save", "peft_type", "target_modules", "target_parameters", "task_type"),
+        "trainable_token_indices",
+    }
+)
+
+_REFUSALS = (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError)
 
 
 class TunerSettings(BaseModel):
@@ -48,7 +65,9 @@ class TunerSettings(BaseModel):
     tuner: str = Field("full", description="full, lora, dora, or another adapter by the name of its peft type")
     rank: Annotated[int, Field(ge=1)] = Field(16, description="adapters that have one: rank")
     alpha: Annotated[float, Field(gt=0)] = Field(32, description="adapters that have one: scale, divided by the rank")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="adapters that have one: dropout on their way in")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="adapters that have one: dropout on their way in"
+    )
     target_modules: tuple[str, ...] | None = Field(
         None, description="adapters: modules by the ends of their names, or patterns with *; None: all linear layers"
     )
@@ -111,6 +130,7 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
     Raises:
         ConfigError: if ``frozen`` names a parameter that the model lacks, or leaves nothing to train, or if the options
             do not fit the tuner or the model.
+        TrainingDivergedError: if what was trained is not finite at the end of the block.
     """
     parameters = dict(model.named_parameters())
     if unknown := sorted(set(frozen) - parameters.keys()):
@@ -129,9 +149,6 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
             yield _counted(model, (), parameters)
         else:
             with _with_adapters(model, settings, frozen) as modules:
-                # Options may ask for biases too; a mask is stronger.
-                for name in frozen:
-                    parameters[name].requires_grad_(False)
                 yield _counted(model, modules, parameters)
     finally:
         for added in frozenset(vars(model)) - attributes:
@@ -141,29 +158,135 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
 
 
 @contextmanager
-def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[tuple[str, ...]]:
-    from peft import get_peft_model
+def _with_adapters(
+    model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]
+) -> Iterator[tuple[str, ...]]:
+    """Adapters inside the block; after it the model's own modules, with the merged weights if the block ended well."""
+    modules = _targets(model, settings, frozen)
+    originals = {path: model.get_submodule(path) for path in modules}
+    own = dict(model.named_parameters())
+    held = {name: own[name].data for path in modules for name in own if name.startswith(f"{path}.")}
+    hooks = {path: _taken_hooks(module) for path, module in originals.items()}
+    if any(option.startswith("init_") for option in settings.tuner_options):
+        held = {name: tensor.clone() for name, tensor in held.items()}  # OLoRA begins by rewriting weights in place
+    try:
+        _inject(model, settings, originals)
+        for name in frozen:  # options may ask for biases too; a mask is stronger
+            own[name].requires_grad_(False)
+        _check_merging(model, settings, modules, frozen)
+        for path in modules:  # what acts beside a module, such as a codebook edit, acts beside its adapter
+            vars(model.get_submodule(path)).update(hooks[path])
+        direct = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
+        held |= {name: parameter.data.clone() for name, parameter in direct.items()}  # trained in place
+        yield tuple(modules)
+        merged = _merged(model, modules)
+        held |= {name: parameter.data for name, parameter in direct.items()} | merged
+    finally:
+        for path, original in originals.items():
+            model.set_submodule(path, original)
+            vars(original).update(hooks[path])
+        for name, tensor in held.items():
+            own[name].data = tensor.to(own[name].device)
+
+
+def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:
+    """Put adapters around modules.
+
+    peft's own wrapper is left out: it changes the model's configuration, and nothing here needs it.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers.pytorch_utils import Conv1D
 
-    modules = _targets(model, settings, frozen)
-    config = _config(settings, modules)
+    config = _config(settings, originals)
     if hasattr(config, "fan_in_fan_out") and "fan_in_fan_out" not in settings.tuner_options:
-        config.fan_in_fan_out = all(isinstance(model.get_submodule(path), Conv1D) for path in modules)
+        config.fan_in_fan_out = all(isinstance(module, Conv1D) for module in originals.values())
+    if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
+        # Where (IA)3 scales what goes in, not what comes out; peft knows them for some families, by name.
+        from indelible.models.layout import find_layout
+
+        inputs = set(find_layout(model).mlp_out) & originals.keys()
+        config.feedforward_modules = _exactly(inputs) if inputs else []
     try:
-        tuner = get_peft_model(model, config).base_model
-    except (ValueError, NotImplementedError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"The tuner {settings.tuner!r} refuses this model: {reason}", "Use another tuner.") from error
-    try:
-        for layer in model.modules():
-            if isinstance(layer, BaseTunerLayer) and type(layer).merge is BaseTunerLayer.merge:
-                raise ConfigError(f"Adapters of {settings.tuner!r} cannot be merged into weights.", "Use another tuner.")
-        yield tuple(modules)
-    except BaseException:
-        tuner.unload()
-        raise
-    tuner.merge_and_unload(safe_merge=True)
+        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
+    except _REFUSALS as error:
+        raise _refusal(settings, "this model", error) from error
+    for path, original in originals.items():
+        layer = model.get_submodule(path)
+        if not isinstance(layer, BaseTunerLayer):
+            raise _refusal(settings, "this model", f"it leaves {path!r} ({type(original).__name__}) as it is")
+        layer.train(original.training)
+
+
+def _check_merging(
+    model: PreTrainedModel, settings: TunerSettings, modules: Collection[str], frozen: Collection[str]
+) -> None:
+    """Merge copies of adapters before anything is trained: they must be mergeable, and leave alone what is frozen.
+
+    A layer's weight is never frozen, but its bias may be, and some adapters change that as well.
+    """
+    import torch
+
+    tried = set()
+    for path in modules:
+        layer: Any = model.get_submodule(path)
+        before = dict(layer.get_base_layer().named_parameters())
+        kept = [name for name in before if f"{path}.{name}" in frozen]
+        if not kept and (type(layer), *before) in tried:
+            continue
+        tried.add((type(layer), *before))
+        trial = copy.deepcopy(layer)
+        try:
+            with torch.no_grad():
+                for parameter in trial.parameters():
+                    if parameter.requires_grad:
+                        parameter.add_(0.01)
+                trial.merge(safe_merge=True)
+        except _REFUSALS as error:
+            raise _refusal(settings, f"to be merged into {path!r}", error) from error
+        after = dict(trial.get_base_layer().named_parameters())
+        for name in kept:
+            if not torch.equal(before[name], after[name]):
+                raise ConfigError(
+                    f"The tuner {settings.tuner!r} changes '{path}.{name}' too, which is frozen.",
+                    "Freeze the weight as well, or use lora, dora or full.",
+                )
+
+
+def _merged(model: PreTrainedModel, modules: Collection[str]) -> dict[str, Tensor]:
+    """The adapted modules' parameters with the adapters in them, by the names that they have without adapters."""
+    import torch
+
+    merged = {}
+    for path in modules:
+        layer: Any = model.get_submodule(path)
+        for parameter in layer.get_base_layer().parameters():
+            parameter.data = parameter.data.clone()  # some types add to it in place
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:  # how peft refuses to merge what is not finite
+            raise TrainingDivergedError(
+                f"The adapter of {path!r} cannot be merged: {error}.", "Train slower."
+            ) from error
+        for name, parameter in layer.get_base_layer().named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingDivergedError(f"'{path}.{name}' has become NaN or infinite.", "Lower learning_rate.")
+            merged[f"{path}.{name}"] = parameter.data
+    return merged
+
+
+def _taken_hooks(module: nn.Module) -> dict[str, Any]:
+    """A module's forward hooks, which it has no longer. Their handles stay good: they know the dictionaries only."""
+    taken = {name: value for name, value in vars(module).items() if name.startswith("_forward_")}
+    vars(module).update({name: OrderedDict() for name in taken})
+    return taken
+
+
+def _refusal(settings: TunerSettings, what: str, why: object) -> ConfigError:
+    reason = " ".join(str(why).split()).rstrip(".")
+    return ConfigError(
+        f"The tuner {settings.tuner!r} refuses {what}: {reason}.", "Use another tuner, or mend its options."
+    )
 
 
 def _counted(model: nn.Module, modules: tuple[str, ...], parameters: Mapping[str, nn.Parameter]) -> Adapted:
@@ -228,21 +351,33 @@ def _config(settings: TunerSettings, modules: Collection[str]) -> Any:
         why = _REASONS.get(name, "it puts something beside the weights, and nothing of it can be merged into them")
         raise ConfigError(f"The tuner {settings.tuner!r} cannot be used here: {why}.", "Use lora, dora or full.")
     for option in settings.tuner_options:
-        if option not in fields or option in ("peft_type", "target_modules"):
-            raise ConfigError(f"The tuner {settings.tuner!r} has no option {option!r}.", suggest(option, fields))
+        if option in _BEYOND:
+            raise ConfigError(
+                f"The option {option!r} of {settings.tuner!r} would have peft choose what is trained.",
+                "Choose it by target_modules and the mask.",
+            )
+        if option not in fields:
+            raise ConfigError(
+                f"The tuner {settings.tuner!r} has no option {option!r}.", suggest(option, fields - _BEYOND)
+            )
     options: dict[str, Any] = {}
     for own, theirs in _FIELDS.items():
-        known = next((field for field in theirs if field in fields), None)
+        known = next((field for field in (*theirs, f"{name}_{own}") if field in fields), None)
         if known is not None:
             options[known] = getattr(settings, own)
     if "lora_alpha" in options and float(options["lora_alpha"]).is_integer():
         options["lora_alpha"] = int(options["lora_alpha"])
     if settings.tuner == DORA:
         options["use_dora"] = True
-    # A pattern, which peft matches in full: names in a list would also match other modules that end alike.
-    options["target_modules"] = "|".join(re.escape(path) for path in modules)
+    if "oft_block_size" in fields:  # OFT takes the number of blocks or their size, and the other has to be 0
+        options["r" if settings.tuner_options.get("oft_block_size") else "oft_block_size"] = 0
+    options["target_modules"] = _exactly(modules)
     try:
         return kind(**{**options, **settings.tuner_options})
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"The tuner {settings.tuner!r} refuses its options: {reason}", "Mend them.") from error
+    except _REFUSALS as error:
+        raise _refusal(settings, "its options", error) from error
+
+
+def _exactly(modules: Collection[str]) -> str:
+    """A pattern for modules, which peft matches in full: names in a list would also match others that end alike."""
+    return "|".join(re.escape(path) for path in sorted(modules))

@@ -34,7 +34,7 @@ class Masked:
         names: every parameter of the model, second names of shared ones included.
         norms: those of them that belong to norms.
         layout: the model's.
-        edited: names of the parameters that an edit changed.
+        edited: names of the parameters that an edit changed, second names of shared ones included.
         argument: what stands behind the mask's colon; empty without one.
     """
 
@@ -118,6 +118,8 @@ def frozen_parameters(mask: str, model: nn.Module, layout: Layout, edited: Seque
         if name not in canonical:
             raise ConfigError(f"The edited parameter {name!r} is not in this model.", "Use the model that was edited.")
     norms = norm_parameters(model)
+    changed = {canonical[name] for name in edited}
+    edited = [name for name, first in canonical.items() if first in changed]  # by every name that they have
     frozen: set[str] = set()
     for part, argument in _parts(mask):
         if MASKS.get(part).about_edit and not edited:
@@ -125,9 +127,9 @@ def frozen_parameters(mask: str, model: nn.Module, layout: Layout, edited: Seque
                 f"The mask {part!r} freezes nothing without an edit.", "Use the mask 'none' for an unedited model."
             )
         chosen = MASKS.get(part).rule(Masked(tuple(canonical), norms, layout, edited, argument))
+        if not chosen and part != NONE:
+            raise ConfigError(f"The mask {part!r} freezes nothing in this model.", "Leave it out, or use 'none'.")
         frozen |= {canonical[name] for name in chosen}
-    if mask.strip() != NONE and not frozen:
-        raise ConfigError(f"The mask {mask!r} freezes nothing in this model.", "Use the mask 'none' to freeze nothing.")
     if len(frozen) == len(listed):
         raise ConfigError(f"The mask {mask!r} leaves no parameter to train.", "Use a mask that freezes less.")
     return frozenset(frozen)
@@ -199,8 +201,8 @@ def _ranges(layers: Sequence[int]) -> str:
 def _parts(text: str) -> list[tuple[str, str]]:
     """Names and arguments, each checked."""
     parts = []
-    for part in text.replace("\N{PLUS-MINUS SIGN}", ":").split("+"):
-        name, colon, argument = (piece.strip() for piece in part.partition(":"))
+    for part in "".join(text.split()).replace("\N{PLUS-MINUS SIGN}", ":").split("+"):
+        name, colon, argument = part.partition(":")
         if name not in MASKS.names():
             raise UnknownNameError("mask", name, MASKS.names())
         entry = MASKS.get(name)
@@ -211,12 +213,12 @@ def _parts(text: str) -> list[tuple[str, str]]:
                 entry.check(argument)
             except ValueError:
                 raise ConfigError(
-                    f"The mask {part.strip()!r} cannot be read.", f"Write it as {name}:{entry.argument}."
+                    f"The mask {part!r} cannot be read.", f"Write it as {name}:{entry.argument}."
                 ) from None
         if colon and not argument:
-            raise ConfigError(f"The mask {part.strip()!r} ends in a colon.", f"Write {name}, or give the argument.")
+            raise ConfigError(f"The mask {part!r} ends in a colon.", f"Write {name}, or give the argument.")
         parts.append((name, argument))
-    return parts
+    return list(dict.fromkeys(parts))
 
 
 def near(pattern: str, names: Sequence[str]) -> str:

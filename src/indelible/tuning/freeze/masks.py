@@ -54,9 +54,9 @@ def only_edited_weights(among: Masked) -> set[str]:
 def edited_layers(among: Masked) -> set[str]:
     """Every parameter of each residual block that holds an edited one, and of ``k`` blocks on either side."""
     distance = _distance(among.argument)
-    layers = {
-        near_by for layer in _layers(among) for near_by in range(layer - distance, layer + distance + 1)
-    } & set(range(among.layout.n_layers))
+    layers = {near_by for layer in _layers(among) for near_by in range(layer - distance, layer + distance + 1)} & set(
+        range(among.layout.n_layers)
+    )
     return _within(among.names, [among.layout.blocks[layer] for layer in layers])
 
 
