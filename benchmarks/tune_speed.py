@@ -1,0 +1,175 @@
+"""Tokens a second of fine-tuning here, against transformers' Trainer used plainly, on the same rows in one run.
+
+The plain Trainer gets the model, the rows and the arguments of the run, and computes the loss as models do it
+themselves, with logits everywhere. It is timed without freezing, and once more with the same parameters frozen, so that
+what freezing saves anybody is told apart from what is saved here. Ways take turns, round after round; a ratio is that
+of the summed seconds, since noise of the machine then falls on all of them.
+
+    python benchmarks/tune_speed.py
+    python benchmarks/tune_speed.py --steps 4 --layer 8 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from indelible.models.layout import find_layout
+from indelible.models.load import load
+from indelible.tuning.batches import Collator, as_dicts, autocast
+from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.objectives import OBJECTIVES
+from indelible.tuning.randomness import seeded
+from indelible.tuning.rows import Rows, draw_rows
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks import TASKS
+from indelible.tuning.train import fine_tune, with_precision
+from indelible.tuning.trainers import arguments
+
+
+class Stopwatch(TrainerCallback):
+    """Seconds between the beginning and the end of training, the first step apart: it makes what is made once."""
+
+    def __init__(self) -> None:
+        self.began = self.seconds = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if state.global_step == 1:
+            self.began = time.perf_counter()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        self.seconds = time.perf_counter() - self.began
+
+
+class PlainTrainer(Trainer):
+    """transformers' Trainer in the run's precision, and nothing else."""
+
+    precision = "fp32"
+
+    def compute_loss(self, *around: Any, **more: Any) -> Any:
+        with autocast(self.args.device, self.precision):
+            return super().compute_loss(*around, **more)
+
+
+def main() -> None:
+    options = _options()
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    loaded = load(options.model)
+    layout = find_layout(loaded.model)
+    layer = layout.n_layers // 2 if options.layer is None else options.layer
+    frozen = frozen_parameters("up-to-edited", loaded.model, layout, [layout.mlp_out_weight[layer]])
+    settings = with_precision(
+        TuningSettings(objective=options.objective, steps=options.steps, batch_size=options.batch_size,
+                       max_tokens=options.max_tokens, heldout_examples=1, warmup_steps=0),
+        loaded.model.device,
+    )  # fmt: skip
+    rows = draw_rows(
+        TASKS.get(options.objective), OBJECTIVES.get(options.objective), loaded.tokenizer, settings, facts=(), seed=0
+    )
+    ways: dict[str, Callable[[], float]] = {
+        "plain": lambda: plain(loaded.model, loaded.tokenizer, settings, rows, frozenset()),
+        "none": lambda: ours(loaded.model, loaded.tokenizer, settings, frozenset()),
+        "plain, frozen": lambda: plain(loaded.model, loaded.tokenizer, settings, rows, frozen),
+        "up-to-edited": lambda: ours(loaded.model, loaded.tokenizer, settings, frozen),
+    }
+    tokens = sum(len(row.input_ids) for row in rows.train)  # type: ignore[attr-defined]
+    seconds: dict[str, float] = defaultdict(float)
+    for number in range(options.rounds):
+        for name, way in ways.items():
+            with weights_kept(loaded.model):
+                taken = way()
+            seconds[name] += taken
+            say(f"round {number + 1}: {name}: {taken:.1f} s for steps 2 to {settings.steps}")
+    speed = {
+        name: options.rounds * tokens * (options.steps - 1) / options.steps / total for name, total in seconds.items()
+    }
+    result = {
+        "tokens": tokens,
+        "layer": layer,
+        "precision": settings.precision,
+        "threads": torch.get_num_threads(),
+        "tokens_per_second": speed,
+        "ratio_none": seconds["plain"] / seconds["none"],
+        "ratio_up_to_edited": seconds["plain"] / seconds["up-to-edited"],
+        "ratio_up_to_edited_same_freezing": seconds["plain, frozen"] / seconds["up-to-edited"],
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    for name, value in speed.items():
+        print(f"{name:>14}: {value:.0f} tokens a second")
+    print(f"no freezing: {result['ratio_none']:.2f} x the plain Trainer")
+    print(
+        f"up to layer {layer} frozen: {result['ratio_up_to_edited']:.2f} x the plain Trainer, "
+        f"{result['ratio_up_to_edited_same_freezing']:.2f} x the plain Trainer with the same freezing"
+    )
+
+
+def plain(
+    model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, rows: Rows, frozen: frozenset[str]
+) -> float:
+    """Seconds of the plain Trainer."""
+    watch = Stopwatch()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    with seeded(0), tempfile.TemporaryDirectory() as folder:
+        make = arguments(settings, model.device, folder, 0, settings.steps_at_most, "Trainer")
+        trainer = PlainTrainer(
+            model=model,
+            args=make(train_sampling_strategy="group_by_length"),
+            train_dataset=as_dicts(rows.train),
+            data_collator=Collator(tokenizer.pad_token_id or 0),
+            callbacks=[watch],
+        )
+        trainer.precision = settings.precision
+        trainer.train()
+    model.requires_grad_(True)
+    return watch.seconds
+
+
+def ours(model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, frozen: frozenset[str]) -> float:
+    """Seconds of ``fine_tune``'s training; the held-out figures before and after are not in it."""
+    watch = Stopwatch()
+    fine_tune(model, tokenizer, settings, frozen=frozen, callbacks=[watch])
+    return watch.seconds
+
+
+@contextmanager
+def weights_kept(model: PreTrainedModel) -> Iterator[None]:
+    """The weights are as before after the block, so that every way does the same work."""
+    kept = copy.deepcopy(model.state_dict())
+    yield
+    model.load_state_dict(kept)
+    model.zero_grad()
+    model.__dict__.pop("forward", None)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--objective", default="text", choices=["text", "reason"])
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--layer", type=int, help="last layer that is frozen; the middle one by default")
+    parser.add_argument("--json", action="store_true", help="print one object last; all else goes to stderr")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
