@@ -32,11 +32,11 @@ def test_patience_counts_looks_without_a_better_utility() -> None:
     values = [3.0, 2.9, 2.95, 2.9, 2.8, 2.8, 2.9]
     assert [patient.stop({"loss": value}) for value in values] == [False, False, False, True, False, False, True]
     assert patient.reached is None
-    upwards = rules("reason", patience=1)
-    assert [upwards.stop({"exact_match": value}) for value in (0.1, 0.2, 0.2)] == [False, False, True]
+    upwards = rules("classify", patience=1)
+    assert [upwards.stop({"accuracy": value}) for value in (0.1, 0.2, 0.2)] == [False, False, True]
 
 
 def test_a_rule_on_one_figure_does_not_ask_for_dearer_ones() -> None:
-    assert rules("reason", stop_at={"loss": 1.0}).names == ("loss",)
-    assert rules("reason", stop_at={"loss": 1.0}, patience=3).names == ("exact_match", "loss")
-    assert rules("reason").names == ("exact_match",)
+    assert rules("classify", stop_at={"loss": 1.0}).names == ("loss",)
+    assert rules("classify", stop_at={"loss": 1.0}, patience=3).names == ("accuracy", "loss")
+    assert rules("reason").names == ("loss",)

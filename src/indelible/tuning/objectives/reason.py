@@ -1,6 +1,8 @@
 """Supervised fine-tuning on worked answers: the prompt is read, only the answer and the end of text bear loss.
 
-Judged by exact match: the answer that the model writes greedily to a held-out question is the one that was worked out.
+Judged by the loss on held-out answers, and by exact match: the answer that the model writes greedily to a held-out
+question is the one that was worked out. Runs are compared at the loss, which moves with every step; a small model's
+exact matches come one by one.
 """
 
 from __future__ import annotations
@@ -39,8 +41,8 @@ class Reason(Objective):
 
     default_task = "reason"
     figures = (
-        Figure("exact_match", "share of held-out questions answered exactly", "higher"),
         Figure("loss", "mean loss per answer token", "lower"),
+        Figure("exact_match", "share of held-out questions answered exactly", "higher"),
     )
     trainer_name = "SFTTrainer"
 
