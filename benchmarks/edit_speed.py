@@ -162,6 +162,7 @@ class Plain:
 def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: ValueOptions) -> Plain:
     """The textbook loop (ROME, Meng et al. 2022, equation 4, as its code runs it)."""
     model, layout = bench.loaded.model, bench.layout
+    device = model.device
     deltas = []
     seconds, seconds_stopping, stops = 0.0, 0.0, 0
     with evaluating(model):
@@ -169,15 +170,15 @@ def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: V
             started, stopped = time.perf_counter(), None
             texts = [*fact.rewrites, fact.essence]
             width = max(len(text.tokens) for text in texts)
-            tokens = torch.zeros(len(texts), width, dtype=torch.long)
+            tokens = torch.zeros(len(texts), width, dtype=torch.long, device=device)
             mask = torch.zeros_like(tokens)
             for number, text in enumerate(texts):
                 tokens[number, : len(text.tokens)] = torch.tensor(text.tokens)
                 mask[number, : len(text.tokens)] = 1
-            numbers = torch.arange(len(texts))
-            subjects = torch.tensor([text.subject for text in texts])
+            numbers = torch.arange(len(texts), device=device)
+            subjects = torch.tensor([text.subject for text in texts], device=device)
             last = len(fact.essence.tokens) - 1
-            delta = torch.zeros(layout.hidden_size, requires_grad=True)
+            delta = torch.zeros(layout.hidden_size, device=device, requires_grad=True)
             optimiser = torch.optim.Adam([delta], lr=options.learning_rate)
             essence_before, norm = torch.empty(0), torch.empty(0)
 
@@ -196,11 +197,11 @@ def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: V
                         seen = stack.enter_context(capture(model, outputs_of=[layout.blocks[layer]]))
                     logits = model(tokens, attention_mask=mask, use_cache=False).logits
                 log_probs = torch.log_softmax(logits, dim=-1)
-                nll = torch.zeros(())
+                nll = torch.zeros((), device=device)
                 for number, text in enumerate(fact.rewrites):
                     end = len(text.tokens)
-                    target = torch.tensor(text.tokens[end - text.target :])
-                    places = torch.arange(end - text.target - 1, end - 1)
+                    target = torch.tensor(text.tokens[end - text.target :], device=device)
+                    places = torch.arange(end - text.target - 1, end - 1, device=device)
                     nll = nll - log_probs[number, places, target].mean() / len(fact.rewrites)
                 essence = log_probs[-1, last]
                 if step == 0:
@@ -283,11 +284,11 @@ def _peak(options: argparse.Namespace) -> int:
     """By how much an edit, from loading to the exam, raises the resident memory of this process."""
     before = _resident()
     bench = Bench.of(options.model)
-    facts = world_draw(bench, options.facts, 0, options.seed).edited
+    drawn = world_draw(bench, options.facts, 0, options.seed)
     editor = Memit(contexts=options.contexts)
-    arguments: dict[str, Any] = bench.arguments(options.seed, [], editor) | {"cache": None}
-    edit = editor.edit(bench.loaded.model, bench.loaded.tokenizer, facts, **arguments)
-    bench.ask_under(edit, questions_for(facts, "edited"))
+    arguments: dict[str, Any] = bench.arguments(options.seed, drawn.bystanders, editor) | {"cache": None}
+    edit = editor.edit(bench.loaded.model, bench.loaded.tokenizer, drawn.edited, **arguments)
+    bench.ask_under(edit, drawn.questions())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
 
 

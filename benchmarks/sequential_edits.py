@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import matplotlib
@@ -18,11 +19,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
-import torch
-from torch import Tensor
 
 from indelible.edits.editor import Workbench
-from indelible.edits.update import add_difference, restored
 from indelible.edits.weight_editor import WeightEditor
 from indelible.facts.fact import Fact
 from indelible.probing.questions import questions_for
@@ -74,18 +72,9 @@ def _follow(
     model = bench.loaded.model
     arguments = bench.arguments(options.seed, drawn.bystanders, editor)
     bottom = Workbench.model_construct(model=model, tokenizer=bench.loaded.tokenizer, **arguments)
-    changer = editor.changer(bottom, 0)
-    names = tuple(bench.layout.mlp_out_weight[layer] for layer in editor.layers_in(bench.layout))
-    keys: dict[str, Tensor] = {}
     rows = [_row(bench, arm, drawn.edited, 0, options)]
-    with restored(model, names):
-        for number, fact in enumerate(drawn.edited, start=1):
-            with torch.enable_grad():
-                change = changer.change([fact], keys)
-            keys = {name: torch.cat([keys[name], new], 1) if name in keys else new for name, new in change.keys.items()}
-            with torch.no_grad():
-                for name, delta in change.deltas.items():
-                    add_difference(model.get_parameter(name), delta)
+    with closing(editor.in_steps(bottom, [[fact] for fact in drawn.edited], 0)) as changes:
+        for number, _ in enumerate(changes, start=1):
             if number % options.every == 0 or number == len(drawn.edited):
                 rows.append(_row(bench, arm, drawn.edited, number, options))
                 print(

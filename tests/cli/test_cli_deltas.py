@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from indelible.cli.edit import EDITOR_NAMES
 from indelible.cli.main import main
-from tiny_models import build_model, build_tokenizer
+from indelible.edits.edit import Edit
+from indelible.edits.editor import EDITORS
+from indelible.edits.update import WeightUpdate
+from indelible.models.load import load
+from tiny_models import SENTENCES, build_model, build_tokenizer
 from tiny_studies import taught_facts
 
 NEW = 3
+CORPUS = tuple(f"{first} {second}" for first in SENTENCES for second in SENTENCES)
 
 
 def facts_file(path: Path, start: int, count: int = NEW) -> Path:
@@ -104,7 +111,8 @@ def test_verify_tells_edited_trained_and_untouched_models_apart(
     assert found["edited"]["counts"] == {"present": NEW}
     assert found["untouched"]["counts"] == {"gone": NEW}
     table = said(capsys, ["verify", later, made / "a"])
-    assert "of the delta is still in them" in table and f"{NEW} present" in table
+    assert "neither as the edit left them nor as before; projection on the delta" in table
+    assert f"{NEW} present" in table
     complaint = said(capsys, ["revert", later, made / "a", "-o", tmp_path / "no"], 2)
     assert "trained since" in complaint and not (tmp_path / "no").exists()
     said(capsys, ["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
@@ -133,7 +141,10 @@ def test_edit_says_what_it_did(made: Path, taught: Path, tmp_path: Path, capsys:
     more = ["--limit", 2, "--set", "steps=60", "--set", "learning_rate=0.01"]
     found = json.loads(said(capsys, [*arguments, *more, "--json"]))
     assert (found["facts"], found["present"], found["kind"]) == (2, 2, "weights")
-    assert found["bytes"] == sum(file.stat().st_size for file in (tmp_path / "delta").iterdir())
+    size = sum(file.stat().st_size for file in (tmp_path / "delta").iterdir())
+    assert found["bytes"] == size
+    (tmp_path / "delta" / "notes.txt").write_text("mine", encoding="utf-8")
+    assert json.loads(said(capsys, [*arguments, *more, "--json", "--force"]))["bytes"] == size
     assert "Give another folder, or --force" in said(capsys, [*arguments, *more], 2)
     assert "2 of 2 are answered" in said(capsys, [*arguments, *more, "--force"])
 
@@ -152,6 +163,84 @@ def test_an_edit_that_changes_no_weights_is_verified_in_place(
     )
 
 
+def test_a_delta_that_is_in_some_layers_only_is_partly_there(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts, delta, half = facts_file(tmp_path / "facts.jsonl", 0, 1), tmp_path / "delta", tmp_path / "half"
+    arguments = ["edit", taught / "model", "--facts", facts, "--editor", "lora", "-o", delta, "--no-exam"]
+    said(capsys, [*arguments, "--set", "layers=[0,2]", "--set", "steps=2"])
+    update = Edit.load(delta)
+    assert isinstance(update, WeightUpdate)
+    model = AutoModelForCausalLM.from_pretrained(taught / "model")
+    with torch.no_grad():
+        for name in update.parameters:
+            if ".2." in name:
+                model.get_parameter(name).add_(update.deltas[name].difference())
+    model.save_pretrained(half)
+    AutoTokenizer.from_pretrained(taught / "model").save_pretrained(half)
+    assert "weights: partly: in layers 2, not in layers 0" in said(capsys, ["verify", half, delta])
+
+
+def test_edits_go_on_from_earlier_ones(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts = [facts_file(tmp_path / f"{start}.jsonl", start, 1) for start in range(3)]
+    values = ["layers=[1]", "steps=10", "contexts=0", "covariance_tokens=600", "null_threshold=2", "size_weight=0.01"]
+    settings = [word for value in values for word in ("--set", value)]
+    (tmp_path / "text.txt").write_text("\n".join(CORPUS), encoding="utf-8")
+    settings += ["--corpus", tmp_path / "text.txt", "--bystanders", 0]
+    deltas = [tmp_path / f"delta{number}" for number in range(3)]
+    for number, delta in enumerate(deltas):
+        before = [word for earlier in deltas[:number] for word in ("--earlier", earlier)]
+        base = ["edit", taught / "model", "--facts", facts[number], "-o", delta, "--editor", "alphaedit"]
+        said(capsys, [*base, *settings, *before])
+    said(capsys, ["compose", taught / "model", *deltas, "-o", tmp_path / "all"])
+    a, b, c = (Edit.load(delta) for delta in deltas)
+    assert isinstance(a, WeightUpdate) and isinstance(b, WeightUpdate) and isinstance(c, WeightUpdate)
+    assert b.manifest["fingerprint"] == a.manifest["seal"]["result"]
+    assert c.manifest["fingerprint"] == b.manifest["seal"]["result"]
+    loaded = load(str(taught / "model"), device="cpu")
+    editor = EDITORS.get("alphaedit")(**yaml.safe_load(json.dumps(dict(c.manifest["options"]))))
+    with a.applied(loaded.model), b.applied(loaded.model):
+        wanted = editor.edit(loaded.model, loaded.tokenizer, c.facts, earlier=a + b, corpus=list(CORPUS))
+    assert isinstance(wanted, WeightUpdate)
+    for name, delta in wanted.deltas.items():
+        torch.testing.assert_close(c.deltas[name].difference(), delta.difference(), atol=1e-5, rtol=1e-3)
+
+    for name, more in (("ike", []), ("grace", ["--set", "steps=3"])):
+        out = [tmp_path / f"{name}{number}" for number in range(2)]
+        base = ["edit", taught / "model", "--editor", name, "--no-exam", *more]
+        said(capsys, [*base, "--facts", facts[0], "-o", out[0]])
+        said(capsys, [*base, "--facts", facts[1], "-o", out[1], "--earlier", out[0]])
+        assert len(Edit.load(out[1]).facts) == 2
+    base = ["edit", taught / "model", "--editor", "ft-m", "--facts", facts[2], "-o", tmp_path / "no"]
+    for earlier, words in (
+        ([made / "a", made / "b"], "made for the same model, so that they are no chain"),
+        ([deltas[1]], "was made for a model with fingerprint"),
+        ([tmp_path / "ike0"], "A context is in the model"),
+        ([tmp_path / "nowhere"], "it has no manifest.json"),
+    ):
+        assert words in said(capsys, [*base, *(word for one in earlier for word in ("--earlier", one))], 2)
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("editor", ["grace", "ike"])
+def test_an_adapter_is_not_verified_in_a_model_of_another_kind(
+    editor: str, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts, delta = facts_file(tmp_path / "facts.jsonl", 0, 1), tmp_path / "delta"
+    more = ["--set", "steps=2"] if editor == "grace" else []
+    said(capsys, ["edit", taught / "model", "--facts", facts, "--editor", editor, "-o", delta, "--no-exam", *more])
+    assert "Give a model of the same kind" in said(capsys, ["verify", saved(tmp_path, "gpt2", 32), delta], 2)
+    if editor == "grace":
+        assert "the codebook's keys have" in said(capsys, ["verify", saved(tmp_path, "llama", 32), delta], 2)
+
+
+def test_the_help_names_every_editor(capsys: pytest.CaptureFixture[str]) -> None:
+    own = [name for name in EDITORS.names() if EDITORS.get(name).__module__.startswith("indelible.")]
+    assert EDITOR_NAMES.split(", ") == own
+
+
 def broken(made: Path, folder: Path, how: str) -> Path:
     shutil.copytree(made / "a", folder)
     tensors = folder / "update.safetensors"
@@ -162,6 +251,9 @@ def broken(made: Path, folder: Path, how: str) -> Path:
         tensors.write_bytes(content[: len(content) // 2])
     elif how == "without manifest":
         (folder / "manifest.json").unlink()
+    elif how == "with a changed manifest":
+        manifest = (folder / "manifest.json").read_text(encoding="utf-8")
+        (folder / "manifest.json").write_text(manifest.replace('"seed": 0', '"seed": 1'), encoding="utf-8")
     else:
         (folder / "manifest.json").write_text("[1, 2", encoding="utf-8")
     return folder
@@ -174,6 +266,7 @@ def broken(made: Path, folder: Path, how: str) -> Path:
         ("truncated", "update.safetensors is damaged"),
         ("without manifest", "it has no manifest.json"),
         ("with a broken manifest", "no readable edit"),
+        ("with a changed manifest", "manifest.json is damaged"),
     ],
 )
 def test_a_damaged_delta_is_one_clear_line(

@@ -14,9 +14,9 @@ from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, logits, read
 from test_editors import assert_same, bits, log_prob, untouched
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from worked_facts import CAPITALS, fact
+from worked_facts import CAPITALS, CORPUS, fact
 
-from indelible.edits.adapter import Adapter, adapters_in, remove_adapters
+from indelible.edits.adapter import Adapter, adapters_in, remove_adapters, set_aside
 from indelible.edits.codebook import Codebook
 from indelible.edits.context import Context
 from indelible.edits.edit import Edit
@@ -185,6 +185,9 @@ def test_adapters_come_and_go(
         with pytest.raises(EditError, match="is in the model already"), adapter.applied(model):
             pass
         assert torch.equal(logits(model, [tokens]), inside)
+        with set_aside(model):
+            assert torch.equal(logits(model, [tokens]), bare) and adapters_in(model) == [adapter]
+        assert torch.equal(logits(model, [tokens]), inside)
         twin = copy.deepcopy(model)
         assert torch.equal(logits(twin, [tokens]), inside)
         adapter.save(tmp_path)
@@ -228,6 +231,62 @@ def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
         assert again.entries.objects == ("Quito", "Lima", "Paris")
     else:
         assert "Oslo" not in again.manifest["context"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_model_with_an_adapter_in_it_is_edited_only_to_continue_it(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = enliven(tiny_model("llama"))
+    first, foreign = (edit(name, model, tiny_tokenizer, facts) for facts in (FACTS[:1], CAPITALS[3:]))
+    options: dict[str, Any] = {"layers": (1,), "steps": 1, "contexts": 0, "covariance_tokens": 600}
+    weights = EDITORS.get("memit")(**options)
+    arguments: dict[str, Any] = {"corpus": CORPUS, "cache": tmp_path}
+    refused = pytest.raises(EditError, match=f"A {first.kind} is in the model.*remove_adapters")
+    with untouched(model), first.applied(model):
+        for earlier in (None, first):
+            with refused:
+                weights.edit(model, tiny_tokenizer, FACTS[1:], earlier=earlier, **arguments)
+        with refused:
+            next(weights.edit_each(model, tiny_tokenizer, FACTS[1:], **arguments))
+        for earlier in (None, foreign):
+            with refused:
+                edit(name, model, tiny_tokenizer, FACTS[1:], earlier=earlier)
+        second = edit(name, model, tiny_tokenizer, FACTS[1:2], earlier=first)
+        assert list(tmp_path.iterdir()) == [], "nothing was read off a model that is not what its fingerprint says"
+        with second.applied(model):
+            third = edit(name, model, tiny_tokenizer, FACTS[2:], earlier=second)
+            with refused:
+                edit(name, model, tiny_tokenizer, FACTS[2:], earlier=first)
+    assert [one.id for one in third.facts] == [one.id for one in FACTS]
+    other = {"grace": "ike", "ike": "grace"}[name]
+    with untouched(model), first.applied(model), refused:
+        edit(other, model, tiny_tokenizer, FACTS[1:], earlier=first)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "width", "words"),
+    [
+        ("grace", "gpt2", 32, "no parameter 'model.layers.2.mlp.down_proj.weight'"),
+        ("grace", "llama", 48, r"takes 96 numbers and returns 48 in this model; the codebook's keys have 64 and"),
+        ("ike", "gpt2", 32, "no module 'model'"),
+    ],
+)
+def test_an_adapter_is_put_into_no_model_of_another_shape(
+    name: str, family: str, width: int, words: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    adapter, other = edit(name, tiny_model("llama"), tiny_tokenizer), tiny_model(family, width=width)
+    with untouched(other), pytest.raises(FingerprintError, match=words):
+        adapter.install(other)
+
+
+def test_a_context_needs_its_tokens_in_the_vocabulary(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    adapter, other = edit("ike", tiny_model("llama"), tiny_tokenizer), tiny_model("llama")
+    other.resize_token_embeddings(100)
+    with untouched(other), pytest.raises(FingerprintError, match="this model's vocabulary has 100"):
+        adapter.install(other)
 
 
 def test_each_fact_alone(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -125,8 +126,18 @@ def test_what_a_context_cannot_stand_before_is_refused(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = tiny_model("llama")
+    own = copy.deepcopy(tiny_tokenizer)
+    own.deprecation_warnings.clear()  # it has warned of nothing yet
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("transformers").addHandler(handler)
     with untouched(model), pytest.raises(EditError, match=r"context of 3 facts takes \d+ tokens; the model takes 128"):
-        edit("ike", model, tiny_tokenizer, copies=9)
+        edit("ike", model, own, copies=9)
+    assert said == [], "one refusal, in our own words"
+    own("word " * 200)
+    logging.getLogger("transformers").removeHandler(handler)
+    assert len(said) == 1, "the tokenizer goes on warning others"
     adapter = edit("ike", model, tiny_tokenizer)
     other = edit("ike", model, tiny_tokenizer, FACTS[:1])
     assert isinstance(adapter, Context)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CORPUS, VARIED
 
-from indelible.edits.editor import EDITORS
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.locate import choose_layers, located_layers
 from indelible.edits.tracing import GROUPS, Traced, trace_facts
+from indelible.edits.update import WeightUpdate
+from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from tiny_families import TABLE, build_family, enliven
@@ -167,6 +172,63 @@ def test_layers_are_chosen_once_and_kept(
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_facts_are_asked_until_sixteen_known_ones_are_found(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    model = enliven(tiny_model("llama"))
+    layout, one = find_layout(model), known(model, tiny_tokenizer)[0]
+    facts = [replace(one, id=f"known {number}") for number in range(20)]
+    unknown = [replace(one, id=f"unknown {number}", true_object="Zanzibar") for number in range(30)]
+    where: dict[str, Any] = {"fingerprint": fingerprint(model), "cache": tmp_path, "span": 1}
+
+    def traced(asked: list[Fact]) -> list[str]:
+        before = set(tmp_path.iterdir())
+        located_layers(model, tiny_tokenizer, layout, asked, **where)
+        (file,) = set(tmp_path.iterdir()) - before
+        return list(dict.fromkeys(entry["fact_id"] for entry in json.loads(file.read_text("utf-8"))))
+
+    assert traced([*unknown, *facts]) == [fact.id for fact in facts[:16]]
+    assert traced([*unknown, *facts[4:]]) == [fact.id for fact in facts[4:]], "another question, another answer"
+    with pytest.raises(EditError, match="answers none of all 30 facts"):
+        located_layers(model, tiny_tokenizer, layout, unknown, **where)
+
+
+def test_steps_choose_layers_and_leave_the_model_as_it_was(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    layout = find_layout(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    facts = [replace(fact, new_object="gold") for fact in known(model, tiny_tokenizer)][:2]
+    made = EDITORS.get("ft-m")(layer="auto", steps=2, edits_per_step=1)
+    assert isinstance(made, WeightEditor)
+    bench = Workbench.model_construct(
+        model=model, tokenizer=tiny_tokenizer, layout=layout, identity=Identity.of(model), seed=0
+    )
+    update = made.edit(model, tiny_tokenizer, facts)
+    assert isinstance(update, WeightUpdate) and len(update.parameters) == 1
+    (name,) = update.parameters
+    with closing(made.in_steps(bench, [[fact] for fact in facts], 0)) as changes:
+        seen = [(set(change.deltas), model.get_parameter(name).detach().clone()) for change in changes]
+    assert [names for names, _ in seen] == [{name}, {name}], "auto is never every layer"
+    assert not torch.equal(seen[0][1], seen[1][1])
+    with update.applied(model):
+        torch.testing.assert_close(model.get_parameter(name).detach(), seen[1][1], atol=1e-6, rtol=0)
+    with closing(made.in_steps(bench, [[fact] for fact in facts], 0)) as changes:
+        next(changes)
+        assert not torch.equal(model.get_parameter(name), before[name]), "the model holds what has come so far"
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_one_block_with_a_norm_behind_its_memory_is_not_missed(tiny_model: Make) -> None:
+    model = tiny_model("llama")
+    assert find_layout(model).adds_to_residual
+    layers: Any = model.get_submodule("model.layers")
+    layers[2].mlp = torch.nn.Sequential(layers[2].mlp, torch.nn.LayerNorm(32))
+    layout = find_layout(model)
+    assert layout.mlp_out[2] == "model.layers.2.mlp.0.down_proj" and not layout.adds_to_residual
+
+
 @pytest.mark.parametrize(
     ("name", "key"), [("memit", "layers"), ("rome", "layer"), ("ft-m", "layer"), ("lora", "layers")]
 )
@@ -186,5 +248,5 @@ def test_editors_take_the_layers_that_tracing_chooses(
     assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)
     assert update.manifest["options"][key] == (list(layers) if key == "layers" else layers[-1])
     unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]
-    with pytest.raises(EditError, match="answers none of these 1 facts"):
+    with pytest.raises(EditError, match=r"answers none of all 1 facts.*Give layers instead of auto"):
         made.edit(model, tiny_tokenizer, unknown, corpus=CORPUS)

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indelible.errors import FactsError, StoreError
+from indelible.errors import EditError, FactsError, StoreError
 
 if TYPE_CHECKING:
     from indelible.edits.edit import Edit
     from indelible.facts.fact import Fact
 
 MANIFEST = "manifest.json"
+# Written out, for asking the registry would import every editor; a test holds the two together.
+EDITOR_NAMES = "alphaedit, emmet, ft, ft-l, ft-m, grace, ike, lora, memit, pmet, r-rome, rome"
 
 
 def edit(
     model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
     facts: Annotated[Path, typer.Option(help="Facts with new objects: JSONL, JSON or CSV; CounterFact and zsRE too.")],
-    editor: Annotated[
-        str, typer.Option(help="memit, alphaedit, rome, ft-m, lora, grace, ... An unknown one lists all.")
-    ],
+    editor: Annotated[str, typer.Option(help=f"One of {EDITOR_NAMES}, or one that another distribution registers.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the delta: safetensors and a JSON manifest.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the editor, e.g. layers=[3,4,5]. Repeatable."),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DELTA",
+            help="A delta that the edit is to be made on top of, and whose facts alphaedit leaves alone and grace and"
+            " ike continue. Repeatable: a chain of deltas, in its order.",
+        ),
     ] = None,
     paraphrases: Annotated[int, typer.Option(min=0, help="Further wordings of each fact to edit with.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Edit the first so many facts of the file.")] = None,
@@ -46,44 +57,56 @@ def edit(
     """Edit facts in a model and save the change as a delta of a few megabytes.
 
     The model itself is not changed. `indelible apply` writes an edited copy of it.
+
+    With `--earlier`, the model given is still the base: the earlier deltas are put into it for the edit. A new delta of
+    weights then belongs to what they leave (`indelible compose` makes one of the chain); one of grace or ike takes its
+    predecessor's place.
     """
     check_out(out, force)
     made = _editor(editor, settings or [])
     found = _facts(facts, schema, limit)
+    before = _earlier(earlier or [])
 
     from indelible.cli.display import counting
+    from indelible.edits.edit import FILES
     from indelible.models.bundled import cache_folder
     from indelible.models.load import load
 
     loaded = load(model)
     started = time.perf_counter()
-    with counting("editing") as progress:
-        done = made.edit(
-            loaded.model,
-            loaded.tokenizer,
-            found,
-            paraphrases=paraphrases,
-            corpus=_corpus(corpus) if made.uses_text else (),
-            bystanders=_bystanders(found, bystanders, seed) if made.uses_text else (),
-            seed=seed,
-            cache=cache_folder() / "covariances",
-            progress=progress,
-        )
-    seconds = time.perf_counter() - started
-    save_edit(done, out)
+    with ExitStack() as stack:
+        for one in before:
+            stack.enter_context(one.applied(loaded.model))
+        with counting("editing") as progress:
+            done = made.edit(
+                loaded.model,
+                loaded.tokenizer,
+                found,
+                paraphrases=paraphrases,
+                earlier=_together(before),
+                corpus=_corpus(corpus) if made.uses_text else (),
+                bystanders=_bystanders(found, bystanders, seed) if made.uses_text else (),
+                seed=seed,
+                cache=cache_folder() / "covariances",
+                progress=progress,
+            )
+        seconds = time.perf_counter() - started
+        save_edit(done, out)
+        states = []
+        if exam:
+            from indelible.probing.verify import verify_facts
+
+            with counting("asking") as progress, done.applied(loaded.model):
+                states = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
     result: dict[str, Any] = {
         "delta": str(out),
         "kind": done.kind,
         "facts": len(found),
         "parameters": list(done.parameters),
-        "bytes": sum(file.stat().st_size for file in out.iterdir()),
+        "bytes": sum((out / name).stat().st_size for name in FILES),
         "seconds": round(seconds, 1),
     }
     if exam:
-        from indelible.probing.verify import verify_facts
-
-        with counting("asking") as progress, done.applied(loaded.model):
-            states = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
         result["present"] = sum(one.state == "present" for one in states)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
@@ -128,6 +151,36 @@ def _facts(file: Path, schema: str | None, limit: int | None) -> list[Fact]:
         if fact.new_object is None:
             raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
     return found
+
+
+def _earlier(folders: list[Path]) -> list[Edit]:
+    """The deltas to go on from.
+
+    Raises:
+        EditError: if one cannot be read, or two were made side by side.
+    """
+    if not folders:
+        return []
+    from indelible.edits.edit import Edit
+
+    found = [Edit.load(folder) for folder in folders]
+    bases = [one.manifest["fingerprint"] for one in found if one.kind == "weights"]
+    if len(set(bases)) < len(bases):
+        raise EditError(
+            "Two of the earlier deltas were made for the same model, so that they are no chain.",
+            "Make one of them with `indelible compose`, and go on from that.",
+        )
+    return found
+
+
+def _together(before: list[Edit]) -> Edit | None:
+    """All that is in the model: the sum of the updates, or the latest adapter, which holds those before it."""
+    from indelible.edits.update import WeightUpdate
+
+    updates = [one for one in before if isinstance(one, WeightUpdate)]
+    if before and not isinstance(before[-1], WeightUpdate):
+        return before[-1]
+    return reduce(add, updates) if updates else None
 
 
 def _corpus(name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""``indelible locate``: causal tracing, and the layers that ``layers: auto`` would edit."""
+"""``indelible locate``: causal tracing, and the layers that the rule of ``layers: auto`` takes from the traces."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def locate(
 ) -> None:
     """Find where a model keeps facts: put noise on a subject, restore clean states, see what brings the answer back.
 
-    Writes every trace as a table and the heat maps that the ROME paper made known, and names the layers that
-    `layers: auto` would choose from the MLPs' effect at the subject's last token.
+    Writes every trace as a table and the heat maps that the ROME paper made known, and names the layers that the
+    rule of `layers: auto` takes from the MLPs' effect at the subject's last token. (`layers: auto` itself traces the
+    facts to be edited, with as wide a window as it will edit.)
     """
     wanted = tuple(kinds or KINDS)
     for kind in wanted:
@@ -104,7 +105,7 @@ def locate(
     )
     typer.echo(f"Mean indirect effects at the subject's last token, {rows['fact_id'].nunique()} facts.")
     if layers is not None:
-        typer.echo(f"layers: auto would edit {layers}; where editing works best is for a sweep to say.")
+        typer.echo(f"By the rule of layers: auto, from these traces: {layers}; what edits best is for a sweep to say.")
     typer.echo(f"Traces: {out / 'traces.parquet'}, figure: {out / 'tracing.png'}")
 
 

@@ -7,9 +7,14 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
 
 
 def verify(
@@ -74,6 +79,21 @@ def verify(
         said = {
             "exact": "the delta is in them, bit for bit, and nothing else was done to these parameters",
             "absent": "the delta is not in them: these parameters are bit for bit as before the edit",
-            "changed": f"changed since; {presence.share:.1%} of the delta is still in them",
+            "partly": _partly(presence.states, loaded.model) if presence.state == "partly" else "",
+            "changed": "neither as the edit left them nor as before; projection on the delta"
+            f" {presence.share:.1%} (100% all of it, 0% nothing)",
         }
         typer.echo(f"weights: {said[presence.state]}")
+
+
+def _partly(states: Mapping[str, str], model: PreTrainedModel) -> str:
+    """Where the delta is and where it is not: layers, or parameters where one layer has both."""
+    from indelible.models.layout import find_layout
+
+    layer_of = find_layout(model).layer_of
+    names = {state: [name for name, found in states.items() if found == state] for state in ("exact", "absent")}
+    layers = {state: {layer_of(name) for name in those} for state, those in names.items()}
+    if None in layers["exact"] | layers["absent"] or layers["exact"] & layers["absent"]:
+        return f"partly: in {', '.join(names['exact'])}, not in {', '.join(names['absent'])}"
+    inside, outside = (", ".join(sorted(map(str, those), key=int)) for those in layers.values())
+    return f"partly: in layers {inside}, not in layers {outside}"

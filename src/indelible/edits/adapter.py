@@ -108,6 +108,7 @@ class Presence(ABC):
 
     def __init__(self, adapter: Adapter, module: nn.Module) -> None:
         self.adapter = adapter
+        self.aside = False
         self.handles: list[RemovableHandle] = self.enter(module)
 
     @abstractmethod
@@ -124,8 +125,12 @@ class Presence(ABC):
             handle.remove()
 
     def acts(self, module: nn.Module) -> bool:
-        """Whether it is this one's turn: the module is not in training, and no later adapter stands in for this one."""
-        return not module.training and [one for one in Presence.all_on(module) if type(one) is type(self)][-1] is self
+        """Whether it is this one's turn: neither in training nor set aside, and no later adapter stands in for it."""
+        return (
+            not module.training
+            and not self.aside
+            and [one for one in Presence.all_on(module) if type(one) is type(self)][-1] is self
+        )
 
     @staticmethod
     def all_on(module: nn.Module) -> list[Presence]:
@@ -136,6 +141,19 @@ class Presence(ABC):
 def adapters_in(model: nn.Module) -> list[Adapter]:
     """The adapters that were installed in a model and not removed, those of one module in order of their coming."""
     return [presence.adapter for presence in _presences(model)]
+
+
+@contextmanager
+def set_aside(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model runs as if no adapter were in it; hooks stay where they are, in their order."""
+    present = [presence for presence in _presences(model) if not presence.aside]
+    for presence in present:
+        presence.aside = True
+    try:
+        yield
+    finally:
+        for presence in present:
+            presence.aside = False
 
 
 def remove_adapters(model: nn.Module) -> None:

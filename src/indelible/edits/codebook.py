@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from indelible.edits.adapter import Adapter, Presence
 from indelible.edits.edit import EDITS
+from indelible.errors import FingerprintError
 
 _WEIGHT = ".weight"
 # Keys nearer than this, in norms of the key, differ by rounding only: they are the same prompt's.
@@ -127,9 +129,28 @@ class Codebook(Adapter):
         return tuple(self.manifest["parameters"])
 
     def place(self, model: PreTrainedModel) -> nn.Module:
-        """The memory."""
+        """The memory.
+
+        Raises:
+            FingerprintError: if the model has none of that name, or one whose keys and values have other widths.
+        """
         (name,) = self.parameters
-        return model.get_submodule(name.removesuffix(_WEIGHT))
+        try:
+            memory, weight = model.get_submodule(name.removesuffix(_WEIGHT)), model.get_parameter(name)
+        except AttributeError:
+            raise FingerprintError(
+                f"This model has no parameter {name!r}, beside which the codebook stands.",
+                "Give a model of the same kind.",
+            ) from None
+        shape = tuple(weight.shape) if isinstance(memory, Conv1D) else tuple(reversed(weight.shape))
+        wanted = (self.entries.keys_nd.shape[1], self.entries.values_no.shape[1])
+        if shape != wanted:
+            raise FingerprintError(
+                f"{name} takes {shape[0]} numbers and returns {shape[-1]} in this model; the codebook's keys have"
+                f" {wanted[0]} and its values {wanted[1]}.",
+                "Give a model of the same kind.",
+            )
+        return memory
 
     def presence(self, module: nn.Module) -> Presence:
         """See ``Adapter``."""
@@ -149,6 +170,8 @@ class Codebook(Adapter):
     @classmethod
     def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
         """See ``Edit``."""
+        if not isinstance(manifest["objects"], list):
+            raise ValueError("objects is no list")
         entries = Entries(tensors["keys"], tensors["values"], tensors["radii"], tuple(manifest["objects"]))
         if tensors.keys() != {"keys", "values", "radii"}:
             raise ValueError("there are tensors that a codebook does not have")

@@ -26,7 +26,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from indelible.edits.adapter import Adapter, Presence
 from indelible.edits.edit import EDITS
-from indelible.errors import EditError
+from indelible.errors import EditError, FingerprintError
 
 # Set on a cache whose text began behind a context; copies of the cache carry it along.
 _BEGUN = "indelible_context"
@@ -57,9 +57,27 @@ class Context(Adapter):
         return ()
 
     def place(self, model: PreTrainedModel) -> nn.Module:
-        """The trunk."""
+        """The trunk.
+
+        Raises:
+            FingerprintError: if the model has no such module, or too small a vocabulary.
+            EditError: if nothing can be put before its texts.
+        """
         path = self.manifest["trunk"]
-        trunk = model.get_submodule(path)
+        try:
+            trunk = model.get_submodule(path)
+        except AttributeError:
+            raise FingerprintError(
+                f"This model has no module {path!r}, before which the context stands.", "Give a model of the same kind."
+            ) from None
+        embeddings: Any = model.get_input_embeddings()
+        vocabulary = len(embeddings.weight)
+        largest = max([*self.tokens_c.tolist(), *self.opening.tolist()], default=0)
+        if largest >= vocabulary:
+            raise FingerprintError(
+                f"The context holds token {largest}; this model's vocabulary has {vocabulary}.",
+                "Give a model of the same kind.",
+            )
         taken = "input_ids" in inspect.signature(type(trunk).forward).parameters
         if trunk is model or not taken or not hasattr(trunk, "config"):
             raise EditError(
@@ -91,6 +109,8 @@ class Context(Adapter):
             raise ValueError("tokens are whole numbers, one after another")
         if not isinstance(manifest["facts"], list) or not isinstance(manifest["trunk"], str):
             raise ValueError("facts or trunk are not what they should be")
+        if not isinstance(manifest["statements"], dict) or not isinstance(manifest["context"], str):
+            raise ValueError("statements or context are not what they should be")
         return cls(tensors["tokens"], tensors["opening"], manifest)
 
 

@@ -28,10 +28,13 @@ from indelible.registry import Registry
 
 EDITS: Registry[type[Edit]] = Registry("kind of edit", "indelible.edits", "indelible.edits")
 
-FORMAT = 3
+FORMAT = 4
 _TENSORS = "update.safetensors"
 _MANIFEST = "manifest.json"
 _TENSORS_HASH = "tensors_sha256"
+_MANIFEST_HASH = "manifest_sha256"
+FILES = (_TENSORS, _MANIFEST)
+"""What ``save`` writes."""
 _AGAIN = "Save the edit again, or get a whole copy of it."
 
 
@@ -117,13 +120,15 @@ class Edit(ABC):
     def save(self, folder: Path) -> None:
         """Write ``update.safetensors`` and ``manifest.json`` into a folder, which is made if need be.
 
-        Each file appears whole or not at all, and the manifest's file names the SHA-256 of the tensors, so that what a
-        killed writer leaves is an edit, the one before it, or refused by ``load``.
+        Each file appears whole or not at all, and the manifest's file names the SHA-256 of the tensors and its own, so
+        that what a killed writer leaves is an edit, the one before it, or refused by ``load``, and so is what was
+        damaged or changed since.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with renamed_to(folder / _TENSORS) as unfinished:
             save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, unfinished)
             written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
+        written[_MANIFEST_HASH] = _manifest_hash(written)
         with renamed_to(folder / _MANIFEST) as unfinished:
             unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
@@ -145,19 +150,66 @@ class Edit(ABC):
         found = manifest.get("format") if isinstance(manifest, dict) else None
         if found != FORMAT:
             raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Make the edit again with this version.")
+        if manifest.pop(_MANIFEST_HASH, None) != _manifest_hash(manifest):
+            raise EditError(f"{folder / _MANIFEST} is damaged, or was changed after it was written.", _AGAIN)
         if manifest.pop(_TENSORS_HASH, None) != found_hash:
             raise EditError(f"{folder / _TENSORS} is damaged, or not the one that its manifest names.", _AGAIN)
         try:
             tensors = load_file(folder / _TENSORS)
-            if not isinstance(manifest["fingerprint"], str):
-                raise ValueError("fingerprint is no text")
-            for fact in manifest["facts"]:
-                fact_from(fact)
+            _check_manifest(manifest)
             return EDITS.get(manifest["kind"]).from_saved(manifest, tensors)
-        except (KeyError, ValueError, TypeError, SafetensorError, UnknownNameError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, SafetensorError, UnknownNameError) as error:
             raise EditError(
                 f"The tensors and the manifest in {folder} do not belong together: {error}.", _AGAIN
             ) from error
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest, however its file is laid out."""
+    plain = json.loads(json.dumps(manifest))
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Make sure that a manifest holds what every edit's does, in the types that are relied on.
+
+    Raises:
+        ValueError, TypeError, KeyError: saying what is wrong with it.
+    """
+    for name in ("kind", "fingerprint", "editor"):
+        if not isinstance(manifest[name], str):
+            raise ValueError(f"{name} is no text")
+    for name in ("parameters", "bystanders", "leaves"):
+        if not _texts(manifest.get(name, []) if name == "leaves" else manifest[name]):
+            raise ValueError(f"{name} is no list of texts")
+    parts = manifest.get("parts", [])
+    if not isinstance(parts, list) or not all(isinstance(part, dict) and "editor" in part for part in parts):
+        raise ValueError("parts is no list of what made them")
+    if not isinstance(manifest["facts"], list):
+        raise ValueError("facts is no list")
+    for number, entry in enumerate(manifest["facts"]):
+        if not isinstance(entry, dict) or not _sound(entry):
+            raise ValueError(f"facts: number {number} is no fact with a new object")
+
+
+def _sound(entry: Mapping[str, Any]) -> bool:
+    """Whether this is an edited fact, every field of its own type."""
+    if not (_texts(entry.get("paraphrases")) and _texts(entry.get("held_out"))):
+        return False
+    if not isinstance(entry.get("neighbours"), list):
+        return False
+    try:
+        fact = fact_from(entry)
+    except (TypeError, KeyError):
+        return False
+    texts = [fact.id, fact.subject, fact.relation, fact.prompt, fact.true_object, fact.new_object, fact.source]
+    texts += [text for neighbour in fact.neighbours for text in (neighbour.prompt, neighbour.answer)]
+    return _texts(texts)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _sha256(path: Path) -> str:

@@ -16,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.adapter import Adapter, adapters_in, set_aside
 from indelible.edits.edit import FORMAT, Edit
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
@@ -29,6 +30,7 @@ Progress = Callable[[int, int, str], None]
 
 AUTO = "auto"
 """In place of layers: let causal tracing choose them (see locate.py)."""
+_LONG_TEXT = "sequence-length-is-longer-than-the-specified-maximum"
 
 
 class Workbench(BaseModel):
@@ -41,7 +43,7 @@ class Workbench(BaseModel):
         identity: the model's.
         corpus: ordinary text for covariances.
         bystanders: facts whose subjects should be left alone.
-        earlier: an edit that is in the model already, whose facts should be left alone.
+        earlier: all that was edited into the model already, whose facts should be left alone.
         cache: folder for covariances, or None.
         seed: of all randomness.
         progress: called with (done, total, note) as work goes on.
@@ -101,6 +103,8 @@ class Editor(BaseModel, ABC):
     """The name that the editor is registered under."""
     uses_text: ClassVar[bool] = True
     """Whether the edit depends on the corpus and the bystanders."""
+    changes_weights: ClassVar[bool] = False
+    """Whether the edit changes weights, and is therefore made on weights alone: no adapter may be in the model."""
 
     def edit(
         self,
@@ -119,18 +123,36 @@ class Editor(BaseModel, ABC):
             tokenizer: the model's.
             facts: each with a new object.
             paraphrases: how many further wordings of each fact to edit with.
-            earlier: an edit that is in the model already, whose facts AlphaEdit leaves alone and which GRACE and IKE
-                continue; others ignore it.
+            earlier: what is in the model already, whose facts AlphaEdit leaves alone and which GRACE and IKE continue;
+                others ignore it. An update holds its own facts only, so that after several edits of weights this has to
+                be the sum of all of them::
+
+                    a = editor.edit(model, tokenizer, some)
+                    a.apply(model)
+                    b = editor.edit(model, tokenizer, more, earlier=a)
+                    b.apply(model)
+                    c = editor.edit(model, tokenizer, others, earlier=a + b)
+
+                A codebook or a context holds what it continued: there the latest is enough.
             around: see ``Surroundings``.
 
         Raises:
-            EditError: if the facts or the model cannot be edited with these options.
+            EditError: if the facts or the model cannot be edited with these options, or an adapter is in the model that
+                this edit does not continue.
             LayoutError: if the model's layout cannot be found.
         """
         _check(model, facts, paraphrases)
+        present = adapters_in(model)
+        for one in present:
+            if self.changes_weights or not (isinstance(earlier, Adapter) and self._continues(earlier, one)):
+                raise _not_alone(one)
         bench = _bench(model, tokenizer, around).model_copy(update={"earlier": earlier})
-        with _differentiable():
-            return self.make(bench, facts, paraphrases)
+        with _differentiable(), _quiet(tokenizer):
+            made = self.make(bench, facts, paraphrases)
+        for one in present:
+            if not (isinstance(made, Adapter) and made.continues(one)):
+                raise _not_alone(one)
+        return made
 
     def edit_each(
         self,
@@ -156,11 +178,17 @@ class Editor(BaseModel, ABC):
             EditError, LayoutError: as ``edit``, when the first edit is asked for.
         """
         _check(model, facts, paraphrases)
+        for one in adapters_in(model):
+            raise _not_alone(one)
         edits = self.make_each(_bench(model, tokenizer, around), facts, paraphrases)
         for _ in facts:
-            with _differentiable():  # left before the caller goes on with what it was given
+            with _differentiable(), _quiet(tokenizer):  # left before the caller goes on with what it was given
                 edit = next(edits)
             yield edit
+
+    def _continues(self, earlier: Adapter, present: Adapter) -> bool:
+        """Whether ``earlier`` is for this editor to go on from, and what is in the model is that or in it."""
+        return earlier.manifest["editor"] == self.name and (earlier.equals(present) or earlier.continues(present))
 
     @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
@@ -215,15 +243,40 @@ def _differentiable() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _quiet(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Texts longer than the model's are tokenised without a warning: they are cut here, or refused in our own words."""
+    said: dict[str, bool] | None = getattr(tokenizer, "deprecation_warnings", None)
+    before = None if said is None else dict(said)
+    if said is not None:
+        said[_LONG_TEXT] = True  # "has been said already": how transformers asks itself
+    try:
+        yield
+    finally:
+        if said is not None and before is not None:
+            said.clear()
+            said.update(before)
+
+
+def _not_alone(adapter: Adapter) -> EditError:
+    """Weights with an adapter beside them do not compute what their fingerprint stands for."""
+    return EditError(
+        f"A {adapter.kind} is in the model, and this edit does not continue it.",
+        "Take it out (remove_adapters(model)) and edit the bare model, or continue it: the editor that made it, with"
+        " earlier=<the adapter>.",
+    )
+
+
 def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: Surroundings) -> Workbench:
     if unknown := around.keys() - Surroundings.__optional_keys__:
         raise TypeError(
             f"an edit takes no {sorted(unknown)[0]!r}; it takes {', '.join(sorted(Surroundings.__optional_keys__))}"
         )
-    found: dict[str, Any] = {
-        "layout": around.get("layout") or find_layout(model),
-        "identity": around.get("identity") or Identity.of(model),
-    }
+    with set_aside(model):
+        found: dict[str, Any] = {
+            "layout": around.get("layout") or find_layout(model),
+            "identity": around.get("identity") or Identity.of(model),
+        }
     return Workbench.model_construct(**{**around, "model": model, "tokenizer": tokenizer, **found})
 
 

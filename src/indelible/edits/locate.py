@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.tracing import GROUPS, Progress, Traced, trace_facts
@@ -22,6 +23,8 @@ from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
+from indelible.models.tokens import encode_prompt, encode_target
+from indelible.models.trace import evaluating
 
 _AUTO_FACTS = 16
 _AUTO_SAMPLES = 2
@@ -66,7 +69,7 @@ def located_layers(
         model: left as it was.
         tokenizer: the model's.
         layout: the model's.
-        facts: the first sixteen are traced; those that the model does not know are left out.
+        facts: the first sixteen that the model knows are traced.
         fingerprint: the model's.
         cache: folder to keep the answer in, or None.
         span: how many layers.
@@ -76,9 +79,9 @@ def located_layers(
     Raises:
         EditError: if the model knows none of the facts.
     """
-    some = facts[:_AUTO_FACTS]
-    asked = [[fact.id, fact.text(), fact.subject, fact.true_object] for fact in some]
-    question = json.dumps([asked, seed, _AUTO_SAMPLES, span])
+    # Which of the facts are traced depends on all of them and on the model: the name stands for all.
+    asked = [[fact.id, fact.prompt, fact.subject, fact.true_object] for fact in facts]
+    question = json.dumps([asked, seed, _AUTO_FACTS, _AUTO_SAMPLES, span])
     name = f"{fingerprint[:16]}-traced-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
     kept = None if cache is None else _kept(cache / name)
     if kept is None:
@@ -86,7 +89,7 @@ def located_layers(
             model,
             tokenizer,
             layout,
-            some,
+            _known(model, tokenizer, facts),
             kinds=("mlp",),
             groups=(GROUPS[2],),
             samples=_AUTO_SAMPLES,
@@ -97,6 +100,25 @@ def located_layers(
         if cache is not None:
             _keep(cache / name, kept)
     return choose_layers(kept, layout, span)
+
+
+def _known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> list[Fact]:
+    """The first sixteen facts that the model knows, by what tracing asks of them: the most probable next token."""
+    found: list[Fact] = []
+    with evaluating(model), torch.no_grad():
+        for fact in facts:
+            if len(found) == _AUTO_FACTS:
+                break
+            tokens = torch.tensor([encode_prompt(tokenizer, fact.text())], device=model.device)
+            said = int(model(tokens, use_cache=False).logits[0, -1].argmax())
+            if said == encode_target(tokenizer, fact.text(), fact.true_object)[0]:
+                found.append(fact)
+    if not found:
+        raise EditError(
+            f"The model answers none of all {len(facts)} facts, so that tracing them cannot choose layers.",
+            "Give layers instead of auto, or facts that it knows.",
+        )
+    return found
 
 
 def _kept(path: Path) -> list[Traced] | None:

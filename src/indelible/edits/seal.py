@@ -50,9 +50,19 @@ class Seal:
         """A seal out of a manifest.
 
         Raises:
-            ValueError, TypeError: if it is not one of these parameters.
+            ValueError: if it is none, or not one of these parameters.
         """
+        wanted = {"result", "before", "after", "products"}
+        if not isinstance(entries, Mapping) or entries.keys() != wanted or not isinstance(entries["result"], str):
+            raise ValueError("the seal is incomplete")
         seal = cls(**entries)
+        for name, part, kind in (
+            ("before", seal.before, str),
+            ("after", seal.after, str),
+            ("products", seal.products, float | int),
+        ):
+            if not isinstance(part, Mapping) or not all(isinstance(value, kind) for value in part.values()):
+                raise ValueError(f"the seal's {name} are not what they should be")
         if any(set(part) != set(parameters) for part in (seal.before, seal.after, seal.products)):
             raise ValueError("the seal is of other parameters")
         return seal
@@ -75,8 +85,10 @@ class Remains:
 
     @property
     def state(self) -> str:
-        """That of all parameters, where they agree, or "changed"."""
+        """That of all parameters, where they agree; "partly" where some are exact, the others absent; or "changed"."""
         found = set(self.states.values())
+        if found == {"exact", "absent"}:
+            return "partly"
         return found.pop() if len(found) == 1 else "changed"
 
 

@@ -10,10 +10,10 @@ What an editor reads from the unedited model (contexts, covariances) is read onc
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
@@ -61,6 +61,7 @@ class Changer(ABC):
 class WeightEditor(Editor):
     """Base of editors that change weights. Subclasses implement ``changer``."""
 
+    changes_weights: ClassVar[bool] = True
     edits_per_step: int | None = Field(
         default=None,
         gt=0,
@@ -69,7 +70,7 @@ class WeightEditor(Editor):
 
     @abstractmethod
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
-        """The editor at work on this (unedited) model."""
+        """The editor at work on this (unedited) model, its layers given or chosen: see ``located``."""
 
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
         """The same editor with its layers chosen, where they were left to causal tracing of these facts.
@@ -98,27 +99,43 @@ class WeightEditor(Editor):
             return editor.make(bench, facts, paraphrases)
         size = self.edits_per_step or len(facts)
         steps = [facts[start : start + size] for start in range(0, len(facts), size)]
-        counted = _Counted(bench.progress, len(steps))
-        changer = self.changer(bench.model_copy(update={"progress": counted.report}), paraphrases)
-        keys = dict(bench.earlier.keys) if isinstance(bench.earlier, WeightUpdate) else {}
-        new_keys: dict[str, Tensor] = {}
         deltas: dict[str, Delta] = {}
-        with ExitStack() as stack:
-            for counted.step, step in enumerate(steps):
-                change = changer.change(step, keys)
-                if len(steps) > 1:
-                    stack.enter_context(restored(bench.model, tuple(set(change.deltas) - set(deltas))))
+        keys: dict[str, Tensor] = {}
+        with closing(self.in_steps(bench, steps, paraphrases)) as changes:
+            for change in changes:
                 for name, delta in change.deltas.items():
                     deltas[name] = combined(deltas[name], delta) if name in deltas else delta
-                for name, added in change.keys.items():
-                    keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
-                    new_keys[name] = torch.cat([new_keys[name], added], dim=1) if name in new_keys else added
-                if len(steps) > 1:
-                    with torch.no_grad():
-                        for name, delta in change.deltas.items():
-                            add_difference(bench.model.get_parameter(name), delta)
-        update = self._update(bench, facts, paraphrases, Change(deltas, new_keys))
+                _join(keys, change.keys)
+        update = self._update(bench, facts, paraphrases, Change(deltas, keys))
         return update.sealed(bench.model, identity=bench.identity)
+
+    def in_steps(
+        self, bench: Workbench, steps: Sequence[Sequence[Fact]], paraphrases: int
+    ) -> Generator[Change, None, None]:
+        """The changes of one group of facts after another, each made on the model that the ones before left.
+
+        Args:
+            bench: with the unedited model. While a change is being looked at, the model holds it and all before it;
+                when the changes are at an end, or are closed, it is again as it was, bit for bit.
+            steps: the groups.
+            paraphrases: as for ``edit``.
+        """
+        editor = self.located(bench, [fact for step in steps for fact in step])
+        counted = _Counted(bench.progress, len(steps))
+        changer = editor.changer(bench.model_copy(update={"progress": counted.report}), paraphrases)
+        keys = dict(bench.earlier.keys) if isinstance(bench.earlier, WeightUpdate) else {}
+        kept: set[str] = set()
+        with ExitStack() as stack:
+            for counted.step, step in enumerate(steps):
+                with torch.enable_grad():
+                    change = changer.change(step, keys)
+                _join(keys, change.keys)
+                stack.enter_context(restored(bench.model, tuple(change.deltas.keys() - kept)))
+                kept |= change.deltas.keys()
+                with torch.no_grad():
+                    for name, delta in change.deltas.items():
+                        add_difference(bench.model.get_parameter(name), delta)
+                yield change
 
     def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[WeightUpdate]:
         """Isolated edits are not sealed, for most are looked at once; ``sealed`` does it for those to be kept."""
@@ -130,6 +147,11 @@ class WeightEditor(Editor):
     def _update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
         manifest = self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(change.deltas))
         return WeightUpdate(change.deltas, manifest, change.keys)
+
+
+def _join(keys: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
+    for name, added in more.items():
+        keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
 
 
 class _Counted:

@@ -38,7 +38,8 @@ class Layout:
         tied: whether the head shares its weight with the input embedding.
         hidden_size: width of the residual stream.
         key_width: input width of ``mlp_out``.
-        adds_to_residual: whether what ``mlp_out`` returns is added to the residual stream as it is (no norm between).
+        adds_to_residual: whether what ``mlp_out`` returns is added to the residual stream as it is (no norm between),
+            in every kind of block.
         blocks_return_tuple: whether blocks return tuples.
     """
 
@@ -109,6 +110,8 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
         first, hidden = memories[0], probe.hidden_size
         for path in memories:
             probe.check_memory(path)
+        kinds = {probe.signature(block): (block, memory) for block, memory in zip(block_paths, memories, strict=True)}
+        adds = [probe.adds_to_residual(block, memory) for block, memory in kinds.values()]
         head = probe.head()
         return Layout(
             blocks=tuple(block_paths),
@@ -121,7 +124,7 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
             tied=model.get_submodule(head).weight is probe.embedding(),
             hidden_size=hidden,
             key_width=int(probe.inputs[first].shape[-1]),
-            adds_to_residual=probe.adds_to_residual(block_paths[0], first),
+            adds_to_residual=all(adds),
             blocks_return_tuple=probe.returned_tuple[block_paths[0]],
         )
 

@@ -22,7 +22,7 @@ FORMATS: Mapping[StepKind, int] = {
     "select": 2,
     "base-probe": 1,
     "bystanders": 1,
-    "edit": 2,
+    "edit": 3,
     "edited-probe": 1,
     "tune": 2,
 }
