@@ -30,7 +30,7 @@ def test_traces_open_in_pandas_and_a_picture_is_drawn(
     said = capsys.readouterr().out
     assert "hidden" in said and "layers: auto" not in said
     assert main([*arguments, "--limit", "2", "--samples", "1", "--kind", "mlp"]) == 0
-    assert "By the rule of layers: auto, from these traces: [" in capsys.readouterr().out
+    assert "layers: auto, with 3 of them, would edit [" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,10 @@ def locate(
 
     from indelible.analysis.tracing_figure import draw_trace
     from indelible.cli.display import counting, show_table
-    from indelible.edits.locate import choose_layers
+    from indelible.edits.locate import located_layers
     from indelible.edits.tracing import GROUPS, trace_facts
+    from indelible.models.bundled import cache_folder
+    from indelible.models.fingerprint import fingerprint
     from indelible.models.layout import find_layout
     from indelible.models.load import load
 
@@ -88,7 +90,22 @@ def locate(
         draw_trace(rows, list(GROUPS), out / "tracing.png")
     except OSError as error:
         raise StoreError(f"{out} cannot be written: {error.strerror}.", "Check the folder and its space.") from None
-    layers = list(choose_layers(traced, layout, min(span, layout.n_layers))) if "mlp" in wanted else None
+    layers = None
+    if "mlp" in wanted:
+        with counting("choosing layers") as progress:
+            layers = list(
+                located_layers(
+                    loaded.model,
+                    loaded.tokenizer,
+                    layout,
+                    chosen,
+                    fingerprint=fingerprint(loaded.model),
+                    cache=cache_folder() / "covariances",
+                    span=min(span, layout.n_layers),
+                    seed=seed,
+                    progress=progress,
+                )
+            )
     at_subject = rows[rows["group"] == GROUPS[2]]
     means = at_subject.pivot_table("effect", "layer", "kind", "mean")
     if as_json:
@@ -105,7 +122,7 @@ def locate(
     )
     typer.echo(f"Mean indirect effects at the subject's last token, {rows['fact_id'].nunique()} facts.")
     if layers is not None:
-        typer.echo(f"By the rule of layers: auto, from these traces: {layers}; what edits best is for a sweep to say.")
+        typer.echo(f"layers: auto, with {span} of them, would edit {layers}; what edits best is for a sweep to say.")
     typer.echo(f"Traces: {out / 'traces.parquet'}, figure: {out / 'tracing.png'}")
 
 

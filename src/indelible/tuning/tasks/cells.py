@@ -62,6 +62,13 @@ class Cells:
             raise SkipError(f"without {field}")
         return "\n".join(filter(None, texts))
 
+    def group(self) -> str:
+        """What the row's group is called; empty if it stands alone."""
+        try:
+            return self.text("group") if self.has("group") else ""
+        except SkipError:
+            return ""
+
     def wrong(self, field: str, why: str) -> DataError:
         """An error that names the row and the column."""
         return DataError(

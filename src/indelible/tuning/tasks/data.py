@@ -85,12 +85,10 @@ def data_task(settings: DataSettings, objective: str) -> Task:
     """
     needs_of(objective)
     data = _rows(settings)
-    guessed = not settings.columns
-    columns = (
-        guess_columns(settings.source, objective, data.columns)
-        if guessed
-        else check_columns(settings.source, objective, settings.columns or {}, data.columns)
-    )
+    if settings.columns:
+        columns = check_columns(settings.source, objective, settings.columns, data.columns)
+    else:
+        columns = guess_columns(settings.source, objective, data.columns)
     labels = _labels(settings, data, columns) if objective == "classify" else ()
     skipped: Counter[str] = Counter()
     examples = []
@@ -106,7 +104,8 @@ def data_task(settings: DataSettings, objective: str) -> Task:
             f"{settings.source} has no usable row for objective {objective!r}: {left_out}.", "Check the columns."
         )
     mapping = ", ".join(f"{field}: {spec}" for field, spec in columns.items())
-    origin = f"{settings.source}: {len(examples)} examples from columns {{{mapping}}}{' (guessed)' * guessed}"
+    how = "" if settings.columns else " (guessed)"
+    origin = f"{settings.source}: {len(examples)} examples from columns {{{mapping}}}{how}"
     kept = tuple(examples)
 
     def stream(seed: int) -> Iterator[Example]:
@@ -141,7 +140,7 @@ def _check_split(settings: DataSettings) -> None:
 
 
 def _example(cells: Cells, objective: str, labels: tuple[str, ...]) -> Example:
-    group = cells.text("group") if cells.has("group") else ""
+    group = cells.group()
     if objective == "classify":
         return Example(cells.text("text" if cells.has("text") else "prompt"), _label(cells, labels), group)
     if objective == "preference":
