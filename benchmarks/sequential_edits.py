@@ -26,8 +26,8 @@ from indelible.facts.fact import Fact
 from indelible.probing.questions import questions_for
 from material import Bench, Drawn, counterfact_draw, editor_from, world_draw
 
-# The published clamp of 4 and decay of 0.5 are in units of what the MLP returns at the subject. Editors here measure both
-# against what the block returns, 4 to 6 times as long in the embedded model's layer 7.
+# The published clamp of 4 and decay of 0.5 are in units of what the MLP returns at the subject. Editors here measure
+# both against what the block returns, 4 to 6 times as long in the embedded model's layer 7.
 PUBLISHED_ROME = "rome:bystander_weight=0,clamp=0.85,weight_decay=11,steps=20"
 
 

@@ -104,7 +104,8 @@ def corpus_version(source: str) -> str:
 
 def tasks_version() -> str:
     """Versions of what the built-in tasks make their examples from."""
-    return f"reasoning-gym {version('reasoning-gym')}, prose {bundled.PROSE.sha256}"
+    archives = f"prose {bundled.PROSE.sha256}, reviews {bundled.REVIEWS.sha256}"
+    return f"reasoning-gym {version('reasoning-gym')}, {archives}"
 
 
 def known_model(store: Store, name: str) -> ModelVersion | None:

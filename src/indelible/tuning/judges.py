@@ -21,6 +21,7 @@ from indelible.tuning.objectives.classify import Labelled
 from indelible.tuning.objectives.preference import Pair
 from indelible.tuning.objectives.reason import Answered
 from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.tasks.answers import same_answer
 
 
 def token_loss_judge(run: Run) -> Judge:
@@ -35,7 +36,7 @@ def token_loss_judge(run: Run) -> Judge:
 
 
 def answer_judge(run: Run) -> Judge:
-    """``loss`` over the answers' tokens, and ``exact_match`` of greedy answers, case and outer white space aside."""
+    """``loss`` over the answers' tokens, and ``exact_match`` of greedy answers (by their final answer; case aside)."""
     rows: Sequence[Answered] = run.heldout
     longest = max(len(row.input_ids) - len(row.prompt_ids) for row in rows)
 
@@ -45,8 +46,8 @@ def answer_judge(run: Run) -> Judge:
             found["loss"] = _token_loss(run, rows)
         if "exact_match" in names:
             answers = greedy_answers(run, [row.prompt_ids for row in rows], longest)
-            right = [_plain(said) == _plain(row.answer) for said, row in zip(answers, rows, strict=True)]
-            found["exact_match"] = sum(right) / len(right)
+            scores = [same_answer(said, row.answer) for said, row in zip(answers, rows, strict=True)]
+            found["exact_match"] = sum(scores) / len(scores)
         return found
 
     return judge
@@ -164,10 +165,6 @@ def _ends(model: PreTrainedModel, end: int | None) -> list[int]:
     own = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = [end, *(own if isinstance(own, list) else [own])]
     return sorted({token for token in ends if token is not None})
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
 
 
 def _token_loss(run: Run, rows: Sequence[Features]) -> float:

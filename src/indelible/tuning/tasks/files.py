@@ -160,7 +160,7 @@ def _hub_error(where: str, error: Exception, config: str | None, split: str) -> 
             f"{where} cannot be read: the hub does not answer ({said}).",
             "Check the name and the connection, or give a local file.",
         )
-    return DataError(f"{where} cannot be read: {type(error).__name__}: {said[:200]}", "Check the name and its files.")
+    return DataError(f"{where} cannot be read ({said[:200].rstrip('.')}).", "Check the name and its files.")
 
 
 def _near(name: str, known: list[str]) -> str:
@@ -236,7 +236,9 @@ def _separated(path: Path, raw: bytes, text: str, delimiter: str) -> tuple[Row, 
         table = arrow.read_csv(io.BytesIO(raw), reading, parsing, texts)
     except ArrowInvalid as error:
         said = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} cannot be read as {path.suffix[1:].upper()}: {said}", "Mend that row.") from None
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:].upper()}: {said.rstrip('.')}.", "Mend that row."
+        ) from None
     return _table_rows(path, table.rename_columns([name.strip() for name in table.column_names]))
 
 
@@ -247,7 +249,7 @@ def _parquet(path: Path, raw: bytes) -> tuple[Row, ...]:
         table = parquet.read_table(io.BytesIO(raw))
     except (ArrowException, OSError) as error:
         said = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} cannot be read as Parquet: {said}", "Write it anew.") from None
+        raise DataError(f"{path} cannot be read as Parquet: {said.rstrip('.')}.", "Write it anew.") from None
     return _table_rows(path, table)
 
 
