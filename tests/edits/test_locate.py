@@ -18,7 +18,7 @@ from worked_facts import CORPUS, VARIED
 
 from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.locate import choose_layers, located_layers
-from indelible.edits.tracing import GROUPS, Traced, trace_facts
+from indelible.edits.tracing import GROUPS, Traced, _embedded_spread, trace_facts
 from indelible.edits.update import WeightUpdate
 from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
@@ -66,7 +66,8 @@ def plain(model: PreTrainedModel, family: str, tokenizer: Any, fact: Fact, kind:
     digest = hashlib.sha256(f"0 {fact.id}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     weight = model.get_input_embeddings().weight
-    noise = 3.0 * float(weight.std()) * torch.randn((1, end + 1 - begin, weight.shape[1]), generator=generator)
+    spread = model.get_input_embeddings()(torch.arange(len(weight))).std()  # Gemma scales after the look-up
+    noise = 3.0 * float(spread) * torch.randn((1, end + 1 - begin, weight.shape[1]), generator=generator)
 
     def corrupt(_module: Any, _args: Any, output: Tensor) -> Tensor:
         changed = output.clone()
@@ -250,3 +251,13 @@ def test_editors_take_the_layers_that_tracing_chooses(
     unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]
     with pytest.raises(EditError, match=r"answers none of all 1 facts.*Give layers instead of auto"):
         made.edit(model, tiny_tokenizer, unknown, corpus=CORPUS)
+
+
+def test_noise_is_in_units_of_what_the_embedding_returns() -> None:
+    """Gemma's embedding multiplies by the root of the width after the look-up."""
+    model = build_family("gemma3_text", 300)
+    ids = torch.arange(model.get_input_embeddings().weight.shape[0])
+    with torch.no_grad():
+        outputs = model.get_input_embeddings()(ids)
+    assert _embedded_spread(model) == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
+    assert _embedded_spread(model) > 2 * float(model.get_input_embeddings().weight.std())

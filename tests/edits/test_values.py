@@ -19,6 +19,7 @@ from worked_facts import VARIED
 
 from indelible.edits.values import ValueOptions, Values, optimise_values
 from indelible.edits.wordings import FactRows, Row, rows_for
+from indelible.errors import EditError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
 
@@ -26,6 +27,15 @@ OPTIONS = ValueOptions(steps=5, learning_rate=0.1, weight_decay=0.4, kl_weight=0
 LEAVING = replace(OPTIONS, steps=10, converged=5.95, kl_weight=0.1, weight_decay=0.001, learning_rate=0.2, clamp=4.0)
 CONTEXTS = ("I rain in the north",)
 SOME = [0, 1, 3, 14]  # nothing before the subject; a context; a long target; nothing after the subject
+
+
+def test_a_loss_that_is_no_number_is_not_taken_for_converged(
+    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    rows = [rows_for(tiny_tokenizer, fact, 0, CONTEXTS) for fact in VARIED[:2]]
+    with pytest.raises(EditError, match=r"became nan at step 1.*kl_weight"):
+        optimise_values(model, find_layout(model), 1, rows, replace(OPTIONS, kl_weight=float("inf")))
 
 
 @dataclass(frozen=True)

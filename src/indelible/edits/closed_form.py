@@ -35,7 +35,7 @@ class ClosedFormEditor(WeightEditor):
         default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
     )
     steps: int = Field(default=25, gt=0, description="Steps of value optimisation.")
-    learning_rate: float = Field(default=0.5, gt=0, description="Of value optimisation.")
+    learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
     weight_decay: float = Field(default=0.5, ge=0, description="Of value optimisation.")
     kl_weight: float = Field(default=0.0625, ge=0, description="Keeps what the subject is.")
     clamp: float = Field(

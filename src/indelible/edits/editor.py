@@ -97,7 +97,7 @@ class Editor(BaseModel, ABC):
     ``WeightEditor`` (weight_editor.py), those that solve for them from ``ClosedFormEditor`` (closed_form.py).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: ClassVar[str]
     """The name that the editor is registered under."""

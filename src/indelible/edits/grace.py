@@ -44,7 +44,7 @@ class Grace(Editor):
     layer: int | None = Field(default=None, description="Layer of the memory; None chooses by depth.")
     radius: float = Field(default=0.2, gt=0, description="Deferral radius of a new entry, in norms of its key.")
     steps: int = Field(default=50, gt=0, description="Steps of value optimisation.")
-    learning_rate: float = Field(default=0.5, gt=0, description="Of value optimisation.")
+    learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, self.layer, _DEPTHS)

@@ -111,7 +111,7 @@ def trace_facts(
     found: dict[int, list[Traced]] = {}
     done = 0
     with evaluating(model), torch.no_grad():
-        size = noise * float(_embedding(model).weight.float().std())
+        size = noise * _embedded_spread(model)
         for numbers in _of_equal_length(tokenizer, facts):
             together = _Together(model, tokenizer, layout, [facts[number] for number in numbers], samples, size, seed)
             for kind in kinds if together.facts else ():
@@ -127,6 +127,20 @@ def trace_facts(
             "Give facts that it knows (`indelible facts --known-by MODEL`).",
         )
     return [one for number in known for one in found[number]]
+
+
+def _embedded_spread(model: PreTrainedModel) -> float:
+    """Standard deviation of what the embedding returns over the vocabulary; some families scale after the look-up."""
+    embedding = _embedding(model)
+    total, squares, count = 0.0, 0.0, 0
+    for ids in torch.arange(embedding.weight.shape[0], device=embedding.weight.device).split(8192):
+        vectors = embedding(ids).double()
+        total, squares, count = (
+            total + float(vectors.sum()),
+            squares + float((vectors**2).sum()),
+            count + vectors.numel(),
+        )
+    return float(max(squares / count - (total / count) ** 2, 0.0) ** 0.5)
 
 
 def _embedding(model: PreTrainedModel) -> Any:

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.suffixes import Site, Suffixes, SuffixRuns
 from indelible.edits.wordings import FactRows
+from indelible.errors import EditError
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
@@ -97,6 +98,9 @@ def optimise_values(
         facts: the facts' texts.
         options: how.
         progress: called with (steps done, steps at most, note), counted over facts.
+
+    Raises:
+        EditError: if a loss becomes NaN or infinite.
     """
     finished = 0
 
@@ -183,6 +187,11 @@ def _optimise_batch(
         kl_a = (essence_av.exp() * (essence_av - before_av)).sum(-1)
         decay_a = deltas_aso.norm(dim=-1).sum(-1) / runs.reference_f[chosen] ** 2
         loss_a = nll_a + options.kl_weight * kl_a + options.weight_decay * decay_a
+        if not bool(torch.isfinite(loss_a).all()):
+            raise EditError(
+                f"The loss of a value became {loss_a[~torch.isfinite(loss_a)][0].item()} at step {step + 1}.",
+                "Lower learning_rate, kl_weight or weight_decay.",
+            )
         losses_f[chosen] = loss_a.detach()
         steps_f[active] = step + 1
         staying = [fact for fact, loss in zip(active, loss_a.tolist(), strict=True) if loss >= options.converged]
