@@ -4,7 +4,7 @@ Known world facts are edited one at a time, each on the model that the ones befo
 the first ten facts, the latest ten and held-out perplexity are asked. Writes a table and a small figure.
 
     python benchmarks/sequential_edits.py --out runs/sequential
-    python benchmarks/sequential_edits.py --editors alphaedit rome:bystander_weight=0,clamp=0.85 --facts 50
+    python benchmarks/sequential_edits.py --editors alphaedit rome:bystander_weight=0 --facts 50
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ from indelible.facts.fact import Fact
 from indelible.probing.questions import questions_for
 from material import Bench, Drawn, counterfact_draw, editor_from, world_draw
 
-# The published clamp of 4 and decay of 0.5 are in units of what the MLP returns at the subject. Editors here measure
-# both against what the block returns, 4 to 6 times as long in the embedded model's layer 7.
-PUBLISHED_ROME = "rome:bystander_weight=0,clamp=0.85,weight_decay=11,steps=20"
+PUBLISHED_ROME = "rome:bystander_weight=0,steps=20"
 
 
 def main() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS
@@ -18,7 +20,7 @@ from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.keys import read_subjects
 from indelible.edits.update import WeightUpdate
 from indelible.edits.values import optimise_values
-from indelible.edits.wordings import rows_for, sample_contexts
+from indelible.edits.wordings import FactRows, rows_for, sample_contexts
 from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
 from tiny_families import enliven
@@ -58,7 +60,10 @@ def edit(
 
 
 def by_formula(name: str, made: Any, keys: Any, bare: Any, residual: Any, moment: Any, earlier: Any) -> np.ndarray:
-    """The update of one layer as the paper writes it, with full inverses."""
+    """The update of one layer as the paper writes it, with full inverses.
+
+    The residual is what is still missing of the value layer's block, or in PMET of its MLP (``states_by_hand``).
+    """
     if name == "rome":
         directions = np.linalg.inv(moment) @ keys
         return residual @ np.linalg.inv(directions.T @ bare) @ directions.T
@@ -73,6 +78,26 @@ def by_formula(name: str, made: Any, keys: Any, bare: Any, residual: Any, moment
     system = earlier @ earlier.T @ project + keys @ keys.T @ project
     system += made.size_weight * values.mean() * np.eye(len(moment))
     return residual @ keys.T @ project @ np.linalg.inv(system)
+
+
+PATHS = {"llama": ("model.layers", "mlp.down_proj"), "gpt2": ("transformer.h", "mlp.c_proj")}
+
+
+def states_by_hand(model: PreTrainedModel, family: str, layer: int, rows: Sequence[FactRows], mlp: bool) -> np.ndarray:
+    """What a block, or its MLP, returns at the bare wordings' subjects: whole passes, paths written down by hand."""
+    blocks, memory = PATHS[family]
+    module = model.get_submodule(f"{blocks}.{layer}" + (f".{memory}" if mlp else ""))
+    kept: list[Tensor] = []
+    handle = module.register_forward_hook(
+        lambda _module, _args, output: kept.append((output if isinstance(output, Tensor) else output[0]).clone())
+    )
+    bare = [wording[0] for texts in rows for wording in texts.wordings]
+    with torch.no_grad():
+        for row in bare:
+            model(torch.tensor([row.tokens]), use_cache=False)
+    handle.remove()
+    found = [output.view(len(row.tokens), -1)[row.subject] for output, row in zip(kept, bare, strict=True)]
+    return torch.stack(found, dim=1).double().numpy()
 
 
 @pytest.mark.parametrize("paraphrases", [0, 1])
@@ -95,12 +120,14 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
     rows = [rows_for(tiny_tokenizer, fact, paraphrases, contexts) for fact in facts]
     options = made.value_options()
     assert options.sites == (("attention", "mlp") if name == "pmet" else ("mlp",))
+    assert options.reference == ("block" if name in ("memit", "alphaedit") else "site")
     deltas = optimise_values(model, layout, layers[-1], rows, options).deltas_fo
     moments = second_moments(
         model, tiny_tokenizer, layout, layers, CORPUS, tokens=600, model_fingerprint=fingerprint(model)
     )
     first = read_subjects(model, layout, layers[0], layers[-1], rows)
-    wanted = (first.states_on + deltas.T[:, first.facts_n]).double().numpy()
+    reading = partial(states_by_hand, model, family, layers[-1], rows, name == "pmet")
+    wanted = reading() + deltas.T[:, first.facts_n].double().numpy()
     columns = np.sqrt(np.bincount(first.facts_n.numpy())[first.facts_n.numpy()])
     for place, layer in enumerate(layers):
         weight = layout.mlp_out_weight[layer]
@@ -108,8 +135,9 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
         below = WeightUpdate({key: update.deltas[key] for key in update.parameters[:place]}, update.manifest)
         with below.applied(model):
             read = read_subjects(model, layout, layer, layers[-1], rows)
+            states = reading()
         left = len(layers) - place
-        missing = (wanted - read.states_on.double().numpy()) / (left**0.5 if name == "pmet" else left)
+        missing = (wanted - states) / (left**0.5 if name == "pmet" else left)
         expected = by_formula(
             name,
             made,
@@ -123,6 +151,26 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
         found = found.T if layout.in_out else found
         # States are float32; the formula in float64 from equal inputs is held to 1e-6 in test_solve.py.
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max(), (name, layer)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    "wrong", [{"clamp": float("inf")}, {"weight_decay": float("nan")}, {"learning_rate": 1e38}, {"layers": (True, 2)}]
+)
+def test_options_are_finite_and_layers_are_whole_numbers(name: str, wrong: dict[str, Any]) -> None:
+    if "layers" in wrong and "layer" in SETTINGS[name]:
+        wrong = {"layer": True}
+    with pytest.raises(ValidationError):
+        editor(name, **wrong)
+
+
+def test_a_value_is_left_as_soon_as_its_loss_is_below_what_is_asked(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    rows = [rows_for(tiny_tokenizer, fact, 0, ()) for fact in CAPITALS[:2]]
+    options = editor("memit", converged=1e6).value_options()
+    assert optimise_values(model, find_layout(model), 1, rows, options).steps_f.tolist() == [1, 1]
 
 
 def assert_near(found: WeightUpdate, expected: WeightUpdate, share: float = 1e-3) -> None:

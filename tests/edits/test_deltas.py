@@ -206,6 +206,53 @@ def test_terms_that_cancel_leave_the_same_bits_in_whatever_order_they_are_summed
     assert any(not torch.equal(plain[0], one) for one in plain[1:]), "then there would be nothing to see to"
 
 
+def test_sums_of_unlike_scales_keep_their_precision() -> None:
+    """One update's pairs have their size on the right, the other's on the left, as EMMET's and LoRA's have."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(rows: int, columns: int, size: float) -> Tensor:
+        return size * torch.randn(rows, columns, generator=generator)
+
+    first = LowRank(drawn(60, 4, 1e-5), drawn(4, 50, 215.0))
+    second = LowRank(drawn(60, 3, 2.0), drawn(3, 50, 1e-3))
+    total = combined(first, second)
+    assert isinstance(total, LowRank)
+    exact = first.left.double() @ first.right.double() + second.left.double() @ second.right.double()
+    error = (total.difference().double() - exact).abs().max() / exact.abs().max()
+    assert error < 3e-7
+    as_they_stand = LowRank(torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right]))
+    assert (as_they_stand.difference().double() - exact).abs().max() / exact.abs().max() > 10 * error
+    # The balancing itself is exact, and balanced pairs stay as they are.
+    torch.testing.assert_close(total.left.double() @ total.right.double(), exact, rtol=1e-12, atol=1e-14)
+    again = LowRank.balanced(total.left, total.right)
+    assert torch.equal(again.left, total.left) and torch.equal(again.right, total.right)
+    sizes = total.left.abs().amax(0) / total.right.abs().amax(1)
+    assert bool((sizes < 4).all()) and bool((sizes > 1 / 4).all())
+
+
+def test_saved_factors_are_loaded_as_they_stand() -> None:
+    """A seal is of the bits that the saved factors give, which balanced ones would not."""
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        "w:left": 1e-5 * torch.randn(60, 2, generator=generator),
+        "w:right": 200 * torch.randn(2, 50, generator=generator),
+    }
+    factors["w:left"][:, 0] *= 1e3
+    (delta,) = WeightUpdate.from_saved({"parameters": ["w"]}, factors).deltas.values()
+    assert isinstance(delta, LowRank)
+    assert torch.equal(delta.left, factors["w:left"]) and torch.equal(delta.right, factors["w:right"])
+    other = LowRank.balanced(delta.left, delta.right)
+    assert not torch.equal(other.difference(), delta.difference())
+
+
+def test_pairs_of_zeros_are_balanced_as_they_are() -> None:
+    left, right = torch.zeros(3, 2), torch.full((2, 4), 1e30)
+    left[0, 0] = 1e-30
+    found = LowRank.balanced(left, right)
+    assert torch.equal(found.right[1], right[1]) and not bool(found.left[:, 1].any())
+    assert float((found.left @ found.right)[0, 0]) == pytest.approx(1.0, rel=1e-6)
+
+
 def test_a_difference_of_nothing_is_nothing() -> None:
     zero = LowRank(torch.zeros(3, 2), torch.zeros(2, 4))
     assert torch.equal(zero.difference(), torch.zeros(3, 4)) and zero.shape == (3, 4)

@@ -341,6 +341,14 @@ def test_a_rate_that_blows_up_is_refused(tiny_model: Make, tiny_tokenizer: Token
         editor("ft-m", learning_rate=3e37).edit(model, tiny_tokenizer, CAPITALS)
 
 
+def test_a_rank_beyond_the_matrix_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    model = enliven(tiny_model("llama"))
+    most = min(model.get_parameter("model.layers.1.mlp.down_proj.weight").shape)
+    with untouched(model), pytest.raises(EditError, match=rf"at most rank {most}.*Give a rank up to {most}"):
+        editor("lora", layers=(1,), rank=most + 1).edit(model, tiny_tokenizer, CAPITALS)
+    editor("lora", layers=(1,), rank=most, steps=1).edit(model, tiny_tokenizer, CAPITALS)
+
+
 def test_variants_of_ft_differ_where_they_say(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     """With objects of one token, FT and FT-M are the same; with longer ones they are not."""
     bench = bench_of(enliven(tiny_model("gpt2")), tiny_tokenizer)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import VARIED
 
+from indelible.edits.suffixes import Site
 from indelible.edits.values import ValueOptions, Values, optimise_values
 from indelible.edits.wordings import FactRows, Row, rows_for
 from indelible.errors import EditError
@@ -76,15 +77,21 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
                 handle.remove()
 
     kept: list[Tensor] = []
-    handle = block.register_forward_hook(
-        lambda _module, _args, output: kept.append(output if isinstance(output, Tensor) else output[0])
-    )
+    measured = changed if options.reference == "site" else [block] * len(changed)
+    handles = [
+        module.register_forward_hook(
+            lambda _module, _args, output: kept.append((output if isinstance(output, Tensor) else output[0]).clone())
+        )
+        for module in measured
+    ]
     first = texts.rewrites[0]
     bare = first.tokens[: len(first.tokens) - first.target]
     with torch.no_grad():
         model(torch.tensor([bare]), use_cache=False)
-    handle.remove()
-    norm = kept[0].reshape(len(bare), -1)[first.subject].norm()
+    for handle in handles:
+        handle.remove()
+    # Attention runs before the MLP, so that what was kept stands in the order of the sites.
+    norms = [output.reshape(len(bare), -1)[first.subject].norm() for output in kept]
 
     deltas_so = torch.zeros(len(options.sites), kept[0].shape[-1])
     before = logits_of(texts.essence, deltas_so)[-1].detach()
@@ -100,7 +107,7 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
             loss = loss - torch.stack(chosen).mean() / len(texts.rewrites)
         after = logits_of(texts.essence, deltas_so)[-1]
         loss = loss + options.kl_weight * (after.exp() * (after - before)).sum()
-        for delta_o in deltas_so:
+        for delta_o, norm in zip(deltas_so, norms, strict=True):
             loss = loss + options.weight_decay * delta_o.norm() / norm**2
         found.deltas.append(deltas_so.detach())
         found.losses.append(loss.item())
@@ -112,7 +119,7 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
             square = 0.999 * square + 0.001 * slope**2
             move = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
             deltas_so = deltas_so - options.learning_rate * move
-            for delta_o in deltas_so:
+            for delta_o, norm in zip(deltas_so, norms, strict=True):
                 if delta_o.norm() > options.clamp * norm:
                     delta_o *= options.clamp * norm / delta_o.norm()
     raise AssertionError("the last step returns")
@@ -187,6 +194,24 @@ def test_attention_and_mlp_are_optimised_together(family: str, tiny_tokenizer: P
     assert bool(((alone.deltas_fo - last[:, -1]).norm(dim=-1) > 0.01).any())
 
 
+@pytest.mark.parametrize("sites", [("mlp",), ("attention", "mlp")])
+@pytest.mark.parametrize(("family", "layer"), [("gpt2", 0), ("llama", 2), ("gemma2", 1), ("bloom", 1)])
+def test_deltas_are_measured_against_the_site_where_that_is_asked(
+    family: str, layer: int, sites: tuple[Site, ...], tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
+    quick = partial(optimise_values, model, find_layout(model), layer)
+    options = replace(OPTIONS, sites=sites, reference="site", weight_decay=0.02, clamp=0.1)
+    compare(quick, facts, [plain(model, family, layer, texts, options) for texts in facts], options)
+    # Both the clamp and the weight decay are other numbers than in the block's units.
+    clamped, decayed = replace(options, weight_decay=0.0), replace(options, clamp=1e6, weight_decay=10.0)
+    lengths = [quick(facts, replace(clamped, reference=which)).deltas_fo.norm(dim=-1) for which in ("site", "block")]
+    assert bool(((lengths[0] - lengths[1]).abs() > 0.01).any())
+    losses = [quick(facts, replace(decayed, reference=which)).losses_f for which in ("site", "block")]
+    assert bool(((losses[0] - losses[1]).abs() > 0.01).any())
+
+
 @pytest.mark.parametrize(("family", "layer"), [("gpt2", 0), ("llama", 1), ("gemma2", 1), ("bloom", 1)])
 def test_facts_leave_when_they_have_converged(family: str, layer: int, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
@@ -246,7 +271,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: PreTrained
         found = optimise_values(
             model, find_layout(model), 1, facts, OPTIONS, lambda done, total, _note: seen.append((done, total))
         )
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(EditError, match=r"one fact in 5 texts.*fewer contexts or paraphrases"):
             many = replace(facts[0], rewrites=facts[0].rewrites * 5)
             optimise_values(model, find_layout(model), 1, [many], OPTIONS)
     finally:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from indelible.edits.closed_form import ClosedFormEditor
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
@@ -32,7 +32,7 @@ class AlphaEdit(ClosedFormEditor):
 
     name: ClassVar[str] = "alphaedit"
     keeps_keys: ClassVar[bool] = True
-    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
         default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
     )
     bystander_weight: float = Field(

@@ -16,9 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from indelible.edits.editor import Workbench
+from indelible.edits.keys import Compared
 from indelible.edits.preservation import preserved_moments
 from indelible.edits.solve import factorise
 from indelible.edits.spread import Solver, spread
+from indelible.edits.suffixes import Reference
 from indelible.edits.values import ValueOptions, optimise_values
 from indelible.edits.weight_editor import Change, Changer, WeightEditor
 from indelible.edits.wordings import FactRows, rows_for, sample_contexts
@@ -41,10 +43,15 @@ class ClosedFormEditor(WeightEditor):
     clamp: float = Field(
         default=0.75, gt=0, description="Longest value change, in norms of the value layer's output at the subject."
     )
+    converged: float = Field(default=0.1, ge=0, description="Loss below which a fact's value is not changed further.")
     contexts: int = Field(default=2, ge=0, description="Texts that the model writes before a wording.")
 
     keeps_keys: ClassVar[bool] = False
     """Whether later edits are to leave the keys of this one alone."""
+    reference: ClassVar[Reference] = "block"
+    """Whose output ``clamp`` and ``weight_decay`` are measured in: the value layer's block, or the site of a delta."""
+    compared: ClassVar[Compared] = "block"
+    """Whose output in the value layer tells what is still missing of a change."""
 
     @abstractmethod
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
@@ -52,7 +59,15 @@ class ClosedFormEditor(WeightEditor):
 
     def value_options(self) -> ValueOptions:
         """The options of value optimisation among these."""
-        return ValueOptions(self.steps, self.learning_rate, self.weight_decay, self.kl_weight, self.clamp)
+        return ValueOptions(
+            self.steps,
+            self.learning_rate,
+            self.weight_decay,
+            self.kl_weight,
+            self.clamp,
+            self.converged,
+            reference=self.reference,
+        )
 
     def share(self, layers_left: int) -> float:
         """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""
@@ -97,5 +112,15 @@ class _ClosedForm(Changer):
         return rows, values.deltas_fo
 
     def _written(self, rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]) -> Change:
-        change = spread(self.bench, self.layers, rows, deltas_fo, self.solver, share=self.editor.share, earlier=earlier)
-        return change if self.editor.keeps_keys else Change(change.deltas)
+        editor = self.editor
+        change = spread(
+            self.bench,
+            self.layers,
+            rows,
+            deltas_fo,
+            self.solver,
+            share=editor.share,
+            compared=editor.compared,
+            earlier=earlier,
+        )
+        return change if editor.keeps_keys else Change(change.deltas)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor
 
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
@@ -34,7 +34,7 @@ class FineTuning(GradientEditor):
 
     name: ClassVar[str] = "ft"
     learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
-    layer: int | Literal["auto"] | None = Field(
+    layer: StrictInt | Literal["auto"] | None = Field(
         default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
     )
 

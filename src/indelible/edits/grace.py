@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor
 
 from indelible.edits.codebook import Codebook, Entries
@@ -41,7 +41,7 @@ class Grace(Editor):
 
     name: ClassVar[str] = "grace"
     uses_text: ClassVar[bool] = False
-    layer: int | None = Field(default=None, description="Layer of the memory; None chooses by depth.")
+    layer: StrictInt | None = Field(default=None, description="Layer of the memory; None chooses by depth.")
     radius: float = Field(default=0.2, gt=0, description="Deferral radius of a new entry, in norms of its key.")
     steps: int = Field(default=50, gt=0, description="Steps of value optimisation.")
     learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from transformers import PreTrainedModel
 from indelible.edits.wordings import FactRows, Row
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, evaluating
+
+Compared = Literal["block", "mlp"]
+"""Whose output shows how much of a wanted change has arrived: the value layer's block, or its MLP alone."""
 
 _TOKENS_PER_PASS = 4096
 
@@ -27,7 +31,7 @@ class Readings:
     Attributes:
         keys_dn: key of each wording, averaged over contexts.
         bare_dn: key of each bare wording.
-        states_on: what the value layer's block returned for the bare wording.
+        states_on: what the value layer's block, or its MLP, returned for the bare wording.
         facts_n: index of the fact that each column belongs to.
     """
 
@@ -38,7 +42,13 @@ class Readings:
 
 
 def read_subjects(
-    model: PreTrainedModel, layout: Layout, key_layer: int, value_layer: int, facts: Sequence[FactRows]
+    model: PreTrainedModel,
+    layout: Layout,
+    key_layer: int,
+    value_layer: int,
+    facts: Sequence[FactRows],
+    *,
+    compared: Compared = "block",
 ) -> Readings:
     """Read keys at one layer and states at another (or the same), in one pass over all texts.
 
@@ -46,12 +56,14 @@ def read_subjects(
         model: left as it was.
         layout: the model's.
         key_layer: whose memory's keys are wanted; not above ``value_layer``.
-        value_layer: whose block's output is wanted.
+        value_layer: whose output is wanted.
         facts: the facts' texts.
+        compared: the output of that layer's block, or of its MLP.
     """
+    states_of = (layout.blocks if compared == "block" else layout.mlp_out)[value_layer]
     groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
     texts = [row for _, wording in groups for row in wording]
-    by_layer, states = _at_subjects(model, layout, [key_layer], value_layer, texts)
+    by_layer, states = _at_subjects(model, layout, [key_layer], states_of, texts)
     keys = by_layer[key_layer]
     sizes = [len(wording) for _, wording in groups]
     key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
@@ -79,15 +91,14 @@ def subject_keys(
     Returns:
         By layer, ``(texts, d)``.
     """
-    keys, _ = _at_subjects(model, layout, layers, max(layers), texts)
+    keys, _ = _at_subjects(model, layout, layers, layout.blocks[max(layers)], texts)
     return keys
 
 
 def _at_subjects(
-    model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], value_layer: int, texts: Sequence[Row]
+    model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], states_of: str, texts: Sequence[Row]
 ) -> tuple[dict[int, Tensor], Tensor]:
     memories = {layer: layout.mlp_out[layer] for layer in key_layers}
-    block = layout.blocks[value_layer]
     order = sorted(range(len(texts)), key=lambda index: texts[index].subject)
     keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
     states: dict[int, Tensor] = {}
@@ -100,10 +111,10 @@ def _at_subjects(
                 real = texts[index].tokens[: texts[index].subject + 1]
                 tokens[place, : len(real)] = torch.tensor(real)
                 mask[place, : len(real)] = 1
-            with capture(model, inputs_of=[*memories.values()], outputs_of=[block], stop_after=block) as seen:
+            with capture(model, inputs_of=[*memories.values()], outputs_of=[states_of], stop_after=states_of) as seen:
                 model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
             keys_btd = {layer: by_row(seen.inputs[memory], len(batch)) for layer, memory in memories.items()}
-            states_bto = by_row(seen.outputs[block], len(batch))
+            states_bto = by_row(seen.outputs[states_of], len(batch))
             for place, index in enumerate(batch):
                 for layer in key_layers:
                     keys[layer][index] = keys_btd[layer][place, texts[index].subject]

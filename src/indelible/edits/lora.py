@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -25,6 +25,7 @@ from indelible.edits.gradient import GradientEditor, descend
 from indelible.edits.memit import DEPTHS
 from indelible.edits.update import LowRank
 from indelible.edits.weight_editor import Change, Changer
+from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
@@ -38,7 +39,7 @@ class Lora(GradientEditor):
 
     name: ClassVar[str] = "lora"
     learning_rate: float = Field(default=2e-2, gt=0, le=3e37, description="Of Adam.")
-    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
         default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
     )
     target: Literal["memory", "all-linear"] = Field(
@@ -63,6 +64,18 @@ class Lora(GradientEditor):
         )
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        """See ``WeightEditor``.
+
+        Raises:
+            EditError: if an adapter's rank is beyond what its matrix can have.
+        """
+        for path in self.modules_in(bench.model, bench.layout):
+            most = min(bench.model.get_parameter(f"{path}.weight").shape)
+            if self.rank > most:
+                raise EditError(
+                    f"{path} has at most rank {most}, an adapter of rank {self.rank} is asked for.",
+                    f"Give a rank up to {most}.",
+                )
         return _Adapted(self, bench, paraphrases)
 
 
@@ -124,5 +137,5 @@ def product(adapter: Any) -> LowRank:
     scaled = adapter.scaling[_ADAPTER] * adapter.lora_B[_ADAPTER].weight.detach().cpu()
     first = adapter.lora_A[_ADAPTER].weight.detach().cpu().clone()
     if isinstance(adapter.get_base_layer(), Conv1D):
-        return LowRank(first.T.contiguous(), scaled.T.contiguous())
-    return LowRank(scaled, first)
+        return LowRank.balanced(first.T.contiguous(), scaled.T.contiguous())
+    return LowRank.balanced(scaled, first)

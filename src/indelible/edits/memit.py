@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt
 
 from indelible.edits.closed_form import ClosedFormEditor
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
@@ -23,7 +23,7 @@ class Memit(ClosedFormEditor):
     """Mass-editing memory in a transformer."""
 
     name: ClassVar[str] = "memit"
-    layers: tuple[int, ...] | Literal["auto"] | None = Field(
+    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
         default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
     )
     covariance_weight: float = Field(default=1000.0, gt=0, description="Preservation against new facts (lambda).")

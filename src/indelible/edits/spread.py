@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from indelible.edits.editor import Workbench
-from indelible.edits.keys import read_subjects
+from indelible.edits.keys import Compared, read_subjects
 from indelible.edits.solve import Factors
 from indelible.edits.update import LowRank, add_difference, restored
 from indelible.edits.weight_editor import Change
@@ -56,9 +56,10 @@ def spread(
     solve: Solver,
     *,
     share: Callable[[int], float] = float,
+    compared: Compared = "block",
     earlier: Mapping[str, Tensor] | None = None,
 ) -> Change:
-    """Change the memories of ``layers`` so that the last one's block returns what the deltas ask for.
+    """Change the memories of ``layers`` so that the last one's block, or MLP, returns what the deltas ask for.
 
     Args:
         bench: the model is changed on the way and left as it was.
@@ -68,6 +69,8 @@ def spread(
         solve: returns a layer's change.
         share: what the missing change is divided by, given how many layers are still to come (MEMIT: that number;
             PMET: its square root).
+        compared: whose output in the value layer is read to tell what is missing. A change below it reaches the
+            block's through the residual stream (MEMIT); of the MLP's, the value layer has to give nearly all (PMET).
         earlier: by parameter name, ``(d, m)`` keys of earlier edits.
 
     Returns:
@@ -83,7 +86,7 @@ def spread(
     wanted_on: Tensor | None = None
     with restored(model, names), torch.no_grad():
         for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
-            read = read_subjects(model, layout, layer, value_layer, facts)
+            read = read_subjects(model, layout, layer, value_layer, facts, compared=compared)
             if wanted_on is None:
                 wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
             missing_on = (wanted_on - read.states_on) / share(len(layers) - place)
@@ -99,4 +102,4 @@ def spread(
 def oriented(factors: Factors, *, in_out: bool) -> LowRank:
     """Factors of an (out, in) change as a difference of the stored weight, which may be (in, out)."""
     left, right = factors.left_on.float().cpu(), factors.right_nd.float().cpu()
-    return LowRank(right.T.contiguous(), left.T.contiguous()) if in_out else LowRank(left, right)
+    return LowRank.balanced(right.T.contiguous(), left.T.contiguous()) if in_out else LowRank.balanced(left, right)

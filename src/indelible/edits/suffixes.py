@@ -25,6 +25,8 @@ from indelible.models.trace import by_row, capture, resume_from, select_before_h
 from indelible.models.trace import replace as replace_output
 
 Site = Literal["attention", "mlp"]
+Reference = Literal["site", "block"]
+"""Whose output a delta is measured against: that of the site it is added to, or that of the whole block."""
 
 # What one more pass costs beside its tokens, in tokens: texts of unlike length share a pass when padding costs less.
 # Measured on two cores with SmolLM2-135M; a GPU is hardly busy with a few thousand tokens.
@@ -83,12 +85,20 @@ class SuffixRuns:
         layer: the value layer.
         sites: whose outputs deltas are added to, at the subject's last token in the value layer.
         facts: the facts' texts.
+        reference: whose output deltas are measured against.
     """
 
     def __init__(
-        self, model: PreTrainedModel, layout: Layout, layer: int, sites: Sequence[Site], facts: Sequence[FactRows]
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        layer: int,
+        sites: Sequence[Site],
+        facts: Sequence[FactRows],
+        reference: Reference = "block",
     ) -> None:
         self.model, self.layout, self.layer, self.sites = model, layout, layer, tuple(sites)
+        self.reference = reference
         self._rows = [
             _Placed(fact, row, 1 / len(texts.rewrites), number == 0)
             for fact, texts in enumerate(facts)
@@ -126,8 +136,7 @@ class SuffixRuns:
                 states_rsh = _with_first(states_rsh, deltas_rso[:, 0])
             else:
                 for place, site in enumerate(self.sites):
-                    path = (layout.attention if site == "attention" else layout.mlp_out)[self.layer]
-                    stack.enter_context(replace_output(model, path, _added(deltas_rso[:, place])))
+                    stack.enter_context(replace_output(model, self._path(site), _added(deltas_rso[:, place])))
             if states_rsh is not None:
                 as_tuple = layout.blocks_return_tuple
                 stack.enter_context(resume_from(model, layout.blocks, start, states_rsh, as_tuple=as_tuple))
@@ -181,22 +190,27 @@ class SuffixRuns:
         block, below = blocks[self.layer], blocks[self.layer - 1] if self.layer else None
         width = max(placed.length for placed in self._rows)
         kept = torch.zeros(len(self._rows), width, self.layout.hidden_size, device=self._device)
-        norms = torch.zeros(len(self._rows), device=self._device)
+        measured = [block] * len(self.sites) if self.reference == "block" else [self._path(site) for site in self.sites]
+        norms_rs = torch.zeros(len(self._rows), len(measured), device=self._device)
         self._states: Tensor | None = kept if self._from_above or below is not None else None
-        wanted = [block] if below is None else [block, below]
+        wanted = {block, *measured} if below is None else {block, below, *measured}
         numbers = {placed.fact: placed.fact for placed in self._rows}
         for group in self._cut(range(len(self._rows))):
             part = self._part(group, numbers, with_states=False)
-            with capture(self.model, outputs_of=wanted, stop_after=block) as seen:
+            with capture(self.model, outputs_of=sorted(wanted), stop_after=block, copies=True) as seen:
                 self._logits(part)
             above_rsh = by_row(seen.outputs[block], len(group))
-            norms[group] = above_rsh[:, 0].norm(dim=-1)
+            for place, path in enumerate(measured):
+                norms_rs[group, place] = by_row(seen.outputs[path], len(group))[:, 0].norm(dim=-1)
             if self._states is not None:
                 states = above_rsh if self._from_above else by_row(seen.outputs[below or block], len(group))
                 kept[group, : states.shape[1]] = states
         bare = {placed.fact: index for index, placed in enumerate(self._rows) if placed.bare}
-        self.reference_f = norms[[bare[fact] for fact in sorted(bare)]]
-        """Norm of the value layer's output at each fact's bare subject, which deltas are measured against."""
+        self.reference_fs = norms_rs[[bare[fact] for fact in sorted(bare)]]
+        """Norm of the reference's output at each fact's bare subject, which each site's delta is measured against."""
+
+    def _path(self, site: Site) -> str:
+        return (self.layout.attention if site == "attention" else self.layout.mlp_out)[self.layer]
 
     def _pass_tokens(self) -> int:
         return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)

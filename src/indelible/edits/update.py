@@ -30,6 +30,8 @@ _EXACT_BITS = 53
 """Whole numbers below 2^53 are exact in float64."""
 _FACTOR_BITS = 24
 """Of a float32's significand: more would not be in the factors."""
+_NO_EXPONENT = -(1 << 20)
+"""Of zeros, below that of any number."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,17 @@ class LowRank:
 
     left: Tensor
     right: Tensor
+
+    @classmethod
+    def balanced(cls, left: Tensor, right: Tensor) -> LowRank:
+        """The same product, each pair of a column and a row brought to like size by a power of two, which is exact.
+
+        The grid below is set by the largest entry of all ranks, so that pairs of unlike scales would cost each other
+        precision. Factors that were saved stay as they are, for their seals are of the bits that they give.
+        """
+        lefts, rights = _exponents(left, 0), _exponents(right, 1)
+        shift = np.where((lefts.T == _NO_EXPONENT) | (rights == _NO_EXPONENT), 0, (rights - lefts.T) // 2)
+        return cls(_scaled(left, shift.T), _scaled(right, -shift))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,7 +92,7 @@ def combined(first: Delta, second: Delta) -> Delta:
     if isinstance(first, LowRank) and isinstance(second, LowRank):
         left, right = torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right])
         if left.numel() + right.numel() < left.shape[0] * right.shape[1]:
-            return LowRank(left, right)
+            return LowRank.balanced(left, right)
     return Dense(first.difference() + second.difference())
 
 
@@ -289,6 +302,17 @@ def restored(model: PreTrainedModel, parameters: tuple[str, ...]) -> Iterator[No
         with torch.no_grad():
             for name, old in kept.items():
                 model.get_parameter(name).copy_(old)
+
+
+def _exponents(factor: Tensor, dim: int) -> np.ndarray:
+    """The binary exponent of the largest entry along a dimension, which is kept."""
+    largest = np.abs(factor.detach().cpu().double().numpy()).max(axis=dim, keepdims=True)
+    return np.where((largest > 0) & np.isfinite(largest), np.frexp(largest)[1], _NO_EXPONENT)
+
+
+def _scaled(factor: Tensor, exponents: np.ndarray) -> Tensor:
+    """A factor times powers of two."""
+    return torch.from_numpy(np.ldexp(factor.detach().cpu().double().numpy(), exponents)).to(factor)
 
 
 def _on_grid(factor: Tensor, places: int, dim: int) -> Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from indelible.edits.suffixes import Site, Suffixes, SuffixRuns
+from indelible.edits.suffixes import Reference, Site, Suffixes, SuffixRuns
 from indelible.edits.wordings import FactRows
 from indelible.errors import EditError
 from indelible.models.layout import Layout
@@ -46,7 +46,7 @@ class ValueOptions:
     Attributes:
         steps: evaluations of the loss at most; there is one update fewer.
         learning_rate: of Adam.
-        weight_decay: weight of |delta| / |reference|^2, as in ROME's code.
+        weight_decay: weight of |delta| / |reference|^2, as in the code of ROME and of those after it.
         kl_weight: weight of KL(after || before) of the word after "<subject> is a".
         clamp: longest delta, as a multiple of the reference's norm.
         converged: a fact whose loss is below this leaves.
@@ -54,6 +54,9 @@ class ValueOptions:
             a GPU does not hold after all is taken in halves.
         sites: what deltas are added to, each its own: what the value layer's MLP returns, and for PMET (Li et al. 2023,
             arXiv 2308.08742) also what its attention returns. The last must be the MLP.
+        reference: whose output at the subject has the norm that clamp and weight decay are measured in. In the code of
+            ROME and PMET it is that of the site which a delta is added to; in MEMIT's and AlphaEdit's, the block's,
+            which holds the residual stream too and is several times longer.
     """
 
     steps: int
@@ -64,6 +67,7 @@ class ValueOptions:
     converged: float = 0.1
     tokens_per_batch: int | None = None
     sites: tuple[Site, ...] = ("mlp",)
+    reference: Reference = "block"
 
 
 @dataclass(frozen=True)
@@ -117,10 +121,14 @@ def optimise_values(
             finished += len(batch)
             return found
         except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
+            pass
         # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
         torch.cuda.empty_cache()
+        if len(batch) == 1:
+            raise EditError(
+                f"The memory of {model.device} does not hold one fact in {len(batch[0].rewrites)} texts.",
+                "Give fewer contexts or paraphrases, a higher layer, or a device with more memory.",
+            )
         middle = len(batch) // 2
         return run(batch[:middle]) + run(batch[middle:])
 
@@ -165,7 +173,7 @@ def _optimise_batch(
     options: ValueOptions,
     report: Callable[[int, int, int, float], None],
 ) -> Values:
-    runs = SuffixRuns(model, layout, layer, options.sites, facts)
+    runs = SuffixRuns(model, layout, layer, options.sites, facts, options.reference)
     device = model.device
     shape = (len(options.sites), layout.hidden_size)
     deltas = [nn.Parameter(torch.zeros(shape, device=device)) for _ in facts]
@@ -174,7 +182,7 @@ def _optimise_batch(
     steps_f = torch.zeros(len(facts), dtype=torch.long)
     active = list(range(len(facts)))
     parts = runs.parts(active)
-    limit_f = options.clamp * runs.reference_f
+    limit_fs1 = (options.clamp * runs.reference_fs).unsqueeze(-1)
     before_fv = torch.empty(0)
     for step in range(options.steps):
         optimiser.zero_grad()
@@ -185,8 +193,10 @@ def _optimise_batch(
             before_fv = essence_av.detach()
         before_av = before_fv[chosen]
         kl_a = (essence_av.exp() * (essence_av - before_av)).sum(-1)
-        decay_a = deltas_aso.norm(dim=-1).sum(-1) / runs.reference_f[chosen] ** 2
-        loss_a = nll_a + options.kl_weight * kl_a + options.weight_decay * decay_a
+        loss_a = nll_a + options.kl_weight * kl_a
+        if options.weight_decay:
+            decay_a = (deltas_aso.norm(dim=-1) / runs.reference_fs[chosen] ** 2).sum(-1)
+            loss_a = loss_a + options.weight_decay * decay_a
         if not bool(torch.isfinite(loss_a).all()):
             raise EditError(
                 f"The loss of a value became {loss_a[~torch.isfinite(loss_a)][0].item()} at step {step + 1}.",
@@ -207,7 +217,7 @@ def _optimise_batch(
         with torch.no_grad():
             for fact in staying:
                 norm_s1 = deltas[fact].norm(dim=-1, keepdim=True)
-                deltas[fact].mul_((limit_f[fact] / norm_s1).clamp(max=1))
+                deltas[fact].mul_((limit_fs1[fact] / norm_s1).clamp(max=1))
         if len(staying) < len(active):
             active = staying
             parts = runs.parts(active)
