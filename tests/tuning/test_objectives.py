@@ -227,6 +227,8 @@ def test_a_label_outside_the_set_is_named(tiny_tokenizer: PreTrainedTokenizerFas
     [
         ("text", {"optimm": "sgd"}, r"optimm.*optim"),
         ("text", {"max_steps": 5}, r"tuning.steps"),
+        ("text", {"logging_steps": 10}, r"stop rules"),
+        ("text", {"learning_rate": 1.0}, r"tuning.learning_rate"),
         ("preference", {"loss_typ": "ipo"}, r"DPOTrainer.*loss_typ.*loss_type"),
         ("text", {"optim": "no such"}, r"Trainer refuses"),
     ],

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.facts.fact import Fact
 from indelible.probing.callback import RetentionCallback
+from indelible.tuning.adapting import adapted
 from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
 from indelible.tuning.objectives import OBJECTIVES, Objective, Run
@@ -30,8 +31,8 @@ from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
 from indelible.tuning.tasks import TASKS, Task
 from indelible.tuning.tasks.data import data_task
-from indelible.tuning.trainers import arguments, check_passed_on, trainer_class
-from indelible.tuning.tuners import adapted, check_tuner
+from indelible.tuning.trainers import arguments, check_passed_on, quiet_trl, trainer_class
+from indelible.tuning.tuners import check_tuner
 
 __all__ = ["TuningResult", "TuningSettings", "fine_tune"]
 
@@ -41,8 +42,8 @@ class TuningResult:
     """What a fine-tuning run did.
 
     Attributes:
-        figure: name of the objective's utility, the figure that runs are compared at.
         precision: that was trained in.
+        figure: name of the objective's utility, the figure that runs are compared at.
         better: whether a "lower" or a "higher" utility is better.
         before, after: downstream figures on the held-out rows, by name.
         reached: whether the figures of ``stop_at`` were reached; None without that rule.
@@ -57,8 +58,8 @@ class TuningResult:
             with ``heldout_<figure>`` where it was taken.
     """
 
-    figure: str
     precision: str
+    figure: str
     better: str
     before: Mapping[str, float]
     after: Mapping[str, float]
@@ -78,7 +79,8 @@ def check_settings(settings: TuningSettings) -> None:
     """What can be found wrong with settings before any model is loaded, and needs more than their own looks.
 
     Raises:
-        ConfigError: if trl is missing where it is needed, or the trainer does not know what is passed through to it.
+        ConfigError: if trl is missing where it is needed, a tuner cannot work with its options, or the trainer does not
+            know what is passed through to it.
     """
     check_tuner(settings)
     trainer_class(OBJECTIVES.get(settings.objective).trainer_name)
@@ -137,7 +139,12 @@ def fine_tune(
     steps = settings.steps_over(len(rows.train))
     rules = StopRules(settings, objective)
     everything = tuple(figure.name for figure in objective.figures)
-    with seeded(seed), _as_it_was(model, settings), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+    with (
+        seeded(seed),
+        quiet_trl(),
+        _as_it_was(model, settings),
+        tempfile.TemporaryDirectory(prefix="indelible-") as folder,
+    ):
         with adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
@@ -166,8 +173,8 @@ def fine_tune(
     if rules.reached is not None:
         rules.stop(after)
     return TuningResult(
-        figure=objective.figures[0].name,
         precision=settings.precision,
+        figure=objective.figures[0].name,
         better=objective.figures[0].better,
         before=dict(before),
         after=dict(after),

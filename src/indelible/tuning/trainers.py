@@ -12,10 +12,11 @@ after it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,7 +57,16 @@ OWN = {
     "num_generations": "set tuning.generations",
     "max_completion_length": "set tuning.answer_tokens",
     "beta": "set tuning.beta",
+    "learning_rate": "set tuning.learning_rate",
+    "warmup_steps": "set tuning.warmup_steps",
+    "weight_decay": "set tuning.weight_decay",
+    "max_grad_norm": "set tuning.max_grad_norm",
+    "logging_steps": "stop rules and divergence are looked for after every step",
+    "logging_strategy": "stop rules and divergence are looked for after every step",
+    "logging_nan_inf_filter": "a loss that is no number ends the run",
     "remove_unused_columns": "rows come ready",
+    "dataset_kwargs": "rows come ready",
+    "precompute_ref_log_probs": "the reference is the model before tuning",
 }
 """Arguments of trainers that an option of ours decides, and what to do instead of passing them through."""
 
@@ -69,7 +79,6 @@ def trainer_class(name: str) -> Any:
     """
     if name == "Trainer":
         return Trainer
-    logging.getLogger("trl").setLevel(logging.ERROR)
     try:
         return getattr(importlib.import_module("trl"), name)
     except ImportError as error:
@@ -77,6 +86,18 @@ def trainer_class(name: str) -> Any:
             f"This objective trains with trl's {name}, and trl cannot be imported ({error}).",
             "Install it: pip install 'indelible[trl]'.",
         ) from error
+
+
+@contextlib.contextmanager
+def quiet_trl() -> Iterator[None]:
+    """Errors of trl alone are logged inside the block: its advice is about arguments that are set here on purpose."""
+    logger = logging.getLogger("trl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def arguments_class(name: str) -> type[TrainingArguments]:
