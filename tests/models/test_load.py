@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from indelible.errors import DataError, ModelError
 from indelible.models import bundled
 from indelible.models.fingerprint import fingerprint
-from indelible.models.load import _default_device, check_name, known_models, load
+from indelible.models.load import check_name, default_device, known_models, load
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_only_devices_with_float64_are_taken_unasked(
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: offered is not None)
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(offered) if offered else None)
-    assert _default_device() == torch.device(taken)
+    assert default_device() == torch.device(taken)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c", "", "  "])

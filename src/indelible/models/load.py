@@ -63,7 +63,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
     except Exception as error:  # transformers, the hub and safetensors raise a dozen kinds for one user mistake
         raise _load_error(name, error) from error
     _check_weights(name, model, found)
-    place = torch.device(device) if device else _default_device()
+    place = torch.device(device) if device else default_device()
     torch.nn.Module.to(model, place)
     model.eval()
     return LoadedModel(model, tokenizer, name)
@@ -103,7 +103,8 @@ def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip()
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
+    """Where models are put when nothing is said: a CUDA or XPU accelerator where there is one."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     # Sums over a corpus and the systems that an edit solves are float64, which MPS does not have.
     return accelerator if accelerator is not None and accelerator.type in ("cuda", "xpu") else torch.device("cpu")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from indelible.edits.editor import EDITORS
@@ -16,6 +15,7 @@ from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.facts.paraphrases import editing_wordings
 from indelible.models.layout import Layout
+from indelible.models.load import default_device
 from indelible.study.config import NO_EDITOR, WORLD, FactsSettings
 from indelible.study.plan import Arm
 from indelible.tuning.settings import TuningSettings
@@ -30,7 +30,6 @@ def settled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
     Raises:
         ConfigError: if trl is missing where an arm needs it, or a tuner or trainer cannot work with its options.
     """
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     found = []
     for arm in arms:
         settings = TuningSettings(**arm.tuning)
@@ -38,7 +37,7 @@ def settled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
             check_settings(settings)
         except ConfigError as error:
             raise ConfigError(f"'arms.{arm.name}.tuning': {error.what}", error.fix) from None
-        settings = with_precision(settings, device or torch.device("cpu"))
+        settings = with_precision(settings, default_device())
         found.append(replace(arm, tuning=settings.model_dump(mode="json")))
     return tuple(found)
 

@@ -95,7 +95,8 @@ def usual_precision(device: torch.device) -> str:
     float32.
     """
     if device.type == "cpu":
-        return "bf16-mixed" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+        has = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return "bf16-mixed" if has else "fp32"
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "fp32"
