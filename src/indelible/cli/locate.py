@@ -1,4 +1,4 @@
-"""``indelible locate``: causal tracing, and the layers that the rule of ``layers: auto`` takes from the traces."""
+"""``indelible locate``: causal tracing, and the layers that ``layers: auto`` would edit."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def locate(
 ) -> None:
     """Find where a model keeps facts: put noise on a subject, restore clean states, see what brings the answer back.
 
-    Writes every trace as a table and the heat maps that the ROME paper made known, and names the layers that the
-    rule of `layers: auto` takes from the MLPs' effect at the subject's last token. (`layers: auto` itself traces the
-    facts to be edited, with as wide a window as it will edit.)
+    Writes every trace as a table and the heat maps that the ROME paper made known, and names the layers that
+    `layers: auto` would take for these facts: it traces windows as wide as what is edited (`--span`), at the subject's
+    last token.
     """
     wanted = tuple(kinds or KINDS)
     for kind in wanted:

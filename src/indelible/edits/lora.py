@@ -63,6 +63,11 @@ class Lora(GradientEditor):
             if isinstance(module, nn.Linear | Conv1D)
         )
 
+    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        if self.left_to_tracing is not None:
+            return ()
+        return tuple(f"{path}.weight" for path in self.modules_in(model, layout))
+
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         """See ``WeightEditor``.
 

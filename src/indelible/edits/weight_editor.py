@@ -18,11 +18,13 @@ from typing import ClassVar, Self
 import torch
 from pydantic import Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from indelible.edits.editor import AUTO, Editor, Progress, Workbench
 from indelible.edits.locate import located_layers
 from indelible.edits.update import Delta, WeightUpdate, add_difference, combined, restored
 from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,24 @@ class WeightEditor(Editor):
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         """The editor at work on this (unedited) model, its layers given or chosen: see ``located``."""
 
+    @property
+    def left_to_tracing(self) -> str | None:
+        """The option whose layers causal tracing is to choose; None where they are given."""
+        return next((name for name in ("layer", "layers") if getattr(self, name, None) == AUTO), None)
+
+    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        """Names of the parameters that would be changed; none as long as their layers are left to tracing."""
+        if self.left_to_tracing is not None:
+            return ()
+        return tuple(layout.mlp_out_weight[layer] for layer in self.layers_in(layout))
+
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
         """The same editor with its layers chosen, where they were left to causal tracing of these facts.
 
         As many are chosen as the editor takes by default.
         """
-        asked = [name for name in ("layer", "layers") if getattr(self, name, None) == AUTO]
-        if not asked:
+        asked = self.left_to_tracing
+        if asked is None:
             return self
         layers = located_layers(
             bench.model,
@@ -87,11 +100,11 @@ class WeightEditor(Editor):
             facts,
             fingerprint=bench.fingerprint,
             cache=bench.cache,
-            span=len(self.model_copy(update={asked[0]: None}).layers_in(bench.layout)),
+            span=len(self.model_copy(update={asked: None}).layers_in(bench.layout)),
             seed=bench.seed,
             progress=bench.progress,
         )
-        return self.model_copy(update={asked[0]: layers if asked[0] == "layers" else layers[-1]})
+        return self.model_copy(update={asked: layers if asked == "layers" else layers[-1]})
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:
         editor = self.located(bench, facts)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from indelible.edits.editor import AUTO, EDITORS
+from transformers import PreTrainedModel
+
+from indelible.edits.editor import EDITORS
 from indelible.edits.weight_editor import WeightEditor
 from indelible.models import bundled
 from indelible.models.layout import Layout, find_layout
@@ -32,7 +34,7 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
     layout = find_layout(loaded)
     said = {}
     for arm in masked:
-        edited = _edited(arm, layout)
+        edited = _edited(arm, loaded, layout)
         if about_edit(arm.mask) and not edited:
             said[arm.name] = "what is edited is known once the edit is made"
             continue
@@ -44,13 +46,9 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
     return said
 
 
-def _edited(arm: Arm, layout: Layout) -> list[str]:
+def _edited(arm: Arm, model: PreTrainedModel, layout: Layout) -> Sequence[str]:
     """Parameters that the arm's editor will change; none where only the edit itself can tell."""
     if arm.editor == NO_EDITOR:
-        return []
+        return ()
     editor = EDITORS.get(arm.editor)(**arm.options)
-    tracing = AUTO in (arm.options.get("layers"), arm.options.get("layer"))
-    elsewhere = arm.options.get("target", "memory") != "memory"
-    if tracing or elsewhere or not isinstance(editor, WeightEditor):
-        return []
-    return [layout.mlp_out_weight[layer] for layer in editor.layers_in(layout)]
+    return editor.parameters_in(model, layout) if isinstance(editor, WeightEditor) else ()
