@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from indelible.errors import ConfigError, suggest
 from indelible.models.bundled import MODELS
+from indelible.study.grid import with_grid
 from indelible.study.validation import validated
 
 WORLD = "world"
@@ -221,7 +222,12 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
-    for override in overrides:
+    # The grid's axes are set before it is written out, its arms after.
+    to_arms = [override for override in overrides if override.startswith("arms.")]
+    for override in (override for override in overrides if override not in to_arms):
+        assign(settings, override)
+    settings = with_grid(settings)
+    for override in to_arms:
         assign(settings, override)
     config = validated(StudyConfig, settings, "")
     typed = {override.partition("=")[0] for override in overrides}
