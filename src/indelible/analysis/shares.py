@@ -15,16 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import factorial, nan
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from indelible.analysis.metrics import require_columns
-from indelible.analysis.statistics import Pairs, rate_interval
+from indelible.analysis.statistics import FEWEST_FACTS, Floats, Sample, contrast, fact_draws, rate_interval
 from indelible.analysis.summary import arm_generator
 from indelible.errors import DataError, suggest
 
@@ -69,8 +69,8 @@ FORECAST_COLUMNS = ("arm", "mask", "retention_edited", "low", "high", "gain", "g
 
 Loss = Literal["success", "log_prob"]
 
-_NATS = 10**6
-"""Log-probabilities are counted in millionths of a nat: intervals are of sums of whole numbers."""
+_FINENESS = 10**9
+"""Parts into which the range of a group's falls of log-probability is divided: intervals are of whole numbers."""
 
 
 def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -79,7 +79,7 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
     Args:
         rows: one row per arm × seed × fact × mixture with the columns arm, seed, fact_set, fact_id, mixture, success,
             log_prob; ``mixture`` names the groups with tuned weights, joined by ``+``, or is ``none``. Every subset of
-            an arm's groups has to be there.
+            the groups of an arm and seed has to be there.
         of: "success" divides the loss of retention, 1 minus the share of those facts that still succeed; "log_prob"
             divides the mean fall of the answer's log-probability, in nats.
         draws: of the bootstrap.
@@ -87,32 +87,27 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
 
     Returns:
         One row per arm × fact set × group, groups in the order of LABELS: ``share`` (a fraction, or nats), its 95%
-        interval ``low`` to ``high`` by bootstrap over seeds and facts, ``of_loss`` (share over the loss; NaN where
-        nothing was lost), ``facts`` (those that had succeeded, over all seeds) and ``seeds``. The shares of a set sum
-        to its loss. Where no fact had succeeded, ``facts`` is 0 and the figures are NaN. A group that did not change in
-        some seed has a share of exactly 0 there.
+        interval ``low`` to ``high`` by bootstrap over seeds and facts (see `statistics`), ``of_loss`` (share over the
+        loss; NaN where nothing was lost), ``facts`` (pairs of seed and fact that had succeeded) and ``seeds`` (that
+        have any). The shares of a set sum to its loss. Where no fact had succeeded, ``facts`` is 0 and the figures are
+        NaN; with one, there is no interval. A group that did not change in some seed has a share of exactly 0 there.
 
     Raises:
         DataError: if a column or a mixture is missing, or a fact stands in one mixture twice.
     """
     lines: list[tuple[object, ...]] = []
     for arm, own in _by_arm(rows):
-        generator = arm_generator(seed, arm)
         for fact_set in sorted(own["fact_set"].unique()):
-            exams = _exams(own[own["fact_set"] == fact_set], of)
-            groups = _in_order({group for exam in exams.values() for group in exam.groups})
-            unit = factorial(len(groups)) if of == "success" else _NATS
-            parts = {number: _shapley(exam, groups) for number, exam in exams.items()}
-            found = [
-                _Mean({number: exams[number].pairs(part[:, place], unit) for number, part in parts.items()})
-                for place in range(len(groups))
+            game = _game(own[own["fact_set"] == fact_set], of)
+            drawn = _Drawn(game, draws, arm_generator(seed, f"{arm} {fact_set}"))
+            figures = [
+                drawn.sum_of_rates(weights) if of == "success" else drawn.mean_fall(weights)
+                for weights in map(game.shapley_weights, game.groups)
             ]
-            total = sum(mean.value for mean in found)
-            n_facts, n_seeds = _sizes(exams)
-            for group, mean in zip(groups, found, strict=True):
-                low, high = mean.interval(draws, generator)
-                of_loss = mean.value / total if total else nan
-                lines.append((arm, fact_set, group, mean.value, low, high, of_loss, n_facts, n_seeds))
+            loss = game.mean(game.indicator(()) - game.indicator(game.groups))
+            for group, figure in zip(game.groups, figures, strict=True):
+                of_loss = figure.value / loss if loss else nan
+                lines.append((arm, fact_set, group, *figure.columns, of_loss, game.facts, game.seeds))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -141,66 +136,134 @@ def mask_forecast(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
     """
     lines: list[tuple[object, ...]] = []
     for arm, own in _by_arm(rows):
-        generator = arm_generator(seed, arm)
-        exams = _exams(own[own["fact_set"] == "edited"], "success")
-        n_facts, n_seeds = _sizes(exams)
-        if n_facts == 0:
+        game = _game(own[own["fact_set"] == "edited"], "success")
+        if game.facts == 0:
             continue
-        for mask in _masks({group for exam in exams.values() for group in exam.groups}):
-            kept = {number: 1 - exam.losses(set(exam.groups) - MASKS[mask]) for number, exam in exams.items()}
-            as_tuned = {number: 1 - exam.losses(set(exam.groups)) for number, exam in exams.items()}
-            retention = _Mean({number: exam.pairs(kept[number], 1) for number, exam in exams.items()})
-            gain = _Mean({number: exam.pairs(kept[number] - as_tuned[number], 1) for number, exam in exams.items()})
-            low, high = retention.interval(draws, generator)
-            gain_low, gain_high = gain.interval(draws, generator)
-            lines.append((arm, mask, retention.value, low, high, gain.value, gain_low, gain_high, n_facts, n_seeds))
+        drawn = _Drawn(game, draws, arm_generator(seed, f"{arm} edited"))
+        for mask in _masks(set(game.groups)):
+            kept = game.indicator(set(game.groups) - MASKS[mask])
+            retention = drawn.sum_of_rates(kept)
+            gain = drawn.sum_of_rates(kept - game.indicator(game.groups))
+            lines.append((arm, mask, *retention.columns, *gain.columns, game.facts, game.seeds))
     return pd.DataFrame(lines, columns=list(FORECAST_COLUMNS))
 
 
 @dataclass(frozen=True)
-class _Exam:
-    """One seed's facts of one set in every mixture.
+class _Figure:
+    """A number with its 95% interval; NaN for what there is not."""
 
-    Attributes:
-        groups: that changed, in order.
-        lost: (facts, 2 ** groups): what each fact lost against the mixture 0; bit i of a column's number says that
-            group i has its tuned weights.
-        succeeded: (facts,) whether the fact had succeeded in the mixture 0.
-    """
+    value: float
+    low: float = nan
+    high: float = nan
 
-    groups: tuple[str, ...]
-    lost: NDArray[np.float64]
-    succeeded: NDArray[np.bool_]
-
-    def losses(self, tuned: Collection[str]) -> NDArray[np.float64]:
-        """What each fact lost in the mixture in which these groups have their tuned weights."""
-        return self.lost[:, _number(self.groups, tuned)]
-
-    def pairs(self, values: NDArray[np.float64], unit: int) -> Pairs:
-        """Values per fact as whole numbers of 1/unit, over unit where the fact had succeeded and over 0 elsewhere.
-
-        Facts that had not succeeded are part of the sample that intervals redraw, as everywhere in `statistics`.
-        """
-        hits = np.where(self.succeeded, np.rint(values * unit), 0)
-        return np.stack([hits, unit * self.succeeded], axis=1).astype(np.int64)
+    @property
+    def columns(self) -> tuple[float, float, float]:
+        """As they stand in a table."""
+        return self.value, self.low, self.high
 
 
 @dataclass(frozen=True)
-class _Mean:
-    """A mean over facts, pooled over seeds, as pairs per seed."""
+class _Game:
+    """One fact set of one arm: what every fact does in every mixture of the groups that changed in any seed.
 
-    pairs: Mapping[int, Pairs]
+    Attributes:
+        groups: in order; bit i of a mixture's number says that group i has its tuned weights.
+        values: (mixtures, seeds, facts) success or log-probability; 0 where the fact is not counted.
+        counted: (seeds, facts) 1 where the fact had succeeded in mixture 0, 0 where not or where the seed lacks it.
+    """
+
+    groups: tuple[str, ...]
+    values: Floats
+    counted: Floats
 
     @property
-    def value(self) -> float:
-        """NaN where nothing is counted."""
-        hits, asked = np.sum([part.sum(axis=0) for part in self.pairs.values()], axis=0)
-        return float(hits / asked) if asked else nan
+    def facts(self) -> int:
+        """Pairs of seed and fact that are counted."""
+        return int(self.counted.sum())
 
-    def interval(self, draws: int, generator: np.random.Generator) -> tuple[float, float]:
-        """95%; NaN where there is none."""
-        found = rate_interval(self.pairs, draws=draws, generator=generator)
-        return (nan, nan) if found is None else (found.low, found.high)
+    @property
+    def seeds(self) -> int:
+        """Seeds in which any fact is counted."""
+        return int((self.counted.sum(axis=1) > 0).sum())
+
+    def mean(self, weights: Floats) -> float:
+        """The mean over counted facts of a weighted sum of their values in all mixtures; NaN where none is counted."""
+        return float(weights @ self.values.sum(axis=(1, 2))) / self.facts if self.facts else nan
+
+    def indicator(self, tuned: Collection[str]) -> Floats:
+        """(mixtures,) 1 for the mixture in which these groups have their tuned weights."""
+        found = np.zeros(len(self.values))
+        found[_number(self.groups, tuned)] = 1
+        return found
+
+    def shapley_weights(self, group: str) -> Floats:
+        """(mixtures,) what each mixture counts for in a group's share of the loss.
+
+        The share of group i is the sum over subsets S of the other n - 1 groups of
+        |S|! (n - |S| - 1)! / n! times (value of S - value of S and i).
+        """
+        n, bit = len(self.groups), 1 << self.groups.index(group)
+        weights = np.zeros(2**n)
+        for number in range(2**n):
+            if not number & bit:
+                size = number.bit_count()
+                weight = factorial(size) * factorial(n - size - 1) / factorial(n)
+                weights[number] += weight
+                weights[number | bit] -= weight
+        return weights
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A game with the draws of its facts and seeds, the same for all that is asked about it."""
+
+    game: _Game
+    draws: int
+    generator: np.random.Generator
+
+    def sum_of_rates(self, weights: Floats) -> _Figure:
+        """A weighted sum of the mixtures' retentions, with the interval of `statistics.contrast`."""
+        value, places = self.game.mean(weights), np.flatnonzero(weights)
+        if not len(places):  # a mixture against itself
+            return _Figure(value, value, value)
+        if self.samples[0].facts < FEWEST_FACTS:
+            return _Figure(value)
+        samples, drawn = [self.samples[place] for place in places], [self.rates[place] for place in places]
+        interval = contrast(samples, weights[places].tolist(), drawn, self.normal).interval
+        return _Figure(value, interval.low, interval.high)
+
+    def mean_fall(self, weights: Floats) -> _Figure:
+        """The mean over facts of a weighted sum of log-probabilities, with the interval of a rate between its ends."""
+        value, counted = self.game.mean(weights), self.game.counted
+        if self.game.facts == 0:
+            return _Figure(value)
+        falls = np.tensordot(weights, self.game.values, axes=1)
+        least = float(falls[counted > 0].min())
+        span = float(falls[counted > 0].max()) - least or 1.0
+        hits = np.rint((falls - least) / span * _FINENESS) * counted
+        pairs = np.stack([hits, _FINENESS * counted], axis=-1).astype(np.int64)
+        found = rate_interval(dict(enumerate(pairs)), draws=self.draws, generator=self.generator)
+        if found is None:
+            return _Figure(value)
+        return _Figure(value, least + found.low * span, least + found.high * span)
+
+    @cached_property
+    def samples(self) -> list[Sample]:
+        """What each mixture's retention is made of."""
+        return [Sample(values, self.game.counted, "facts") for values in self.game.values]
+
+    @cached_property
+    def rates(self) -> list[Floats]:
+        """Each mixture's retention in all draws; a fact weighs the same in all mixtures."""
+        facts = self.generator.standard_exponential((self.game.counted.shape[1], self.draws))
+        return [
+            fact_draws(sample, facts, self.generator.standard_gamma(0.5, (2, self.draws))) for sample in self.samples
+        ]
+
+    @cached_property
+    def normal(self) -> Floats:
+        """(seeds, draws)."""
+        return self.generator.standard_normal((len(self.game.counted), self.draws))
 
 
 def _by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -210,53 +273,35 @@ def _by_arm(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield str(arm), rows[rows["arm"] == arm]
 
 
-def _exams(rows: pd.DataFrame, of: Loss) -> dict[int, _Exam]:
-    """One fact set of one arm, by seed."""
-    return {int(str(number)): _exam(part, of) for number, part in rows.groupby("seed", sort=True)}
-
-
-def _exam(rows: pd.DataFrame, of: Loss) -> _Exam:
-    twice = rows.duplicated(["fact_id", "mixture"])
+def _game(rows: pd.DataFrame, of: Loss) -> _Game:
+    """One fact set of one arm as a game, in which a group that did not change in some seed changes nothing there."""
+    twice = rows.duplicated(["seed", "fact_id", "mixture"])
     if twice.any():
         first = rows[twice].iloc[0]
         raise DataError(
-            f"Fact {first['fact_id']!r} stands twice in the mixture {first['mixture']!r}.", "Run the step again."
-        )
-    names = [str(name) for name in rows["mixture"].unique()]
-    groups = _in_order({group for name in names for group in _tuned_in(name)})
-    columns = {_number(groups, _tuned_in(name)): name for name in names}
-    values = rows.pivot(index="fact_id", columns="mixture", values=of).astype("float64")
-    if len(columns) < 2 ** len(groups) or values.isna().to_numpy().any():
-        raise DataError(
-            f"Of the mixtures of {', '.join(groups) or 'no group'}, some are missing for some facts.",
+            f"Fact {first['fact_id']!r} (seed {first['seed']}) stands twice in the mixture {first['mixture']!r}.",
             "Run the step again.",
         )
-    ordered = values[[columns[number] for number in range(len(columns))]].to_numpy()
-    succeeded = rows[rows["mixture"] == columns[0]].set_index("fact_id")["success"].reindex(values.index)
-    return _Exam(groups, ordered[:, :1] - ordered, succeeded.to_numpy(dtype=np.bool_))
-
-
-def _shapley(exam: _Exam, groups: Sequence[str]) -> NDArray[np.float64]:
-    """Each fact's loss divided among groups: (facts, groups), 0 for groups that did not change.
-
-    The contribution of group i to a fact is the sum over subsets S of the other n - 1 groups of
-    |S|! (n - |S| - 1)! / n! times (lost with S and i - lost with S).
-    """
-    n = len(exam.groups)
-    numbers = np.arange(2**n)
-    sizes = np.array([int(number).bit_count() for number in numbers])
-    divided = np.zeros((len(exam.lost), len(groups)))
-    for place, group in enumerate(exam.groups):
-        without = numbers[numbers >> place & 1 == 0]
-        weights = np.array([factorial(size) * factorial(n - size - 1) / factorial(n) for size in sizes[without]])
-        divided[:, groups.index(group)] = (exam.lost[:, without | 1 << place] - exam.lost[:, without]) @ weights
-    return divided
-
-
-def _sizes(exams: Mapping[int, _Exam]) -> tuple[int, int]:
-    """Facts that had succeeded, and seeds that have any."""
-    counts = [int(exam.succeeded.sum()) for exam in exams.values()]
-    return sum(counts), sum(count > 0 for count in counts)
+    groups = _in_order({group for name in rows["mixture"].unique() for group in _tuned_in(name)})
+    facts = pd.Index(sorted(rows["fact_id"].unique()))
+    values, counted = [], []
+    for _, part in rows.groupby("seed", sort=True):
+        changed = {group for name in part["mixture"].unique() for group in _tuned_in(name)}
+        names = {frozenset(_tuned_in(name)): name for name in part["mixture"].unique()}
+        wide = part.pivot(index="fact_id", columns="mixture", values=of).astype("float64")
+        if len(names) < 2 ** len(changed) or wide.isna().to_numpy().any():
+            raise DataError(
+                f"Of the mixtures of {', '.join(_in_order(changed)) or 'no group'}, some are missing for some facts.",
+                "Run the step again.",
+            )
+        edited = part[part["mixture"] == NO_GROUP].set_index("fact_id")["success"].astype("float64")
+        counts = edited.reindex(facts, fill_value=0.0).to_numpy()
+        in_all = [names[frozenset(_groups_of(groups, number) & changed)] for number in range(2 ** len(groups))]
+        values.append(wide.reindex(facts, fill_value=0.0)[in_all].to_numpy().T * counts)
+        counted.append(counts)
+    if not values:
+        return _Game((), np.zeros((1, 1, 0)), np.zeros((1, 0)))
+    return _Game(groups, np.stack(values, axis=1), np.stack(counted))
 
 
 def _masks(groups: set[str]) -> list[str]:
@@ -277,6 +322,11 @@ def _tuned_in(mixture: str) -> frozenset[str]:
 def _number(groups: Sequence[str], tuned: Collection[str]) -> int:
     """A subset of groups as a number, one bit a group."""
     return sum(1 << place for place, group in enumerate(groups) if group in tuned)
+
+
+def _groups_of(groups: Sequence[str], number: int) -> frozenset[str]:
+    """The subset that a number stands for."""
+    return frozenset(group for place, group in enumerate(groups) if number >> place & 1)
 
 
 def _in_order(groups: Collection[str]) -> tuple[str, ...]:
