@@ -1,0 +1,119 @@
+"""Whether two arms differ on the same facts: exact tests that compare each fact with itself.
+
+Arms of a study share their facts, so that a difference between arms is best seen where both arms answered one question
+differently. With one question per fact that is McNemar's exact test (1947): of the questions answered differently, the
+number that favour one arm is binomial with ½ if the arms are alike. Where a fact is asked several times, in several
+wordings or by several seeds, its answers hang together, and the test becomes one of permutation: all answers of a fact
+change arms together, or none do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from indelible.analysis.metrics import MEASURES, is_control, outcomes
+
+FACT = ["fact_set", "fact_id"]
+PERMUTATIONS = 10_000
+_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """What a paired comparison says.
+
+    Attributes:
+        p: two-sided; None where no question can be compared.
+        test: "McNemar, exact" or "permutation of facts"; empty where there is no p.
+        discordant_for: questions that only the first arm answered.
+        discordant_against: questions that only the second arm answered.
+        facts: facts compared, each counted once over wordings and seeds.
+    """
+
+    p: float | None
+    test: str
+    discordant_for: int
+    discordant_against: int
+    facts: int
+
+
+def paired_test(
+    rows: pd.DataFrame, arm_a: str, arm_b: str, measure: str, *, generator: np.random.Generator
+) -> PairedTest:
+    """Compare a rate between two arms over the questions that are in the denominator of both.
+
+    For retention these are the questions that had succeeded before tuning in both arms: the test then asks whether the
+    same knowledge fared differently.
+
+    Args:
+        rows: tidy rows of the study.
+        arm_a: name of the first arm.
+        arm_b: name of the second arm.
+        measure: key of `metrics.MEASURES`.
+        generator: the source of randomness of the permutations.
+    """
+    first, second = (_hits(rows[rows["arm"] == arm], measure) for arm in (arm_a, arm_b))
+    both = pd.concat([first.rename("a"), second.rename("b")], axis=1, join="inner")
+    facts = len(both.groupby(level=FACT, observed=True).size())
+    if both.empty:
+        return PairedTest(None, "", 0, 0, 0)
+    difference = (both["a"] - both["b"]).astype("int64")
+    better, worse = int((difference > 0).sum()), int((difference < 0).sum())
+    if facts == len(both):
+        p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
+        return PairedTest(p, "McNemar, exact", better, worse, facts)
+    by_fact = difference.groupby(level=FACT, observed=True).sum()
+    p = _permutation_p(by_fact[by_fact != 0].to_numpy().astype(np.int64), generator)
+    return PairedTest(p, "permutation of facts", better, worse, facts)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (1979) of a family of tests; None stays None and is not part of the family."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min((len(known) - rank) * p, 1.0))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _hits(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Whether each question of the denominator was a hit; empty where the measure doesn't apply to the arm."""
+    measure = MEASURES[name]
+    outcome = outcomes(rows, measure.criterion)
+    levels = outcome.index
+    asked = (
+        (levels.get_level_values("fact_set") == measure.fact_set)
+        & (levels.get_level_values("kind") == measure.kind)
+        & outcome[measure.hit].notna()
+        & (not (is_control(rows) and measure.fact_set == "edited"))
+    )
+    if measure.among is not None:
+        asked &= outcome[measure.among] == 1
+    return outcome.loc[asked, measure.hit]
+
+
+def _permutation_p(differences: NDArray[np.int64], generator: np.random.Generator) -> float:
+    """Two-sided p of a sum whose terms could each have had the other sign.
+
+    All sums are counted where they are no more than the permutations that would be drawn.
+    """
+    observed = abs(int(differences.sum()))
+    facts = len(differences)
+    if facts == 0:
+        return 1.0
+    if 2**facts <= PERMUTATIONS:
+        signs = 1 - 2 * ((np.arange(2**facts)[:, None] >> np.arange(facts)) & 1)
+        return float(np.mean(np.abs(signs @ differences) >= observed))
+    extreme = 0
+    for _ in range(PERMUTATIONS // _ONCE):
+        signs = generator.integers(0, 2, size=(_ONCE, facts)) * 2 - 1
+        extreme += int(np.sum(np.abs(signs @ differences) >= observed))
+    return (extreme + 1) / (PERMUTATIONS + 1)

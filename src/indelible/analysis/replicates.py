@@ -1,0 +1,196 @@
+"""Many rates in one bootstrap, so that gaps, differences between arms and means over arms all come from the same draws.
+
+What is redrawn, and why, is said in `statistics`. Here the rates of a whole study are drawn together: a fact has one
+weight in every arm, seed and measure that asks it, which is what makes differences between arms paired, and a seed has
+one number in every arm and measure. Facts of the edited and of the intrinsic set are drawn independently. Each fact's,
+seed's and rate's numbers come from a generator named after it, so that a figure does not depend on which other arms are
+looked at beside it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from indelible.analysis.metrics import MEASURES, counts, is_control, outcomes
+from indelible.analysis.statistics import FEWEST_FACTS, Floats, Interval, Sample, contrast, fact_draws
+
+RateKey = tuple[str, str]
+"""Name of the arm, and key of `metrics.MEASURES`."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A weighted sum of rates: a gap, a difference, a mean, or one rate.
+
+    Attributes:
+        value: the sum, as a fraction; None where one of its rates has nothing in the denominator.
+        interval: its 95% interval; None also where a rate rests on fewer than two facts.
+        p: two-sided, against zero, from the same draws as the interval; None where that is.
+        facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
+        seeds: seeds that all its rates have; only these count.
+    """
+
+    value: float | None
+    interval: Interval | None
+    p: float | None
+    facts: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Rates and everything that their joint draws are made of.
+
+    Attributes:
+        values: every rate over all its seeds; None where nothing was asked.
+        samples: hits and asked of every rate that has any, (seeds, facts).
+        reached: rate -> (seeds,) whether the arm got so far in that seed.
+        seeds: the seeds, in the order of those axes.
+        draws: every rate that has a sample, drawn over facts, (draws,).
+        fact_weights: fact set -> (facts, draws).
+        half_facts: rate -> (2, draws).
+        normal: (seeds, draws).
+    """
+
+    values: Mapping[RateKey, float | None]
+    samples: Mapping[RateKey, Sample]
+    reached: Mapping[RateKey, NDArray[np.bool_]]
+    seeds: tuple[int, ...]
+    draws: Mapping[RateKey, Floats]
+    fact_weights: Mapping[str, Floats]
+    half_facts: Mapping[RateKey, Floats]
+    normal: Floats
+
+    def effect(self, weights: Mapping[RateKey, float]) -> Effect:
+        """A weighted sum of rates, e.g. {("memit", "retention_intrinsic"): 1, ("memit", "retention_edited"): -1}.
+
+        Rates over different seeds are compared over the seeds that all of them have.
+
+        Raises:
+            KeyError: for a rate that was not replicated.
+        """
+        unknown = [key for key in weights if key not in self.values]
+        if unknown:
+            raise KeyError(f"{unknown[0]} is not among the replicated rates.")
+        keys = [key for key, weight in weights.items() if weight != 0]
+        if not keys or any(key not in self.samples for key in keys):
+            return Effect(None, None, None, 0, 0)
+        common = np.logical_and.reduce([self.reached[key] for key in keys])
+        samples = [_over(self.samples[key], common) for key in keys]
+        facts, seeds = _facts(samples), int(common.sum())
+        if any(sample.facts == 0 for sample in samples):
+            return Effect(None, None, None, facts, seeds)
+        factors = [float(weights[key]) for key in keys]
+        if any(sample.facts < FEWEST_FACTS for sample in samples):
+            value = sum(factor * sample.rate for factor, sample in zip(factors, samples, strict=True))
+            return Effect(value, None, None, facts, seeds)
+        drawn = [
+            self.draws[key]
+            if (self.reached[key] == common).all()
+            else fact_draws(sample, self.fact_weights[sample.population], self.half_facts[key])
+            for key, sample in zip(keys, samples, strict=True)
+        ]
+        found = contrast(samples, factors, drawn, self.normal[common])
+        return Effect(found.value, found.interval, found.p, facts, seeds)
+
+
+def replicate(
+    rows: pd.DataFrame, arms: Sequence[str], measures: Sequence[str], *, draws: int = 10_000, seed: int = 0
+) -> Replicates:
+    """Draw many rates of a study together.
+
+    Args:
+        rows: tidy rows of the whole study, as in facts.parquet.
+        arms: names of arms; one that has no rows has no rates.
+        measures: keys of `metrics.MEASURES`; those that do not apply to an arm (edits, in the control) are None there.
+        draws: bootstrap draws, 39 or more.
+        seed: of the bootstrap; the same seed gives the same draws.
+
+    Raises:
+        KeyError: for an unknown measure.
+        DataError: if a column is missing, or a question was answered twice.
+    """
+    found: dict[RateKey, pd.DataFrame] = {}
+    of_arm = {str(name): part for name, part in rows.groupby("arm", sort=False)} if len(rows) else {}
+    criteria = {MEASURES[measure].criterion for measure in measures}
+    for arm in arms:
+        if arm not in of_arm:
+            continue
+        control = is_control(of_arm[arm])
+        by_criterion = {criterion: outcomes(of_arm[arm], criterion) for criterion in criteria}
+        for measure in measures:
+            if not (control and MEASURES[measure].fact_set == "edited"):
+                found[arm, measure] = counts(by_criterion[MEASURES[measure].criterion], MEASURES[measure])
+    values = {(arm, measure): None for arm in arms for measure in measures}
+    populations = {key: MEASURES[key[1]].fact_set for key in found}
+    drawn = replicate_counts(found, populations, draws=draws, seed=seed)
+    return replace(drawn, values=values | dict(drawn.values))
+
+
+def replicate_counts(
+    found: Mapping[RateKey, pd.DataFrame], populations: Mapping[RateKey, str], *, draws: int, seed: int
+) -> Replicates:
+    """Draw rates together whose hits and questions are already counted.
+
+    Args:
+        found: rate -> frame indexed by seed, fact_id with the columns hits and asked (counts, or sums of weights).
+        populations: rate -> name of the set that its facts are from; equal ids in one set are one fact.
+        draws: as in `replicate`.
+        seed: as in `replicate`.
+    """
+    asked = {key: count[count["asked"] > 0] for key, count in found.items()}
+    seeds = sorted({int(str(one)) for count in found.values() for one in count.index.unique("seed")})
+    facts = {
+        name: sorted(
+            {str(one) for key in found if populations[key] == name for one in asked[key].index.unique("fact_id")}
+        )
+        for name in sorted(set(populations.values()))
+    }
+    fact_weights = {
+        name: np.array([_generator(seed, "fact", name, one).standard_exponential(draws) for one in ids])
+        for name, ids in facts.items()
+    }
+    normal = np.array([_generator(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
+    samples, reached, drawn, half_facts = {}, {}, {}, {}
+    for key in found:
+        if asked[key].empty:
+            continue
+        population = populations[key]
+        samples[key] = _sample(asked[key], seeds, facts[population], population)
+        reached[key] = np.isin(seeds, found[key].index.unique("seed").to_numpy(dtype=np.int64))
+        half_facts[key] = _generator(seed, "rate", *key).standard_gamma(0.5, (2, draws))
+        drawn[key] = fact_draws(samples[key], fact_weights[population], half_facts[key])
+    values = {key: samples[key].rate if key in samples else None for key in found}
+    return Replicates(values, samples, reached, tuple(seeds), drawn, fact_weights, half_facts, normal)
+
+
+def _generator(seed: int, *names: str) -> np.random.Generator:
+    """A generator for one thing, so that its numbers don't depend on what else is drawn."""
+    return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
+
+
+def _sample(asked: pd.DataFrame, seeds: Sequence[int], facts: Sequence[str], population: str) -> Sample:
+    """Counts of facts that were asked about, as (seeds, facts)."""
+    rows = pd.Index(seeds).get_indexer(asked.index.get_level_values("seed").astype("int64"))
+    columns = pd.Index(facts).get_indexer(asked.index.get_level_values("fact_id").astype(str))
+    table = np.zeros((2, len(seeds), len(facts)))
+    table[:, rows, columns] = asked[["hits", "asked"]].to_numpy(dtype=np.float64).T
+    return Sample(table[0], table[1], population)
+
+
+def _over(sample: Sample, seeds: NDArray[np.bool_]) -> Sample:
+    return Sample(sample.hits[seeds], sample.asked[seeds], sample.population)
+
+
+def _facts(samples: Sequence[Sample]) -> int:
+    """Pairs of fact and seed that any of the samples asks about."""
+    asked: dict[str, NDArray[np.bool_]] = {}
+    for sample in samples:
+        asked[sample.population] = asked.get(sample.population, np.zeros_like(sample.asked, bool)) | (sample.asked > 0)
+    return sum(int(part.sum()) for part in asked.values())
