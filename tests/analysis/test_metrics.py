@@ -67,6 +67,7 @@ def by_hand(editor: str = "memit", seed: int = 0) -> pd.DataFrame:
                     "fact_set": fact_set,
                     "fact_id": fact_id,
                     "kind": kind,
+                    "copy": 0,
                     "wording": int(wording),
                     "success": mark == "1",
                     # by first token only fact b was ever edited in, and it is gone at the end

@@ -56,7 +56,7 @@ def test_rows_are_tidy(undisturbed: Outcome) -> None:
     assert set(rows[rows["phase"] == "tuning"]["step"]) == {3}
     assert set(rows[rows["phase"] == "tuned"]["step"]) == {6}
     assert set(rows[rows["phase"] == "tuning"]["kind"]) == {"prompt"}
-    one = ["arm", "seed", "phase", "step", "fact_set", "fact_id", "kind", "wording"]
+    one = ["arm", "seed", "copy", "phase", "step", "fact_set", "fact_id", "kind", "wording"]
     assert not rows.duplicated(one).any()
     prompts = rows[(rows["phase"] == "base") & (rows["arm"] == "control") & (rows["kind"] == "prompt")]
     assert Counter(prompts["fact_set"]) == {"edited": 4, "intrinsic": 8}

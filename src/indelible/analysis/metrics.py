@@ -27,7 +27,8 @@ import pandas as pd
 from indelible.errors import DataError
 
 CONTROL_EDITOR = "none"
-QUESTION = ["seed", "fact_set", "fact_id", "kind", "wording"]
+QUESTION = ["seed", "copy", "fact_set", "fact_id", "kind", "wording"]
+"""What tells one question of an arm from another; ``copy`` numbers the models of an isolated arm, else it is 0."""
 
 Criterion = Literal["success", "first_token"]
 Moment = Literal["base", "edited", "before", "tuned"]
@@ -97,7 +98,7 @@ def outcomes(rows: pd.DataFrame, criterion: Criterion = "success") -> pd.DataFra
         criterion: the column that says whether an answer counts.
 
     Returns:
-        A frame indexed by seed, fact_set, fact_id, kind, wording (sorted) with the float columns base, edited, tuned
+        A frame indexed by `QUESTION` (sorted) with the float columns base, edited, tuned
         and before: 1 where the criterion holds, 0 where not, NaN where the question was not asked. ``before`` is
         edited, and base in the control.
 

@@ -47,7 +47,17 @@ def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
         chosen = {**config.editors.get(arm.editor, {}), **arm.options}
         editor = validated(EDITORS.get(arm.editor), chosen, f"{here}.options")
         options, uses_text = editor.model_dump(mode="json"), editor.uses_text
-    return Arm(arm.name, arm.editor, options, arm.paraphrases, mask, tuning.model_dump(mode="json"), uses_text, data)
+    return Arm(
+        arm.name,
+        arm.editor,
+        options,
+        arm.paraphrases,
+        mask,
+        tuning.model_dump(mode="json"),
+        uses_text,
+        data,
+        arm.protocol == "isolated",
+    )
 
 
 def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:
@@ -59,6 +69,7 @@ def _check_control(arm: ArmSettings, here: str) -> None:
     for key, value, plain in (
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
+        ("protocol", arm.protocol, "batch"),
     ):
         if value != plain:
             raise ConfigError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -25,6 +25,7 @@ WORLD = "world"
 ENCYCLOPEDIA = "encyclopedia"
 NO_EDITOR = "none"
 Options = dict[str, Any]
+Protocol = Literal["batch", "isolated"]
 
 
 class _Settings(BaseModel):
@@ -89,6 +90,8 @@ class ArmSettings(_Settings):
         name: what the arm is called in tables and figures.
         editor: a registered editor, or "none" for the control (the unedited model tuned alike).
         paraphrases: further wordings of each fact that take part in the edit.
+        protocol: "batch", all facts in one edit of one model; or "isolated", each fact edited in a copy of its own,
+            which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits.
         mask: which weights tuning leaves alone (see tuning.freeze).
         tuning: settings that differ from the study's.
         options: editor options that differ from the study's for that editor.
@@ -97,6 +100,7 @@ class ArmSettings(_Settings):
     name: Annotated[str, Field(min_length=1)]
     editor: str
     paraphrases: Annotated[int, Field(ge=0)] = 0
+    protocol: Protocol = "batch"
     mask: str = "none"
     tuning: Options = {}
     options: Options = {}

@@ -67,6 +67,7 @@ class Arm:
         tuning: all settings of tuning.
         uses_text: whether the edit depends on the corpus and the bystanders.
         data: version of the file or hub dataset that the arm is tuned on; None where it is a built-in task.
+        isolated: whether each fact is edited in a copy of its own.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Arm:
     tuning: Mapping[str, Any]
     uses_text: bool = True
     data: str | None = None
+    isolated: bool = False
 
     @property
     def objective(self) -> str:
@@ -119,7 +121,8 @@ class Step:
 class ArmRun:
     """Which steps make up one arm under one seed.
 
-    ``edited`` and ``edit`` are None for the control, ``bystanders`` for every edit that reads none.
+    ``edited`` and ``edit`` are None for the control, ``bystanders`` for every edit that reads none. ``tunes`` has one
+    step, and one for each fact's copy, in order of the facts, where the arm is isolated.
     """
 
     arm: Arm
@@ -129,7 +132,7 @@ class ArmRun:
     bystanders: str | None
     edit: str | None
     edited: str | None
-    tune: str
+    tunes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,17 +156,18 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Pla
         bystanders = _bystanders_step(config, sources, seed, select)
         edits = [_edit_steps(arm, sources, seed, select, bystanders) for arm in arms]
         tunes = [
-            _tune_step(config, arm, sources, seed, select, edit[0] if edit else None)
+            _tune_steps(config, arm, sources, seed, select, edit[0] if edit else None)
             for arm, edit in zip(arms, edits, strict=True)
         ]
         read = {edit[0].inputs.get("bystanders") for edit in edits if edit}
         beside = [bystanders] if bystanders is not None and bystanders.key in read else []
-        for step in (select, base, *beside, *(step for edit in edits for step in edit), *tunes):
+        for step in (select, base, *beside, *(step for steps in (*edits, *tunes) for step in steps)):
             steps.setdefault(step.key, step)
         for arm, edit, tune in zip(arms, edits, tunes, strict=True):
             chosen = edit[0].inputs.get("bystanders") if edit else None
             made, probed = (edit[0].key, edit[1].key) if edit else (None, None)
-            runs.append(ArmRun(arm, seed, select.key, base.key, chosen, made, probed, tune.key))
+            keys = tuple(step.key for step in tune)
+            runs.append(ArmRun(arm, seed, select.key, base.key, chosen, made, probed, keys))
     return Plan(tuple(steps.values()), tuple(runs))
 
 
@@ -200,21 +204,39 @@ def _edit_steps(
     if arm.editor == NO_EDITOR:
         return ()
     options = {"editor": arm.editor, "options": arm.options, "paraphrases": arm.paraphrases, "seed": seed}
+    options |= {"isolated": True} if arm.isolated else {}
     outside = sources.behind("corpus") if arm.uses_text else sources.behind()
     inputs = {"select": select.key}
     if arm.uses_text and bystanders is not None:
         inputs["bystanders"] = bystanders.key
     what = arm.editor if not arm.paraphrases else f"{arm.editor} with {arm.paraphrases} paraphrases"
+    what += " isolated" if arm.isolated else ""
     edit = _step("edit", seed, options, inputs, outside, f"edit: {what}, seed {seed}")
     asked = {"select": select.key, "edit": edit.key}
     probe = _step("edited-probe", seed, {}, asked, sources.behind(), f"ask after {what}, seed {seed}")
     return edit, probe
 
 
-def _tune_step(config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None) -> Step:
+def _tune_steps(
+    config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None
+) -> tuple[Step, ...]:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "data": arm.data, "seed": seed}
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
-    return _step("tune", seed, options, inputs, sources.behind("tasks"), f"tune: {arm.name}, seed {seed}")
+    title = f"tune: {arm.name}, seed {seed}"
+    if not arm.isolated:
+        return (_step("tune", seed, options, inputs, sources.behind("tasks"), title),)
+    copies = config.facts.n_edits
+    return tuple(
+        _step(
+            "tune",
+            seed,
+            {**options, "copy": copy},
+            inputs,
+            sources.behind("tasks"),
+            f"{title}, copy {copy + 1} of {copies}",
+        )
+        for copy in range(copies)
+    )
 
 
 def _step(

@@ -7,8 +7,10 @@ needs to know nothing about steps.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -45,17 +47,32 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
     """The tidy rows of all arms and seeds, from whatever steps are finished; empty when none is."""
     frames = []
     for run in plan.runs:
-        for key in (run.base, run.edited, run.tune):
+        for key in (run.base, run.edited, *run.tunes):
             if key is not None and store.has(step := plan.step(key)):
-                frame = pd.read_parquet(store.path(step) / "rows.parquet")
+                frame = with_copies(pd.read_parquet(store.path(step) / "rows.parquet"))
+                if key == run.base and run.arm.isolated:
+                    frame = _in_each_copy(frame, len(run.tunes))
                 for place, (column, value) in enumerate(_about(run).items()):
                     frame.insert(place, column, value)
                 frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*ARM_COLUMNS, "phase", "step"])
 
 
+def with_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that say of which copy of the model they are; those written before there were several are of the first."""
+    return rows if "copy" in rows else rows.assign(copy=0)
+
+
+def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
+    """The base model's answers as those of every copy: about the copy's own edited fact, and all intrinsic ones."""
+    edited = rows["fact_set"] == "edited"
+    own = dict(zip(rows.loc[edited, "fact_id"].drop_duplicates(), range(copies), strict=True))
+    shared = [rows[~edited].assign(copy=copy) for copy in range(copies)]
+    return pd.concat([rows[edited].assign(copy=rows.loc[edited, "fact_id"].map(own)), *shared], ignore_index=True)
+
+
 def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
-    """One row per arm and seed: losses, cost, and whether it came to its end.
+    """One row per arm and seed: losses, cost, and whether it came to its end. Isolated arms are means over their copies.
 
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
     how the edit was made. ``downstream`` (JSON) holds all downstream figures before and after. ``dropped`` counts
@@ -68,21 +85,41 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     """
     lines = []
     for run in plan.runs:
-        done = store.has(plan.step(run.tune))
-        own = [plan.step(key) for key in (run.edit, run.edited, run.tune) if key is not None]
+        tunes = [plan.step(key) for key in run.tunes]
+        done = all(store.has(step) for step in tunes)
+        own = [*(plan.step(key) for key in (run.edit, run.edited) if key is not None), *tunes]
         line: dict[str, Any] = {**_about(run), "status": "done" if done else "failed", "error": _error(run, failures)}
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
         if run.edit is not None and store.has(edit := plan.step(run.edit)):
             line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
         if done:
-            tuning = _tuning(store, plan.step(run.tune))
-            line |= {name: tuning[name] for name in ("figure", "better", "reached", "steps", "tokens")}
-            line |= {f"downstream_{phase}": tuning[phase][tuning["figure"]] for phase in ("before", "after")}
-            line["downstream"] = json.dumps({phase: tuning[phase] for phase in ("before", "after")})
-            reasons = tuning["dropped_reasons"]
-            line |= {"dropped": sum(reasons.values()), "dropped_reasons": json.dumps(reasons, ensure_ascii=False)}
+            line |= _tuning_line([_tuning(store, step) for step in tunes])
         lines.append(line)
     return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
+
+
+def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the run table says of tuning: of one run, or on average over copies."""
+    first = tunings[0]
+    figures = {
+        phase: {name: fmean(tuning[phase][name] for tuning in tunings) for name in first[phase]}
+        for phase in ("before", "after")
+    }
+    reasons: Counter[str] = Counter()
+    for tuning in tunings:
+        reasons.update(tuning["dropped_reasons"])
+    return {
+        "figure": first["figure"],
+        "better": first["better"],
+        "downstream_before": figures["before"][first["figure"]],
+        "downstream_after": figures["after"][first["figure"]],
+        "downstream": json.dumps(figures),
+        "reached": None if first["reached"] is None else all(tuning["reached"] for tuning in tunings),
+        "steps": fmean(tuning["steps"] for tuning in tunings),
+        "tokens": sum(tuning["tokens"] for tuning in tunings),
+        "dropped": sum(reasons.values()),
+        "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),
+    }
 
 
 def write_results(
@@ -112,7 +149,7 @@ def rewrite_report(folder: Path) -> Path:
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
         raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
-    rows, runs = pd.read_parquet(folder / "facts.parquet"), pd.read_parquet(folder / "runs.parquet")
+    rows, runs = with_copies(pd.read_parquet(folder / "facts.parquet")), pd.read_parquet(folder / "runs.parquet")
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -159,7 +196,7 @@ def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
 
 
 def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
-    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, run.tune)
+    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, *run.tunes)
     return next((failures[key] for key in keys if key is not None and key in failures), None)
 
 

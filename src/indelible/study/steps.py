@@ -156,8 +156,9 @@ def _edit(step: Step, material: Material) -> Result:
     chosen = chosen_facts(material.inputs["select"])
     bystanders = _bystanders_in(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
+    isolated = step.options.get("isolated", False)
     with material.lent.base_model() as model:
-        edit = editor.edit(
+        made = (editor.edit_each if isolated else editor.edit)(
             model,
             material.lent.tokenizer,
             chosen.edited,
@@ -170,29 +171,59 @@ def _edit(step: Step, material: Material) -> Result:
             identity=material.lent.identity,
             progress=material.progress,
         )
-    layers = sorted({layer for name in edit.parameters if (layer := material.lent.layout.layer_of(name)) is not None})
+        edits = [made] if isinstance(made, Edit) else list(made)
+    names = {name for edit in edits for name in edit.parameters}
+    layers = sorted({layer for name in names if (layer := material.lent.layout.layer_of(name)) is not None})
     record = {"layers": layers, "bystanders": len(bystanders)}
-    return Result(lambda folder: edit.save(folder / "edit"), _what_changed(edit), record)
+
+    def write(folder: Path) -> None:
+        for copy, edit in enumerate(edits):
+            edit.save(_edit_folder(folder, copy if isolated else None))
+
+    return Result(write, _what_changed(edits), record)
 
 
-def _what_changed(edit: Edit) -> str:
-    return f"{len(edit.parameters)} weights changed" if edit.kind == "weights" else f"no weight changed: a {edit.kind}"
+def _edit_folder(folder: Path, copy: int | None) -> Path:
+    """Where an edit step keeps its edit, or that of one copy."""
+    return folder / "edit" if copy is None else folder / "edits" / f"{copy:04d}"
+
+
+def _what_changed(edits: Sequence[Edit]) -> str:
+    first = edits[0]
+    what = (
+        f"{len(first.parameters)} weights changed" if first.kind == "weights" else f"no weight changed: a {first.kind}"
+    )
+    return what if len(edits) == 1 else f"{what} in each of {len(edits)} copies"
 
 
 def _edited_probe(step: Step, material: Material) -> Result:
-    edit = Edit.load(material.inputs["edit"] / "edit")
     lent = material.lent
-    with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
-        rows = _ask(model, material, _questions(material), "edited", 0)
+    isolated = (material.inputs["edit"] / "edits").is_dir()
+    copies: Sequence[int | None] = range(len(chosen_facts(material.inputs["select"]).edited)) if isolated else [None]
+    frames = []
+    for done, copy in enumerate(copies):
+        edit = Edit.load(_edit_folder(material.inputs["edit"], copy))
+        with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
+            one = material if copy is None else replace(material, progress=_silent)
+            frames.append(_ask(model, one, _questions(material, copy), "edited", 0, copy))
+        if isolated:
+            material.progress(done + 1, len(copies), "copies")
+    rows = pd.concat(frames, ignore_index=True)
     return Result(_rows_writer(rows), _successes(rows))
+
+
+def _silent(done: int, total: int, note: str) -> None:
+    """Progress of a part whose whole is told elsewhere."""
 
 
 def _tune(step: Step, material: Material) -> Result:
     lent = material.lent
-    chosen = chosen_facts(material.inputs["select"])
-    edit = Edit.load(material.inputs["edit"] / "edit") if "edit" in material.inputs else None
+    copy = step.options.get("copy")
+    chosen = _in_copy(chosen_facts(material.inputs["select"]), copy)
+    edit = Edit.load(_edit_folder(material.inputs["edit"], copy)) if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
-    curve = _curve_callback(step, material)
+    questions = _questions(material, copy)
+    curve = _curve_callback(step, material, questions)
     with lent.base_model() as model:
         changed = () if edit is None else edit.parameters
         frozen = frozen_parameters(step.options["mask"], model, lent.layout, changed)
@@ -208,7 +239,7 @@ def _tune(step: Step, material: Material) -> Result:
                 callbacks=[] if curve is None else [curve],
                 progress=material.progress,
             )
-            rows = _ask(model, material, _questions(material), "tuned", result.steps)
+            rows = _ask(model, material, questions, "tuned", result.steps, copy)
     if curve is not None:
         rows = _with_curve(rows, curve.curve(), result.steps)
     name = result.figure
@@ -216,11 +247,11 @@ def _tune(step: Step, material: Material) -> Result:
     return Result(lambda folder: _write_tuning(folder, rows, result, sorted(frozen)), note)
 
 
-def _curve_callback(step: Step, material: Material) -> RetentionCallback | None:
+def _curve_callback(step: Step, material: Material, questions: Sequence[Question]) -> RetentionCallback | None:
     """Asks each fact's own prompt while tuning goes on; the whole exam is kept for the ends."""
     if step.options["every"] is None:
         return None
-    prompts = [question for question in _questions(material) if question.kind == "prompt"]
+    prompts = [question for question in questions if question.kind == "prompt"]
     # The whole exam follows the last step anyway.
     return RetentionCallback(prompts, material.lent.tokenizer, every=step.options["every"], skip_last=True)
 
@@ -231,6 +262,7 @@ def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataF
     if points.empty:
         return rows
     points.insert(0, "phase", "tuning")
+    points.insert(2, "copy", rows["copy"].iloc[0])
     return pd.concat([points[list(rows.columns)], rows], ignore_index=True)
 
 
@@ -262,16 +294,29 @@ def _bystanders_in(folder: Path) -> list[Fact]:
     return [fact_from(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
 
 
-def _questions(material: Material) -> list[Question]:
-    chosen = chosen_facts(material.inputs["select"])
+def _in_copy(chosen: ChosenFacts, copy: int | None) -> ChosenFacts:
+    """What concerns one copy: the fact that is edited in it, and all intrinsic facts."""
+    return chosen if copy is None else ChosenFacts([chosen.edited[copy]], chosen.intrinsic)
+
+
+def _questions(material: Material, copy: int | None = None) -> list[Question]:
+    chosen = _in_copy(chosen_facts(material.inputs["select"]), copy)
     return questions_for(chosen.edited, "edited") + questions_for(chosen.intrinsic, "intrinsic")
 
 
-def _ask(model: Any, material: Material, questions: Sequence[Question], phase: str, step: int) -> pd.DataFrame:
+def _ask(
+    model: Any,
+    material: Material,
+    questions: Sequence[Question],
+    phase: str,
+    step: int,
+    copy: int | None = None,
+) -> pd.DataFrame:
     answers = take_exam(model, material.lent.tokenizer, questions, progress=material.progress)
     rows = answers_frame(answers)
     rows.insert(0, "phase", phase)
     rows.insert(1, "step", step)
+    rows.insert(2, "copy", copy or 0)
     return rows
 
 
