@@ -1,0 +1,64 @@
+"""The isolated protocol: each fact in a copy of its own, tuned and asked by itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from indelible.edits.edit import Edit
+from indelible.study.config import StudyConfig
+from indelible.study.run import Outcome, run_study
+from tiny_studies import study_settings
+
+EDITS = 3
+
+
+@pytest.fixture(scope="module")
+def isolated(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """Two arms, one of them isolated."""
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings["facts"] |= {"n_edits": EDITS, "n_intrinsic": 5}
+    settings["tuning"]["stop_at"] = {"loss": 0.001}
+    settings["arms"] = [
+        {"name": "apart", "editor": "memit", "protocol": "isolated"},
+        {"name": "together", "editor": "memit"},
+    ]
+    return run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("isolated") / "run")
+
+
+def test_each_copy_is_asked_about_its_own_edit_and_all_intrinsic_facts(isolated: Outcome) -> None:
+    assert isolated.failures == ()
+    rows = pd.read_parquet(isolated.folder / "facts.parquet")
+    apart = rows[(rows["arm"] == "apart") & (rows["kind"] == "prompt") & (rows["phase"] != "tuning")]
+    edited = apart[apart["fact_set"] == "edited"]
+    assert set(edited.groupby("copy")["fact_id"].nunique()) == {1}
+    assert edited["fact_id"].nunique() == EDITS
+    for _, own in apart[apart["fact_set"] == "intrinsic"].groupby(["copy", "phase"]):
+        assert len(own) == 5
+    assert set(apart["copy"]) == set(range(EDITS))
+    assert set(rows.loc[rows["arm"] == "together", "copy"]) == {0}
+
+
+def test_a_copy_holds_one_edit_and_copies_are_tuned_apart(isolated: Outcome) -> None:
+    (folder,) = isolated.folder.glob("steps/edit-*/edits")
+    held = [Edit.load(one).facts for one in sorted(folder.iterdir())]
+    assert [len(facts) for facts in held] == [1] * EDITS
+    rows = pd.read_parquet(isolated.folder / "facts.parquet")
+    asked = rows[(rows["arm"] == "apart") & (rows["fact_set"] == "edited")].groupby("copy")["fact_id"].first()
+    assert list(asked) == [facts[0].id for facts in held]
+    tuned = rows[(rows["arm"] == "apart") & (rows["phase"] == "tuned") & (rows["fact_set"] == "intrinsic")]
+    chances = tuned[tuned["kind"] == "prompt"].pivot(index="fact_id", columns="copy", values="log_prob")
+    assert (chances.nunique(axis=1) == EDITS).all()  # other weights were edited, so that each copy came out differently
+
+
+def test_an_arm_is_one_line_of_the_run_table_and_of_the_summary(isolated: Outcome) -> None:
+    runs = pd.read_parquet(isolated.folder / "runs.parquet").set_index("arm")
+    assert list(runs.index) == ["apart", "together"]
+    assert runs.loc["apart", "status"] == "done"
+    assert runs.loc["apart", "tokens"] > 2 * runs.loc["together", "tokens"]
+    assert not runs.loc["apart", "reached"]
+    apart = isolated.summary[0]
+    assert (apart["n_edits"], apart["n_intrinsic"], apart["seeds"]) == (EDITS, 5, 1)
+    assert apart["retention_intrinsic"] is not None
