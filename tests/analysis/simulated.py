@@ -20,6 +20,8 @@ class SimulatedArm:
     name: str
     editor: str = "memit"
     paraphrases: int = 0
+    objective: str = "text"
+    tuner: str = "full"
     mask: str = "none"
     edit_success: float = 0.95
     locality: float = 0.9
@@ -58,8 +60,8 @@ def simulate(
             "arm": arm.name,
             "editor": arm.editor,
             "paraphrases": arm.paraphrases,
-            "objective": "text",
-            "tuner": "full",
+            "objective": arm.objective,
+            "tuner": arm.tuner,
             "mask": arm.mask,
         }
         for seed in seeds:
@@ -133,6 +135,7 @@ def _fact(
                     "seed": seed,
                     "phase": phase,
                     "step": step,
+                    "copy": 0,
                     "fact_set": fact_set,
                     "fact_id": f"{fact_set}-{index}",
                     "subject": subject,

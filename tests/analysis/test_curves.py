@@ -17,11 +17,13 @@ def answers(seed: int, phase: str, step: int, successes: str) -> list[dict[str, 
         {
             "editor": "memit",
             "seed": seed,
+            "copy": 0,
             "phase": phase,
             "step": step,
             "fact_set": "intrinsic",
             "fact_id": f"fact-{index}",
             "kind": "prompt",
+            "copy": 0,
             "wording": 0,
             "success": mark == "1",
         }

@@ -1,0 +1,279 @@
+"""From claims to verdicts: which arms of a study bear on a claim, what their effects are, and what that decides.
+
+A comparison *supports* a claim when the 95% interval of its effect lies wholly on the claimed side of zero, the effect
+is as large as the smallest that counts, and, where there is a test, its p, corrected after Holm over the claim's
+comparisons, is below 0.05. It *contradicts* the claim when the whole interval lies below the smallest effect that
+counts: an effect worth having is then excluded, whether there is none or one the other way. Everything else is
+undecided. A claim as a whole is decided likewise, on the mean effect over its comparisons, for which seeds and facts
+are redrawn jointly: arms of one study share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from indelible.analysis.claim import FACTORS, Claim, Factor
+from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
+from indelible.analysis.metrics import CONTROL_EDITOR, require_columns
+from indelible.analysis.paired import holm, paired_test
+from indelible.analysis.power import more_facts
+from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
+from indelible.analysis.rulings import Decision, Finding, Ruling
+from indelible.analysis.statistics import Interval
+from indelible.analysis.summary import arm_generator
+from indelible.analysis.tables import points_with_interval
+
+SIGNIFICANT = 0.05
+
+GAP_RATES = {
+    "gap": ("retention_intrinsic", "retention_edited"),
+    "gap_base": ("retention_intrinsic_base", "retention_edited"),
+}
+"""Estimate -> the rate that is subtracted from, and the rate that is subtracted."""
+
+
+@dataclass(frozen=True)
+class ArmFactors:
+    """What an arm is, for finding those that differ in one thing.
+
+    Attributes:
+        name: of the arm.
+        factors: its value of each factor.
+        reached: whether every seed stopped at its downstream figure; None without such a rule.
+    """
+
+    name: str
+    factors: Mapping[Factor, str | int]
+    reached: bool | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What one comparison is about.
+
+    Attributes:
+        arm: the arm that the claim speaks of.
+        against: the arm that it is held against; None where edited and intrinsic facts of one arm are compared.
+        label: the comparison in words.
+    """
+
+    arm: str
+    against: str | None
+    label: str
+
+
+def judge(
+    claims: Iterable[Claim], rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+) -> tuple[Ruling, ...]:
+    """The verdicts on claims for which the study has arms; claims without any are left out.
+
+    Args:
+        claims: what is claimed.
+        rows: tidy rows of the study.
+        runs: its run table.
+        draws: bootstrap draws.
+        seed: seed of the bootstrap; the same seed gives the same verdicts.
+
+    Raises:
+        DataError: if a table lacks a column.
+    """
+    arms = arms_of(runs)
+    bearing = [(claim, pairs) for claim in claims if (pairs := comparisons(claim, arms))]
+    rates = {key for claim, pairs in bearing for pair in pairs for key in _weights(claim, pair)}
+    names, measures = sorted({arm for arm, _ in rates}), sorted({measure for _, measure in rates})
+    joint = replicate(rows, names, measures, draws=draws, seed=seed) if rates else None
+    matched = {
+        pair.arm: matched_gap(rows[rows["arm"] == pair.arm], draws=draws, seed=seed)
+        for claim, pairs in bearing
+        if claim.estimate == "matched_gap"
+        for pair in pairs
+    }
+    return tuple(_ruling(claim, pairs, _Evidence(rows, joint, matched, seed)) for claim, pairs in bearing)
+
+
+def arms_of(runs: pd.DataFrame) -> list[ArmFactors]:
+    """The arms of a run table that edit something and finished in some seed, in order of appearance."""
+    require_columns(runs, ["arm", *FACTORS, "reached", "status"], "table of runs")
+    arms = []
+    for name, own in runs[runs["status"] == "done"].groupby("arm", sort=False):
+        first = own.iloc[0]
+        if first["editor"] == CONTROL_EDITOR:
+            continue
+        known = own["reached"].dropna()
+        factors: dict[Factor, str | int] = {factor: _plain(first[factor]) for factor in FACTORS}
+        arms.append(ArmFactors(str(name), factors, None if known.empty else bool(known.all())))
+    return arms
+
+
+def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
+    """The comparisons of a study that bear on a claim, in order of the arms.
+
+    Arms are compared when they differ in the claim's factor and agree in all others. A label says the factors in which
+    the comparisons of a claim differ among themselves.
+    """
+    fit = [
+        arm
+        for arm in arms
+        if all(arm.factors[factor] in values for factor, values in claim.where.items())
+        and (arm.reached is True or not claim.matched_utility)
+    ]
+    if claim.compare is None:
+        varying = _varying([arm.factors for arm in fit])
+        labels = [_label(arm.factors, varying) or arm.name for arm in fit]
+        return [
+            Compared(arm.name, None, label if labels.count(label) == 1 else arm.name)
+            for arm, label in zip(fit, labels, strict=True)
+        ]
+    factor, rest = claim.compare.factor, [other for other in FACTORS if other != claim.compare.factor]
+    found = [
+        (arm, other)
+        for arm in fit
+        if arm.factors[factor] in claim.compare.of
+        for other in fit
+        if other.factors[factor] == claim.compare.against
+        and all(arm.factors[one] == other.factors[one] for one in rest)
+    ]
+    varying = [one for one in _varying([arm.factors for arm, _ in found]) if one != factor]
+    pairs = []
+    for arm, other in found:
+        where = _label(arm.factors, varying)
+        what = f"{_value(factor, arm.factors[factor])} against {_value(factor, other.factors[factor])}"
+        pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what))
+    labels = [pair.label for pair in pairs]
+    return [
+        pair if labels.count(pair.label) == 1 else replace(pair, label=f"{pair.arm} against {pair.against}")
+        for pair in pairs
+    ]
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What verdicts are formed from."""
+
+    rows: pd.DataFrame
+    joint: Replicates | None
+    matched: Mapping[str, MatchedGap]
+    seed: int
+
+    def effect(self, claim: Claim, pairs: Sequence[Compared]) -> Effect:
+        """The mean effect of some comparisons, in the direction of the claim."""
+        if claim.estimate == "matched_gap":
+            found = mean_matched_gap([self.matched[pair.arm] for pair in pairs])
+            return found if claim.sign == 1 else _mirrored(found)
+        weights: dict[RateKey, float] = {}
+        for pair in pairs:
+            for key, weight in _weights(claim, pair).items():
+                weights[key] = weights.get(key, 0.0) + claim.sign * weight / len(pairs)
+        assert self.joint is not None, "rates were not formed"
+        return self.joint.effect(weights)
+
+    def p(self, claim: Claim, pair: Compared, effect: Effect) -> float | None:
+        """Exact where two arms answered about the same facts, else from the bootstrap."""
+        if pair.against is None:
+            return effect.p
+        generator = arm_generator(self.seed, pair.label)
+        return paired_test(self.rows, pair.arm, pair.against, claim.estimate, generator=generator).p
+
+
+def _weights(claim: Claim, pair: Compared) -> dict[RateKey, float]:
+    """The contrast of rates that a comparison is; empty for the matched gap, which is none."""
+    if claim.estimate == "matched_gap":
+        return {}
+    if pair.against is not None:
+        return {(pair.arm, claim.estimate): 1.0, (pair.against, claim.estimate): -1.0}
+    from_, less = GAP_RATES[claim.estimate]
+    return {(pair.arm, from_): 1.0, (pair.arm, less): -1.0}
+
+
+def _ruling(claim: Claim, pairs: Sequence[Compared], evidence: _Evidence) -> Ruling:
+    effects = [evidence.effect(claim, [pair]) for pair in pairs]
+    corrected = holm([evidence.p(claim, pair, effect) for pair, effect in zip(pairs, effects, strict=True)])
+    findings = tuple(
+        Finding(
+            pair.label, decide(effect, p, claim.smallest), effect.value, effect.interval, p, effect.facts, effect.seeds
+        )
+        for pair, effect, p in zip(pairs, effects, corrected, strict=True)
+    )
+    formed = [pair for pair, effect in zip(pairs, effects, strict=True) if effect.value is not None]
+    whole = evidence.effect(claim, formed) if formed else Effect(None, None, None, 0, 0)
+    decision = decide(whole, whole.p, claim.smallest)
+    why = _why(claim, decision, whole, findings)
+    return Ruling(claim.name, claim.sentence, decision, whole.value, whole.interval, claim.smallest, why, findings)
+
+
+def decide(effect: Effect, p: float | None, smallest: float) -> Decision:
+    """What an effect in the direction of a claim decides.
+
+    Args:
+        effect: with its 95% interval; positive values are what the claim says.
+        p: two-sided; None where no test applies.
+        smallest: the smallest effect that counts, as a fraction.
+    """
+    if effect.value is None or effect.interval is None:
+        return "undecided"
+    if effect.interval.low > 0 and effect.value >= smallest and (p is None or p < SIGNIFICANT):
+        return "supported"
+    if effect.interval.high < smallest:
+        return "contradicted"
+    return "undecided"
+
+
+def _why(claim: Claim, decision: Decision, whole: Effect, findings: Sequence[Finding]) -> str:
+    if whole.value is None:
+        return "Nothing had succeeded before tuning, so that nothing can be compared."
+    measured = [finding for finding in findings if finding.value is not None]
+    over = (
+        f"Over {len(measured)} comparisons on average" if len(measured) > 1 else f"{_capital(measured[0].comparison)}:"
+    )
+    interval = whole.interval
+    figures = points_with_interval(whole.value, interval.low if interval else None, interval.high if interval else None)
+    text = f"{over} {figures} points in the direction of the claim"
+    text += f", {whole.facts} facts, {whole.seeds} seed{'' if whole.seeds == 1 else 's'}."
+    if len(measured) > 1:
+        decisions = [finding.decision for finding in findings]
+        counted = [
+            f"{kind} in {decisions.count(kind)}"
+            for kind in ("supported", "contradicted", "undecided")
+            if kind in decisions
+        ]
+        text += f" By itself {', '.join(counted)}."
+    if decision == "contradicted" and interval is not None and interval.high >= 0:
+        text += f" An effect of {claim.smallest * 100:g} points or more is excluded."
+    if decision == "undecided" and (more := more_facts(whole, claim.smallest)) is not None:
+        text += f" {more}"
+    return text
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _mirrored(effect: Effect) -> Effect:
+    interval = None if effect.interval is None else Interval(-effect.interval.high, -effect.interval.low)
+    return replace(effect, value=None if effect.value is None else -effect.value, interval=interval)
+
+
+def _plain(value: object) -> str | int:
+    return int(value) if isinstance(value, (int, np.integer)) else str(value)
+
+
+def _varying(factors: Sequence[Mapping[Factor, str | int]]) -> list[Factor]:
+    """Factors that take several values."""
+    return [factor for factor in FACTORS if len({own[factor] for own in factors}) > 1]
+
+
+def _label(factors: Mapping[Factor, str | int], which: Sequence[Factor]) -> str:
+    return ", ".join(_value(factor, factors[factor]) for factor in which)
+
+
+def _value(factor: Factor, value: str | int) -> str:
+    """A value that can be understood without its column's name."""
+    if factor == "paraphrases":
+        return f"{value} paraphrase{'' if value == 1 else 's'}"
+    if factor == "mask" and value == "none":
+        return "nothing frozen"
+    return str(value)
