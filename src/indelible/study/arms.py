@@ -57,7 +57,19 @@ def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
         uses_text,
         data,
         arm.protocol == "isolated",
+        _explained(arm, config, here),
     )
+
+
+def _explained(arm: ArmSettings, config: StudyConfig, here: str) -> bool:
+    """Whether the arm's losses are to be explained; what holds for the whole study leaves out where they cannot be."""
+    if arm.protocol == "isolated" and arm.explain:
+        raise ConfigError(
+            f"'{here}.explain' is set, but the arm tunes a copy for every edit (protocol: isolated).",
+            "Remove it, or edit in one batch.",
+        )
+    can_be = arm.editor != NO_EDITOR and arm.protocol != "isolated"
+    return can_be and (config.explain if arm.explain is None else arm.explain)
 
 
 def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:
@@ -70,6 +82,7 @@ def _check_control(arm: ArmSettings, here: str) -> None:
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
         ("protocol", arm.protocol, "batch"),
+        ("explain", bool(arm.explain), False),
     ):
         if value != plain:
             raise ConfigError(

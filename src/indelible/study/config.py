@@ -95,6 +95,7 @@ class ArmSettings(_Settings):
         mask: which weights tuning leaves alone (see tuning.freeze).
         tuning: settings that differ from the study's.
         options: editor options that differ from the study's for that editor.
+        explain: whether to find out which weights lost what tuning lost (see probing.mixtures); None as the study says.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -104,6 +105,7 @@ class ArmSettings(_Settings):
     mask: str = "none"
     tuning: Options = {}
     options: Options = {}
+    explain: bool | None = None
 
 
 class StudyConfig(_Settings):
@@ -118,6 +120,8 @@ class StudyConfig(_Settings):
         editors: options for an editor in all arms that use it, by the editor's name.
         tuning: settings of tuning for all arms (see tuning.train.TuningSettings).
         exam: see ExamSettings.
+        explain: whether to explain the losses of all arms that edit one model, where an arm says nothing. The weights
+            that their tuning changed are kept in the run folder: as large as the model, for each arm and seed.
         arms: at least one.
     """
 
@@ -129,6 +133,7 @@ class StudyConfig(_Settings):
     editors: dict[str, Options] = {}
     tuning: Options = {}
     exam: ExamSettings = ExamSettings()
+    explain: bool = False
     arms: tuple[ArmSettings, ...]
 
     @field_validator("name")
@@ -163,8 +168,15 @@ class StudyConfig(_Settings):
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists, mappings and scalars, keyed as in a study file."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Plain lists, mappings and scalars, keyed as in a study file.
+
+        ``explain`` stands there only where it is set, so that run folders older than that key are of equal settings.
+        """
+        settings = self.model_dump(mode="json", by_alias=True)
+        for part, unset in ((settings, False), *((arm, None) for arm in settings["arms"])):
+            if part["explain"] is unset:
+                del part["explain"]
+        return settings
 
 
 def preset_names() -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from indelible.study.config import NO_EDITOR, WORLD, StudyConfig
 
-StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune"]
+StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune", "explain"]
 
 # Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new.
 FORMATS: Mapping[StepKind, int] = {
@@ -25,6 +25,7 @@ FORMATS: Mapping[StepKind, int] = {
     "edit": 3,
     "edited-probe": 1,
     "tune": 2,
+    "explain": 1,
 }
 
 
@@ -68,6 +69,7 @@ class Arm:
         uses_text: whether the edit depends on the corpus and the bystanders.
         data: version of the file or hub dataset that the arm is tuned on; None where it is a built-in task.
         isolated: whether each fact is edited in a copy of its own.
+        explain: whether to find out which weights lost what tuning lost.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Arm:
     uses_text: bool = True
     data: str | None = None
     isolated: bool = False
+    explain: bool = False
 
     @property
     def objective(self) -> str:
@@ -122,7 +125,8 @@ class ArmRun:
     """Which steps make up one arm under one seed.
 
     ``edited`` and ``edit`` are None for the control, ``bystanders`` for every edit that reads none. ``tunes`` has one
-    step, and one for each fact's copy, in order of the facts, where the arm is isolated.
+    step, and one for each fact's copy, in order of the facts, where the arm is isolated. ``explain`` is None where
+    losses are not explained.
     """
 
     arm: Arm
@@ -133,6 +137,7 @@ class ArmRun:
     edit: str | None
     edited: str | None
     tunes: tuple[str, ...]
+    explain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,18 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Pla
         ]
         read = {edit[0].inputs.get("bystanders") for edit in edits if edit}
         beside = [bystanders] if bystanders is not None and bystanders.key in read else []
-        for step in (select, base, *beside, *(step for steps in (*edits, *tunes) for step in steps)):
+        explains = [
+            _explain_steps(arm, sources, seed, select, edit, tune)
+            for arm, edit, tune in zip(arms, edits, tunes, strict=True)
+        ]
+        for step in (select, base, *beside, *(step for steps in (*edits, *tunes, *explains) for step in steps)):
             steps.setdefault(step.key, step)
-        for arm, edit, tune in zip(arms, edits, tunes, strict=True):
+        for arm, edit, tune, explain in zip(arms, edits, tunes, explains, strict=True):
             chosen = edit[0].inputs.get("bystanders") if edit else None
             made, probed = (edit[0].key, edit[1].key) if edit else (None, None)
             keys = tuple(step.key for step in tune)
-            runs.append(ArmRun(arm, seed, select.key, base.key, chosen, made, probed, keys))
+            why = explain[0].key if explain else None
+            runs.append(ArmRun(arm, seed, select.key, base.key, chosen, made, probed, keys, why))
     return Plan(tuple(steps.values()), tuple(runs))
 
 
@@ -221,6 +231,7 @@ def _tune_steps(
     config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None
 ) -> tuple[Step, ...]:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "data": arm.data, "seed": seed}
+    options |= {"keep_weights": True} if arm.explain else {}
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
     title = f"tune: {arm.name}, seed {seed}"
     if not arm.isolated:
@@ -237,6 +248,16 @@ def _tune_steps(
         )
         for copy in range(copies)
     )
+
+
+def _explain_steps(
+    arm: Arm, sources: Sources, seed: int, select: Step, edit: Sequence[Step], tune: Sequence[Step]
+) -> tuple[Step, ...]:
+    """The exams on mixtures of the edited and the tuned weights, where the arm asks for them."""
+    if not arm.explain:
+        return ()
+    inputs = {"select": select.key, "edit": edit[0].key, "tune": tune[0].key}
+    return (_step("explain", seed, {}, inputs, sources.behind(), f"explain: {arm.name}, seed {seed}"),)
 
 
 def _step(

@@ -20,6 +20,7 @@ from indelible.analysis.report import write_report
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
 from indelible.study.disk import told
+from indelible.study.explanations import write_explanations
 from indelible.study.plan import Arm, ArmRun, Plan, Step
 from indelible.study.store import Store
 
@@ -129,6 +130,7 @@ def write_results(
     rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
     store.write("runs.parquet", lambda path: runs.to_parquet(path, index=False))
     store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
+    write_explanations(store, plan, _about)
     if rows.empty:
         return []
     store.write("facts.parquet", lambda path: rows.to_parquet(path, index=False))
@@ -196,7 +198,7 @@ def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
 
 
 def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
-    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, *run.tunes)
+    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, *run.tunes, run.explain)
     return next((failures[key] for key in keys if key is not None and key in failures), None)
 
 

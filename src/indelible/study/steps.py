@@ -25,6 +25,7 @@ from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
 from indelible.probing.exam import answers_frame, known_facts, take_exam
 from indelible.probing.questions import Question, questions_for
+from indelible.study.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
 from indelible.study.lent_model import LentModel
 from indelible.study.plan import Step, StepKind
 from indelible.study.sources import in_turns
@@ -229,6 +230,7 @@ def _tune(step: Step, material: Material) -> Result:
         frozen = frozen_parameters(step.options["mask"], model, lent.layout, changed)
         # Edits that change no weights are in the model while it is tuned, too; nothing of them stays behind.
         with nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint):
+            before = snapshot(model, frozen) if step.options.get("keep_weights") else None
             result = fine_tune(
                 model,
                 lent.tokenizer,
@@ -240,11 +242,37 @@ def _tune(step: Step, material: Material) -> Result:
                 progress=material.progress,
             )
             rows = _ask(model, material, questions, "tuned", result.steps, copy)
+            weights = None if before is None else changed_since(before, model)
     if curve is not None:
         rows = _with_curve(rows, curve.curve(), result.steps)
     name = result.figure
     note = f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}"
-    return Result(lambda folder: _write_tuning(folder, rows, result, sorted(frozen)), note)
+
+    def write(folder: Path) -> None:
+        _write_tuning(folder, rows, result, sorted(frozen))
+        if weights is not None:
+            keep_weights(folder, weights)
+
+    return Result(write, note)
+
+
+def _explain(step: Step, material: Material) -> Result:
+    lent = material.lent
+    chosen = chosen_facts(material.inputs["select"])
+    edit = Edit.load(_edit_folder(material.inputs["edit"], None))
+    tuned = kept_weights(material.inputs["tune"])
+    with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
+        found = explain_loss(
+            model,
+            lent.tokenizer,
+            lent.layout,
+            edit,
+            chosen.edited,
+            chosen.intrinsic,
+            tuned,
+            progress=material.progress,
+        )
+    return Result(found.write, f"{found.mixtures['mixture'].nunique()} mixtures of edited and tuned weights asked")
 
 
 def _curve_callback(step: Step, material: Material, questions: Sequence[Question]) -> RetentionCallback | None:
@@ -273,6 +301,7 @@ _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
     "edit": _edit,
     "edited-probe": _edited_probe,
     "tune": _tune,
+    "explain": _explain,
 }
 
 
