@@ -1,14 +1,12 @@
 """The report: one HTML file with the answer first and the evidence below, to be read anywhere and mailed to anyone.
 
-It asks nothing of the network, needs no scripts, follows the reader's light or dark setting, and escapes everything
-that came from outside; the only markup taken as it is are our own figures.
+It asks nothing of the network, can be read in full without its script (which only searches and sorts the facts), and
+follows the reader's light or dark setting. Beside it go the same figures and tables as files for papers.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,31 +14,44 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import yaml
 from markupsafe import Markup
 
-from indelible.analysis.curves import CurvePoint, retention_curves
-from indelible.analysis.figures import curve_panel, inline_svg, overview_of
+from indelible.analysis import figure_tables, report_figures
+from indelible.analysis.evidence import Evidence, gather
+from indelible.analysis.exports import write_exports
+from indelible.analysis.figures.drawing import LABELS, inline_svg
+from indelible.analysis.figures.heat_map import heat_map
+from indelible.analysis.figures.retention_curves import curve_panel
+from indelible.analysis.figures.trade_off import trade_off
 from indelible.analysis.metrics import CONTROL_EDITOR
-from indelible.analysis.summary import arm_generator, arm_names
-from indelible.analysis.tables import headline, percent
-from indelible.analysis.transcript import TranscriptLine, transcript
-from indelible.analysis.verdict import verdict
-from indelible.errors import StoreError
+from indelible.analysis.page import Picture, render, write_page
+from indelible.analysis.rulings import Ruling
+from indelible.analysis.tables import Table, headline, percent
+from indelible.analysis.transcript import TranscriptLine
 
 LARGEST_TRANSCRIPT = 400
-"""Facts listed per arm; the page says how many there were, and the tidy table has them all."""
-
-CURVE_DRAWS = 2_000
-OVERVIEW_DRAWS = 10_000
+"""Facts listed per arm, at most; the page says how many there were."""
+LARGEST_PAGE = 3_000
+"""Facts listed on the page, at most, shared among its arms."""
+FEWEST_LISTED = 20
+MOST_PANELS = 9
+"""Curves that stand open on the page; the rest can be unfolded."""
+MOST_IN_OVERVIEW = 8
+MOST_EXPLAINED = 4
+MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
 
 
 @dataclass(frozen=True)
-class Panel:
-    """One arm's curves as the page shows them; no figure when the arm has none."""
+class Claim:
+    """A ruling as the page shows it."""
 
-    arm: str
+    ruling: Ruling
+    mark: str
+    effect: str
+    smallest: str
     figure: Markup | None
+    findings: Table
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ class Compared:
         editor: the editor's.
         wordings: in which each fact was edited, its own prompt included; None where nothing is edited.
         made: how the edit was made beyond the editor's name; empty where it was not recorded.
+        norms: size of each changed weight's update, mean over seeds; empty where it was not recorded.
         tuned: objective and mask.
         dropped: training lines left out because they speak of a fact, with reasons; empty where not recorded.
     """
@@ -70,6 +82,7 @@ class Compared:
     editor: str
     wordings: int | None
     made: str
+    norms: str
     tuned: str
     dropped: str
 
@@ -91,48 +104,37 @@ def write_report(
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
     *,
+    rulings: Sequence[Ruling] = (),
+    shares: pd.DataFrame | None = None,
+    forecast: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Path:
-    """Write the report of a study; the same arguments give the same bytes.
+    """Write the report of a study, and its figures and tables beside it; the same arguments give the same bytes.
 
     Args:
-        path: the file to write, e.g. ``run/report.html``; its folder must exist.
+        path: the file to write, e.g. ``run/report.html``; its folder must exist. ``figures/`` and ``tables/`` in that
+            folder are replaced.
         rows: tidy rows of the study.
         runs: the run table.
         summary: what `summary.summarise` returned for them.
         settings: the study's settings; nested mappings are shown with dotted names.
         provenance: versions, fingerprints, commit, hardware, times.
-        seed: seed of the bootstrap bands.
+        rulings: on the claims put to the study.
+        shares: what `shares.shares` returned for its explained arms, if any.
+        forecast: what `shares.mask_forecast` returned for them, if any.
+        seed: seed of the bootstrap.
 
     Returns:
         ``path``.
 
     Raises:
-        StoreError: if the file cannot be written.
+        StoreError: if a file cannot be written.
         DataError: if a table lacks a column.
     """
-    page = render_report(rows, runs, summary, settings, provenance, seed=seed)
-    try:
-        _replace(path, page)
-    except OSError as error:
-        raise StoreError(
-            f"The report {path} cannot be written: {error.strerror or error}.", "Is the folder writable, the disk full?"
-        ) from error
+    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
+    write_page(path, _page(evidence, settings, provenance))
+    write_exports(path.parent, evidence, rows, seed=seed)
     return path
-
-
-def _replace(path: Path, page: str) -> None:
-    """Write the whole page or leave what there was, and nothing else beside it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def render_report(
@@ -142,60 +144,197 @@ def render_report(
     settings: Mapping[str, Any],
     provenance: Mapping[str, Any],
     *,
+    rulings: Sequence[Ruling] = (),
+    shares: pd.DataFrame | None = None,
+    forecast: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> str:
     """The page of `write_report` as text."""
-    environment = Environment(
-        loader=PackageLoader("indelible.analysis"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
+    return _page(evidence, settings, provenance)
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested mappings as (dotted name, text); lists of plain values on one line, lists of mappings numbered from 1."""
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            if any(isinstance(item, Mapping) for item in value):
+                yield from flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
+            else:
+                yield name, ", ".join(map(str, value)) or "none"
+        else:
+            yield name, "none" if value is None or value == {} else str(value)
+
+
+def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    runs, arms = evidence.runs, evidence.arms
+    panels = _panels(evidence)
+    return render(
+        "report.html.j2",
+        {
+            "verdict": evidence.answer,
+            "overview": _overview(evidence),
+            "claims": [_claim(number, ruling) for number, ruling in enumerate(evidence.rulings)],
+            "series": [name for name in LABELS if any(name in curves for curves in evidence.curves.values())],
+            "labels": LABELS,
+            "panels": panels,
+            "curves_table": figure_tables.curves_table(evidence),
+            "forest": _forest(evidence),
+            "gap_table": figure_tables.gap_table(evidence),
+            "headline": headline(evidence.summary),
+            "sizes": figure_tables.sizes_table(evidence),
+            "heat_maps": evidence.heat_maps,
+            "heat_pictures": _heat_pictures(evidence),
+            "heat_table": figure_tables.heat_table(evidence.heat_maps) if evidence.heat_maps else None,
+            "trade_offs": _trade_offs(evidence),
+            "trade_off_table": figure_tables.trade_off_table(evidence),
+            "explained": _explained(evidence),
+            "shares_table": None if evidence.shares is None else figure_tables.shares_table(evidence.shares),
+            "forecast_table": None if evidence.forecast is None else figure_tables.forecast_table(evidence.forecast),
+            "transcripts": [_arm_transcript(evidence, arm) for arm in arms],
+            "several_seeds": runs["seed"].nunique() > 1,
+            "several_copies": any(line.copy for lines in evidence.transcripts.values() for line in lines),
+            "compared": [_compared(arm, runs[runs["arm"] == arm]) for arm in arms if arm in set(runs["arm"])],
+            "failures": _failures(runs),
+            "settings": list(flat(settings)),
+            "settings_yaml": yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
+            "provenance": list(flat(provenance)),
+            "rerun": _rerun(settings, provenance),
+        },
     )
-    environment.filters["percent"] = percent
-    arms = arm_names(rows, runs)
-    answer = verdict(summary)
-    figure = overview_of(rows, runs, draws=OVERVIEW_DRAWS, seed=seed)
-    return environment.get_template("report.html.j2").render(
-        verdict=answer,
-        headline=headline(summary),
-        summary=summary,
-        overview=Markup(inline_svg(figure, "overview", "Retention per arm with 95% intervals. " + answer.answer)),
-        compared=[_compared(arm, runs[runs["arm"] == arm]) for arm in arms if arm in set(runs["arm"])],
-        panels=_panels(rows, arms, seed),
-        transcripts=[_arm_transcript(arm, rows[rows["arm"] == arm]) for arm in arms],
-        several_seeds=rows["seed"].nunique() > 1,
-        failures=_failures(runs),
-        settings=list(_flat(settings)),
-        provenance=list(_flat(provenance)),
+
+
+def _overview(evidence: Evidence) -> Markup | None:
+    """The answer as a picture, where there are few enough arms to take in at a glance."""
+    if not 0 < len(evidence.arms) <= MOST_IN_OVERVIEW:
+        return None
+    description = "Retention per arm with 95% intervals. " + evidence.answer.answer
+    return Markup(inline_svg(report_figures.overview(evidence), "overview", description))
+
+
+def _claim(number: int, ruling: Ruling) -> Claim:
+    figure = None
+    if any(finding.value is not None for finding in ruling.findings):
+        description = f"Effects behind the claim: {ruling.sentence} {ruling.why}"
+        figure = Markup(inline_svg(report_figures.findings_forest(ruling), f"claim{number}", description))
+    return Claim(
+        ruling=ruling,
+        mark=MARKS[ruling.decision],
+        effect=figure_tables.effect(ruling.value, ruling.interval),
+        smallest=f"{ruling.smallest * 100:g}",
+        figure=figure,
+        findings=figure_tables.findings_table(ruling),
     )
 
 
-def _panels(rows: pd.DataFrame, arms: Sequence[str], seed: int) -> list[Panel]:
-    curves: dict[str, dict[str, list[CurvePoint]]] = {
-        arm: retention_curves(rows[rows["arm"] == arm], draws=CURVE_DRAWS, generator=arm_generator(seed, arm))
-        for arm in arms
-    }
-    last_step = max((points[-1].step for of_arm in curves.values() for points in of_arm.values()), default=1)
-    panels = []
-    for number, (arm, of_arm) in enumerate(curves.items()):
-        figure = None
-        if of_arm:
-            ends = "; ".join(
-                f"{name} {percent(points[-1].retention)} at step {points[-1].step}" for name, points in of_arm.items()
-            )
-            description = f"Retention over training steps in {arm}: {ends}."
-            figure = Markup(inline_svg(curve_panel(of_arm, last_step=last_step), f"curve{number}", description))
-        panels.append(Panel(arm, figure))
-    return panels
+@dataclass(frozen=True)
+class _Panels:
+    """Curves that stand open, and the others by editor."""
+
+    shown: Sequence[Picture]
+    folded: Mapping[str, Sequence[Picture]]
+    without: Sequence[str]
 
 
-def _arm_transcript(arm: str, rows: pd.DataFrame) -> ArmTranscript:
-    lines = transcript(rows)
+def _panels(evidence: Evidence) -> _Panels:
+    with_curves = [arm for arm in evidence.arms if evidence.curves[arm]]
+    first = with_curves if len(with_curves) <= MOST_PANELS else _representative(evidence, with_curves)
+    shown: list[Picture] = []
+    folded: dict[str, list[Picture]] = {}
+    editors = {str(line["arm"]): str(line["editor"]) for line in evidence.summary}
+    for number, arm in enumerate(with_curves):
+        curves = evidence.curves[arm]
+        ends = "; ".join(
+            f"{LABELS[name]} {percent(points[-1].retention)} at step {points[-1].step}"
+            for name, points in curves.items()
+        )
+        description = f"Retention over training steps in {arm}: {ends}."
+        figure = curve_panel(curves, last_step=evidence.last_step)
+        picture = Picture(arm, Markup(inline_svg(figure, f"curve{number}", description)))
+        (shown if arm in first else folded.setdefault(editors[arm], [])).append(picture)
+    return _Panels(shown, folded, [arm for arm in evidence.arms if not evidence.curves[arm]])
+
+
+def _representative(evidence: Evidence, arms: Sequence[str]) -> set[str]:
+    """The first arm of each editor and objective, as many as may stand open, every editor before any second one."""
+    firsts: dict[tuple[str, str], str] = {}
+    for line in evidence.summary:
+        if line["arm"] in arms and line["editor"] != CONTROL_EDITOR:
+            firsts.setdefault((str(line["editor"]), str(line["objective"])), str(line["arm"]))
+    seen: Counter[str] = Counter()
+    turns: list[tuple[int, int, str]] = []
+    for (editor, _), arm in firsts.items():
+        turns.append((seen[editor], len(turns), arm))
+        seen[editor] += 1
+    return {arm for _, _, arm in sorted(turns)[:MOST_PANELS]}
+
+
+def _forest(evidence: Evidence) -> Markup | None:
+    if not evidence.measured:
+        return None
+    description = "Retention gap per arm with 95% intervals. " + (evidence.answer.detail or evidence.answer.answer)
+    return Markup(inline_svg(report_figures.forest(evidence), "forest", description))
+
+
+def _heat_pictures(evidence: Evidence) -> list[Picture]:
+    maps = evidence.heat_maps
+    if maps is None:
+        return []
+    kinds = (
+        ("edited facts kept", "retention", heat_map(maps.retention, "share")),
+        ("gap, in points", "gap", heat_map(maps.gap, "difference")),
+    )
+    return [
+        Picture(
+            title,
+            Markup(
+                inline_svg(figure, f"heat-{name}", f"{title}, by editor and {maps.factor}; the table has the values.")
+            ),
+        )
+        for title, name, figure in kinds
+    ]
+
+
+def _trade_offs(evidence: Evidence) -> list[Picture]:
+    editors = list(dict.fromkeys(str(line["editor"]) for line in evidence.summary if line["editor"] != CONTROL_EDITOR))
+    pictures = []
+    for number, shown in enumerate(evidence.trade_offs):
+        description = f"Edited retention against {shown.axis}, {len(shown.payments)} arms; the table has the values."
+        markup = Markup(inline_svg(trade_off(shown, editors), f"gain{number}", description))
+        pictures.append(Picture(shown.objective, markup))
+    return pictures
+
+
+def _explained(evidence: Evidence) -> list[Picture]:
+    if evidence.shares is None:
+        return []
+    pictures = []
+    for number, arm in enumerate(report_figures.explained_arms(evidence.shares)[:MOST_EXPLAINED]):
+        figure = report_figures.shares_plot(evidence.shares, arm)
+        description = f"Share of the loss by parameter group in {arm}; the table has the values."
+        pictures.append(Picture(arm, Markup(inline_svg(figure, f"shares{number}", description))))
+    return pictures
+
+
+def _arm_transcript(evidence: Evidence, arm: str) -> ArmTranscript:
+    lines = evidence.transcripts[arm]
     tuned = sum(line.outcome != "not tuned" for line in lines)
     note = f"{sum(line.outcome == 'lost' for line in lines)} lost in tuning" if tuned else "not tuned"
-    return ArmTranscript(arm, lines[:LARGEST_TRANSCRIPT], len(lines), note)
+    largest = min(LARGEST_TRANSCRIPT, max(FEWEST_LISTED, LARGEST_PAGE // len(evidence.arms)))
+    return ArmTranscript(arm, _first(lines, largest), len(lines), note)
+
+
+def _first(lines: Sequence[TranscriptLine], largest: int) -> Sequence[TranscriptLine]:
+    """At most ``largest`` lines, with room for both sets."""
+    if len(lines) <= largest:
+        return lines
+    edited = [line for line in lines if line.fact_set == "edited"]
+    others = [line for line in lines if line.fact_set != "edited"]
+    room = max(largest // 2, largest - len(others))
+    return [*edited[:room], *others[: largest - min(room, len(edited))]]
 
 
 def _compared(arm: str, runs: pd.DataFrame) -> Compared:
@@ -209,9 +348,21 @@ def _compared(arm: str, runs: pd.DataFrame) -> Compared:
         editor=str(first["editor"]),
         wordings=1 + int(first["paraphrases"]) if edits else None,
         made=" / ".join(map(str, made)),
+        norms=_norms(runs),
         tuned=tuned,
         dropped=_dropped(runs),
     )
+
+
+def _norms(runs: pd.DataFrame) -> str:
+    """ "model.layers.6.mlp.down_proj 1.83, ...": Frobenius norms of the updates, mean over seeds."""
+    if "update_norms" not in runs:
+        return ""
+    found: dict[str, list[float]] = {}
+    for text in runs["update_norms"].dropna():
+        for name, norm in json.loads(text).items():
+            found.setdefault(name, []).append(float(norm))
+    return ", ".join(f"{name.removesuffix('.weight')} {sum(norms) / len(norms):.3g}" for name, norms in found.items())
 
 
 def _dropped(runs: pd.DataFrame) -> str:
@@ -233,16 +384,24 @@ def _failures(runs: pd.DataFrame) -> list[Failure]:
     ]
 
 
-def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted name, text); lists of plain values on one line, lists of mappings numbered from 1."""
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            if any(isinstance(item, Mapping) for item in value):
-                yield from _flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
-            else:
-                yield name, ", ".join(map(str, value)) or "none"
-        else:
-            yield name, "none" if value is None or value == {} else str(value)
+def _rerun(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What to do and the command that does it."""
+    found = []
+    versions = provenance.get("versions")
+    if isinstance(versions, Mapping):
+        pinned = " ".join(
+            f"{name}=={versions[name]}" for name in ("indelible", "torch", "transformers") if name in versions
+        )
+        found.append(("The same software:", f"pip install {pinned}"))
+    if provenance.get("command"):
+        found.append(("What was typed:", str(provenance["command"])))
+    name = str(settings.get("name", "study"))
+    found.append(
+        (
+            "The same study again, from the settings below, saved as study.yaml:",
+            f"indelible study study.yaml --out runs/{name}-again",
+        )
+    )
+    found.append(("This report again, from the tables in the run folder:", f"indelible report runs/{name}"))
+    found.append(("Both runs on one page, arm by arm:", f"indelible report runs/{name} runs/{name}-again"))
+    return found

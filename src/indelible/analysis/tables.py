@@ -1,4 +1,5 @@
-"""The headline table as text, shared by the command line and the report so that both say the same.
+"""Tables as text, and how figures are written in them; shared by the command line and the report so that both say the
+same.
 
 Imports nothing heavy: a summary that was read back from JSON can be shown without pandas.
 """
@@ -14,12 +15,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
-class Headline:
+class Table:
     """A table of formatted cells.
 
     Attributes:
         columns: the headings.
-        rows: per arm one cell for each heading.
+        rows: one cell for each heading.
     """
 
     columns: tuple[str, ...]
@@ -41,13 +42,13 @@ COLUMNS = (
 )
 
 
-def headline(summary: Sequence[Mapping[str, Any]]) -> Headline:
+def headline(summary: Sequence[Mapping[str, Any]]) -> Table:
     """The headline table of a summary: one row per arm, rates in percent, what does not apply as a dash.
 
     Args:
         summary: what `summary.summarise` returned, or the same read from JSON.
     """
-    return Headline(
+    return Table(
         COLUMNS,
         tuple(
             (
@@ -79,6 +80,13 @@ def percent(rate: float | None) -> str:
     if whole in (0, 100) and rate not in (0.0, 1.0):
         return f"{min(max(rate * 100, 0.1), 99.9):.1f}%"
     return f"{whole}%"
+
+
+def percent_with_interval(rate: float | None, low: float | None, high: float | None) -> str:
+    """A fraction with its interval, in percent: "61% [50%, 72%]"; without one, just the fraction."""
+    if rate is None or low is None or high is None:
+        return percent(rate)
+    return f"{percent(rate)} [{percent(low)}, {percent(high)}]"
 
 
 def points(difference: float | None) -> str:

@@ -28,7 +28,9 @@ class TranscriptLine:
 
     Attributes:
         seed: the seed of the run.
+        copy: which of an isolated arm's models was asked; 0 elsewhere.
         fact_set: "edited" or "intrinsic".
+        fact_id: the fact's own name.
         prompt: what was asked.
         target: the answer that counts.
         said: what the model answered in base, edited, tuned; None where it was not asked.
@@ -37,7 +39,9 @@ class TranscriptLine:
     """
 
     seed: int
+    copy: int
     fact_set: str
+    fact_id: str
     prompt: str
     target: str
     said: tuple[Said | None, ...]
@@ -56,25 +60,30 @@ def transcript(rows: pd.DataFrame) -> list[TranscriptLine]:
     if is_control(rows):
         answers = answers[answers["fact_set"] == "intrinsic"]
     wordings = _wordings(answers[answers["kind"] == "paraphrase"], before)
-    lines = []
-    prompts = answers[answers["kind"] == "prompt"].sort_values(QUESTION)
-    for (seed, fact_set, fact_id), part in prompts.groupby(["seed", "fact_set", "fact_id"], sort=True, observed=True):
-        said = {
-            str(phase): Said(shorten(str(text)), bool(success))
-            for phase, text, success in zip(part["phase"], part["generated"], part["success"], strict=True)
-        }
-        first = part.iloc[0]
-        lines.append(
-            TranscriptLine(
-                seed=int(first["seed"]),
-                fact_set=str(fact_set),
-                prompt=str(first["prompt"]),
-                target=str(first["target"]),
-                said=tuple(said.get(phase) for phase in PHASES),
-                wordings=wordings.get((seed, fact_set, fact_id), ""),
-                outcome=_outcome(said.get(before), said.get("tuned")),
-            )
+    prompts = answers[answers["kind"] == "prompt"].sort_values(QUESTION, kind="stable")
+    said: dict[tuple[int, int, str, str], dict[str, Said]] = {}
+    asked: dict[tuple[int, int, str, str], tuple[str, str]] = {}
+    columns = ("seed", "copy", "fact_set", "fact_id", "prompt", "target", "phase", "generated", "success")
+    for seed, copy, fact_set, fact_id, prompt, target, phase, generated, success in zip(
+        *(prompts[column] for column in columns), strict=True
+    ):
+        key = (int(seed), int(copy), str(fact_set), str(fact_id))
+        asked.setdefault(key, (str(prompt), str(target)))
+        said.setdefault(key, {})[str(phase)] = Said(shorten(str(generated)), bool(success))
+    lines = [
+        TranscriptLine(
+            seed=seed,
+            copy=copy,
+            fact_set=fact_set,
+            fact_id=fact_id,
+            prompt=asked[seed, copy, fact_set, fact_id][0],
+            target=asked[seed, copy, fact_set, fact_id][1],
+            said=tuple(of_phase.get(phase) for phase in PHASES),
+            wordings=wordings.get((seed, copy, fact_set, fact_id), ""),
+            outcome=_outcome(of_phase.get(before), of_phase.get("tuned")),
         )
+        for (seed, copy, fact_set, fact_id), of_phase in said.items()
+    ]
     return sorted(lines, key=lambda line: (line.fact_set, ORDER.index(line.outcome)))
 
 
@@ -93,11 +102,11 @@ def _outcome(before: Said | None, tuned: Said | None) -> str:
 
 
 def _wordings(paraphrases: pd.DataFrame, before: str) -> dict[Hashable, str]:
-    """(seed, set, fact) -> "successes/asked" in the phases before and after tuning."""
+    """(seed, copy, set, fact) -> "successes/asked" in the phases before and after tuning."""
     if paraphrases.empty:
         return {}
     grouped = paraphrases.assign(success=paraphrases["success"].astype("int64")).groupby(
-        ["seed", "fact_set", "fact_id", "phase"], observed=True
+        ["seed", "copy", "fact_set", "fact_id", "phase"], observed=True
     )["success"]
     text = grouped.sum().astype(str) + "/" + grouped.size().astype(str)
     wide = text.unstack("phase").reindex(columns=[before, "tuned"]).fillna("\N{EN DASH}")

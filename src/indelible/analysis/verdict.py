@@ -11,19 +11,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.analysis.metrics import CONTROL_EDITOR, flip_ratio
+from indelible.analysis.metrics import CONTROL_EDITOR
 from indelible.analysis.statistics import Interval
 from indelible.analysis.tables import percent, points_with_interval
 
 Summary = Mapping[str, Any]
+FEWEST_WORKING = 0.5
+"""Share of edits that should have worked before tuning."""
 
 
 @dataclass(frozen=True)
-class ArmVerdict:
-    """What one arm shows."""
+class Average:
+    """Means over arms, each arm counting the same.
 
-    arm: str
-    text: str
+    Attributes:
+        arms: how many.
+        edited: edited retention, as a fraction, or None.
+        intrinsic: intrinsic retention, or None.
+        gap: the gap, or None.
+        interval: 95% interval of the gap, or None.
+    """
+
+    arms: int
+    edited: float | None
+    intrinsic: float | None
+    gap: float | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -31,25 +44,26 @@ class Verdict:
     """The answer of a study.
 
     Attributes:
-        answer: one or two sentences.
-        arms: what each arm with a gap shows.
+        answer: one sentence, with its interval where there is one.
+        detail: over several arms: how far apart they are, and in how many the interval excludes zero; else empty.
         cautions: what a reader should hold against it.
     """
 
     answer: str
-    arms: tuple[ArmVerdict, ...]
+    detail: str
     cautions: tuple[str, ...]
 
 
-def verdict(summary: Sequence[Summary]) -> Verdict:
+def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdict:
     """Put a summary into words.
 
     Args:
         summary: what `summary.summarise` returned, or the same read from JSON.
+        average: over its arms with a gap, where there are several.
     """
     measured = [arm for arm in summary if arm["gap"] is not None]
-    arms = tuple(ArmVerdict(str(arm["arm"]), _arm_text(arm)) for arm in measured)
-    return Verdict(_answer(measured), arms, tuple(_cautions(summary, measured)))
+    detail = _detail(measured) if len(measured) > 1 else ""
+    return Verdict(_answer(measured, average), detail, tuple(_cautions(summary, measured)))
 
 
 def gap_interval_of(arm: Summary) -> Interval | None:
@@ -57,20 +71,42 @@ def gap_interval_of(arm: Summary) -> Interval | None:
     return None if arm["gap_low"] is None else Interval(arm["gap_low"], arm["gap_high"])
 
 
-def _answer(measured: Sequence[Summary]) -> str:
+def _answer(measured: Sequence[Summary], average: Average | None) -> str:
     if not measured:
         return "This study cannot say: in no arm were both edits and intrinsic facts measured before and after tuning."
+    if len(measured) == 1:
+        only = measured[0]
+        edited, intrinsic, gap = (only[key] for key in ("retention_edited", "retention_intrinsic", "gap"))
+        return _sentence("Of", edited, intrinsic, gap, gap_interval_of(only))
+    if average is None or average.edited is None or average.intrinsic is None or average.gap is None:
+        return f"This study has no one figure for its {len(measured)} arms: no seed finished in all of them."
+    start = f"On average over {average.arms} arms, of"
+    return _sentence(start, average.edited, average.intrinsic, average.gap, average.interval)
+
+
+def _sentence(start: str, edited: float, intrinsic: float, gap: float, interval: Interval | None) -> str:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    said = (
+        f"{start} the edits that worked before fine-tuning {percent(edited)} still worked after it, against "
+        f"{percent(intrinsic)} of the intrinsic facts: a gap of {points_with_interval(gap, low, high)} points"
+    )
+    if interval is None:
+        return f"{said}, on too few facts to give an interval."
+    if interval.excludes_zero():
+        return f"{said}, so edits were lost {'more' if interval.low > 0 else 'less'} often than intrinsic facts."
+    return f"{said}, which shows neither a difference nor its absence."
+
+
+def _detail(measured: Sequence[Summary]) -> str:
     first = (
-        f"Of the edits that worked before fine-tuning, {_span(measured, 'retention_edited')} still worked after it; of "
-        f"the intrinsic facts, {_span(measured, 'retention_intrinsic')}."
+        f"Of the edits, {_span(measured, 'retention_edited')} were kept; of the intrinsic facts, "
+        f"{_span(measured, 'retention_intrinsic')}."
     )
     intervals = [gap_interval_of(arm) for arm in measured]
     more = sum(interval is not None and interval.low > 0 for interval in intervals)
     less = sum(interval is not None and interval.high < 0 for interval in intervals)
     total = len(measured)
-    if total == 1:
-        second = f"{_direction(intervals[0])}."
-    elif more == total:
+    if more == total:
         second = f"Edits were lost more often than intrinsic facts in all {total} arms."
     elif less == total:
         second = f"Edits were lost less often than intrinsic facts in all {total} arms."
@@ -90,28 +126,6 @@ def _span(measured: Sequence[Summary], key: str) -> str:
     if percent(low[key]) == percent(high[key]):
         return percent(low[key])
     return f"between {percent(low[key])} ({low['arm']}) and {percent(high[key])} ({high['arm']})"
-
-
-def _direction(interval: Interval | None) -> str:
-    if interval is None:
-        return "Too few facts had worked before tuning to give an interval"
-    if interval.low > 0:
-        return "Edits were lost more often than intrinsic facts: the 95% interval of the gap excludes 0"
-    if interval.high < 0:
-        return "Edits were lost less often than intrinsic facts: the 95% interval of the gap excludes 0"
-    return "The 95% interval of the gap includes 0: neither a difference nor its absence is shown"
-
-
-def _arm_text(arm: Summary) -> str:
-    text = (
-        f"gap {points_with_interval(arm['gap'], arm['gap_low'], arm['gap_high'])} points; "
-        f"edit flip ratio {percent(flip_ratio(arm['retention_edited']))}. {_direction(gap_interval_of(arm))}."
-    )
-    if arm["edit_success"] is not None and arm["edit_success"] < 0.5:
-        text += (
-            f" Only {percent(arm['edit_success'])} of the edits had worked to begin with; this speaks of those alone."
-        )
-    return text
 
 
 def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[str]:
@@ -134,6 +148,15 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[s
             cautions.append("There is one seed: the intervals speak of other facts, not of other runs.")
         if len(measured) > 1:
             cautions.append(f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms.")
+    few = [
+        f"{arm['arm']} ({percent(arm['edit_success'])})"
+        for arm in measured
+        if arm["edit_success"] is not None and arm["edit_success"] < FEWEST_WORKING
+    ]
+    if few:
+        cautions.append(
+            f"Few of the edits had worked to begin with; retention speaks of those alone: {', '.join(few)}."
+        )
     if any(arm[key] in (0.0, 1.0) for arm in measured for key in ("retention_edited", "retention_intrinsic")):
         cautions.append(
             "Where all facts of a set survive, or none, resampling them shows no variation: intervals there are too "
