@@ -47,6 +47,7 @@ EXPECTED = {
     "retention_intrinsic": 2 / 3,  # p, q, s; r was damaged by the edit and t was not asked again
     "retention_paraphrase": 1 / 2,
     "retention_intrinsic_paraphrase": 0 / 1,
+    "retention_neighbour": 2 / 3,  # of three that succeeded in edited
     "retention_intrinsic_base": 2 / 4,  # p, q, r, s: here the edit's damage to r counts
     "retention_edited_first_token": 0 / 1,
 }

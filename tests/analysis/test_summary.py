@@ -43,6 +43,7 @@ KEYS = [
     "retention_intrinsic_paraphrase",
     "retention_intrinsic_base",
     "retention_edited_first_token",
+    "retention_neighbour",
 ]
 
 
@@ -83,6 +84,7 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
         "reached",
         "retention_paraphrase",
         "retention_edited_first_token",
+        "retention_neighbour",
     }
     assert by_arm["control"]["n_edits"] == 0
     assert by_arm["control"]["retention_intrinsic"] == by_arm["control"]["retention_intrinsic_base"]
@@ -101,6 +103,7 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
         "retention_intrinsic_paraphrase",
         "retention_intrinsic_base",
         "retention_edited_first_token",
+        "retention_neighbour",
     }
 
 

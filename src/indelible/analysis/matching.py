@@ -15,14 +15,14 @@ it does not even tend to the right variance (Abadie & Imbens, 2008), while weigh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from indelible.analysis.metrics import is_control, outcomes, require_columns
-from indelible.analysis.replicates import Effect, RateKey, replicate_counts
+from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate_counts
 from indelible.analysis.statistics import Floats
 
 NEIGHBOURS = 3
@@ -49,7 +49,8 @@ class MatchedGap:
             of distinct intrinsic facts, and the share of edits whose matches have the same relation.
         matched: edits with a match, over all seeds.
         unmatched: edits without one.
-        counts: hits and asked per fact of both rates, from which means over several arms are drawn.
+        counts: hits and asked per fact of both rates, from which several arms are drawn together.
+        weights: of those rates in the gap.
         draws: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -58,7 +59,8 @@ class MatchedGap:
     balance: pd.DataFrame
     matched: int
     unmatched: int
-    counts: dict[RateKey, pd.DataFrame]
+    counts: Mapping[RateKey, pd.DataFrame]
+    weights: Mapping[RateKey, float]
     draws: int
     seed: int
 
@@ -86,15 +88,15 @@ def matched_gap(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> Ma
     chosen = edited[edited.index.isin(pairs["edit"])]
     used = facts.loc[pairs["fact"].astype("int64")]
     shares = pairs["share"].to_numpy(dtype=np.float64)
-    counts = {
-        INTRINSIC: _counts(used, shares),
-        EDITED: _counts(chosen, np.ones(len(chosen))),
-    }
     arm = str(rows["arm"].iloc[0]) if len(rows) else ""
-    keyed: dict[RateKey, pd.DataFrame] = {(arm, name): count for name, count in counts.items()}
-    effect = _mean_effect([keyed], draws, seed)
+    counts: dict[RateKey, pd.DataFrame] = {
+        (arm, INTRINSIC): _counts(used, shares),
+        (arm, EDITED): _counts(chosen, np.ones(len(chosen))),
+    }
+    weights = {(arm, INTRINSIC): 1.0, (arm, EDITED): -1.0}
+    effect = _drawn(counts, draws, seed).effect(weights)
     balance = _balance(facts, chosen, used, shares, pairs)
-    return MatchedGap(effect, balance, len(chosen), len(edited) - len(chosen), keyed, draws, seed)
+    return MatchedGap(effect, balance, len(chosen), len(edited) - len(chosen), counts, weights, draws, seed)
 
 
 def mean_matched_gap(gaps: Sequence[MatchedGap]) -> Effect:
@@ -105,14 +107,19 @@ def mean_matched_gap(gaps: Sequence[MatchedGap]) -> Effect:
     measured = [gap for gap in gaps if gap.effect.value is not None]
     if not measured:
         return Effect(None, None, None, 0, 0)
-    return _mean_effect([gap.counts for gap in measured], measured[0].draws, measured[0].seed)
+    weights = {key: weight / len(measured) for gap in measured for key, weight in gap.weights.items()}
+    return matched_replicates(measured).effect(weights)
 
 
-def _mean_effect(gaps: Sequence[dict[RateKey, pd.DataFrame]], draws: int, seed: int) -> Effect:
-    counts = {key: count for gap in gaps for key, count in gap.items()}
+def matched_replicates(gaps: Sequence[MatchedGap]) -> Replicates:
+    """The matched rates of several arms, drawn together with the draws and the seed of the first gap."""
+    counts = {key: count for gap in gaps for key, count in gap.counts.items()}
+    return _drawn(counts, gaps[0].draws, gaps[0].seed)
+
+
+def _drawn(counts: Mapping[RateKey, pd.DataFrame], draws: int, seed: int) -> Replicates:
     populations = {key: "edited" if key[1] == EDITED else "intrinsic" for key in counts}
-    weights = {key: (-1 if key[1] == EDITED else 1) / len(gaps) for key in counts}
-    return replicate_counts(counts, populations, draws=draws, seed=seed).effect(weights)
+    return replicate_counts(counts, populations, draws=draws, seed=seed)
 
 
 def _facts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -64,6 +64,7 @@ MEASURES = MappingProxyType(
         "retention_intrinsic": Measure("intrinsic", "prompt", "tuned", among="before"),
         "retention_paraphrase": Measure("edited", "paraphrase", "tuned", among="before"),
         "retention_intrinsic_paraphrase": Measure("intrinsic", "paraphrase", "tuned", among="before"),
+        "retention_neighbour": Measure("edited", "neighbour", "tuned", among="before"),
         "retention_intrinsic_base": Measure("intrinsic", "prompt", "tuned", among="base"),
         "retention_edited_first_token": Measure("edited", "prompt", "tuned", among="before", criterion="first_token"),
     }

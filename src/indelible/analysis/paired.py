@@ -58,7 +58,12 @@ def paired_test(
         measure: key of `metrics.MEASURES`.
         generator: the source of randomness of the permutations.
     """
-    first, second = (_hits(rows[rows["arm"] == arm], measure) for arm in (arm_a, arm_b))
+    first, second = (hits(rows[rows["arm"] == arm], measure) for arm in (arm_a, arm_b))
+    return compare(first, second, generator=generator)
+
+
+def compare(first: pd.Series, second: pd.Series, *, generator: np.random.Generator) -> PairedTest:
+    """The paired test of two arms whose `hits` are known, as `paired_test` makes it."""
     both = pd.concat([first.rename("a"), second.rename("b")], axis=1, join="inner")
     facts = len(both.groupby(level=FACT, observed=True).size())
     if both.empty:
@@ -73,19 +78,16 @@ def paired_test(
     return PairedTest(p, "permutation of facts", better, worse, facts)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction (1979) of a family of tests; None stays None and is not part of the family."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, place) in enumerate(known):
-        largest = max(largest, min((len(known) - rank) * p, 1.0))
-        adjusted[place] = largest
-    return adjusted
+def hits(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Whether each question in a rate's denominator was a hit.
 
+    Args:
+        rows: tidy rows of one arm.
+        name: key of `metrics.MEASURES`.
 
-def _hits(rows: pd.DataFrame, name: str) -> pd.Series:
-    """Whether each question of the denominator was a hit; empty where the measure doesn't apply to the arm."""
+    Returns:
+        1 or 0, indexed by question as in `metrics.outcomes`; empty where the measure doesn't apply to the arm.
+    """
     measure = MEASURES[name]
     outcome = outcomes(rows, measure.criterion)
     levels = outcome.index
@@ -98,6 +100,17 @@ def _hits(rows: pd.DataFrame, name: str) -> pd.Series:
     if measure.among is not None:
         asked &= outcome[measure.among] == 1
     return outcome.loc[asked, measure.hit]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction (1979) of a family of tests; None stays None and is not part of the family."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min((len(known) - rank) * p, 1.0))
+        adjusted[place] = largest
+    return adjusted
 
 
 def _permutation_p(differences: NDArray[np.int64], generator: np.random.Generator) -> float:

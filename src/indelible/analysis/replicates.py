@@ -153,10 +153,10 @@ def replicate_counts(
         for name in sorted(set(populations.values()))
     }
     fact_weights = {
-        name: np.array([_generator(seed, "fact", name, one).standard_exponential(draws) for one in ids])
+        name: np.array([generator_of(seed, "fact", name, one).standard_exponential(draws) for one in ids])
         for name, ids in facts.items()
     }
-    normal = np.array([_generator(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
+    normal = np.array([generator_of(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
     samples, reached, drawn, half_facts = {}, {}, {}, {}
     for key in found:
         if asked[key].empty:
@@ -164,13 +164,13 @@ def replicate_counts(
         population = populations[key]
         samples[key] = _sample(asked[key], seeds, facts[population], population)
         reached[key] = np.isin(seeds, found[key].index.unique("seed").to_numpy(dtype=np.int64))
-        half_facts[key] = _generator(seed, "rate", *key).standard_gamma(0.5, (2, draws))
+        half_facts[key] = generator_of(seed, "rate", *key).standard_gamma(0.5, (2, draws))
         drawn[key] = fact_draws(samples[key], fact_weights[population], half_facts[key])
     values = {key: samples[key].rate if key in samples else None for key in found}
     return Replicates(values, samples, reached, tuple(seeds), drawn, fact_weights, half_facts, normal)
 
 
-def _generator(seed: int, *names: str) -> np.random.Generator:
+def generator_of(seed: int, *names: str) -> np.random.Generator:
     """A generator for one thing, so that its numbers don't depend on what else is drawn."""
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 

@@ -160,7 +160,6 @@ def mean_interval(facts: Mapping[int, Pairs], *, draws: int, generator: np.rando
     """95% interval of a mean over facts that may be any number: a difference, a log-probability.
 
     Drawn like a rate, but without half facts, for which there are no values, and so too narrow where few facts differ.
-    Weights from the exponential distribution vary a mean by (n − 1)/(n + 1) of the unbiased variance; that is made up.
 
     Args:
         facts: seed -> (facts, 2) array of a fact's sum and of what that is divided by.
@@ -176,8 +175,7 @@ def mean_interval(facts: Mapping[int, Pairs], *, draws: int, generator: np.rando
     (sample,) = samples
     weights = generator.standard_exponential((sample.asked.shape[1], draws))
     means = fact_draws(sample, weights, np.zeros((2, draws)))
-    wider = np.sqrt((sample.facts + 1) / (sample.facts - 1))
-    around = sample.rate + (means - means.mean()) * wider
+    around = sample.rate + (means - means.mean()) * _made_up_for(sample)
     normal = generator.standard_normal((len(sample.asked), draws))
     return Contrast(sample.rate, np.sort(around + _seed_draws([sample], [1.0], normal))).interval
 
@@ -215,7 +213,8 @@ def contrast(samples: Sequence[Sample], weights: Sequence[float], drawn: Sequenc
     draws = np.full(normal.shape[1], value)
     for weight, sample, rates, pull in zip(weights, samples, drawn, pulls, strict=True):
         mean = rates.mean()
-        draws += weight * (rates - mean + pull * (mean - sample.rate))
+        wider = _made_up_for(sample) if len(samples) > 1 else 1.0
+        draws += weight * ((rates - mean) * wider + pull * (mean - sample.rate))
     draws += _seed_draws(samples, weights, normal)
     lowest, highest = (sum(side(weight, 0.0) for weight in weights) for side in (min, max))
     return Contrast(value, np.sort(np.clip(draws, lowest, highest)))
@@ -242,6 +241,12 @@ def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Flo
         return np.zeros(normal.shape[1])
     draws: Floats = (of_seeds @ (normal - normal.mean(axis=0))) * np.sqrt(excess / squares)
     return draws
+
+
+def _made_up_for(sample: Sample) -> float:
+    """Weights from the exponential distribution vary a mean by (n − 1)/(n + 1) of its unbiased variance; the root of
+    what is missing. In Jeffreys' interval of a single rate it is not missing: the half facts make it up."""
+    return float(np.sqrt((sample.facts + 1) / (sample.facts - 1)))
 
 
 def _size_of_a_fact(sample: Sample) -> float:

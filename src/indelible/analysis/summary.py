@@ -54,6 +54,7 @@ KEYS = (
     "retention_intrinsic_paraphrase",
     "retention_intrinsic_base",
     "retention_edited_first_token",
+    "retention_neighbour",
 )
 """The keys of a summary, in order."""
 

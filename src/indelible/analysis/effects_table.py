@@ -1,0 +1,177 @@
+"""Every effect of a study on one line each: rates and gaps of the arms, and differences between arms.
+
+Arms are compared when they differ in exactly one of editor, paraphrases, objective, tuner and mask, since only then the
+difference has one cause; and each is compared with the control of its objective and tuner, for what the edit did to
+intrinsic facts. Differences carry the paired test where arms were asked the same questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from indelible.analysis.matching import MatchedGap, matched_gap, matched_replicates
+from indelible.analysis.metrics import CONTROL_EDITOR, require_columns
+from indelible.analysis.paired import compare, hits
+from indelible.analysis.replicates import Effect, RateKey, Replicates, generator_of, replicate
+from indelible.analysis.statistics import Interval
+from indelible.analysis.summary import ARM_COLUMNS, RUN_COLUMNS, arm_names
+
+RATES = (
+    "retention_edited",
+    "retention_intrinsic",
+    "retention_intrinsic_base",
+    "retention_paraphrase",
+    "retention_neighbour",
+)
+GAPS = {
+    "gap": ("retention_intrinsic", "retention_edited"),
+    "gap_base": ("retention_intrinsic_base", "retention_edited"),
+}
+"""Gap -> the rate that is subtracted from, and the rate that is subtracted."""
+COLUMNS = ("arm", "versus", "measure", "value", "low", "high", "p", "test", "facts", "seeds")
+
+Line = tuple[str, str | None, str, float | None, float | None, float | None, float | None, str, int, int]
+
+
+def effects_table(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """All effects of a study.
+
+    Args:
+        rows: tidy rows of the study.
+        runs: its run table.
+        draws: bootstrap draws, 39 or more.
+        seed: of the bootstrap and of permutations.
+
+    Returns:
+        One row per arm × measure and per pair of arms × measure: ``arm``, ``versus`` (the arm that is subtracted; None
+        for an arm by itself), ``measure`` (the rates of `RATES`, flip_ratio, the gaps of `GAPS`, matched_gap, and
+        downstream_change: after less before, in the unit of the arm's downstream figure), ``value`` with its 95%
+        interval ``low`` to ``high``, the two-sided ``p`` against zero with its ``test`` (not corrected for the number
+        of rows), and how many ``facts`` (times seeds) and ``seeds`` it rests on. Rows without a value are left out.
+
+    Raises:
+        DataError: if a table lacks a column, or a question was answered twice.
+    """
+    require_columns(runs, RUN_COLUMNS, "table of runs")
+    arms = arm_names(rows, runs)
+    joint = replicate(rows, arms, RATES, draws=draws, seed=seed)
+    of_arm = {str(name): part for name, part in rows.groupby("arm", sort=False)}
+    gaps = {
+        arm: gap for arm in of_arm if (gap := matched_gap(of_arm[arm], draws=draws, seed=seed)).effect.value is not None
+    }
+    lines = [line for arm in arms for line in _of_arm(arm, joint, gaps, runs)]
+    asked = {key: hits(of_arm[key[0]], key[1]) for key in joint.samples}
+    matched = matched_replicates(list(gaps.values())) if gaps else None
+    for arm, versus in pairs_of_arms(runs):
+        lines += _rate_differences(arm, versus, RATES, joint, asked, seed)
+        lines += _gap_differences(arm, versus, joint, gaps, matched)
+        lines.append(_downstream(arm, versus, _changes(runs, arm, versus), paired=True))
+    for arm, control in pairs_with_control(runs):
+        lines += _rate_differences(arm, control, ("retention_intrinsic",), joint, asked, seed)
+    table = pd.DataFrame(lines, columns=list(COLUMNS))
+    return table[table["value"].notna()].reset_index(drop=True)
+
+
+def pairs_of_arms(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Arms with an edit that differ in exactly one factor, (later, earlier) in order of the run table."""
+    factors = _factors(runs)
+    edited = factors[factors["editor"] != CONTROL_EDITOR]
+    for (first, one), (second, other) in combinations(edited.iterrows(), 2):
+        if int((one != other).sum()) == 1:
+            yield str(second), str(first)
+
+
+def pairs_with_control(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each arm with an edit and the control of its objective and tuner: that of its mask, else the unmasked one."""
+    factors = _factors(runs)
+    controls = factors[factors["editor"] == CONTROL_EDITOR]
+    for arm, own in factors[factors["editor"] != CONTROL_EDITOR].iterrows():
+        alike = controls[(controls["objective"] == own["objective"]) & (controls["tuner"] == own["tuner"])]
+        for mask in dict.fromkeys((own["mask"], "none")):
+            found = alike.index[alike["mask"] == mask]
+            if len(found):
+                yield str(arm), str(found[0])
+                break
+
+
+def _factors(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.drop_duplicates("arm").set_index("arm")[list(ARM_COLUMNS)]
+
+
+def _of_arm(arm: str, joint: Replicates, gaps: Mapping[str, MatchedGap], runs: pd.DataFrame) -> Iterator[Line]:
+    for rate in RATES:
+        effect = joint.effect({(arm, rate): 1.0})
+        yield _line(arm, None, rate, effect, None, "")
+        if rate == "retention_edited" and effect.value is not None:
+            interval = None if effect.interval is None else Interval(1 - effect.interval.high, 1 - effect.interval.low)
+            flipped = Effect(1 - effect.value, interval, None, effect.facts, effect.seeds)
+            yield _line(arm, None, "flip_ratio", flipped, None, "")
+    for name in GAPS:
+        effect = joint.effect(_gap_weights(arm, name, 1.0))
+        yield _line(arm, None, name, effect, effect.p, "bootstrap")
+    if arm in gaps:
+        yield _line(arm, None, "matched_gap", gaps[arm].effect, gaps[arm].effect.p, "bootstrap")
+    yield _downstream(arm, None, _changes(runs, arm), paired=False)
+
+
+def _rate_differences(
+    arm: str, versus: str, rates: tuple[str, ...], joint: Replicates, asked: Mapping[RateKey, pd.Series], seed: int
+) -> Iterator[Line]:
+    for rate in rates:
+        effect = joint.effect({(arm, rate): 1.0, (versus, rate): -1.0})
+        if effect.value is not None:
+            generator = generator_of(seed, "permutation", arm, versus, rate)
+            test = compare(asked[arm, rate], asked[versus, rate], generator=generator)
+            yield _line(arm, versus, rate, effect, test.p, test.test)
+
+
+def _gap_differences(
+    arm: str, versus: str, joint: Replicates, gaps: Mapping[str, MatchedGap], matched: Replicates | None
+) -> Iterator[Line]:
+    for name in GAPS:
+        effect = joint.effect(_gap_weights(arm, name, 1.0) | _gap_weights(versus, name, -1.0))
+        yield _line(arm, versus, name, effect, effect.p, "bootstrap")
+    if matched is not None and arm in gaps and versus in gaps:
+        less = {key: -weight for key, weight in gaps[versus].weights.items()}
+        effect = matched.effect({**gaps[arm].weights, **less})
+        yield _line(arm, versus, "matched_gap", effect, effect.p, "bootstrap")
+
+
+def _gap_weights(arm: str, name: str, sign: float) -> dict[RateKey, float]:
+    from_, less = GAPS[name]
+    return {(arm, from_): sign, (arm, less): -sign}
+
+
+def _line(arm: str, versus: str | None, measure: str, effect: Effect, p: float | None, test: str) -> Line:
+    low, high = (None, None) if effect.interval is None else (effect.interval.low, effect.interval.high)
+    return arm, versus, measure, effect.value, low, high, p, test if p is not None else "", effect.facts, effect.seeds
+
+
+def _changes(runs: pd.DataFrame, arm: str, versus: str | None = None) -> pd.Series:
+    """The change of the downstream figure per seed, or by how much it differs between two arms of one figure."""
+    own = runs[runs["arm"] == arm].set_index("seed")
+    change = own["downstream_after"].astype("float64") - own["downstream_before"].astype("float64")
+    if versus is None:
+        return change.dropna()
+    figures = set(runs.loc[runs["arm"].isin([arm, versus]), "figure"].dropna())
+    return (change - _changes(runs, versus)).dropna() if len(figures) == 1 else change.iloc[:0]
+
+
+def _downstream(arm: str, versus: str | None, changes: pd.Series, *, paired: bool) -> Line:
+    """The mean over seeds with Student's interval; without an interval where there is one seed."""
+    values = changes.to_numpy(dtype=np.float64)
+    if not len(values):
+        return arm, versus, "downstream_change", None, None, None, None, "", 0, 0
+    mean, seeds = float(values.mean()), len(values)
+    error = float(values.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
+    if not error:
+        return arm, versus, "downstream_change", mean, None, None, None, "", 0, seeds
+    half = float(stats.t.ppf(0.975, seeds - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
+    test = "t, paired by seed" if paired else "t over seeds"
+    return arm, versus, "downstream_change", mean, mean - half, mean + half, p, test, 0, seeds
