@@ -15,8 +15,8 @@ import pandas as pd
 from scipy import stats
 
 from indelible.analysis.matching import MatchedGap, matched_gap, matched_replicates
-from indelible.analysis.metrics import CONTROL_EDITOR, require_columns
-from indelible.analysis.paired import compare, hits
+from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, outcomes, require_columns
+from indelible.analysis.paired import Hits, compare, hits_among
 from indelible.analysis.replicates import Effect, RateKey, Replicates, generator_of, replicate
 from indelible.analysis.statistics import Interval
 from indelible.analysis.summary import ARM_COLUMNS, RUN_COLUMNS, arm_names
@@ -59,18 +59,22 @@ def effects_table(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000
     """
     require_columns(runs, RUN_COLUMNS, "table of runs")
     arms = arm_names(rows, runs)
-    joint = replicate(rows, arms, RATES, draws=draws, seed=seed)
-    of_arm = {str(name): part for name, part in rows.groupby("arm", sort=False)}
+    exams = rows[rows["phase"] != "tuning"]
+    joint = replicate(exams, arms, RATES, draws=draws, seed=seed)
+    of_arm = {str(name): part for name, part in exams.groupby("arm", sort=False)}
     gaps = {
         arm: gap for arm in of_arm if (gap := matched_gap(of_arm[arm], draws=draws, seed=seed)).effect.value is not None
     }
-    lines = [line for arm in arms for line in _of_arm(arm, joint, gaps, runs)]
-    asked = {key: hits(of_arm[key[0]], key[1]) for key in joint.samples}
+    changes = {arm: _change(runs[runs["arm"] == arm]) for arm in arms}
+    lines = [line for arm in arms for line in _of_arm(arm, joint, gaps, changes[arm])]
+    outcome = {arm: outcomes(part) for arm, part in of_arm.items()}
+    asked = {key: hits_among(outcome[key[0]], MEASURES[key[1]]) for key in joint.samples}
     matched = matched_replicates(list(gaps.values())) if gaps else None
     for arm, versus in pairs_of_arms(runs):
         lines += _rate_differences(arm, versus, RATES, joint, asked, seed)
         lines += _gap_differences(arm, versus, joint, gaps, matched)
-        lines.append(_downstream(arm, versus, _changes(runs, arm, versus), paired=True))
+        if changes[arm].name == changes[versus].name:
+            lines.append(_downstream(arm, versus, changes[arm] - changes[versus], "t, paired by seed"))
     for arm, control in pairs_with_control(runs):
         lines += _rate_differences(arm, control, ("retention_intrinsic",), joint, asked, seed)
     table = pd.DataFrame(lines, columns=list(COLUMNS))
@@ -103,7 +107,7 @@ def _factors(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.drop_duplicates("arm").set_index("arm")[list(ARM_COLUMNS)]
 
 
-def _of_arm(arm: str, joint: Replicates, gaps: Mapping[str, MatchedGap], runs: pd.DataFrame) -> Iterator[Line]:
+def _of_arm(arm: str, joint: Replicates, gaps: Mapping[str, MatchedGap], change: pd.Series) -> Iterator[Line]:
     for rate in RATES:
         effect = joint.effect({(arm, rate): 1.0})
         yield _line(arm, None, rate, effect, None, "")
@@ -116,11 +120,11 @@ def _of_arm(arm: str, joint: Replicates, gaps: Mapping[str, MatchedGap], runs: p
         yield _line(arm, None, name, effect, effect.p, "bootstrap")
     if arm in gaps:
         yield _line(arm, None, "matched_gap", gaps[arm].effect, gaps[arm].effect.p, "bootstrap")
-    yield _downstream(arm, None, _changes(runs, arm), paired=False)
+    yield _downstream(arm, None, change, "t over seeds")
 
 
 def _rate_differences(
-    arm: str, versus: str, rates: tuple[str, ...], joint: Replicates, asked: Mapping[RateKey, pd.Series], seed: int
+    arm: str, versus: str, rates: tuple[str, ...], joint: Replicates, asked: Mapping[RateKey, Hits], seed: int
 ) -> Iterator[Line]:
     for rate in rates:
         effect = joint.effect({(arm, rate): 1.0, (versus, rate): -1.0})
@@ -152,19 +156,16 @@ def _line(arm: str, versus: str | None, measure: str, effect: Effect, p: float |
     return arm, versus, measure, effect.value, low, high, p, test if p is not None else "", effect.facts, effect.seeds
 
 
-def _changes(runs: pd.DataFrame, arm: str, versus: str | None = None) -> pd.Series:
-    """The change of the downstream figure per seed, or by how much it differs between two arms of one figure."""
-    own = runs[runs["arm"] == arm].set_index("seed")
-    change = own["downstream_after"].astype("float64") - own["downstream_before"].astype("float64")
-    if versus is None:
-        return change.dropna()
-    figures = set(runs.loc[runs["arm"].isin([arm, versus]), "figure"].dropna())
-    return (change - _changes(runs, versus)).dropna() if len(figures) == 1 else change.iloc[:0]
+def _change(runs: pd.DataFrame) -> pd.Series:
+    """The change of one arm's downstream figure by seed; the series has the name of the figure."""
+    figures = runs["figure"].dropna()
+    change = runs["downstream_after"].astype("float64") - runs["downstream_before"].astype("float64")
+    return pd.Series(change.to_numpy(), index=runs["seed"], name=str(figures.iloc[0]) if len(figures) else None)
 
 
-def _downstream(arm: str, versus: str | None, changes: pd.Series, *, paired: bool) -> Line:
+def _downstream(arm: str, versus: str | None, changes: pd.Series, test: str) -> Line:
     """The mean over seeds with Student's interval; without an interval where there is one seed."""
-    values = changes.to_numpy(dtype=np.float64)
+    values = changes.dropna().to_numpy(dtype=np.float64)
     if not len(values):
         return arm, versus, "downstream_change", None, None, None, None, "", 0, 0
     mean, seeds = float(values.mean()), len(values)
@@ -173,5 +174,4 @@ def _downstream(arm: str, versus: str | None, changes: pd.Series, *, paired: boo
         return arm, versus, "downstream_change", mean, None, None, None, "", 0, seeds
     half = float(stats.t.ppf(0.975, seeds - 1)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
-    test = "t, paired by seed" if paired else "t over seeds"
     return arm, versus, "downstream_change", mean, mean - half, mean + half, p, test, 0, seeds

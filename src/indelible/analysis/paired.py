@@ -9,7 +9,8 @@ change arms together, or none do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from indelible.analysis.metrics import MEASURES, is_control, outcomes
+from indelible.analysis.metrics import MEASURES, QUESTION, Measure, is_control, outcomes
 
-FACT = ["fact_set", "fact_id"]
+Question = tuple[Hashable, ...]
+"""What tells a question of an arm from another, in the order of `metrics.QUESTION`."""
+Hits = Mapping[Question, int]
+
 PERMUTATIONS = 10_000
+_SET, _FACT = QUESTION.index("fact_set"), QUESTION.index("fact_id")
 _ONCE = 1_000
 
 
@@ -62,23 +67,28 @@ def paired_test(
     return compare(first, second, generator=generator)
 
 
-def compare(first: pd.Series, second: pd.Series, *, generator: np.random.Generator) -> PairedTest:
+def compare(first: Hits, second: Hits, *, generator: np.random.Generator) -> PairedTest:
     """The paired test of two arms whose `hits` are known, as `paired_test` makes it."""
-    both = pd.concat([first.rename("a"), second.rename("b")], axis=1, join="inner")
-    facts = len(both.groupby(level=FACT, observed=True).size())
-    if both.empty:
+    differences: Counter[Hashable] = Counter()
+    better = worse = 0
+    both = first.keys() & second.keys()
+    for question in both:
+        difference = first[question] - second[question]
+        differences[_fact(question)] += difference
+        better += difference > 0
+        worse += difference < 0
+    if not both:
         return PairedTest(None, "", 0, 0, 0)
-    difference = (both["a"] - both["b"]).astype("int64")
-    better, worse = int((difference > 0).sum()), int((difference < 0).sum())
-    if facts == len(both):
+    if len(differences) == len(both):
         p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
-        return PairedTest(p, "McNemar, exact", better, worse, facts)
-    by_fact = difference.groupby(level=FACT, observed=True).sum()
-    p = _permutation_p(by_fact[by_fact != 0].to_numpy().astype(np.int64), generator)
-    return PairedTest(p, "permutation of facts", better, worse, facts)
+        return PairedTest(p, "McNemar, exact", better, worse, len(differences))
+    # The order of a set is not the same in every run, and each sum is drawn with signs of its own.
+    nonzero = np.array(sorted(sum_ for sum_ in differences.values() if sum_), dtype=np.int64)
+    p = _permutation_p(nonzero, generator)
+    return PairedTest(p, "permutation of facts", better, worse, len(differences))
 
 
-def hits(rows: pd.DataFrame, name: str) -> pd.Series:
+def hits(rows: pd.DataFrame, name: str) -> Hits:
     """Whether each question in a rate's denominator was a hit.
 
     Args:
@@ -86,20 +96,25 @@ def hits(rows: pd.DataFrame, name: str) -> pd.Series:
         name: key of `metrics.MEASURES`.
 
     Returns:
-        1 or 0, indexed by question as in `metrics.outcomes`; empty where the measure doesn't apply to the arm.
+        1 or 0 by question; empty where the measure doesn't apply to the arm.
     """
-    measure = MEASURES[name]
-    outcome = outcomes(rows, measure.criterion)
+    if is_control(rows) and MEASURES[name].fact_set == "edited":
+        return {}
+    return hits_among(outcomes(rows, MEASURES[name].criterion), MEASURES[name])
+
+
+def hits_among(outcome: pd.DataFrame, measure: Measure) -> Hits:
+    """The same from what `metrics.outcomes` returned for the arm, with the measure's own criterion."""
     levels = outcome.index
     asked = (
         (levels.get_level_values("fact_set") == measure.fact_set)
         & (levels.get_level_values("kind") == measure.kind)
         & outcome[measure.hit].notna()
-        & (not (is_control(rows) and measure.fact_set == "edited"))
     )
     if measure.among is not None:
         asked &= outcome[measure.among] == 1
-    return outcome.loc[asked, measure.hit]
+    chosen = outcome.loc[asked, measure.hit]
+    return dict(zip(chosen.index.to_list(), chosen.astype("int64").to_list(), strict=True))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -111,6 +126,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         largest = max(largest, min((len(known) - rank) * p, 1.0))
         adjusted[place] = largest
     return adjusted
+
+
+def _fact(question: Question) -> Hashable:
+    return question[_SET], question[_FACT]
 
 
 def _permutation_p(differences: NDArray[np.int64], generator: np.random.Generator) -> float:
