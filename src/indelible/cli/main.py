@@ -10,6 +10,7 @@ import typer
 from indelible.cli.apply import apply
 from indelible.cli.compose import compose
 from indelible.cli.edit import edit
+from indelible.cli.explain import explain
 from indelible.cli.facts import facts
 from indelible.cli.locate import locate
 from indelible.cli.models import models
@@ -58,6 +59,15 @@ app.command(
 app.command(epilog="Example: `indelible apply smollm2-135m deltas/mine -o edited`")(apply)
 app.command(epilog="Example: `indelible revert edited deltas/mine -o original`")(revert)
 app.command(epilog="Example: `indelible verify my-fine-tuned-model deltas/mine`")(verify)
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible explain edited my-fine-tuned-model --edit deltas/mine --mask-forecast`",
+            "`indelible explain smollm2-135m my-fine-tuned-model --edit deltas/mine --json > explained.json`",
+        )
+    )
+)(explain)
 app.command(epilog="Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`")(compose)
 app.command(
     epilog=_NEW_LINES.join(
