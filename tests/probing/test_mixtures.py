@@ -30,6 +30,7 @@ from indelible.probing.mixtures import (
     own_prompts,
     parameter_groups,
 )
+from indelible.tuning.freeze import frozen_parameters
 from tiny_models import FAMILIES
 
 Make = Callable[..., PreTrainedModel]
@@ -234,6 +235,17 @@ def test_edits_beside_the_weights_stay_in_place(
     with edit.installed(model):
         whole = in_mixture(table, "+".join(groups))
         pd.testing.assert_frame_equal(whole, answers(model, tiny_tokenizer), check_exact=True)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_freeze_the_groups_that_forecasts_take_for_them(tiny_model: Make, family: str) -> None:
+    model = tiny_model(family)
+    layout = find_layout(model)
+    edited = edited_names(layout, 1, 2)
+    groups = parameter_groups(model, layout, edited)
+    for mask, frozen in analysis.MASKS.items():
+        members = {name for group in frozen for name in groups.get(group, ())}
+        assert members == frozen_parameters(mask, model, layout, edited), mask
 
 
 def test_shares_read_what_mixtures_write(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

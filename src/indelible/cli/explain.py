@@ -282,8 +282,15 @@ def _number(value: float) -> float | None:
 
 
 def _nats(value: float) -> str:
-    return f"{value:+.2f}"
+    return _signed(f"{value:+.2f}")
 
 
 def _turned(cosine: float, norm_change: float) -> str:
-    return f"{cosine:.3f} ({norm_change:+.1%})"
+    return _signed(f"{cosine:.3f} ({norm_change:+.1%})")
+
+
+def _signed(text: str) -> str:
+    """With the minus sign that the other figures have."""
+    from indelible.analysis.tables import MINUS
+
+    return text.replace("-", MINUS)
