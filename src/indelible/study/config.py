@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from indelible.analysis.claim import Claim
 from indelible.errors import ConfigError, suggest
 from indelible.models.bundled import MODELS
 from indelible.study.grid import with_grid
@@ -26,6 +27,8 @@ ENCYCLOPEDIA = "encyclopedia"
 NO_EDITOR = "none"
 Options = dict[str, Any]
 Protocol = Literal["batch", "isolated"]
+_LATER: dict[str, Any] = {"explain": False, "claims": []}
+_LATER_IN_ARMS: dict[str, Any] = {"explain": None, "protocol": "batch"}
 
 
 class _Settings(BaseModel):
@@ -123,6 +126,7 @@ class StudyConfig(_Settings):
         explain: whether to explain the losses of all arms that edit one model, where an arm says nothing. The weights
             that their tuning changed are kept in the run folder: as large as the model, for each arm and seed.
         arms: at least one.
+        claims: what is claimed beside the built-in claims (see analysis.claim); judged in the report.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -135,6 +139,7 @@ class StudyConfig(_Settings):
     exam: ExamSettings = ExamSettings()
     explain: bool = False
     arms: tuple[ArmSettings, ...]
+    claims: tuple[Claim, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -170,12 +175,14 @@ class StudyConfig(_Settings):
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, mappings and scalars, keyed as in a study file.
 
-        ``explain`` stands there only where it is set, so that run folders older than that key are of equal settings.
+        What came later stands there only where it is set, so that run folders older than those keys are of equal
+        settings.
         """
         settings = self.model_dump(mode="json", by_alias=True)
-        for part, unset in ((settings, False), *((arm, None) for arm in settings["arms"])):
-            if part["explain"] is unset:
-                del part["explain"]
+        for part, later in ((settings, _LATER), *((arm, _LATER_IN_ARMS) for arm in settings["arms"])):
+            for key, unset in later.items():
+                if part[key] == unset:
+                    del part[key]
         return settings
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from indelible.analysis.claim import Claim, built_in_claims
+from indelible.analysis.claims import judge
 from indelible.analysis.report import write_report
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
@@ -168,8 +171,12 @@ def _write_report(
     store: Store, rows: pd.DataFrame, runs: pd.DataFrame, summary: list[dict[str, Any]], provenance: Mapping[str, Any]
 ) -> Path:
     settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
+    own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
+    rulings = judge((*built_in_claims(), *own), rows, runs)
+    store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
-        return write_report(store.folder / "report.html", rows, runs, summary, settings, dict(provenance))
+        path = store.folder / "report.html"
+        return write_report(path, rows, runs, summary, settings, dict(provenance), rulings=rulings)
 
 
 def _about(run: ArmRun) -> dict[str, Any]:
