@@ -220,23 +220,36 @@ def contrast(samples: Sequence[Sample], weights: Sequence[float], drawn: Sequenc
     return Contrast(value, np.sort(np.clip(draws, lowest, highest)))
 
 
-def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Floats) -> Floats:
-    """(draws,): what the sum moves by with other seeds, beyond what facts explain."""
-    seeds = len(normal)
+def between_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+    """The variance of a weighted sum of rates that comes from seeds, beyond what facts explain.
+
+    An unbiased estimate, and so negative where seeds agree more than their facts would let expect; 0 with one seed.
+    """
+    seeds = len(samples[0].asked)
     if seeds == 1:
-        return np.zeros(normal.shape[1])
+        return 0.0
     by_population: dict[str, Floats] = {}
     for sample, weight in zip(samples, weights, strict=True):
         part = weight * sample.deviations()
         by_population[sample.population] = by_population.get(sample.population, 0) + part
-    parts = list(by_population.values())
-    of_seeds = np.sum([part.sum(axis=1) for part in parts], axis=0)
-    squares = float(of_seeds @ of_seeds)
     # A fact that several seeds ask moves them alike; only what it does differently in each sets seeds apart.
-    answers = sum(float((part**2).sum()) for part in parts)
-    facts = sum(float((part.sum(axis=0) ** 2).sum()) for part in parts)
-    explained = (seeds * answers - facts) / (seeds - 1)
-    excess = squares * seeds / (seeds - 1) - explained
+    answers = sum(float((part**2).sum()) for part in by_population.values())
+    facts = sum(float((part.sum(axis=0) ** 2).sum()) for part in by_population.values())
+    of_seeds = _of_seeds(samples, weights)
+    return (seeds * float(of_seeds @ of_seeds) - (seeds * answers - facts)) / (seeds - 1)
+
+
+def _of_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> Floats:
+    """(seeds,): by how much each seed moves a weighted sum of rates."""
+    parts = [weight * sample.deviations().sum(axis=1) for sample, weight in zip(samples, weights, strict=True)]
+    total: Floats = np.sum(parts, axis=0)
+    return total
+
+
+def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Floats) -> Floats:
+    """(draws,): what the sum moves by with other seeds, beyond what facts explain."""
+    excess, of_seeds = between_seeds(samples, weights), _of_seeds(samples, weights)
+    squares = float(of_seeds @ of_seeds)
     if excess <= 0 or squares == 0:
         return np.zeros(normal.shape[1])
     draws: Floats = (of_seeds @ (normal - normal.mean(axis=0))) * np.sqrt(excess / squares)

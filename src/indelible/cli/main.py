@@ -14,6 +14,7 @@ from indelible.cli.explain import explain
 from indelible.cli.facts import facts
 from indelible.cli.locate import locate
 from indelible.cli.models import models
+from indelible.cli.plan import plan
 from indelible.cli.report import report
 from indelible.cli.revert import revert
 from indelible.cli.study import study
@@ -78,6 +79,15 @@ app.command(
         )
     )
 )(locate)
+app.command(
+    epilog=_NEW_LINES.join(
+        (
+            "Examples:",
+            "`indelible plan --gap 0.1` for a gap of ten points",
+            "`indelible plan --gap 0.05 --from runs/quick` with the rates and the spread of a finished run",
+        )
+    )
+)(plan)
 app.command(epilog="Example: `indelible models`")(models)
 app.command(
     epilog=_NEW_LINES.join(
