@@ -170,6 +170,27 @@ def test_intervals_cover_what_is_redrawn() -> None:
     assert line["high"] == pytest.approx(0.5 + 1.96 * deviation, abs=0.03)
 
 
+def test_intervals_cover_the_truth_of_simulated_studies() -> None:
+    """60 facts of five kinds, drawn at random, each kind lost to other groups: shares known from the kinds' odds."""
+    kinds: list[tuple[float, Callable[[Subset], bool]]] = [
+        (0.55, lambda tuned: True),
+        (0.15, lambda tuned: "above" not in tuned),
+        (0.15, lambda tuned: not {"below", "projections"} <= tuned),
+        (0.10, lambda tuned: "projections" not in tuned),
+        (0.05, lambda tuned: "head" in tuned or "above" not in tuned),
+    ]
+    truth = pd.Series({"below": 0.075, "projections": 0.175, "beside": 0.0, "above": 0.175, "head": -0.025})
+    generator = np.random.default_rng(4)
+    covered = []
+    for number in range(120):
+        drawn = generator.choice(len(kinds), size=60, p=[odds for odds, _ in kinds])
+        facts = {f"f{place}": kinds[kind][1] for place, kind in enumerate(drawn)}
+        rows = mixtures(GROUPS, lambda fact, tuned, facts=facts: facts[fact](tuned), facts=facts)  # type: ignore[misc]
+        found = shares(rows, draws=500, seed=number).set_index("group")
+        covered.append((found["low"] <= truth) & (truth <= found["high"]))
+    assert pd.DataFrame(covered).mean().between(0.89, 1.0).all()
+
+
 def test_forecasts_are_the_retention_of_the_mixture_with_the_frozen_groups_edited() -> None:
     harm = {"a": {"projections"}, "b": {"projections", "beside"}, "c": {"above"}, "d": {"below"}}
     rows = mixtures(GROUPS, lambda fact, tuned: not harm[fact] <= tuned, facts=tuple(harm))

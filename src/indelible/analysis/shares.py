@@ -8,7 +8,13 @@ only division that gives nothing to a group that never matters, treats equal gro
 all groups sum to exactly what was lost. A share below zero is of a group whose change brought facts back.
 
 Shares say where the change lies that made the model forget, not where training would have put it had it been hindered:
-see `mask_forecast`. Functions here are pure: frames in, frames out.
+see `mask_forecast`.
+
+A share's interval is that of a weighted sum of the mixtures' retentions (`statistics.contrast`). In simulated studies
+of 60 facts in one seed it covered the truth in 93 to 94 of 100, and in all of them for a group without effect; with 24
+facts in 90 to 95, but only in 75 where a share rested on one fact in twenty.
+
+Functions here are pure: frames in, frames out.
 """
 
 from __future__ import annotations
