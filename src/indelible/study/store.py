@@ -36,7 +36,15 @@ _TEMPORARY = ".writing-"
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
 # What is made of finished steps, and speaks of the settings that they were made with.
-_RESULTS = ("facts.parquet", "runs.parquet", "summary.json", "provenance.json", "report.html")
+_RESULTS = (
+    "facts.parquet",
+    "runs.parquet",
+    "shares.parquet",
+    "drift.parquet",
+    "summary.json",
+    "provenance.json",
+    "report.html",
+)
 
 
 class Store:
