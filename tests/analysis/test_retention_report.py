@@ -266,7 +266,7 @@ def test_several_arms_are_counted_too() -> None:
 def test_what_weakens_an_answer_is_said() -> None:
     one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
     cautions = " ".join(one_seed.cautions)
-    for words in ("one seed", "too narrow", "did not improve", "not matched"):
+    for words in ("one seed", "did not improve", "not matched"):
         assert words in cautions
     assert "equal utility" not in cautions
     short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions
@@ -274,9 +274,7 @@ def test_what_weakens_an_answer_is_said() -> None:
     risen = line("a", 0.5, 0.7, 0, 1, better="higher", downstream_after=3.5)
     assert not any("did not improve" in caution for caution in verdict([risen]).cautions)
     assert "Few of the edits had worked to begin with; retention speaks of those alone: a (25%)." in cautions
-    assert not any(
-        "one seed" in caution or "too narrow" in caution for caution in verdict([line("a", 0.5, 0.7, 0, 1)]).cautions
-    )
+    assert not any("one seed" in caution for caution in verdict([line("a", 0.5, 0.7, 0, 1)]).cautions)
 
 
 def test_a_transcript_shows_what_was_lost_first(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.analysis import figure_tables, report_figures
+from indelible.analysis.effects_table import effects_table
 from indelible.analysis.evidence import Evidence
 from indelible.analysis.figures.drawing import save
 from indelible.analysis.figures.heat_map import heat_map
@@ -47,7 +48,8 @@ def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame, *, seed:
             for name, figure in all_figures(evidence):
                 save(figure, figures / f"{name}.svg")
                 save(figure, figures / f"{name}.pdf")
-            for name, frame in all_frames(evidence):
+            effects = effects_table(rows, evidence.runs, seed=seed)
+            for name, frame in (*all_frames(evidence), ("effects", effects)):
                 frame.to_csv(tables / f"{name}.csv", index=False, lineterminator="\n")
             for name, caption, table in all_tables(evidence):
                 text = latex_table(table, caption=caption, label=f"tab:{name}")

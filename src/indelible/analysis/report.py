@@ -38,6 +38,9 @@ FEWEST_LISTED = 20
 MOST_PANELS = 9
 """Curves that stand open on the page; the rest can be unfolded."""
 MOST_IN_OVERVIEW = 8
+MOST_OPEN = 12
+"""Arms in a table that stands open."""
+MOST_SETTINGS = 60
 MOST_EXPLAINED = 4
 MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
 
@@ -171,16 +174,17 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     runs, arms = evidence.runs, evidence.arms
-    panels = _panels(evidence)
     return render(
         "report.html.j2",
         {
+            "most_open": MOST_OPEN,
+            "most_settings": MOST_SETTINGS,
             "verdict": evidence.answer,
             "overview": _overview(evidence),
             "claims": [_claim(number, ruling) for number, ruling in enumerate(evidence.rulings)],
             "series": [name for name in LABELS if any(name in curves for curves in evidence.curves.values())],
             "labels": LABELS,
-            "panels": panels,
+            "panels": _panels(evidence),
             "curves_table": figure_tables.curves_table(evidence),
             "forest": _forest(evidence),
             "gap_table": figure_tables.gap_table(evidence),
@@ -390,7 +394,9 @@ def _rerun(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[t
     versions = provenance.get("versions")
     if isinstance(versions, Mapping):
         pinned = " ".join(
-            f"{name}=={versions[name]}" for name in ("indelible", "torch", "transformers") if name in versions
+            f"{name}=={str(versions[name]).partition('+')[0]}"
+            for name in ("indelible", "torch", "transformers")
+            if name in versions
         )
         found.append(("The same software:", f"pip install {pinned}"))
     if provenance.get("command"):

@@ -52,7 +52,7 @@ def forest(evidence: Evidence) -> Figure:
     if average is not None and average.gap is not None:
         mean = Dot("mean over arms", "mean", average.gap, average.interval, effect(average.gap, average.interval))
         blocks.append(Block("", [mean]))
-    return dot_plot(blocks, label="retention gap, points (above 0: edits were lost more often)", differences=True)
+    return dot_plot(blocks, label="gap, points; above 0, edits were lost more often", differences=True)
 
 
 def findings_forest(ruling: Ruling) -> Figure:
@@ -64,7 +64,7 @@ def findings_forest(ruling: Ruling) -> Figure:
     ]
     mean = Dot("mean", "mean", ruling.value, ruling.interval, effect(ruling.value, ruling.interval))
     return dot_plot(
-        [Block("", dots), Block("", [mean])], label="effect, points (above 0: for the claim)", differences=True
+        [Block("", dots), Block("", [mean])], label="effect, points; above 0, for the claim", differences=True
     )
 
 

@@ -11,7 +11,7 @@ from indelible.analysis.metrics import QUESTION, is_control
 
 PHASES = ("base", "edited", "tuned")
 LONGEST_ANSWER = 72
-ORDER = ("lost", "kept", "gained", "never worked", "not tuned")
+ORDER = ("lost", "kept", "gained", "lost to the edit", "never worked", "not tuned")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class TranscriptLine:
         target: the answer that counts.
         said: what the model answered in base, edited, tuned; None where it was not asked.
         wordings: successes on held-out wordings before and after tuning, e.g. "2/3 → 1/3"; empty if there are none.
-        outcome: "lost", "kept", "gained" (failed before tuning, succeeds after), "never worked", or "not tuned".
+        outcome: "lost", "kept", "gained" (failed before tuning, succeeds after), "lost to the edit" (an intrinsic fact
+            that succeeded in base but in neither of the others), "never worked", or "not tuned".
     """
 
     seed: int
@@ -80,7 +81,7 @@ def transcript(rows: pd.DataFrame) -> list[TranscriptLine]:
             target=asked[seed, copy, fact_set, fact_id][1],
             said=tuple(of_phase.get(phase) for phase in PHASES),
             wordings=wordings.get((seed, copy, fact_set, fact_id), ""),
-            outcome=_outcome(of_phase.get(before), of_phase.get("tuned")),
+            outcome=_outcome(of_phase.get("base"), of_phase.get(before), of_phase.get("tuned"), fact_set),
         )
         for (seed, copy, fact_set, fact_id), of_phase in said.items()
     ]
@@ -93,12 +94,14 @@ def shorten(text: str) -> str:
     return flat if len(flat) <= LONGEST_ANSWER else flat[: LONGEST_ANSWER - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _outcome(before: Said | None, tuned: Said | None) -> str:
+def _outcome(base: Said | None, before: Said | None, tuned: Said | None, fact_set: str) -> str:
     if tuned is None or before is None:
         return "not tuned"
     if before.success:
         return "kept" if tuned.success else "lost"
-    return "gained" if tuned.success else "never worked"
+    if tuned.success:
+        return "gained"
+    return "lost to the edit" if fact_set == "intrinsic" and base is not None and base.success else "never worked"
 
 
 def _wordings(paraphrases: pd.DataFrame, before: str) -> dict[Hashable, str]:

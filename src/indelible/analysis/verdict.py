@@ -1,8 +1,8 @@
 """The answer in words, written from the summary alone and never kinder than its intervals.
 
 A sentence says "more often" or "less often" only where the 95% interval of the gap excludes zero; anywhere else it says
-that the study cannot tell. What weakens an answer (few working edits, one seed, an interval without width, a tuning
-that taught nothing) is said beside it.
+that the study cannot tell. What weakens an answer (few working edits, one seed, a tuning that taught nothing) is said
+beside it.
 """
 
 from __future__ import annotations
@@ -156,11 +156,6 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[s
     if few:
         cautions.append(
             f"Few of the edits had worked to begin with; retention speaks of those alone: {', '.join(few)}."
-        )
-    if any(arm[key] in (0.0, 1.0) for arm in measured for key in ("retention_edited", "retention_intrinsic")):
-        cautions.append(
-            "Where all facts of a set survive, or none, resampling them shows no variation: intervals there are too "
-            "narrow."
         )
     untaught = [
         str(arm["arm"])

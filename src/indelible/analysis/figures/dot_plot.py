@@ -19,11 +19,11 @@ from indelible.analysis.figures.drawing import COLOURS, INK, LABELS, MARKERS, ST
 from indelible.analysis.statistics import Interval
 from indelible.analysis.tables import points
 
-LONGEST_LABEL = 30
+LONGEST_LABEL = 34
 LONGEST_HEADING = 48
 LINE = 0.185
 """Inches that one line of text takes."""
-CHARACTER = 0.062
+CHARACTER = 0.067
 """Inches that a character takes at 8 points, on average and a little more."""
 STYLES = MappingProxyType(
     {
@@ -83,10 +83,10 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
     dots = [dot for block in blocks for dot in block.dots]
     left = 0.1 + CHARACTER * min(max((len(dot.label) for dot in dots), default=0), LONGEST_LABEL)
     right = 0.15 + CHARACTER * max((len(dot.text) for dot in dots), default=0)
-    plot = max(4.2 - left - right, 1.5)
+    plot = max(4.3 - left - right, 1.4)
     width = left + plot + right
     lines = sum(len(block.dots) + (1.2 if block.heading else 0) + 0.35 for block in blocks)
-    top, bottom = (0.3 if key else 0.08), 0.5
+    top, bottom = (0.3 if key else 0.08), 0.46
     height = top + LINE * lines + bottom
     with style():
         figure = Figure(figsize=(width, height))
@@ -112,7 +112,8 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
                 _draw(axes, dot, at)
                 at -= 0.5
             at -= 0.35
-        _dress(axes, dots, differences, label)
+        _dress(axes, dots, differences)
+        figure.text(0.5, 0.12 / height, label, ha="center", color=INK, fontsize=8)
         if key:
             handles = [
                 Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=5, lw=1.8) for name in key
@@ -163,9 +164,8 @@ def _draw(axes: Axes, dot: Dot, height: float) -> None:
     )
 
 
-def _dress(axes: Axes, dots: Sequence[Dot], differences: bool, label: str) -> None:
+def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
     axes.set_yticks([])
-    axes.set_xlabel(label)
     plain_axes(axes, axis="x")
     axes.spines["left"].set_visible(False)
     if not differences:
@@ -177,6 +177,6 @@ def _dress(axes: Axes, dots: Sequence[Dot], differences: bool, label: str) -> No
     low, high = min([*reached, -0.05]), max([*reached, 0.05])
     spare = 0.04 * (high - low)
     axes.set_xlim(low - spare, high + spare)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value)))
     axes.axvline(0, color=INK, linewidth=0.9)

@@ -81,7 +81,7 @@ def trade_off(shown: TradeOff, editors: Sequence[str]) -> Figure:
     height = 2.55 + 0.17 * lines
     with style():
         figure = Figure(figsize=(3.4, height))
-        axes = figure.add_axes((0.15, (0.43 + 0.17 * lines) / height, 0.81, 2.03 / height))
+        axes = figure.add_axes((0.18, (0.43 + 0.17 * lines) / height, 0.78, 2.03 / height))
         for point in shown.payments:
             place = list(editors).index(point.editor)
             colour = COLOURS[SERIES[place % len(SERIES)]]
