@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
+from pydantic import ValidationError
+
 from indelible.tuning.objectives import OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
 
+BEFORE = {"loss": 4.0, "accuracy": 0.5}
+
 
 def rules(objective: str, **options: object) -> StopRules:
-    return StopRules(TuningSettings.model_validate({"objective": objective, **options}), OBJECTIVES.get(objective))
+    settings = TuningSettings.model_validate({"objective": objective, **options})
+    return StopRules(settings, OBJECTIVES.get(objective), BEFORE)
 
 
 def test_a_loss_stops_below_and_an_accuracy_above() -> None:
@@ -18,6 +24,19 @@ def test_a_loss_stops_below_and_an_accuracy_above() -> None:
     assert [accuracy.stop({"accuracy": value}) for value in (0.5, 0.79, 0.8)] == [False, False, True]
     assert loss.reached and accuracy.reached
     assert loss.names == ("loss",) and accuracy.names == ("accuracy",)
+
+
+def test_a_figure_can_be_said_relative_to_the_one_before_tuning() -> None:
+    loss = rules("text", stop_at={"loss": "-5%"})
+    assert [loss.stop({"loss": value}) for value in (3.9, 3.81, 3.8)] == [False, False, True]
+    accuracy = rules("classify", stop_at={"accuracy": "+20%"})
+    assert [accuracy.stop({"accuracy": value}) for value in (0.55, 0.61)] == [False, True]
+
+
+@pytest.mark.parametrize("value", ["5%", "less", "--5%", "-5 percent"])
+def test_a_relative_figure_that_cannot_be_read_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="stop_at"):
+        rules("text", stop_at={"loss": value})
 
 
 def test_several_figures_all_have_to_be_reached() -> None:

@@ -14,6 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallba
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.facts.fact import Fact
+from indelible.probing.callback import RetentionCallback
+from indelible.probing.questions import questions_for
 from indelible.tuning.batches import Collator, as_dicts, at_label_positions, mean_token_loss, token_loss
 from indelible.tuning.objectives import OBJECTIVES, Features
 from indelible.tuning.settings import TuningSettings
@@ -187,6 +189,19 @@ def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokeni
     assert [(done, total) for done, total, _ in calls] == [(1, 3), (2, 3), (3, 3)] and "held-out" in calls[-1][2]
     assert result.figure == "loss" and result.before.keys() == result.after.keys() == {"exact_match", "loss"}
     assert result.after["loss"] == result.log[-1]["heldout_loss"] < result.before["loss"]
+
+
+@pytest.mark.parametrize("objective", ["text", "reason"])
+def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
+    objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    fact = Fact("a", "Paris", "capital", "{} is in", "France")
+    exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
+    options = {"objective": objective, "steps": 5, "evaluate_every": 2, "max_tokens": 64, "heldout_examples": 2}
+    result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options), callbacks=[exam])
+    assert list(exam.taken) == [2, 4]
+    assert [entry["step"] for entry in result.log] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4]
 
 
 def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

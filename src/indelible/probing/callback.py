@@ -94,7 +94,11 @@ class RetentionCallback(TrainerCallback):
             if self._log is None:
                 state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
             else:
+                # Whoever logs takes the trainer's own entry of this step for written, and with it the step's loss and
+                # all that other callbacks do when they see it.
+                wanted = control.should_log
                 self._log(shares)
+                control.should_log = wanted
 
     def curve(self) -> pd.DataFrame:
         """All answers so far as tidy rows: the column ``step``, then those of ``answers_frame``."""

@@ -19,6 +19,7 @@ from indelible.tuning.tuners import TunerSettings
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+RelativeChange = Annotated[str, Field(pattern=r"^[+-]\d+(\.\d+)?%$")]
 
 DEFAULT_STEPS = 40
 """Optimizer steps where neither steps nor epochs are given."""
@@ -52,8 +53,10 @@ class TuningSettings(TunerSettings):
     weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases and norms")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
     gradient_checkpointing: bool = Field(False, description="compute activations twice rather than keep them")
-    stop_at: dict[str, float] = Field(
-        {}, description="stop when these held-out figures are reached, e.g. {loss: 3.0} or {accuracy: 0.8}"
+    stop_at: dict[str, float | RelativeChange] = Field(
+        {},
+        description="stop when these held-out figures are reached, e.g. {loss: 3.0} or {accuracy: 0.8}, or when they "
+        "have changed by so much since before tuning, e.g. {loss: -5%}",
     )
     patience: Count | None = Field(None, description="stop when so many looks in a row brought no better figure")
     evaluate_every: Count | None = Field(

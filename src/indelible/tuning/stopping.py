@@ -2,6 +2,8 @@
 
 Reaching the same held-out figure in every arm is what makes arms comparable ("matched utility"): one that has learned
 less would look durable for that reason alone. The published protocol, a held-out loss below a value, is the same rule.
+Held-out rows differ by seed, and so does what is within reach; a change relative to the figure before tuning is the
+same for all arms that begin with the same edited model.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ class StopRules:
     Args:
         settings: of the run.
         objective: whose figures they are.
+        before: the figures before tuning.
 
     Attributes:
         reached: whether every figure of ``stop_at`` was reached at the last look; None without the rule.
     """
 
-    def __init__(self, settings: TuningSettings, objective: Objective) -> None:
-        self._wanted = {objective.figure(name): value for name, value in settings.stop_at.items()}
+    def __init__(self, settings: TuningSettings, objective: Objective, before: Mapping[str, float]) -> None:
+        self._wanted = {
+            objective.figure(name): _figure_wanted(value, before[name]) for name, value in settings.stop_at.items()
+        }
         self._utility = objective.figures[0]
         self._patience = settings.patience
         self._best: float | None = None
@@ -52,3 +57,8 @@ class StopRules:
         else:
             self._waited += 1
         return self._waited
+
+
+def _figure_wanted(value: float | str, before: float) -> float:
+    """The figure itself, or what "-5%" makes of the one before."""
+    return before * (1 + float(value.rstrip("%")) / 100) if isinstance(value, str) else value

@@ -137,7 +137,6 @@ def fine_tune(
     task = data_task(settings.data, settings.objective) if settings.data else _task(settings, objective)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     steps = settings.steps_over(len(rows.train))
-    rules = StopRules(settings, objective)
     everything = tuple(figure.name for figure in objective.figures)
     with (
         seeded(seed),
@@ -158,6 +157,7 @@ def fine_tune(
             )
             judge = objective.judge(run)
             before = judge(everything)
+            rules = StopRules(settings, objective, before)
             watch = Watch(settings, steps, rules, judge, progress)
             trainer = objective.trainer(run)
             trainer.remove_callback(PrinterCallback)
