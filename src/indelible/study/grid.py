@@ -19,7 +19,7 @@ from typing import Any
 
 from indelible.errors import ConfigError
 
-ARM_KEYS = ("editor", "paraphrases", "mask", "tuning", "options")
+ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "tuning", "options", "explain")
 """What an axis can set in an arm."""
 
 
