@@ -20,7 +20,7 @@ _WEIGHTS: Mapping[str, float] = {
     "edit": 4.0,
     "edited-probe": 1.0,
     "tune": 6.0,
-    "explain": 6.0,
+    "explain": 10.0,
 }
 
 
