@@ -6,11 +6,12 @@ moment, so that the share that is left at the end is the true retention.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -157,3 +158,104 @@ def _fact(
                 }
             )
     return rows
+
+
+def simulate_counts(
+    retention: Mapping[str, tuple[float, float]],
+    *,
+    seeds: int,
+    n_edits: int = 24,
+    n_intrinsic: int = 60,
+    spread: float = 0.0,
+    known: float = 0.9,
+    alike: float = 0.5,
+    generator: np.random.Generator,
+) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[tuple[str, str], str]]:
+    """Counts per fact of a made-up study, as `replicate_counts` takes them, without the tables that lead to them.
+
+    Args:
+        retention: arm -> true edited and intrinsic retention.
+        seeds: number of seeds; no two share a fact.
+        n_edits: edited facts per seed.
+        n_intrinsic: intrinsic facts per seed.
+        spread: standard deviation between seeds of each arm's retention, for either set by itself.
+        known: chance of a fact to have succeeded before tuning, in all arms alike.
+        alike: chance that a fact's fate is decided by one draw for all arms, which makes arms agree about it.
+        generator: the source of randomness.
+    """
+    counts, populations = {}, {}
+    for place, (fact_set, facts) in enumerate((("edited", n_edits), ("intrinsic", n_intrinsic))):
+        asked = generator.random((seeds, facts)) < known
+        common, shared = generator.random((seeds, facts)), generator.random((seeds, facts)) < alike
+        index = pd.MultiIndex.from_arrays(
+            [np.repeat(np.arange(seeds), facts), [f"{number}" for number in range(seeds * facts)]],
+            names=["seed", "fact_id"],
+        )
+        for arm, rates in retention.items():
+            chance = np.clip(rates[place] + generator.normal(0, spread, (seeds, 1)), 0, 1)
+            kept = asked & (np.where(shared, common, generator.random((seeds, facts))) < chance)
+            key = arm, f"retention_{fact_set}"
+            counts[key] = pd.DataFrame({"hits": kept.ravel() * 1, "asked": asked.ravel() * 1}, index=index)
+            populations[key] = fact_set
+    return counts, populations
+
+
+def simulate_confidence(
+    *,
+    seeds: int = 1,
+    n_edits: int = 30,
+    n_intrinsic: int = 90,
+    confidence: tuple[float, float] = (-0.5, 1.0),
+    effect: float = 0.0,
+    relations: Sequence[str] = ("capital", "language", "currency"),
+    generator: np.random.Generator,
+) -> tuple[pd.DataFrame, float]:
+    """Tidy rows of one arm in which what is kept depends on how firmly it was held, and edits were held less firmly.
+
+    Args:
+        seeds: number of seeds.
+        n_edits: edited facts per seed.
+        n_intrinsic: intrinsic facts per seed.
+        confidence: mean log-odds of the answer in the edited model, of edited and of intrinsic facts; both vary by 1.
+        effect: by how much an edit's log-odds of being kept are lower than those of an equally firm intrinsic fact.
+        relations: of the facts, in turns.
+        generator: the source of randomness.
+
+    Returns:
+        the rows, and the true matched gap: the mean over edits of what being an edit costs them.
+    """
+    parts, costs = [], []
+    for seed in range(seeds):
+        for fact_set, facts, mean in zip(("edited", "intrinsic"), (n_edits, n_intrinsic), confidence, strict=True):
+            log_odds = generator.normal(mean, 1, facts)
+            firm = _logistic(1.0 + 1.2 * log_odds)
+            chance = _logistic(1.0 + 1.2 * log_odds - effect) if fact_set == "edited" else firm
+            if fact_set == "edited":
+                costs.append(firm - chance)
+            kept = generator.random(facts) < chance
+            for phase, success in (("edited", np.ones(facts, dtype=bool)), ("tuned", kept)):
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "arm": "memit",
+                            "editor": "memit",
+                            "seed": seed,
+                            "copy": 0,
+                            "phase": phase,
+                            "step": 0,
+                            "fact_set": fact_set,
+                            "fact_id": [f"{seed}-{number}" for number in range(facts)],
+                            "relation": [relations[number % len(relations)] for number in range(facts)],
+                            "kind": "prompt",
+                            "wording": 0,
+                            "success": success,
+                            "log_prob": np.log(_logistic(log_odds)),
+                        }
+                    )
+                )
+    return pd.concat(parts, ignore_index=True), float(np.mean(np.concatenate(costs)))
+
+
+def _logistic(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    chance: NDArray[np.float64] = 1 / (1 + np.exp(-values))
+    return chance

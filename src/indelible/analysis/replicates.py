@@ -144,12 +144,10 @@ def replicate_counts(
         draws: as in `replicate`.
         seed: as in `replicate`.
     """
-    asked = {key: count[count["asked"] > 0] for key, count in found.items()}
-    seeds = sorted({int(str(one)) for count in found.values() for one in count.index.unique("seed")})
+    counted = {key: _Counts.of(count) for key, count in found.items()}
+    seeds = sorted({one for count in counted.values() for one in count.seeds})
     facts = {
-        name: sorted(
-            {str(one) for key in found if populations[key] == name for one in asked[key].index.unique("fact_id")}
-        )
+        name: sorted({one for key in counted if populations[key] == name for one in counted[key].asked_about()})
         for name in sorted(set(populations.values()))
     }
     fact_weights = {
@@ -158,12 +156,12 @@ def replicate_counts(
     }
     normal = np.array([generator_of(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
     samples, reached, drawn, half_facts = {}, {}, {}, {}
-    for key in found:
-        if asked[key].empty:
+    for key, count in counted.items():
+        if not count.asked.any():
             continue
         population = populations[key]
-        samples[key] = _sample(asked[key], seeds, facts[population], population)
-        reached[key] = np.isin(seeds, found[key].index.unique("seed").to_numpy(dtype=np.int64))
+        samples[key] = count.sample(seeds, facts[population], population)
+        reached[key] = np.isin(seeds, list(set(count.seeds)))
         half_facts[key] = generator_of(seed, "rate", *key).standard_gamma(0.5, (2, draws))
         drawn[key] = fact_draws(samples[key], fact_weights[population], half_facts[key])
     values = {key: samples[key].rate if key in samples else None for key in found}
@@ -175,13 +173,33 @@ def generator_of(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
 
 
-def _sample(asked: pd.DataFrame, seeds: Sequence[int], facts: Sequence[str], population: str) -> Sample:
-    """Counts of facts that were asked about, as (seeds, facts)."""
-    rows = pd.Index(seeds).get_indexer(asked.index.get_level_values("seed").astype("int64"))
-    columns = pd.Index(facts).get_indexer(asked.index.get_level_values("fact_id").astype(str))
-    table = np.zeros((2, len(seeds), len(facts)))
-    table[:, rows, columns] = asked[["hits", "asked"]].to_numpy(dtype=np.float64).T
-    return Sample(table[0], table[1], population)
+@dataclass(frozen=True)
+class _Counts:
+    """A rate's counts out of their frame: seed, fact, hits and asked, one after the other."""
+
+    seeds: list[int]
+    facts: list[str]
+    hits: Floats
+    asked: Floats
+
+    @staticmethod
+    def of(count: pd.DataFrame) -> _Counts:
+        seeds = count.index.get_level_values("seed").astype("int64").to_list()
+        facts = [str(one) for one in count.index.get_level_values("fact_id")]
+        return _Counts(seeds, facts, count["hits"].to_numpy(np.float64), count["asked"].to_numpy(np.float64))
+
+    def asked_about(self) -> set[str]:
+        """Facts that were asked about in any seed; the others have no part in the rate."""
+        return {fact for fact, asked in zip(self.facts, self.asked, strict=True) if asked > 0}
+
+    def sample(self, seeds: Sequence[int], facts: Sequence[str], population: str) -> Sample:
+        """Hits and asked as (seeds, facts)."""
+        row, column = ({name: place for place, name in enumerate(names)} for names in (seeds, facts))
+        table = np.zeros((2, len(seeds), len(facts)))
+        for seed, fact, hits, asked in zip(self.seeds, self.facts, self.hits, self.asked, strict=True):
+            if asked > 0:
+                table[:, row[seed], column[fact]] = hits, asked
+        return Sample(table[0], table[1], population)
 
 
 def _over(sample: Sample, seeds: NDArray[np.bool_]) -> Sample:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 LEVEL = 0.95
 FEWEST_FACTS = 2
@@ -213,7 +214,8 @@ def contrast(samples: Sequence[Sample], weights: Sequence[float], drawn: Sequenc
     draws = np.full(normal.shape[1], value)
     for weight, sample, rates, pull in zip(weights, samples, drawn, pulls, strict=True):
         mean = rates.mean()
-        wider = _made_up_for(sample) if len(samples) > 1 else 1.0
+        paired = sum(other.population == sample.population for other in samples) > 1
+        wider = _made_up_for(sample, paired=paired) if len(samples) > 1 else 1.0
         draws += weight * ((rates - mean) * wider + pull * (mean - sample.rate))
     draws += _seed_draws(samples, weights, normal)
     lowest, highest = (sum(side(weight, 0.0) for weight in weights) for side in (min, max))
@@ -256,10 +258,16 @@ def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Flo
     return draws
 
 
-def _made_up_for(sample: Sample) -> float:
-    """Weights from the exponential distribution vary a mean by (n − 1)/(n + 1) of its unbiased variance; the root of
-    what is missing. In Jeffreys' interval of a single rate it is not missing: the half facts make it up."""
-    return float(np.sqrt((sample.facts + 1) / (sample.facts - 1)))
+def _made_up_for(sample: Sample, *, paired: bool = True) -> float:
+    """By how much deviations from weights of the exponential distribution are too small, as a factor.
+
+    They vary a mean by (n − 1)/(n + 1) of its unbiased variance. In Jeffreys' interval of a single rate nothing is
+    missing: the half facts make it up. Differences of the same facts, and means, have no such posterior; they get
+    Student's quantile for the normal one besides.
+    """
+    facts = sample.facts
+    student = stats.t.ppf((1 + LEVEL) / 2, facts - 1) / stats.norm.ppf((1 + LEVEL) / 2) if paired else 1.0
+    return float(np.sqrt((facts + 1) / (facts - 1)) * student)
 
 
 def _size_of_a_fact(sample: Sample) -> float:
