@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from indelible.analysis.figures.trade_off import trade_off
 from indelible.analysis.metrics import CONTROL_EDITOR
 from indelible.analysis.page import Picture, render, write_page
 from indelible.analysis.rulings import Ruling
+from indelible.analysis.settings_lines import flat
 from indelible.analysis.tables import Table, headline, percent
 from indelible.analysis.transcript import TranscriptLine
 
@@ -155,21 +156,6 @@ def render_report(
     """The page of `write_report` as text."""
     evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
     return _page(evidence, settings, provenance)
-
-
-def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested mappings as (dotted name, text); lists of plain values on one line, lists of mappings numbered from 1."""
-    for key, value in mapping.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{name}.")
-        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-            if any(isinstance(item, Mapping) for item in value):
-                yield from flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
-            else:
-                yield name, ", ".join(map(str, value)) or "none"
-        else:
-            yield name, "none" if value is None or value == {} else str(value)
 
 
 def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:

@@ -19,13 +19,17 @@ import yaml
 
 from indelible.analysis.claim import Claim, built_in_claims
 from indelible.analysis.claims import judge
+from indelible.analysis.comparison import Run, render_comparison
+from indelible.analysis.page import write_page
 from indelible.analysis.report import write_report
+from indelible.analysis.shares import mask_forecast, shares
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
 from indelible.study.disk import told
 from indelible.study.explanations import write_explanations
 from indelible.study.plan import Arm, ArmRun, Plan, Step
 from indelible.study.store import Store
+from indelible.study.update_norms import update_norms
 
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
 RUN_COLUMNS = (
@@ -42,6 +46,7 @@ RUN_COLUMNS = (
     "status",
     "error",
     "edit",
+    "update_norms",
     "dropped",
     "dropped_reasons",
 )
@@ -76,11 +81,12 @@ def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
 
 
 def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
-    """One row per arm and seed: losses, cost, and whether it came to its end. Isolated arms are means over their copies.
+    """One row per arm and seed: losses, cost, and whether it came to its end. Isolated arms are means over copies.
 
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
-    how the edit was made. ``downstream`` (JSON) holds all downstream figures before and after. ``dropped`` counts
-    training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason.
+    how the edit was made, ``update_norms`` (JSON) how large it is. ``downstream`` (JSON) holds all downstream figures
+    before and after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
+    (JSON) counts them by reason.
 
     Args:
         store: of the run.
@@ -96,6 +102,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
         if run.edit is not None and store.has(edit := plan.step(run.edit)):
             line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
+            line["update_norms"] = json.dumps(update_norms(store.path(edit)))
         if done:
             line |= _tuning_line([_tuning(store, step) for step in tunes])
         lines.append(line)
@@ -149,7 +156,32 @@ def rewrite_report(folder: Path) -> Path:
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
     """
-    store = Store(folder)
+    store, run = Store(folder), _read_run(folder)
+    summary = summarise(run.rows, run.runs)
+    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return _write_report(store, run.rows, run.runs, summary, run.provenance)
+
+
+def write_comparison(first: Path, second: Path, page: Path) -> Path:
+    """Compare two runs on one page.
+
+    Args:
+        first: a run folder.
+        second: another.
+        page: the file to write; its folder must exist.
+
+    Raises:
+        StoreError: a folder holds no finished run, or the page cannot be written.
+    """
+    return write_page(page, render_comparison(_read_run(first), _read_run(second)))
+
+
+def _read_run(folder: Path) -> Run:
+    """The tables, settings and provenance of a finished run, under the folder's name.
+
+    Raises:
+        StoreError: there is no finished run.
+    """
     missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
@@ -159,9 +191,8 @@ def rewrite_report(folder: Path) -> Path:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         provenance = {}
-    summary = summarise(rows, runs)
-    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return _write_report(store, rows, runs, summary, provenance)
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return Run(folder.resolve().name, rows, runs, settings, provenance)
 
 
 _RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
@@ -176,7 +207,18 @@ def _write_report(
     store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
-        return write_report(path, rows, runs, summary, settings, dict(provenance), rulings=rulings)
+        mixtures = pd.read_parquet(explained) if (explained := store.folder / "shares.parquet").is_file() else None
+        return write_report(
+            path,
+            rows,
+            runs,
+            summary,
+            settings,
+            dict(provenance),
+            rulings=rulings,
+            shares=None if mixtures is None else shares(mixtures),
+            forecast=None if mixtures is None else mask_forecast(mixtures),
+        )
 
 
 def _about(run: ArmRun) -> dict[str, Any]:

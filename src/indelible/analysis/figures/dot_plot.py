@@ -31,6 +31,8 @@ STYLES = MappingProxyType(
         "more": (COLOURS["edited"], ">"),
         "less": (COLOURS["intrinsic"], "<"),
         "unclear": (INK, "o"),
+        "rise": (COLOURS["kept"], ">"),
+        "fall": (COLOURS["edited"], "<"),
         "mean": (STRONG, "D"),
     }
 )
@@ -69,6 +71,11 @@ def direction(interval: Interval | None) -> str:
     if interval is None or not interval.excludes_zero():
         return "unclear"
     return "more" if interval.low > 0 else "less"
+
+
+def change(interval: Interval | None) -> str:
+    """The style of a change of a rate: "rise" or "fall" where its interval excludes zero, else "unclear"."""
+    return {"more": "rise", "less": "fall", "unclear": "unclear"}[direction(interval)]
 
 
 def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, key: Sequence[str] = ()) -> Figure:
