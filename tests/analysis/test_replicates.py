@@ -1,0 +1,190 @@
+"""Joint draws of many rates: paired where arms share facts, together in seeds, and the same whatever stands beside."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import ARMS, SimulatedArm, simulate, simulate_counts
+
+from indelible.analysis.effects_table import effects_table, pairs_of_arms, pairs_with_control
+from indelible.analysis.metrics import arm_counts, rate
+from indelible.analysis.replicates import RateKey, Replicates, replicate, replicate_counts
+from indelible.analysis.statistics import by_seed, gap_interval
+
+MEASURES = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return simulate(seeds=(0, 1, 2), generator=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def joint(study: tuple[pd.DataFrame, pd.DataFrame]) -> Replicates:
+    return replicate(study[0], [arm.name for arm in ARMS], MEASURES, draws=4_000)
+
+
+def gap(arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+    return {(arm, "retention_intrinsic"): sign, (arm, "retention_edited"): -sign}
+
+
+def test_values_are_the_pooled_rates(study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates) -> None:
+    rows, _ = study
+    for arm in ("memit", "ft", "control"):
+        counted = arm_counts(rows[rows["arm"] == arm])
+        for measure in MEASURES:
+            assert joint.values[arm, measure] == (rate(counted[measure]) if measure in counted else None)
+    effect = joint.effect(gap("memit"))
+    intrinsic, edited = (joint.values["memit", f"retention_{name}"] for name in ("intrinsic", "edited"))
+    assert intrinsic is not None and edited is not None
+    assert effect.value == pytest.approx(intrinsic - edited)
+    counted = arm_counts(rows[rows["arm"] == "memit"])
+    asked = sum(int(counted[f"retention_{name}"]["asked"].sum()) for name in ("intrinsic", "edited"))
+    assert (effect.facts, effect.seeds) == (asked, 3)
+
+
+def test_the_interval_of_a_gap_is_that_of_statistics(
+    study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates
+) -> None:
+    rows, _ = study
+    counted = arm_counts(rows[rows["arm"] == "memit"])
+    alone = gap_interval(
+        by_seed(counted["retention_intrinsic"]),
+        by_seed(counted["retention_edited"]),
+        draws=20_000,
+        generator=np.random.default_rng(1),
+    )
+    together = joint.effect(gap("memit")).interval
+    assert alone is not None and together is not None
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.015)
+
+
+def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
+    truth = {"a": (0.6, 0.8), "b": (0.6, 0.8)}
+    widths = {}
+    for alike in (0.0, 0.95):
+        counts, populations = simulate_counts(
+            truth, seeds=3, n_edits=100, alike=alike, generator=np.random.default_rng(4)
+        )
+        joint = replicate_counts(counts, populations, draws=2_000, seed=0)
+        interval = joint.effect({("a", "retention_edited"): 1, ("b", "retention_edited"): -1}).interval
+        assert interval is not None
+        widths[alike] = interval.high - interval.low
+    assert widths[0.95] < 0.5 * widths[0.0]
+
+
+def test_figures_do_not_depend_on_the_arms_beside_them(
+    study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates
+) -> None:
+    rows, _ = study
+    alone = replicate(rows.sample(frac=1, random_state=0), ["memit"], MEASURES[:2], draws=4_000)
+    assert alone.effect(gap("memit")) == joint.effect(gap("memit"))
+    other = replicate(rows, ["memit"], MEASURES[:2], draws=4_000, seed=1)
+    assert other.effect(gap("memit")) != joint.effect(gap("memit"))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        gap("memit"),
+        gap("memit + 3 paraphrases"),
+        {("ft", "retention_edited"): 1, ("memit", "retention_edited"): -1},
+        gap("memit") | gap("ft", -1),
+    ],
+)
+def test_p_is_at_most_five_percent_exactly_where_the_interval_excludes_zero(
+    weights: dict[RateKey, float], joint: Replicates
+) -> None:
+    effect = joint.effect(weights)
+    assert effect.interval is not None and effect.p is not None
+    assert (effect.p <= 0.05) is effect.interval.excludes_zero()
+    mirrored = joint.effect({key: -weight for key, weight in weights.items()})
+    assert mirrored.p == effect.p
+    assert mirrored.interval is not None
+    assert (mirrored.interval.low, mirrored.interval.high) == pytest.approx(
+        (-effect.interval.high, -effect.interval.low)
+    )
+
+
+def test_arms_with_different_seeds_are_compared_over_the_seeds_they_share(
+    study: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    rows, _ = study
+    difference = {("ft", "retention_edited"): 1.0, ("memit", "retention_edited"): -1.0}
+    without = rows[~((rows["arm"] == "ft") & (rows["seed"] == 2))]
+    uneven = replicate(without, ["ft", "memit"], MEASURES, draws=500).effect(difference)
+    even = replicate(rows[rows["seed"] != 2], ["ft", "memit"], MEASURES, draws=500).effect(difference)
+    assert uneven == even
+    assert uneven.seeds == 2
+
+
+def test_rates_that_were_not_measured_give_no_effect(joint: Replicates) -> None:
+    for arm in ("control", "ft, high rate"):
+        effect = joint.effect(gap(arm))
+        assert (effect.value, effect.interval, effect.p, effect.facts) == (None, None, None, 0)
+    with pytest.raises(KeyError, match="locality"):
+        joint.effect({("memit", "locality"): 1.0})
+    assert replicate(pd.DataFrame(columns=["arm"]), ["memit"], MEASURES).effect(gap("memit")).value is None
+
+
+def test_one_fact_has_a_rate_and_no_interval() -> None:
+    index = pd.MultiIndex.from_tuples([(0, "a"), (0, "b")], names=["seed", "fact_id"])
+    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 0], "asked": [1, 0]}, index=index)}
+    effect = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0).effect(
+        {("memit", "retention_edited"): 1.0}
+    )
+    assert (effect.value, effect.interval, effect.facts) == (1.0, None, 1)
+
+
+def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:
+    names = [f"arm {number}" for number in range(36)]
+    rows, _ = simulate(
+        [SimulatedArm(name) for name in names[:2]],
+        seeds=(0, 1, 2),
+        wordings=1,
+        steps=(10, 20),
+        generator=np.random.default_rng(0),
+    )
+    grid = pd.concat([rows[rows["arm"] == "arm 0"].assign(arm=name) for name in names])
+    assert len(grid) > 50_000
+    start = time.process_time()
+    joint = replicate(grid, names, MEASURES)
+    for name in names:
+        assert joint.effect(gap(name)).interval is not None
+    assert time.process_time() - start < 10
+
+
+def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
+    study: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    rows, runs = study
+    assert set(pairs_of_arms(runs)) == {
+        ("memit + 3 paraphrases", "memit"),
+        ("memit, edited layers frozen", "memit"),
+        ("ft", "memit"),
+        ("ft, high rate", "memit"),
+    }
+    assert {control for _, control in pairs_with_control(runs)} == {"control"}
+    table = effects_table(rows, runs, draws=1_000)
+    assert not table.duplicated(["arm", "versus", "measure"]).any()
+    assert table["value"].notna().all()
+    alone = table[table["versus"].isna()].set_index(["arm", "measure"])
+    flipped, kept = alone.loc[("memit", "flip_ratio")], alone.loc[("memit", "retention_edited")]
+    assert (flipped["value"], flipped["low"], flipped["high"]) == pytest.approx(
+        (1 - kept["value"], 1 - kept["high"], 1 - kept["low"])
+    )
+    assert alone.loc[("memit", "downstream_change"), "value"] == pytest.approx(2.871 - 3.412)
+    against = table[table["versus"] == "memit"].set_index(["arm", "measure"])
+    line = against.loc[("memit + 3 paraphrases", "retention_edited")]
+    more = alone.loc[("memit + 3 paraphrases", "retention_edited"), "value"]
+    assert line["value"] == pytest.approx(more - kept["value"])
+    assert line["test"] == "permutation of facts" and line["p"] < 0.05 and line["low"] > 0
+    assert {"gap", "gap_base", "matched_gap", "retention_neighbour", "retention_paraphrase"} <= set(
+        against.loc["ft"].index
+    )
+    controlled = table[table["versus"] == "control"]
+    assert set(controlled["measure"]) == {"retention_intrinsic"}
+    assert "ft, high rate" not in set(controlled["arm"])
