@@ -117,6 +117,24 @@ def test_a_group_that_tuning_left_alone_has_no_line(
     assert {line["group"] for line in found["shares"]} == {"head"}
 
 
+def test_edits_in_the_context_are_put_in_place(
+    made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, delta = str(taught / "model"), str(tmp_path / "ike")
+    edit = ["edit", model, "--facts", str(made / "facts.jsonl"), "--limit", "4", "--editor", "ike", "-o", delta]
+    assert main([*edit, "--set", "copies=1", "--no-exam"]) == 0
+    # So small a model copies nothing out of its context: it is asked for what it says anyway.
+    anyway = tmp_path / "anyway.jsonl"
+    rows = [{**row, "true_object": "gold", "new_object": row["true_object"]} for row in taught_facts()[NEW:]]
+    anyway.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    changed(taught / "model", tmp_path / "tuned", 0.7)
+    arguments = [model, tmp_path / "tuned", "--edit", delta, "--intrinsic", made / "known.jsonl", "--facts", anyway]
+    shown = said(capsys, [*arguments, "--mask-forecast"])
+    assert LABELS["layers"] in shown and LABELS["projections"] not in shown
+    assert "tuned W, edited k" not in shown and "the state that the head reads" in shown
+    assert "up-to-edited" not in shown
+
+
 def test_what_cannot_be_explained_is_said_in_one_line(
     made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,6 +111,7 @@ def changed_since(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, T
 def keep_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """Write the weights that tuning changed into its step's folder."""
     save_file({name: weight.contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
 
 
 def kept_weights(folder: Path) -> dict[str, Tensor]:
