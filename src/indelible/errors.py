@@ -74,11 +74,15 @@ class StoreError(IndelibleError, OSError):
     """A run folder that cannot be written, is full, or belongs to another study."""
 
 
+def near_names(name: str, known: Iterable[str]) -> list[str]:
+    """Known names that ``name`` may be a slip for, the nearest first."""
+    lowered = {candidate.lower(): candidate for candidate in known}
+    return [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say which known names are near ``name``, or list all of them when none is."""
     known = sorted(known)
-    lowered = {candidate.lower(): candidate for candidate in known}
-    near = [lowered[match] for match in difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    if near:
-        return f"Did you mean {' or '.join(repr(match) for match in near)}?"
+    if found := near_names(name, known):
+        return f"Did you mean {' or '.join(repr(match) for match in found)}?"
     return f"Known: {', '.join(known)}." if known else "None are known."

@@ -228,3 +228,25 @@ def test_alphaedit_leaves_earlier_edits_alone(tiny_model: Make, tiny_tokenizer: 
     moved = [float((update.deltas[weight].difference() @ first.keys[weight]).norm()) for update in (heedless, heedful)]
     assert moved[1] < 0.1 * moved[0]
     assert heedful.keys[weight].shape == (64, 2)
+
+
+def test_the_identity_can_stand_in_for_the_covariance(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    plain = editor("r-rome", covariance_tokens=0)
+    update = plain.edit(model, tiny_tokenizer, CAPITALS[:1])  # no corpus is needed
+    assert isinstance(update, WeightUpdate)
+    (delta,) = update.deltas.values()
+    rows = [rows_for(tiny_tokenizer, CAPITALS[0], 0, sample_contexts(model, tiny_tokenizer, 1, seed=0))]
+    key = read_subjects(model, find_layout(model), 1, 1, rows).keys_dn[:, 0].double()
+    dense = delta.difference().double()
+    along = dense @ torch.outer(key, key) / (key @ key)
+    assert torch.allclose(along, dense, atol=1e-6 * float(dense.abs().max()) + 1e-9)  # C^-1 k has the key's direction
+    (other,) = edit(editor("r-rome"), model, tiny_tokenizer, CAPITALS[:1]).deltas.values()
+    assert not torch.allclose(other.difference().double(), dense)
+
+
+def test_alphaedit_has_no_null_space_without_a_covariance() -> None:
+    with pytest.raises(ValidationError, match="greater than 0"):
+        editor("alphaedit", covariance_tokens=0)

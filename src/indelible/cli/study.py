@@ -101,6 +101,7 @@ def _show_preview(preview: Preview, folder: Path, as_json: bool) -> None:
     for arm, frozen in preview.masks.items():
         typer.echo(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
+    typer.echo(preview.cost)
     typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
 
 

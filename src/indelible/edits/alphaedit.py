@@ -38,6 +38,9 @@ class AlphaEdit(ClosedFormEditor):
     bystander_weight: float = Field(
         default=0.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
     )
+    covariance_tokens: int | None = Field(
+        default=None, gt=0, description="Tokens for the covariance; None takes 20,000, or twice the key width if more."
+    )
     null_threshold: float = Field(
         default=0.3, gt=0, description="Directions with eigenvalues below this, in units of the mean, may change."
     )

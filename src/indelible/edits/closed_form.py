@@ -31,7 +31,10 @@ class ClosedFormEditor(WeightEditor):
     """Options of an editor that optimises values and solves for the weights. Subclasses implement ``solver``."""
 
     covariance_tokens: int | None = Field(
-        default=None, gt=0, description="Tokens for the covariance; None takes 20,000, or twice the key width if more."
+        default=None,
+        ge=0,
+        description="Tokens for the covariance; None takes 20,000, or twice the key width if more; 0 takes the identity "
+        "in its place, as the published ROME does for Llama.",
     )
     bystander_weight: float = Field(
         default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
@@ -75,7 +78,9 @@ class ClosedFormEditor(WeightEditor):
 
     def preserved(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """By layer, the second moment of the keys that its memory should go on serving, on the model's device."""
-        tokens = self.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
+        tokens = self.covariance_tokens
+        if tokens is None:
+            tokens = max(20_000, 2 * bench.layout.key_width)
         moments = preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
         return {layer: moment.to(bench.model.device) for layer, moment in moments.items()}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from indelible.edits.covariance import second_moments
@@ -26,13 +27,26 @@ def preserved_moments(
     Args:
         bench: with the corpus and the bystanders.
         layers: whose memories will change.
-        tokens: of the corpus to use.
+        tokens: of the corpus to use; with 0 the identity stands in for the second moment over text.
         bystander_weight: weight of E[k k^T] over bystanders against that over text.
 
     Raises:
         EditError: if there is not enough text.
     """
-    moments = second_moments(
+    moments = _over_text(bench, layers, tokens)
+    if not bench.bystanders or bystander_weight == 0:
+        return moments
+    rows = [bare_row(bench.tokenizer, fact) for fact in bench.bystanders]
+    keys_nd = subject_keys(bench.model, bench.layout, layers, rows)
+    return {
+        layer: moments[layer] + bystander_weight * (keys.T @ keys / len(rows)).cpu() for layer, keys in keys_nd.items()
+    }
+
+
+def _over_text(bench: Workbench, layers: Sequence[int], tokens: int) -> Mapping[int, Tensor]:
+    if tokens == 0:
+        return {layer: torch.eye(bench.layout.key_width) for layer in layers}
+    return second_moments(
         bench.model,
         bench.tokenizer,
         bench.layout,
@@ -43,10 +57,3 @@ def preserved_moments(
         cache=bench.cache,
         progress=bench.progress,
     )
-    if not bench.bystanders or bystander_weight == 0:
-        return moments
-    rows = [bare_row(bench.tokenizer, fact) for fact in bench.bystanders]
-    keys_nd = subject_keys(bench.model, bench.layout, layers, rows)
-    return {
-        layer: moments[layer] + bystander_weight * (keys.T @ keys / len(rows)).cpu() for layer, keys in keys_nd.items()
-    }

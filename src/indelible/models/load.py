@@ -14,7 +14,7 @@ import huggingface_hub
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.errors import ModelError, suggest
+from indelible.errors import ModelError, near_names, suggest
 from indelible.models import bundled
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
@@ -69,8 +69,12 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
     return LoadedModel(model, tokenizer, name)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, *, unseen: bool = False) -> None:
     """Say at once when a name can only be a mistake, before anything heavy is done.
+
+    Args:
+        name: as for ``load``.
+        unseen: let a hub id pass that cannot be looked up because no hub can be reached.
 
     Raises:
         ModelError: if the name is neither bundled, nor a folder with a model, nor found on the hub or in its cache.
@@ -82,10 +86,32 @@ def check_name(name: str) -> None:
         return
     if _looks_like_path(name):
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
+    reachable = _hub_answers()
     try:
-        AutoConfig.from_pretrained(name, local_files_only=not _hub_answers())
+        AutoConfig.from_pretrained(name, local_files_only=not reachable)
     except Exception as error:
+        if unseen and not reachable and not near_names(name, known_models()):
+            return
         raise _load_error(name, error) from error
+
+
+def parameter_count(name: str) -> int | None:
+    """How many parameters a model has, a tied one counted once; None where that takes fetching weights to know.
+
+    Args:
+        name: as for ``load``.
+    """
+    if name in bundled.MODELS and not bundled.is_cached(name):
+        return None
+    source = bundled.model_folder(name) if name in bundled.MODELS else name
+    offline = Path(source).is_dir() or not _hub_answers()
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=offline)
+        with torch.device("meta"), bundled.quiet_transformers():
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception:  # whatever is wrong with it, loading the model says
+        return None
+    return sum(int(weight.numel()) for weight in model.parameters())
 
 
 def _hub_answers() -> bool:

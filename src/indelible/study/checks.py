@@ -82,7 +82,7 @@ def check_with_model(
             EDITORS.get(arm.editor)(**arm.options).layers_in(layout)
         except ConfigError as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
-        if COVARIANCE_TOKENS in arm.options:
+        if arm.options.get(COVARIANCE_TOKENS, 0) != 0:
             wanted[arm.name] = _covariance_tokens(arm, layout)
     if not wanted:
         return

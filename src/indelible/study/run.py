@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.facts.fact import Fact
-from indelible.models.load import check_name
+from indelible.models.load import check_name, default_device, parameter_count
 from indelible.study.arms import resolve_arms
 from indelible.study.checks import check_facts, check_with_model, settled
 from indelible.study.config import StudyConfig
+from indelible.study.cost import cost_of, machine_speed
 from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.lent_model import LentModel
 from indelible.study.mask_preview import mask_previews
@@ -77,11 +80,13 @@ class Preview:
         plan: its steps.
         reused: keys of the steps that are done already.
         masks: for each arm with a mask, in words what that freezes.
+        cost: of what would run, in words.
     """
 
     plan: Plan
     reused: frozenset[str]
     masks: Mapping[str, str]
+    cost: str
 
 
 def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
@@ -91,11 +96,11 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
         IndelibleError: as ``run_study``, for all that can be known without the weights.
     """
     store = Store(folder)
-    checked = _checked(config, store, update)
+    checked = _checked(config, store, update, unseen=True)
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
     reused = frozenset(step.key for step in plan.steps if store.has(step))
-    return Preview(plan, reused, mask_previews(checked.arms, config.model))
+    return Preview(plan, reused, mask_previews(checked.arms, config.model), _cost(checked, plan, reused))
 
 
 def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
@@ -149,14 +154,28 @@ class _Checked:
         return make_plan(self.config, self.arms, sources)
 
 
-def _checked(config: StudyConfig, store: Store, update: bool) -> _Checked:
-    """Find whatever can be found wrong before the first heavy thing is done and the first byte written."""
+def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = False) -> _Checked:
+    """Find whatever can be found wrong before the first heavy thing is done and the first byte written.
+
+    ``unseen`` lets a model of the hub pass that no hub can be asked about: what would be done can be shown without it.
+    """
     arms = settled(resolve_arms(config))
     store.check_config(config, update=update)
     candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
     check_facts(candidates, arms, config.facts)
-    check_name(config.model)
+    check_name(config.model, unseen=unseen)
     return _Checked(config, arms, candidates, corpus)
+
+
+def _cost(checked: _Checked, plan: Plan, reused: Collection[str]) -> str:
+    """What the steps that are not done will cost on this machine, in words."""
+    cost = cost_of([step for step in plan.steps if step.key not in reused], checked.config.facts)
+    parameters = parameter_count(checked.config.model)
+    if parameters is None:
+        return cost.in_words(None)
+    mixed = any(arm.tuning["precision"] == "bf16-mixed" for arm in checked.arms)
+    speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
+    return cost.in_words(cost.seconds(parameters, speed))
 
 
 def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
@@ -208,6 +227,7 @@ class _Run:
         self.watcher.planned(plan.steps, reused, self.store.seconds_by_kind())
         if len(reused) < len(plan.steps):
             self._check_model(model)
+            self.watcher.note(_cost(self.checked, plan, reused))
         for step in plan.steps:
             culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
             if step.key in reused:
