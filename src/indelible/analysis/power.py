@@ -144,7 +144,7 @@ def more_facts(effect: Effect, smallest: float) -> str | None:
     times = (reach / distance) ** 2 if distance > 0 else math.inf
     if times > MOST_TIMES:
         return f"Even {MOST_TIMES} times the facts would not decide it, if the effect stays as it is."
-    facts = math.ceil(effect.facts * times) + 1
+    facts = math.floor(round(effect.facts * times, 6)) + 1
     return (
         f"About {max(times, 1.1):.1f} times the facts ({facts} over all seeds in place of {effect.facts}) would decide "
         "it, if the effect stays as it is."
