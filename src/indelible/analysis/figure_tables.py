@@ -13,6 +13,7 @@ from indelible.analysis.rulings import Ruling
 from indelible.analysis.shares import LABELS as GROUPS
 from indelible.analysis.statistics import Interval
 from indelible.analysis.tables import (
+    MINUS,
     MISSING,
     Table,
     percent,
@@ -150,7 +151,7 @@ def shares_table(shares: pd.DataFrame) -> Table:
             str(fact_set),
             group_name(str(group)),
             points_with_interval(known(share), known(low), known(high)),
-            percent(known(of_loss)),
+            _signed_percent(known(of_loss)),
         )
         for arm, fact_set, group, share, low, high, of_loss in zip(*(shares[name] for name in columns), strict=True)
     ]
@@ -214,6 +215,11 @@ def p_value(value: float) -> str:
 def group_name(group: str) -> str:
     """A parameter group in words."""
     return GROUPS.get(group, group)
+
+
+def _signed_percent(rate: float | None) -> str:
+    """A part of a whole that can be below zero, or more than all of it."""
+    return f"{MINUS}{percent(-rate)}" if rate is not None and rate < 0 else percent(rate)
 
 
 def _gain(mean: float, seeds: Sequence[float]) -> str:

@@ -199,7 +199,7 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
 
 def _overview(evidence: Evidence) -> Markup | None:
     """The answer as a picture, where there are few enough arms to take in at a glance."""
-    if not 0 < len(evidence.arms) <= MOST_IN_OVERVIEW:
+    if not 0 < len(evidence.summary) <= MOST_IN_OVERVIEW:
         return None
     description = "Retention per arm with 95% intervals. " + evidence.answer.answer
     return Markup(inline_svg(report_figures.overview(evidence), "overview", description))

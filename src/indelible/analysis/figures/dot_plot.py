@@ -114,6 +114,8 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
                     parse_math=False,
                 )
                 at -= 0.45
+            if differences:  # beside the lines only, not through the headings
+                axes.plot([0, 0], [at, at - len(block.dots)], color=INK, linewidth=0.9, solid_capstyle="butt")
             for dot in block.dots:
                 at -= 0.5
                 _draw(axes, dot, at)
@@ -186,4 +188,3 @@ def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
     axes.set_xlim(low - spare, high + spare)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value)))
-    axes.axvline(0, color=INK, linewidth=0.9)

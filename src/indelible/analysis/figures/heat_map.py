@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from indelible.analysis.figures.drawing import COLOURS, INK, STRONG, shortened, style
 from indelible.analysis.tables import MISSING, percent, points
 
-STRONGEST_WASH = 0.55
+STRONGEST_WASH = 0.5
 """Opacity of the strongest colour: text on it must stay readable."""
 LONGEST_NAME = 18
 
