@@ -155,7 +155,8 @@ def _design(answers: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int], dict[s
 def _independent(design: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The columns that the ones before them do not already determine, and the names of the others."""
     columns = design.to_numpy()
-    own_part = np.abs(np.diag(np.linalg.qr(columns / np.linalg.norm(columns, axis=0), mode="r")))
+    lengths = np.linalg.norm(columns, axis=0)
+    own_part = np.abs(np.diag(np.linalg.qr(columns / np.where(lengths > 0, lengths, 1), mode="r")))
     kept = own_part > 1e-8
     return design.loc[:, kept], list(design.columns[~kept])
 
