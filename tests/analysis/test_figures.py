@@ -169,6 +169,7 @@ def test_trade_offs_turn_every_figure_so_that_up_is_better(evidence: Evidence) -
         ("text", "loss", 4),
         ("reason", "loss", 4),
     ]
+    assert [point.number for shown in evidence.trade_offs for point in shown.payments] == list(range(1, 9))
     assert evidence.trade_offs[0].payments[0].gain == pytest.approx(3.412 - 2.871)  # a fall in loss
     assert evidence.trade_offs[0].axis == "downstream gain: fall in loss"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -178,7 +179,7 @@ def trade_offs(
         place = (str(arm["objective"]), str(arm["figure"] or "figure"), str(arm["better"]))
         found.setdefault(place, []).append(
             Payment(
-                number=sum(map(len, found.values())) + 1,
+                number=0,
                 arm=name,
                 editor=str(arm["editor"]),
                 adapter=arm["tuner"] != "full",
@@ -189,7 +190,11 @@ def trade_offs(
                 retention_intrinsic=arm["retention_intrinsic"],
             )
         )
-    return [TradeOff(*place, payments) for place, payments in found.items()]
+    numbers = count(1)
+    return [
+        TradeOff(*place, [replace(payment, number=next(numbers)) for payment in payments])
+        for place, payments in found.items()
+    ]
 
 
 def _average(replicates: Replicates, arms: Sequence[str]) -> Average | None:

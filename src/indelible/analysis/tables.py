@@ -118,7 +118,7 @@ def change(figure: str | None, before: float | None, after: float | None) -> str
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: "48 s", "3 min 05 s", "2 h 10 min"."""
+    """Seconds as people say them: "48 s", "3 min 05 s", "2 h 10 min", "12 days"."""
     if seconds is None:
         return MISSING
     whole = round(seconds)
@@ -126,7 +126,9 @@ def duration(seconds: float | None) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 72 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{round(whole / 86_400):,} days"
 
 
 def _figure(value: float | None) -> str:

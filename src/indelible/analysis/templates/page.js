@@ -1,3 +1,4 @@
+addEventListener("beforeprint", () => document.querySelectorAll("details.printed").forEach((part) => (part.open = true)));
 (() => {
   const find = document.getElementById("find");
   if (!find) return;
@@ -22,18 +23,18 @@
     }
     told.textContent = words.length ? `${found} of the facts listed here` : "";
   });
-  for (const head of document.querySelectorAll(".facts thead th")) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") === "ascending";
-      const body = head.closest("table").tBodies[0], place = head.cellIndex;
-      const order = (a, b) => a.cells[place].textContent.localeCompare(b.cells[place].textContent, undefined, { numeric: true });
-      for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
-    });
-  }
 })();
+for (const head of document.querySelectorAll(".facts thead th")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...head.childNodes);
+  head.append(button);
+  button.addEventListener("click", () => {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    const body = head.closest("table").tBodies[0], place = head.cellIndex;
+    const order = (a, b) => a.cells[place].textContent.localeCompare(b.cells[place].textContent, undefined, { numeric: true });
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    body.append(...[...body.rows].sort((a, b) => (down ? order(b, a) : order(a, b))));
+  });
+}
