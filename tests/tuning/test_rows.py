@@ -114,3 +114,13 @@ def test_reason_bears_loss_on_the_answer_and_the_end_only(tiny_tokenizer: PreTra
     assert [label for label in row.labels if label != NO_LOSS] == answer
     assert made(Example("What is 12 + 7?\nAnswer:", "19"), 6) == []
     assert made(Example("", "19")) == []
+
+
+def test_held_out_rows_can_take_the_place_of_training_rows() -> None:
+    def row(number: int) -> Features:
+        return Features((number,), (NO_LOSS,))
+
+    rows = Rows(tuple(map(row, range(6))), tuple(map(row, (10, 11))), (), (), ())
+    both = rows.with_heldout_in_training()
+    assert [features.input_ids[0] for features in both.train] == [10, 11, 2, 3, 4, 5]
+    assert both.heldout == rows.heldout

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +22,11 @@ INTERRUPTED = 130
 
 def study(
     name_or_file: Annotated[
-        str, typer.Argument(metavar="NAME_OR_FILE", help="A built-in study (quick) or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE",
+            help="A built-in study (quick, paper, decay, objectives, freezing, paraphrases) or a YAML file.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     dry_run: Annotated[
@@ -50,7 +56,7 @@ def study(
     if dry_run:
         from indelible.study.run import preview_study
 
-        _show_preview(preview_study(config, folder, update=update), folder, as_json)
+        _show_preview(preview_study(config, folder, update=update), config, folder, as_json)
         return
     outcome = _run(config, folder, update, as_json)
     if as_json:
@@ -88,7 +94,7 @@ def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outc
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_preview(preview: Preview, folder: Path, as_json: bool) -> None:
+def _show_preview(preview: Preview, config: StudyConfig, folder: Path, as_json: bool) -> None:
     steps = [
         {"step": step.title, "kind": step.kind, "key": step.key, "done": step.key in preview.reused}
         for step in preview.plan.steps
@@ -96,13 +102,40 @@ def _show_preview(preview: Preview, folder: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(steps, indent=2))
         return
-    for step in steps:
-        typer.echo(f"{'reuse' if step['done'] else 'run  '}  {step['step']}")
+    for line in _settings_lines(config):
+        typer.echo(line)
+    for first, *more in _without_copies(steps):
+        copies = f" and {len(more)} further copies" if more else ""
+        typer.echo(f"{'reuse' if first['done'] else 'run  '}  {first['step']}{copies}")
     for arm, frozen in preview.masks.items():
         typer.echo(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
     typer.echo(preview.cost)
     typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
+
+
+def _settings_lines(config: StudyConfig) -> Iterator[str]:
+    """The settings that all arms share, a line for each group of them."""
+    settings = config.as_dict()
+    for name in ("model", "seeds", "facts", "tuning", "exam"):
+        yield f"{name}: {_flow(settings[name])}"
+    for editor, options in settings["editors"].items():
+        yield f"editors.{editor}: {_flow(options)}"
+
+
+def _flow(value: Any) -> str:
+    """A setting as YAML on one line; what is left to its default is left out."""
+    import yaml
+
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item is not None}
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip().removesuffix("\n...")
+
+
+def _without_copies(steps: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The steps, with those that differ in the number of the copy alone, and are all done or all not, put together."""
+    for _, same in itertools.groupby(steps, lambda step: (str(step["step"]).partition(", copy ")[0], step["done"])):
+        yield list(same)
 
 
 def _show_outcome(outcome: Outcome) -> None:

@@ -33,8 +33,8 @@ class ClosedFormEditor(WeightEditor):
     covariance_tokens: int | None = Field(
         default=None,
         ge=0,
-        description="Tokens for the covariance; None takes 20,000, or twice the key width if more; 0 takes the identity "
-        "in its place, as the published ROME does for Llama.",
+        description="Tokens for the covariance; None takes 20,000, or twice the key width if more; 0 takes the "
+        "identity in its place, as the published ROME does for Llama.",
     )
     bystander_weight: float = Field(
         default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."

@@ -46,6 +46,30 @@ def succeeds(generated: str, target: str) -> bool:
     )
 
 
+def appears(generated: str, target: str) -> bool:
+    """Whether the whole target occurs anywhere in a text, compared as in ``succeeds``.
+
+    A weaker criterion, by which one study judges what its model knew from pre-training (Wen & Zhang, arXiv 2507.14198),
+    and not its edits; see ``as_published`` in a study's settings.
+
+    Args:
+        generated: what the model wrote after the prompt.
+        target: the answer that counts.
+
+    Raises:
+        ValueError: if the target has no text.
+    """
+    text = _fold(generated)
+    for form in _target_forms(target):
+        at = text.find(form)
+        while at >= 0:
+            begins = at == 0 or not (_is_word(text[at - 1]) and _is_word(form[0]))
+            if begins and _word_ends(form, text[at + len(form) :]):
+                return True
+            at = text.find(form, at + 1)
+    return False
+
+
 def hopeless(generated: str, target: str) -> bool:
     """Whether no further text could make this beginning of a continuation succeed.
 

@@ -27,7 +27,7 @@ ENCYCLOPEDIA = "encyclopedia"
 NO_EDITOR = "none"
 Options = dict[str, Any]
 Protocol = Literal["batch", "isolated"]
-_LATER: dict[str, Any] = {"explain": False, "claims": []}
+_LATER: dict[str, Any] = {"explain": False, "as_published": False, "claims": []}
 _LATER_IN_ARMS: dict[str, Any] = {"explain": None, "protocol": "batch"}
 
 
@@ -126,6 +126,9 @@ class StudyConfig(_Settings):
         explain: whether to explain the losses of all arms that edit one model, where an arm says nothing. The weights
             that their tuning changed are kept in the run folder: as large as the model, for each arm and seed.
         arms: at least one.
+        as_published: keep three defects of the published protocol (Wen & Zhang, arXiv 2507.14198), to see what they
+            do: edits are judged by the first token, intrinsic facts by the answer's being anywhere in 50 generated
+            ones; held-out rows are trained on; an edited fact's true object may stand in training lines.
         claims: what is claimed beside the built-in claims (see analysis.claim); judged in the report.
     """
 
@@ -138,6 +141,7 @@ class StudyConfig(_Settings):
     tuning: Options = {}
     exam: ExamSettings = ExamSettings()
     explain: bool = False
+    as_published: bool = False
     arms: tuple[ArmSettings, ...]
     claims: tuple[Claim, ...] = ()
 
@@ -245,6 +249,7 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
         raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
+    settings = _for_its_model(settings, overrides)
     # The grid's axes are set before it is written out, its arms after.
     to_arms = [override for override in overrides if override.startswith("arms.")]
     for override in (override for override in overrides if override not in to_arms):
@@ -255,6 +260,33 @@ def parse_config(text: str, where: str, folder: Path, overrides: Sequence[str] =
     config = validated(StudyConfig, settings, "")
     typed = {override.partition("=")[0] for override in overrides}
     return _with_absolute_paths(config, folder, typed)
+
+
+def _for_its_model(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings with what ``by_model`` says for the study's own model laid over them.
+
+    A table of settings that were published for some models, by their exact names, so that another model is one word.
+
+    Raises:
+        ConfigError: ``by_model`` is no mapping of mappings.
+    """
+    table = settings.pop("by_model", {})
+    if not isinstance(table, dict) or not all(isinstance(own, dict) for own in table.values()):
+        raise ConfigError(f"'by_model' is {table!r}.", "Map names of models to settings.")
+    chosen = {"model": settings.get("model")}
+    for override in overrides:
+        if override.startswith("model="):
+            assign(chosen, override)
+    return _laid_over(settings, table.get(chosen["model"], {}))
+
+
+def _laid_over(settings: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The settings with others in the place of theirs, mapping by mapping."""
+    merged = dict(settings)
+    for key, value in other.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[str]) -> StudyConfig:

@@ -159,7 +159,7 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], sources: Sources) -> Pla
     for seed in config.seeds:
         select, base = _select_steps(config, sources, seed)
         bystanders = _bystanders_step(config, sources, seed, select)
-        edits = [_edit_steps(arm, sources, seed, select, bystanders) for arm in arms]
+        edits = [_edit_steps(config, arm, sources, seed, select, bystanders) for arm in arms]
         tunes = [
             _tune_steps(config, arm, sources, seed, select, edit[0] if edit else None)
             for arm, edit in zip(arms, edits, strict=True)
@@ -193,7 +193,8 @@ def _select_steps(config: StudyConfig, sources: Sources, seed: int) -> tuple[Ste
     }
     outside = sources.behind("facts")
     select = _step("select", seed, options, {}, outside, f"choose facts, seed {seed}")
-    base = _step("base-probe", seed, {}, {"select": select.key}, outside, f"ask the base model, seed {seed}")
+    asking = _asking(config)
+    base = _step("base-probe", seed, asking, {"select": select.key}, outside, f"ask the base model, seed {seed}")
     return select, base
 
 
@@ -207,8 +208,13 @@ def _bystanders_step(config: StudyConfig, sources: Sources, seed: int, select: S
     return _step("bystanders", seed, options, inputs, sources.behind("facts"), f"choose bystanders, seed {seed}")
 
 
+def _asking(config: StudyConfig) -> dict[str, Any]:
+    """How answers are judged, where that differs from the usual."""
+    return {"as_published": True} if config.as_published else {}
+
+
 def _edit_steps(
-    arm: Arm, sources: Sources, seed: int, select: Step, bystanders: Step | None
+    config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, bystanders: Step | None
 ) -> tuple[()] | tuple[Step, Step]:
     """The edit and the exam after it."""
     if arm.editor == NO_EDITOR:
@@ -223,7 +229,7 @@ def _edit_steps(
     what += " isolated" if arm.isolated else ""
     edit = _step("edit", seed, options, inputs, outside, f"edit: {what}, seed {seed}")
     asked = {"select": select.key, "edit": edit.key}
-    probe = _step("edited-probe", seed, {}, asked, sources.behind(), f"ask after {what}, seed {seed}")
+    probe = _step("edited-probe", seed, _asking(config), asked, sources.behind(), f"ask after {what}, seed {seed}")
     return edit, probe
 
 
@@ -231,7 +237,7 @@ def _tune_steps(
     config: StudyConfig, arm: Arm, sources: Sources, seed: int, select: Step, edit: Step | None
 ) -> tuple[Step, ...]:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "data": arm.data, "seed": seed}
-    options |= {"keep_weights": True} if arm.explain else {}
+    options |= _asking(config) | ({"keep_weights": True} if arm.explain else {})
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
     title = f"tune: {arm.name}, seed {seed}"
     if not arm.isolated:

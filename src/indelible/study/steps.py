@@ -23,7 +23,8 @@ from indelible.facts.fact import Fact, fact_from
 from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder
 from indelible.probing.callback import RetentionCallback
-from indelible.probing.exam import answers_frame, known_facts, take_exam
+from indelible.probing.criterion import appears
+from indelible.probing.exam import Answer, answers_frame, known_facts, take_exam
 from indelible.probing.questions import Question, questions_for
 from indelible.study.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
 from indelible.study.lent_model import LentModel
@@ -42,6 +43,8 @@ ASKED_AT_ONCE = 128
 # With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
 # neighbours are facts that the model knows.
 KNOWN_PER_CHOSEN = 2
+PUBLISHED_TOKENS = 50
+"""Tokens in which the published protocol looks for the answer to an intrinsic prompt."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ def _tell_choice(progress: Progress, known: int, goal: int, asked: int, candidat
 
 def _base_probe(step: Step, material: Material) -> Result:
     with material.lent.base_model() as model:
-        rows = _ask(model, material, _questions(material), "base", 0)
+        rows = _ask(model, material, _questions(material), _Sitting("base", 0, published=_published(step)))
     return Result(_rows_writer(rows), _successes(rows))
 
 
@@ -206,7 +209,8 @@ def _edited_probe(step: Step, material: Material) -> Result:
         edit = Edit.load(_edit_folder(material.inputs["edit"], copy))
         with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
             one = material if copy is None else replace(material, progress=_silent)
-            frames.append(_ask(model, one, _questions(material, copy), "edited", 0, copy))
+            sitting = _Sitting("edited", 0, copy or 0, _published(step))
+            frames.append(_ask(model, one, _questions(material, copy), sitting))
         if isolated:
             material.progress(done + 1, len(copies), "copies")
     rows = pd.concat(frames, ignore_index=True)
@@ -236,12 +240,13 @@ def _tune(step: Step, material: Material) -> Result:
                 lent.tokenizer,
                 settings,
                 frozen=frozen,
-                facts=[*chosen.edited, *chosen.intrinsic],
+                facts=_spoken_of(chosen, _published(step)),
                 seed=step.seed,
                 callbacks=[] if curve is None else [curve],
                 progress=material.progress,
+                train_on_heldout=_published(step),
             )
-            rows = _ask(model, material, questions, "tuned", result.steps, copy)
+            rows = _ask(model, material, questions, _Sitting("tuned", result.steps, copy or 0, _published(step)))
             weights = None if before is None else changed_since(before, model)
     if curve is not None:
         rows = _with_curve(rows, curve.curve(), result.steps)
@@ -333,20 +338,46 @@ def _questions(material: Material, copy: int | None = None) -> list[Question]:
     return questions_for(chosen.edited, "edited") + questions_for(chosen.intrinsic, "intrinsic")
 
 
-def _ask(
-    model: Any,
-    material: Material,
-    questions: Sequence[Question],
-    phase: str,
-    step: int,
-    copy: int | None = None,
-) -> pd.DataFrame:
-    answers = take_exam(model, material.lent.tokenizer, questions, progress=material.progress)
+@dataclass(frozen=True)
+class _Sitting:
+    """When an exam is taken, of which copy of the model, and whether answers are judged as the published study does."""
+
+    phase: str
+    step: int
+    copy: int = 0
+    published: bool = False
+
+
+def _published(step: Step) -> bool:
+    """Whether the step keeps the published protocol's defects."""
+    return bool(step.options.get("as_published", False))
+
+
+def _ask(model: Any, material: Material, questions: Sequence[Question], sitting: _Sitting) -> pd.DataFrame:
+    budget = PUBLISHED_TOKENS if sitting.published else None
+    answers = take_exam(model, material.lent.tokenizer, questions, max_new_tokens=budget, progress=material.progress)
     rows = answers_frame(answers)
-    rows.insert(0, "phase", phase)
-    rows.insert(1, "step", step)
-    rows.insert(2, "copy", copy or 0)
+    if sitting.published:
+        rows["success"] = [_published_success(answer) for answer in answers]
+    rows.insert(0, "phase", sitting.phase)
+    rows.insert(1, "step", sitting.step)
+    rows.insert(2, "copy", sitting.copy)
     return rows
+
+
+def _published_success(answer: Answer) -> bool:
+    """Edits by their first token, knowledge from pre-training by the answer's being somewhere in 50 tokens."""
+    if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
+        return answer.first_token
+    return appears(answer.generated, answer.question.target)
+
+
+def _spoken_of(chosen: ChosenFacts, published: bool) -> list[Fact]:
+    """Facts that no training line may speak of; as published, an edited fact's true object is overlooked."""
+    edited = (
+        [replace(fact, true_object=fact.new_object or "") for fact in chosen.edited] if published else chosen.edited
+    )
+    return [*edited, *chosen.intrinsic]
 
 
 def _successes(rows: pd.DataFrame) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from transformers import PreTrainedTokenizerBase
@@ -58,6 +58,11 @@ class Rows:
     train_texts: tuple[str, ...]
     heldout_texts: tuple[str, ...]
     dropped: tuple[DroppedExample, ...]
+
+    def with_heldout_in_training(self) -> Rows:
+        """The held-out rows in the place of the first training rows, whose number stays: nothing is held out then."""
+        train = (*self.heldout, *self.train[len(self.heldout) :])[: len(self.train)]
+        return replace(self, train=train)
 
 
 def normalised(text: str) -> str:

@@ -104,6 +104,7 @@ def fine_tune(
     seed: int = 0,
     callbacks: Sequence[TrainerCallback] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    train_on_heldout: bool = False,
 ) -> TuningResult:
     """Fine-tune a model in place.
 
@@ -121,6 +122,8 @@ def fine_tune(
         seed: of the data, its order, adapters, and dropout.
         callbacks: transformers callbacks, e.g. probing's RetentionCallback. They are given the model itself.
         progress: called after each step with steps done, steps at most, and a note on the loss.
+        train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
+            to be able to measure what it does.
 
     Raises:
         ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
@@ -136,6 +139,8 @@ def fine_tune(
     objective = OBJECTIVES.get(settings.objective)
     task = data_task(settings.data, settings.objective) if settings.data else _task(settings, objective)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
+    if train_on_heldout:
+        rows = rows.with_heldout_in_training()
     steps = settings.steps_over(len(rows.train))
     everything = tuple(figure.name for figure in objective.figures)
     with (

@@ -1,0 +1,61 @@
+"""The published protocol's defects, kept on demand: what counts, what is trained on, what is filtered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from indelible.probing.criterion import appears
+from indelible.study.config import StudyConfig
+from indelible.study.run import Outcome, preview_study, run_study
+from tiny_studies import study_settings
+
+
+@pytest.mark.parametrize(
+    ("generated", "target", "found"),
+    [
+        (" a city. Its river is the Seine in Paris", "Paris", True),
+        (" Parisian streets", "Paris", False),
+        (" comParis", "Paris", False),
+        (" PARIS!", "Paris", True),
+        (" Guinea-Bissau, and Guinea", "Guinea", True),
+        (" Guinea-Bissau", "Guinea", False),
+        ("", "Paris", False),
+        (" in The Hague", "the Hague", True),
+    ],
+)
+def test_an_answer_appears_anywhere_in_whole_words(generated: str, target: str, found: bool) -> None:
+    assert appears(generated, target) is found
+
+
+@pytest.fixture(scope="module")
+def published(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings["as_published"] = True
+    settings["facts"]["n_edits"] = 3
+    settings["tuning"] |= {"steps": 2}
+    settings["arms"] = settings["arms"][:1]
+    return run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("published") / "run")
+
+
+def test_edits_are_judged_by_the_first_token_and_intrinsic_facts_by_appearance(published: Outcome) -> None:
+    assert published.failures == ()
+    rows = pd.read_parquet(published.folder / "facts.parquet")
+    rows = rows[rows["phase"] != "tuning"]
+    edited = rows[(rows["fact_set"] == "edited") & (rows["kind"] != "neighbour")]
+    assert (edited["success"] == edited["first_token"]).all()
+    intrinsic = rows[rows["fact_set"] == "intrinsic"]
+    judged = [appears(said, target) for said, target in zip(intrinsic["generated"], intrinsic["target"], strict=True)]
+    assert list(intrinsic["success"]) == judged
+
+
+def test_steps_of_the_corrected_protocol_are_not_taken_for_them(published: Outcome, taught: Path) -> None:
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings["facts"]["n_edits"] = 3
+    settings["tuning"] |= {"steps": 2}
+    settings["arms"] = settings["arms"][:1]
+    preview = preview_study(StudyConfig.model_validate(settings), published.folder, update=True)
+    reused = {step.kind for step in preview.plan.steps if step.key in preview.reused}
+    assert reused == {"select", "bystanders", "edit"}

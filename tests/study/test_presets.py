@@ -1,0 +1,98 @@
+"""Built-in studies hold what they promise, the published ones to their papers' figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indelible.errors import ConfigError
+from indelible.study.arms import resolve_arms
+from indelible.study.config import StudyConfig, load_config, parse_config, preset_names
+from indelible.study.plan import Arm
+
+
+def resolved(config: StudyConfig) -> dict[str, Arm]:
+    return {arm.name: arm for arm in resolve_arms(config)}
+
+
+def test_every_preset_is_there_and_its_arms_can_be_resolved() -> None:
+    assert preset_names() == ["decay", "freezing", "objectives", "paper", "paraphrases", "quick"]
+    for name in preset_names():
+        assert resolved(load_config(name))
+
+
+def test_the_paper_preset_has_the_figures_of_wen_and_zhang() -> None:
+    config = load_config("paper", ["model=gpt2-xl"])
+    assert (config.model, config.facts.n_edits, config.facts.n_intrinsic) == ("gpt2-xl", 50, 100)
+    arms = resolved(config)
+    rome = arms["rome"]
+    assert rome.isolated and rome.mask == "none"
+    wanted = {"layer": 17, "steps": 20, "learning_rate": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_weight": 0.0625}
+    assert {key: rome.options[key] for key in wanted} == wanted
+    assert rome.options["bystander_weight"] == 0 and config.facts.bystanders == 0
+    tuning = rome.tuning
+    assert (tuning["objective"], tuning["tuner"], tuning["learning_rate"]) == ("text", "full", 1e-4)
+    assert tuning["batch_size"] * tuning["accumulation"] == 128
+    assert (tuning["max_tokens"], tuning["weight_decay"], tuning["epochs"]) == (100, 0.01, 5)
+    assert (tuning["stop_at"], tuning["evaluate_every"], tuning["heldout_examples"]) == ({"loss": 3.0}, 100, 1000)
+    assert arms["ft"].options["learning_rate"] == 5e-4 and 25 <= arms["ft"].options["steps"] <= 50
+    assert {arm.paraphrases for arm in arms.values()} == {0, 3}
+    assert {arm.mask for arm in arms.values()} == {"none", "edited-layers"}
+
+
+def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance() -> None:
+    rome = resolved(load_config("paper", ["model=meta-llama/Llama-3.1-8B"]))["rome"]
+    assert (rome.options["layer"], rome.options["covariance_tokens"]) == (1, 0)
+    assert resolved(load_config("paper"))["rome"].options["layer"] is None
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "weight"),
+    [("gpt2-xl", (13, 14, 15, 16, 17), 20_000), ("EleutherAI/gpt-j-6b", (3, 4, 5, 6, 7, 8), 15_000)],
+)
+def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers: tuple[int, ...], weight: int) -> None:
+    arms = resolved(load_config("decay", [f"model={model}"]))
+    memit, alphaedit = arms["memit, full"], arms["alphaedit, dora"]
+    assert tuple(memit.options["layers"]) == layers and memit.options["covariance_weight"] == weight
+    assert (alphaedit.options["null_threshold"], alphaedit.options["size_weight"]) == (0.02, 10)
+    assert memit.tuning["learning_rate"] == 5e-6
+    dora = alphaedit.tuning
+    assert (dora["rank"], dora["alpha"], dora["dropout"], dora["learning_rate"]) == (32, 64, 0.05, 2e-4)
+    assert (dora["batch_size"], dora["epochs"]) == (16, 3)
+    assert {arm.tuner for arm in arms.values()} == {"full", "lora", "dora"}
+
+
+def test_the_other_presets_cross_what_they_are_named_for() -> None:
+    objectives = resolved(load_config("objectives")).values()
+    assert len(objectives) == 36
+    assert {arm.objective for arm in objectives} == {"text", "instruct", "classify", "reason", "preference", "reward"}
+    freezing = resolved(load_config("freezing")).values()
+    assert {arm.editor for arm in freezing} == {"memit", "alphaedit", "ft"}
+    assert all(arm.tuning["stop_at"] for arm in freezing)
+    paraphrases = resolved(load_config("paraphrases")).values()
+    assert {arm.paraphrases for arm in paraphrases} == {0, 1, 3, 5, 10}
+    for name in ("decay", "freezing", "paraphrases"):
+        assert len(load_config(name).seeds) == 3
+
+
+BY_MODEL = """
+name: s
+model: small
+editors: {memit: {steps: 5}}
+arms: [{name: a, editor: memit}]
+by_model:
+  large: {editors: {memit: {layers: [3]}}, facts: {n_edits: 7}}
+"""
+
+
+def test_what_holds_for_a_model_is_laid_over_the_rest_and_under_what_is_typed() -> None:
+    def parsed(*overrides: str) -> StudyConfig:
+        return parse_config(BY_MODEL, "s.yaml", folder=Path("/somewhere"), overrides=overrides)
+
+    assert parsed().editors == {"memit": {"steps": 5}}
+    large = parsed("model=large")
+    assert large.editors == {"memit": {"steps": 5, "layers": [3]}} and large.facts.n_edits == 7
+    assert parsed("model=large", "facts.n_edits=2").facts.n_edits == 2
+    with pytest.raises(ConfigError, match="by_model"):
+        parse_config(BY_MODEL + "  small: 3\n", "s.yaml", folder=Path("/"))
