@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ import pytest
 from pydantic import ValidationError
 from simulated import SimulatedArm, simulate
 
-from indelible.analysis.claim import Claim, Comparison, built_in_claims
+from indelible.analysis.claim import Claim, Comparison, built_in_claims, read_claims
 from indelible.analysis.claims import arms_of, comparisons, decide, judge
 from indelible.analysis.replicates import Effect
 from indelible.analysis.rulings import Ruling
 from indelible.analysis.statistics import Interval
+from indelible.errors import ConfigError
 
 LOST_MORE = Claim(name="lost-more", sentence="Edits are lost more.", estimate="gap")
 PARAPHRASES = Claim(
@@ -68,6 +70,32 @@ def test_built_in_claims_are_the_eight_that_the_field_disputes() -> None:
 def test_claims_that_cannot_be_judged_are_refused(changed: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Claim.model_validate({"name": "a", "sentence": "A.", "estimate": "gap", **changed})
+
+
+def test_claims_are_read_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("- {name: mine, sentence: Mine., estimate: gap_base, where: {editor: [memit]}}\n")
+    (claim,) = read_claims(file)
+    assert (claim.name, claim.estimate, claim.where) == ("mine", "gap_base", {"editor": ("memit",)})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\n", "are no list"),
+        ("- {name: a, sentence: A., estimate: gup}\n", "Claim 1 in .* cannot be used: estimate: .*no estimate"),
+        ("- {name: [}\n", "not valid YAML"),
+        ("- 3\n", "Claim 1 in "),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_files_of_claims_that_cannot_be_used(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        read_claims(file)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_true_gap_is_supported_and_its_opposite_contradicted() -> None:

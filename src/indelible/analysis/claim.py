@@ -18,10 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from indelible.errors import ConfigError
 
 Factor = Literal["editor", "paraphrases", "objective", "tuner", "mask"]
 FACTORS: tuple[Factor, ...] = get_args(Factor)
@@ -104,6 +107,38 @@ class Claim(BaseModel):
     def sign(self) -> int:
         """1 where the claim is of an effect above zero, else -1."""
         return 1 if self.direction == "above" else -1
+
+
+def read_claims(path: Path) -> tuple[Claim, ...]:
+    """The claims in a YAML file: a list of them, written as above.
+
+    Raises:
+        ConfigError: the file cannot be read, or an entry of it is no claim.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The claims {path} cannot be read: {_reason(error)}.", "Give a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The claims {path} are not valid YAML: {_reason(error)}.", "Mend the file.") from None
+    if not isinstance(entries, list):
+        raise ConfigError(f"The claims {path} are no list.", "Begin each claim with `- name: ...`.")
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(Claim.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"Claim {number} in {path} cannot be used: {f'{where}: ' if where else ''}{first['msg']}.",
+                "See the built-in claims in the report for examples.",
+            ) from None
+    return tuple(found)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def built_in_claims() -> tuple[Claim, ...]:

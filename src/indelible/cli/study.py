@@ -145,4 +145,6 @@ def _show_outcome(outcome: Outcome) -> None:
     from indelible.cli.display import show_headline
 
     show_headline(outcome.summary)
+    for ruling in json.loads((outcome.folder / "claims.json").read_text(encoding="utf-8")):
+        typer.echo(f"{ruling['decision']:<13} {ruling['sentence']} {ruling['why']}")
     typer.echo(f"Report: {outcome.report}  ({duration(outcome.seconds)})")

@@ -150,8 +150,12 @@ def write_results(
     return summary
 
 
-def rewrite_report(folder: Path) -> Path:
+def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
     """Make report.html again from the tables of a run.
+
+    Args:
+        folder: of the run.
+        claims: to be judged beside the built-in ones and the study's own.
 
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
@@ -159,7 +163,7 @@ def rewrite_report(folder: Path) -> Path:
     store, run = Store(folder), _read_run(folder)
     summary = summarise(run.rows, run.runs)
     store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return _write_report(store, run.rows, run.runs, summary, run.provenance)
+    return _write_report(store, run.rows, run.runs, summary, run.provenance, claims)
 
 
 def write_comparison(first: Path, second: Path, page: Path) -> Path:
@@ -199,11 +203,16 @@ _RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
 
 
 def _write_report(
-    store: Store, rows: pd.DataFrame, runs: pd.DataFrame, summary: list[dict[str, Any]], provenance: Mapping[str, Any]
+    store: Store,
+    rows: pd.DataFrame,
+    runs: pd.DataFrame,
+    summary: list[dict[str, Any]],
+    provenance: Mapping[str, Any],
+    claims: Sequence[Claim] = (),
 ) -> Path:
     settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
     own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
-    rulings = judge((*built_in_claims(), *own), rows, runs)
+    rulings = judge((*built_in_claims(), *own, *claims), rows, runs)
     store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
