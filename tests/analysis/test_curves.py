@@ -11,19 +11,18 @@ from indelible.analysis.curves import CurvePoint, retention_curves
 from indelible.analysis.metrics import arm_counts, rate
 
 
-def answers(seed: int, phase: str, step: int, successes: str) -> list[dict[str, object]]:
+def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> list[dict[str, object]]:
     """Rows of one exam on the intrinsic facts; one digit per fact."""
     return [
         {
             "editor": "memit",
             "seed": seed,
-            "copy": 0,
             "phase": phase,
             "step": step,
             "fact_set": "intrinsic",
             "fact_id": f"fact-{index}",
             "kind": "prompt",
-            "copy": 0,
+            "copy": copy,
             "wording": 0,
             "success": mark == "1",
         }
@@ -54,6 +53,21 @@ def test_a_seed_that_stopped_early_keeps_its_last_answers() -> None:
     long = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "10") + answers(1, "tuned", 10, "00")
     # Step 7 was asked in one seed only, while the other was still under way: no point there.
     assert shares(short + long) == {0: 1.0, 5: 0.75, 10: 0.25}
+
+
+def test_each_copy_of_an_isolated_arm_stops_for_itself() -> None:
+    def copy(number: int, end: int, before: str, after: str) -> list[dict[str, object]]:
+        return answers(0, "edited", 0, before, number) + answers(0, "tuned", end, after, number)
+
+    under_way = answers(0, "tuning", 5, "10", 1)
+    # The same two facts are asked of both copies; the one that ended at 5 keeps its answers until 10.
+    assert shares(copy(0, 5, "11", "01") + under_way + copy(1, 10, "10", "00")) == {
+        0: 1.0,
+        5: pytest.approx(2 / 3),
+        10: pytest.approx(1 / 3),
+    }
+    # No point where the other copy was under way and not asked.
+    assert shares(copy(0, 5, "11", "01") + copy(1, 10, "10", "00")) == {0: 1.0, 10: pytest.approx(1 / 3)}
 
 
 def test_a_failed_seed_is_left_out_unless_it_is_all_there_is() -> None:
