@@ -204,6 +204,29 @@ def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
     assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4]
 
 
+class Registering(TrainerCallback):
+    """Notes the events that it is told of."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seen.append("init")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seen.append("begin")
+
+
+def test_callbacks_are_told_that_the_trainer_is_made_and_let_go_of_it(
+    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    registering = Registering()
+    exam = RetentionCallback([], tiny_tokenizer, every=5)
+    fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=1), callbacks=[registering, exam])
+    assert registering.seen == ["init", "begin"]
+    assert exam._log is None
+
+
 def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     losses = []
     for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):

@@ -65,12 +65,12 @@ class RetentionCallback(TrainerCallback):
         self.taken: dict[int, list[Answer]] = {}
         self._log: Callable[[dict[str, float]], None] | None = None
 
-    def report_through(self, trainer: Trainer) -> None:
+    def report_through(self, trainer: Trainer | None) -> None:
         """Send the shares wherever that trainer's ``report_to`` sends its own figures; a callback cannot find it alone.
 
-        Trainers of trl add to a log entry what they have gathered since the last one; theirs is left to their own.
+        None ends it, and lets go of the trainer and its model. Trainers of trl add to a log entry what they have gathered since the last one; theirs is left to their own.
         """
-        self._log = partial(Trainer.log, trainer)
+        self._log = None if trainer is None else partial(Trainer.log, trainer)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any

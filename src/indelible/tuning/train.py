@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -167,12 +168,12 @@ def fine_tune(
             trainer = objective.trainer(run)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)
-            trainer.add_callback(Undisturbing(callbacks, model))
-            for callback in callbacks:
-                if isinstance(callback, RetentionCallback):
-                    callback.report_through(trainer)
+            others = Undisturbing(callbacks, model)
+            trainer.add_callback(others)
+            others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
             trainer.precision = settings.precision
-            trainer.train()
+            with _reporting(callbacks, trainer):
+                trainer.train()
         after = judge(everything)
     _check_figures(after, trainer.state.global_step, settings)
     if rules.reached is not None:
@@ -194,6 +195,19 @@ def fine_tune(
         dropped=rows.dropped,
         log=watch.log,
     )
+
+
+@contextlib.contextmanager
+def _reporting(callbacks: Sequence[TrainerCallback], trainer: Any) -> Iterator[None]:
+    """Exams report through the trainer while it trains; after that nothing holds on to it and its model."""
+    exams = [callback for callback in callbacks if isinstance(callback, RetentionCallback)]
+    for exam in exams:
+        exam.report_through(trainer)
+    try:
+        yield
+    finally:
+        for exam in exams:
+            exam.report_through(None)
 
 
 def _task(settings: TuningSettings, objective: Objective) -> Task:
