@@ -199,7 +199,9 @@ def _show(
     mixtures: pd.DataFrame, lost: pd.DataFrame, nats: pd.DataFrame, drift: pd.DataFrame, masks: pd.DataFrame | None
 ) -> None:
     for fact_set, counts in _retention(mixtures).items():
-        typer.echo(f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} after")
+        typer.echo(
+            f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} of them after"
+        )
     typer.echo()
     _show_shares(lost, nats)
     typer.echo()
@@ -282,11 +284,11 @@ def _number(value: float) -> float | None:
 
 
 def _nats(value: float) -> str:
-    return _signed(f"{value:+.2f}")
+    return _signed(f"{round(value, 2) + 0.0:+.2f}")
 
 
 def _turned(cosine: float, norm_change: float) -> str:
-    return _signed(f"{cosine:.3f} ({norm_change:+.1%})")
+    return _signed(f"{cosine:.3f} ({round(norm_change, 3) + 0.0:+.1%})")
 
 
 def _signed(text: str) -> str:
