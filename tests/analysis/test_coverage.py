@@ -15,7 +15,7 @@ from indelible.analysis.matching import matched_gap
 from indelible.analysis.replicates import replicate, replicate_counts
 
 STUDIES = 1_000
-MATCHED_STUDIES = 300
+MATCHED_STUDIES = 200
 DRAWS = 400
 TRUTH = {"memit": (0.6, 0.8), "with paraphrases": (0.75, 0.8), "again": (0.6, 0.8)}
 
@@ -76,4 +76,4 @@ def test_the_matched_gap_removes_a_confidence_that_the_plain_gap_takes_for_a_los
     assert np.mean([effect.value for effect in plain]) > 0.2
     assert np.mean([effect.interval is not None and effect.interval.low > 0 for effect in plain]) > 0.5
     assert abs(np.mean(matched)) < 0.02 + 2 * mean_error
-    assert 0.93 <= covered / MATCHED_STUDIES <= 0.98
+    assert 0.93 <= covered / MATCHED_STUDIES <= 0.99

@@ -25,7 +25,7 @@ intrinsic facts per seed, nine of ten known before tuning, retention 0.4 to 0.95
 repeats a part of it. One seed, or three that agree: 94.7 to 96.9% for rates, gaps and differences between arms. Three
 seeds whose every rate varies with standard deviation 0.03: 93.7 to 96.0%; two such seeds 94.4 to 96.1%, five 95.1 to
 97.1%. Outside 93 to 97%: a single rate of 0.95 with one seed and 24 facts (97.7%; no interval of so few facts can be
-exact) and, there, a difference between arms (99.2%); and with three seeds that vary by 0.05, the gap between 0.9 and 0.8
+exact) and, there, a difference between arms (99.2%); and with three seeds that vary by 0.05, the gap of 0.9 over 0.8
 (91.1%; all others 93.1% and more). Three seeds are too few to see how far seeds vary where that is as much as facts do:
 at 0.06 that gap was covered in 88%, and a rate of 0.95 in less. More seeds mend that; more facts do not.
 """
