@@ -119,8 +119,8 @@ def trade_off_table(evidence: Evidence) -> Table:
     """Downstream gain and retention per arm."""
     rows = [
         (
-            str(point.number),
             point.arm,
+            str(point.number),
             shown.objective,
             shown.figure.replace("_", " "),
             _gain(point.gain, point.gains),
@@ -131,8 +131,8 @@ def trade_off_table(evidence: Evidence) -> Table:
         for point in shown.payments
     ]
     columns = (
-        "no.",
         "arm",
+        "no.",
         "objective",
         "figure",
         "gain (least to most over seeds)",

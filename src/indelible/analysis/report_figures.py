@@ -57,15 +57,25 @@ def forest(evidence: Evidence) -> Figure:
 
 def findings_forest(ruling: Ruling) -> Figure:
     """The effects behind a ruling, in the direction of its claim."""
-    dots = [
-        Dot(finding.comparison, direction(finding.interval), finding.value, finding.interval, text)
+    blocks = [
+        Block(
+            finding.comparison,
+            [
+                Dot(
+                    "",
+                    direction(finding.interval),
+                    finding.value,
+                    finding.interval,
+                    effect(finding.value, finding.interval),
+                )
+            ],
+        )
         for finding in ruling.findings
-        if (text := effect(finding.value, finding.interval))
     ]
-    mean = Dot("mean", "mean", ruling.value, ruling.interval, effect(ruling.value, ruling.interval))
-    return dot_plot(
-        [Block("", dots), Block("", [mean])], label="effect, points; above 0, for the claim", differences=True
-    )
+    if len(blocks) > 1:
+        mean = Dot("", "mean", ruling.value, ruling.interval, effect(ruling.value, ruling.interval))
+        blocks.append(Block("mean over comparisons", [mean]))
+    return dot_plot(blocks, label="effect, points; above 0, for the claim", differences=True)
 
 
 def shares_plot(shares: pd.DataFrame, arm: str) -> Figure:
