@@ -19,7 +19,7 @@ import pandas as pd
 from indelible.analysis.claim import FACTORS, Claim, Factor
 from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
 from indelible.analysis.metrics import CONTROL_EDITOR, require_columns
-from indelible.analysis.paired import holm, paired_test
+from indelible.analysis.paired import Hits, compare, hits, holm
 from indelible.analysis.power import more_facts
 from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
 from indelible.analysis.rulings import Decision, Finding, Ruling
@@ -92,7 +92,14 @@ def judge(
         if claim.estimate == "matched_gap"
         for pair in pairs
     }
-    return tuple(_ruling(claim, pairs, _Evidence(rows, joint, matched, seed)) for claim, pairs in bearing)
+    answered = {
+        key: hits(rows[rows["arm"] == key[0]], key[1])
+        for key in sorted(
+            {key for claim, pairs in bearing if claim.compare for p in pairs for key in _weights(claim, p)}
+        )
+    }
+    evidence = _Evidence(joint, matched, answered, seed)
+    return tuple(_ruling(claim, pairs, evidence) for claim, pairs in bearing)
 
 
 def arms_of(runs: pd.DataFrame) -> list[ArmFactors]:
@@ -152,11 +159,11 @@ def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What verdicts are formed from."""
+    """What verdicts are formed from: rates drawn together, matched gaps by arm, and each question's outcome by rate."""
 
-    rows: pd.DataFrame
     joint: Replicates | None
     matched: Mapping[str, MatchedGap]
+    answered: Mapping[RateKey, Hits]
     seed: int
 
     def effect(self, claim: Claim, pairs: Sequence[Compared]) -> Effect:
@@ -175,8 +182,8 @@ class _Evidence:
         """Exact where two arms answered about the same facts, else from the bootstrap."""
         if pair.against is None:
             return effect.p
-        generator = arm_generator(self.seed, pair.label)
-        return paired_test(self.rows, pair.arm, pair.against, claim.estimate, generator=generator).p
+        first, second = (self.answered[arm, claim.estimate] for arm in (pair.arm, pair.against))
+        return compare(first, second, generator=arm_generator(self.seed, pair.label)).p
 
 
 def _weights(claim: Claim, pair: Compared) -> dict[RateKey, float]:
