@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -86,6 +87,24 @@ class Evidence:
         """Where the longest curve ends."""
         ends = (points[-1].step for of_arm in self.curves.values() for points in of_arm.values())
         return max(ends, default=1)
+
+    def first_curves(self, most: int) -> list[str]:
+        """Arms whose curves stand for the study: all that have any or, of more than ``most``, the first of each editor
+        and objective, every editor before any second one."""
+        arms = [arm for arm in self.arms if self.curves[arm]]
+        if len(arms) <= most:
+            return arms
+        firsts: dict[tuple[str, str], str] = {}
+        for line in self.summary:
+            if line["arm"] in arms and line["editor"] != CONTROL_EDITOR:
+                firsts.setdefault((str(line["editor"]), str(line["objective"])), str(line["arm"]))
+        seen: Counter[str] = Counter()
+        turns: list[tuple[int, int, str]] = []
+        for (editor, _), arm in firsts.items():
+            turns.append((seen[editor], len(turns), arm))
+            seen[editor] += 1
+        chosen = {arm for _, _, arm in sorted(turns)[:most]}
+        return [arm for arm in arms if arm in chosen]
 
 
 def gather(

@@ -27,6 +27,9 @@ from indelible.analysis.tables import Table, headline
 from indelible.analysis.transcript import PHASES
 from indelible.errors import StoreError
 
+MOST_PANELS = 12
+"""Panels on the sheet of curves; tables/curves.csv has the curves of all arms."""
+
 
 def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame, *, seed: int = 0) -> None:
     """Write ``figures/`` and ``tables/`` of a study; what stood there before is replaced.
@@ -68,9 +71,9 @@ def all_figures(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
     """Every figure of the report with its file name."""
     if evidence.summary:
         yield "overview", report_figures.overview(evidence)
-    with_curves = {arm: curves for arm, curves in evidence.curves.items() if curves}
-    if with_curves:
-        yield "curves", curve_sheet(with_curves, last_step=evidence.last_step)
+    curves = {arm: evidence.curves[arm] for arm in evidence.first_curves(MOST_PANELS)}
+    if curves:
+        yield "curves", curve_sheet(curves, last_step=evidence.last_step)
     if evidence.measured:
         yield "gap", report_figures.forest(evidence)
     if evidence.heat_maps is not None:

@@ -231,7 +231,7 @@ class _Panels:
 
 def _panels(evidence: Evidence) -> _Panels:
     with_curves = [arm for arm in evidence.arms if evidence.curves[arm]]
-    first = with_curves if len(with_curves) <= MOST_PANELS else _representative(evidence, with_curves)
+    first = evidence.first_curves(MOST_PANELS)
     shown: list[Picture] = []
     folded: dict[str, list[Picture]] = {}
     editors = {str(line["arm"]): str(line["editor"]) for line in evidence.summary}
@@ -246,20 +246,6 @@ def _panels(evidence: Evidence) -> _Panels:
         picture = Picture(arm, Markup(inline_svg(figure, f"curve{number}", description)))
         (shown if arm in first else folded.setdefault(editors[arm], [])).append(picture)
     return _Panels(shown, folded, [arm for arm in evidence.arms if not evidence.curves[arm]])
-
-
-def _representative(evidence: Evidence, arms: Sequence[str]) -> set[str]:
-    """The first arm of each editor and objective, as many as may stand open, every editor before any second one."""
-    firsts: dict[tuple[str, str], str] = {}
-    for line in evidence.summary:
-        if line["arm"] in arms and line["editor"] != CONTROL_EDITOR:
-            firsts.setdefault((str(line["editor"]), str(line["objective"])), str(line["arm"]))
-    seen: Counter[str] = Counter()
-    turns: list[tuple[int, int, str]] = []
-    for (editor, _), arm in firsts.items():
-        turns.append((seen[editor], len(turns), arm))
-        seen[editor] += 1
-    return {arm for _, _, arm in sorted(turns)[:MOST_PANELS]}
 
 
 def _forest(evidence: Evidence) -> Markup | None:
