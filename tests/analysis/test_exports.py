@@ -40,7 +40,7 @@ def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_table_is_there_as_numbers_and_as_latex(folder: Path) -> None:
     names = {path.name for path in (folder / "tables").iterdir()}
-    both = {"curves", "heat-map", "trade-off", "claims", "shares"}
+    both = {"curves", "heat-map", "trade-off", "claims", "shares", "grid"}
     assert names == {
         *(f"{name}.csv" for name in (*both, "summary", "retention", "facts", "effects")),
         *(f"{name}.tex" for name in (*both, "headline", "gap", "sizes")),

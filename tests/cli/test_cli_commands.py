@@ -17,7 +17,20 @@ import pytest
 from indelible.cli.main import main
 from tiny_studies import write_study
 
-COMMANDS = ("study", "report", "models", "facts", "edit", "apply", "revert", "verify", "compose", "locate", "plan", "explain")
+COMMANDS = (
+    "study",
+    "report",
+    "models",
+    "facts",
+    "edit",
+    "apply",
+    "revert",
+    "verify",
+    "compose",
+    "locate",
+    "plan",
+    "explain",
+)
 
 
 def test_help_imports_nothing_heavy() -> None:

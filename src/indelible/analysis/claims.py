@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from indelible.analysis.answers import Answers
 from indelible.analysis.claim import FACTORS, Claim, Factor
 from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
-from indelible.analysis.metrics import CONTROL_EDITOR, require_columns
-from indelible.analysis.paired import Hits, compare, hits, holm
+from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, require_columns
+from indelible.analysis.paired import Hits, compare, hits_among, holm
 from indelible.analysis.power import more_facts
 from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
 from indelible.analysis.rulings import Decision, Finding, Ruling
@@ -67,13 +68,13 @@ class Compared:
 
 
 def judge(
-    claims: Iterable[Claim], rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+    claims: Iterable[Claim], rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
 ) -> tuple[Ruling, ...]:
     """The verdicts on claims for which the study has arms; claims without any are left out.
 
     Args:
         claims: what is claimed.
-        rows: tidy rows of the study.
+        rows: tidy rows of the study, or the answers made of them.
         runs: its run table.
         draws: bootstrap draws.
         seed: seed of the bootstrap; the same seed gives the same verdicts.
@@ -81,19 +82,19 @@ def judge(
     Raises:
         DataError: if a table lacks a column.
     """
-    arms = arms_of(runs)
+    answers, arms = Answers.of(rows), arms_of(runs)
     bearing = [(claim, pairs) for claim in claims if (pairs := comparisons(claim, arms))]
     rates = {key for claim, pairs in bearing for pair in pairs for key in _weights(claim, pair)}
     names, measures = sorted({arm for arm, _ in rates}), sorted({measure for _, measure in rates})
-    joint = replicate(rows, names, measures, draws=draws, seed=seed) if rates else None
+    joint = replicate(answers, names, measures, draws=draws, seed=seed) if rates else None
     matched = {
-        pair.arm: matched_gap(rows[rows["arm"] == pair.arm], draws=draws, seed=seed)
+        pair.arm: matched_gap(answers.arm(pair.arm), draws=draws, seed=seed)
         for claim, pairs in bearing
         if claim.estimate == "matched_gap"
         for pair in pairs
     }
     answered = {
-        key: hits(rows[rows["arm"] == key[0]], key[1])
+        key: hits_among(answers.outcomes(key[0], MEASURES[key[1]].criterion), MEASURES[key[1]])
         for key in sorted(
             {key for claim, pairs in bearing if claim.compare for p in pairs for key in _weights(claim, p)}
         )

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from indelible.analysis.answers import Answers
 from indelible.analysis.matching import MatchedGap, matched_gap, matched_replicates
-from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, outcomes, require_columns
+from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, require_columns
 from indelible.analysis.paired import Hits, compare, hits_among
 from indelible.analysis.replicates import Effect, RateKey, Replicates, generator_of, replicate
 from indelible.analysis.statistics import Interval
@@ -38,11 +39,13 @@ COLUMNS = ("arm", "versus", "measure", "value", "low", "high", "p", "test", "fac
 Line = tuple[str, str | None, str, float | None, float | None, float | None, float | None, str, int, int]
 
 
-def effects_table(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def effects_table(
+    rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
     """All effects of a study.
 
     Args:
-        rows: tidy rows of the study.
+        rows: tidy rows of the study, or the answers made of them.
         runs: its run table.
         draws: bootstrap draws, 39 or more.
         seed: of the bootstrap and of permutations.
@@ -58,17 +61,17 @@ def effects_table(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000
         DataError: if a table lacks a column, or a question was answered twice.
     """
     require_columns(runs, RUN_COLUMNS, "table of runs")
-    arms = arm_names(rows, runs)
-    exams = rows[rows["phase"] != "tuning"]
-    joint = replicate(exams, arms, RATES, draws=draws, seed=seed)
-    of_arm = {str(name): part for name, part in exams.groupby("arm", sort=False)}
+    answers = Answers.of(rows)
+    arms = arm_names(answers.rows, runs)
+    joint = replicate(answers, arms, RATES, draws=draws, seed=seed)
     gaps = {
-        arm: gap for arm in of_arm if (gap := matched_gap(of_arm[arm], draws=draws, seed=seed)).effect.value is not None
+        arm: gap
+        for arm in arms
+        if arm in answers and (gap := matched_gap(answers.arm(arm), draws=draws, seed=seed)).effect.value is not None
     }
     changes = {arm: _change(runs[runs["arm"] == arm]) for arm in arms}
     lines = [line for arm in arms for line in _of_arm(arm, joint, gaps, changes[arm])]
-    outcome = {arm: outcomes(part) for arm, part in of_arm.items()}
-    asked = {key: hits_among(outcome[key[0]], MEASURES[key[1]]) for key in joint.samples}
+    asked = {key: hits_among(answers.outcomes(key[0]), MEASURES[key[1]]) for key in joint.samples}
     matched = matched_replicates(list(gaps.values())) if gaps else None
     for arm, versus in pairs_of_arms(runs):
         lines += _rate_differences(arm, versus, RATES, joint, asked, seed)

@@ -10,9 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from indelible.analysis.answers import Answers
 from indelible.analysis.curves import CurvePoint, retention_curves
 from indelible.analysis.figures.heat_map import Heat
 from indelible.analysis.figures.trade_off import Payment, TradeOff
+from indelible.analysis.grid_model import GridModel, fit_grid
 from indelible.analysis.metrics import CONTROL_EDITOR
 from indelible.analysis.replicates import Effect, Replicates, replicate
 from indelible.analysis.rulings import Ruling
@@ -25,6 +27,8 @@ DRAWS = 10_000
 RETENTIONS = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
 COLUMN_FACTORS = ("objective", "tuner", "mask", "paraphrases")
 """What a heat map's columns can be, the first that differs between arms."""
+FEWEST_ARMS = 4
+"""Below this, arms are compared one by one and no regression is made."""
 Summary = Mapping[str, Any]
 
 
@@ -60,7 +64,8 @@ class Evidence:
         trade_offs: one per objective and downstream figure.
         rulings: on the claims put to the study.
         shares: arm, fact_set, group, share, low, high, ...; None where no arm was explained.
-        forecast: arm, mask, retention_edited, low, high, gain; None likewise.
+        forecast: arm, mask, retention_edited, low, high, gain, and what came of masks that were tried; None likewise.
+        grid: what matters over the whole grid; None where all arms are alike.
     """
 
     summary: Sequence[Summary]
@@ -76,6 +81,7 @@ class Evidence:
     rulings: Sequence[Ruling]
     shares: pd.DataFrame | None
     forecast: pd.DataFrame | None
+    grid: GridModel | None
 
     @property
     def measured(self) -> list[Summary]:
@@ -108,7 +114,7 @@ class Evidence:
 
 
 def gather(
-    rows: pd.DataFrame,
+    rows: pd.DataFrame | Answers,
     runs: pd.DataFrame,
     summary: Sequence[Summary],
     *,
@@ -120,18 +126,18 @@ def gather(
     """Work out what the tables show.
 
     Args:
-        rows: tidy rows of the study.
+        rows: tidy rows of the study, or the answers made of them.
         runs: the run table.
         summary: what `summary.summarise` returned for them.
         rulings: on claims, to be shown.
         shares: what `shares.shares` returned, or None.
-        forecast: what `shares.mask_forecast` returned, or None.
+        forecast: what `forecasts.with_outcomes` returned, or None.
         seed: of the bootstrap.
     """
-    arms = arm_names(rows, runs)
-    replicates = replicate(rows, arms, RETENTIONS, draws=DRAWS, seed=seed)
+    answers = Answers.of(rows)
+    arms = arm_names(answers.rows, runs)
+    replicates = replicate(answers, arms, RETENTIONS, draws=DRAWS, seed=seed)
     retention = {arm: {name: replicates.effect({(arm, name): 1}) for name in RETENTIONS} for arm in arms}
-    of_arm = {str(arm): part for arm, part in rows.groupby("arm", sort=False)} if len(rows) else {}
     average = _average(replicates, [str(arm["arm"]) for arm in summary if arm["gap"] is not None])
     return Evidence(
         summary=summary,
@@ -140,13 +146,14 @@ def gather(
         answer=verdict(summary, average),
         retention=retention,
         average=average,
-        curves=_curves(of_arm, arms, summary, seed),
-        transcripts={arm: transcript(of_arm[arm]) if arm in of_arm else [] for arm in arms},
+        curves=_curves(answers, arms, summary, seed),
+        transcripts={arm: transcript(answers.arm(arm)) if arm in answers else [] for arm in arms},
         heat_maps=heat_maps(summary),
         trade_offs=trade_offs(summary, runs, retention),
         rulings=tuple(rulings),
         shares=shares,
         forecast=forecast,
+        grid=fit_grid(answers.rows) if len(arms) >= FEWEST_ARMS else None,
     )
 
 
@@ -232,11 +239,11 @@ def _average(replicates: Replicates, arms: Sequence[str]) -> Average | None:
 
 
 def _curves(
-    of_arm: Mapping[str, pd.DataFrame], arms: Sequence[str], summary: Sequence[Summary], seed: int
+    answers: Answers, arms: Sequence[str], summary: Sequence[Summary], seed: int
 ) -> dict[str, dict[str, Sequence[CurvePoint]]]:
     own = {
-        arm: retention_curves(of_arm[arm], draws=CURVE_DRAWS, generator=arm_generator(seed, arm))
-        if arm in of_arm
+        arm: retention_curves(answers.arm(arm), draws=CURVE_DRAWS, generator=arm_generator(seed, arm))
+        if arm in answers
         else {}
         for arm in arms
     }

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.analysis import figure_tables, report_figures
+from indelible.analysis.answers import Answers
 from indelible.analysis.effects_table import effects_table
 from indelible.analysis.evidence import Evidence
 from indelible.analysis.figures.drawing import save
@@ -31,13 +32,13 @@ MOST_PANELS = 12
 """Panels on the sheet of curves; tables/curves.csv has the curves of all arms."""
 
 
-def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame, *, seed: int = 0) -> None:
+def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame | Answers, *, seed: int = 0) -> None:
     """Write ``figures/`` and ``tables/`` of a study; what stood there before is replaced.
 
     Args:
         folder: the run folder.
         evidence: of the study.
-        rows: tidy rows of the study, for the table of effects.
+        rows: tidy rows of the study, or the answers made of them, for the table of effects.
         seed: of the bootstrap.
 
     Raises:
@@ -107,6 +108,8 @@ def all_tables(evidence: Evidence) -> Iterator[tuple[str, str, Table]]:
         yield "shares", "Share of the loss by parameter group.", figure_tables.shares_table(evidence.shares)
     if evidence.forecast is not None:
         yield "forecast", "What each mask would have kept.", figure_tables.forecast_table(evidence.forecast)
+    if evidence.grid is not None and evidence.grid.terms is not None:
+        yield "grid", "What matters over the whole grid.", figure_tables.grid_table(evidence.grid.terms)
 
 
 def all_frames(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -131,6 +134,8 @@ def all_frames(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "shares", evidence.shares
     if evidence.forecast is not None:
         yield "forecast", evidence.forecast
+    if evidence.grid is not None and evidence.grid.terms is not None:
+        yield "grid", evidence.grid.terms
 
 
 def _retention(evidence: Evidence) -> pd.DataFrame:

@@ -160,19 +160,38 @@ def shares_table(shares: pd.DataFrame) -> Table:
 
 def forecast_table(forecast: pd.DataFrame) -> Table:
     """What each freeze mask would have kept."""
-    columns = ("arm", "mask", "retention_edited", "low", "high", "gain", "gain_low", "gain_high")
     rows = [
         (
-            str(arm),
-            str(mask),
-            percent_with_interval(known(kept), known(low), known(high)),
-            points_with_interval(known(gain), known(gain_low), known(gain_high)),
+            str(line["arm"]),
+            str(line["mask"]),
+            percent_with_interval(*(known(line[name]) for name in ("retention_edited", "low", "high"))),
+            points_with_interval(*(known(line[name]) for name in ("gain", "gain_low", "gain_high"))),
+            points_with_interval(*(known(line[name]) for name in ("measured_gain", "measured_low", "measured_high"))),
         )
-        for arm, mask, kept, low, high, gain, gain_low, gain_high in zip(
-            *(forecast[name] for name in columns), strict=True
-        )
+        for line in forecast.to_dict("records")
     ]
-    return Table(("arm", "mask", "edited kept, forecast [95%]", "gain, points [95%]"), tuple(rows))
+    columns = (
+        "arm",
+        "mask",
+        "edited kept, forecast [95%]",
+        "gain, forecast, points [95%]",
+        "gain when tried, points [95%]",
+    )
+    return Table(columns, tuple(rows))
+
+
+def grid_table(terms: pd.DataFrame) -> Table:
+    """What a regression over the whole grid says of each factor."""
+    rows = [
+        (
+            str(line["term"]),
+            f"{line['estimate']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]".replace("-", MINUS),
+            p_value(float(line["p"])),
+            str(line["n"]),
+        )
+        for line in terms.to_dict("records")
+    ]
+    return Table(("term", "log-odds of being kept [95%]", "p", "answers"), tuple(rows))
 
 
 def findings_table(ruling: Ruling) -> Table:

@@ -10,6 +10,7 @@ from math import nan
 
 import pandas as pd
 
+from indelible.analysis.answers import Answers
 from indelible.analysis.claims import arms_of
 from indelible.analysis.replicates import replicate
 
@@ -18,13 +19,13 @@ OUTCOME_COLUMNS = ("tried_in", "measured_gain", "measured_low", "measured_high")
 
 
 def with_outcomes(
-    forecast: pd.DataFrame, rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+    forecast: pd.DataFrame, rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
     """The forecast with what came of the masks that the study tried.
 
     Args:
         forecast: what `shares.mask_forecast` returned.
-        rows: tidy rows of the study.
+        rows: tidy rows of the study, or the answers made of them.
         runs: its run table.
         draws: bootstrap draws.
         seed: of the bootstrap.

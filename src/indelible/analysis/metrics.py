@@ -167,12 +167,16 @@ def arm_counts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         edited in it.
     """
     by_criterion = {criterion: outcomes(rows, criterion) for criterion in ("success", "first_token")}
-    control = is_control(rows)
     return {
         name: counts(by_criterion[measure.criterion], measure)
         for name, measure in MEASURES.items()
-        if not (control and measure.fact_set == "edited")
+        if applies(measure, rows)
     }
+
+
+def applies(measure: Measure, rows: pd.DataFrame) -> bool:
+    """Whether an arm has a measure, given its rows: a control has none of the edited set."""
+    return measure.fact_set != "edited" or not is_control(rows)
 
 
 def flip_ratio(retention: float | None) -> float | None:

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from indelible.analysis.metrics import MEASURES, QUESTION, Measure, is_control, outcomes
+from indelible.analysis.metrics import MEASURES, QUESTION, Measure, applies, outcomes
 
 Question = tuple[Hashable, ...]
 """What tells a question of an arm from another, in the order of `metrics.QUESTION`."""
@@ -98,7 +98,7 @@ def hits(rows: pd.DataFrame, name: str) -> Hits:
     Returns:
         1 or 0 by question; empty where the measure doesn't apply to the arm.
     """
-    if is_control(rows) and MEASURES[name].fact_set == "edited":
+    if not applies(MEASURES[name], rows):
         return {}
     return hits_among(outcomes(rows, MEASURES[name].criterion), MEASURES[name])
 

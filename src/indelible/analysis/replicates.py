@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from indelible.analysis.metrics import MEASURES, counts, is_control, outcomes
+from indelible.analysis.answers import Answers
+from indelible.analysis.metrics import MEASURES
 from indelible.analysis.statistics import FEWEST_FACTS, Floats, Interval, Sample, contrast, fact_draws
 
 RateKey = tuple[str, str]
@@ -101,12 +102,12 @@ class Replicates:
 
 
 def replicate(
-    rows: pd.DataFrame, arms: Sequence[str], measures: Sequence[str], *, draws: int = 10_000, seed: int = 0
+    rows: pd.DataFrame | Answers, arms: Sequence[str], measures: Sequence[str], *, draws: int = 10_000, seed: int = 0
 ) -> Replicates:
     """Draw many rates of a study together.
 
     Args:
-        rows: tidy rows of the whole study, as in facts.parquet.
+        rows: tidy rows of the whole study, as in facts.parquet, or the answers made of them.
         arms: names of arms; one that has no rows has no rates.
         measures: keys of `metrics.MEASURES`; those that do not apply to an arm (edits, in the control) are None there.
         draws: bootstrap draws, 39 or more.
@@ -117,16 +118,11 @@ def replicate(
         DataError: if a column is missing, or a question was answered twice.
     """
     found: dict[RateKey, pd.DataFrame] = {}
-    of_arm = {str(name): part for name, part in rows.groupby("arm", sort=False)} if len(rows) else {}
-    criteria = {MEASURES[measure].criterion for measure in measures}
+    answers = Answers.of(rows)
     for arm in arms:
-        if arm not in of_arm:
-            continue
-        control = is_control(of_arm[arm])
-        by_criterion = {criterion: outcomes(of_arm[arm], criterion) for criterion in criteria}
-        for measure in measures:
-            if not (control and MEASURES[measure].fact_set == "edited"):
-                found[arm, measure] = counts(by_criterion[MEASURES[measure].criterion], MEASURES[measure])
+        for measure in measures if arm in answers else ():
+            if (count := answers.counts(arm, measure)) is not None:
+                found[arm, measure] = count
     values = {(arm, measure): None for arm in arms for measure in measures}
     populations = {key: MEASURES[key[1]].fact_set for key in found}
     drawn = replicate_counts(found, populations, draws=draws, seed=seed)

@@ -18,6 +18,7 @@ import yaml
 from markupsafe import Markup
 
 from indelible.analysis import figure_tables, report_figures
+from indelible.analysis.answers import Answers
 from indelible.analysis.evidence import Evidence, gather
 from indelible.analysis.exports import write_exports
 from indelible.analysis.figures.drawing import LABELS, inline_svg
@@ -102,7 +103,7 @@ class Failure:
 
 def write_report(
     path: Path,
-    rows: pd.DataFrame,
+    rows: pd.DataFrame | Answers,
     runs: pd.DataFrame,
     summary: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
@@ -118,14 +119,14 @@ def write_report(
     Args:
         path: the file to write, e.g. ``run/report.html``; its folder must exist. ``figures/`` and ``tables/`` in that
             folder are replaced.
-        rows: tidy rows of the study.
+        rows: tidy rows of the study, or the answers made of them.
         runs: the run table.
         summary: what `summary.summarise` returned for them.
         settings: the study's settings; nested mappings are shown with dotted names.
         provenance: versions, fingerprints, commit, hardware, times.
         rulings: on the claims put to the study.
         shares: what `shares.shares` returned for its explained arms, if any.
-        forecast: what `shares.mask_forecast` returned for them, if any.
+        forecast: what `forecasts.with_outcomes` returned for them, if any.
         seed: seed of the bootstrap.
 
     Returns:
@@ -135,9 +136,10 @@ def write_report(
         StoreError: if a file cannot be written.
         DataError: if a table lacks a column.
     """
-    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
+    answers = Answers.of(rows)
+    evidence = gather(answers, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
     write_page(path, _page(evidence, settings, provenance))
-    write_exports(path.parent, evidence, rows, seed=seed)
+    write_exports(path.parent, evidence, answers, seed=seed)
     return path
 
 
@@ -184,6 +186,8 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
             "explained": _explained(evidence),
             "shares_table": None if evidence.shares is None else figure_tables.shares_table(evidence.shares),
             "forecast_table": None if evidence.forecast is None else figure_tables.forecast_table(evidence.forecast),
+            "grid": evidence.grid,
+            "grid_table": figure_tables.grid_table(terms) if (terms := _terms(evidence)) is not None else None,
             "transcripts": [_arm_transcript(evidence, arm) for arm in arms],
             "several_seeds": runs["seed"].nunique() > 1,
             "several_copies": any(line.copy for lines in evidence.transcripts.values() for line in lines),
@@ -195,6 +199,10 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
             "rerun": _rerun(settings, provenance),
         },
     )
+
+
+def _terms(evidence: Evidence) -> pd.DataFrame | None:
+    return None if evidence.grid is None else evidence.grid.terms
 
 
 def _overview(evidence: Evidence) -> Markup | None:

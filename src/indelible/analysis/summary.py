@@ -1,20 +1,19 @@
 """One line per arm: the figures that a study is run for, with the interval of the gap.
 
-`summarise` returns what `summary.json` holds. `estimates` gives single rates with their intervals, for figures.
+`summarise` returns what `summary.json` holds.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from indelible.analysis.metrics import CONTROL_EDITOR, arm_counts, gap, rate, require_columns
-from indelible.analysis.statistics import Interval, by_seed, gap_interval, rate_interval
+from indelible.analysis.answers import Answers
+from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, gap, rate, require_columns
+from indelible.analysis.statistics import by_seed, gap_interval
 
 ARM_COLUMNS = ("editor", "paraphrases", "objective", "tuner", "mask")
 RUN_COLUMNS = (
@@ -59,14 +58,6 @@ KEYS = (
 """The keys of a summary, in order."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A rate with its 95% interval; None where there is none to give."""
-
-    value: float | None
-    interval: Interval | None
-
-
 def arm_names(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     """The arms in order of appearance in the run table, then any that only the rows know, by name."""
     planned = [str(name) for name in runs["arm"].drop_duplicates()]
@@ -78,7 +69,9 @@ def arm_generator(seed: int, arm: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(arm.encode())])
 
 
-def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> list[dict[str, Any]]:
+def summarise(
+    rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+) -> list[dict[str, Any]]:
     """The summary of a study: one dictionary per arm, in order of appearance in the run table.
 
     Rates are fractions pooled over seeds, by the definitions in `metrics`; None where a thing does not apply or was not
@@ -89,7 +82,7 @@ def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, se
     edits and its gap are None, and its retention is against base.
 
     Args:
-        rows: tidy rows, one per arm × seed × phase × step × question.
+        rows: tidy rows, one per arm × seed × phase × step × question, or the answers made of them.
         runs: one row per arm × seed, with status "done" or "failed".
         draws: bootstrap draws for the interval of the gap.
         seed: seed of the bootstrap; the same seed gives the same interval.
@@ -101,40 +94,19 @@ def summarise(rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int = 10_000, se
         DataError: if a table lacks a column, or a question was answered twice.
     """
     require_columns(runs, RUN_COLUMNS, "table of runs")
-    require_columns(rows, ("arm", *ARM_COLUMNS, "phase", "kind", "fact_set", "fact_id", "seed"), "table of answers")
+    answers = Answers.of(rows)
+    require_columns(
+        answers.rows, ("arm", *ARM_COLUMNS, "phase", "kind", "fact_set", "fact_id", "seed"), "table of answers"
+    )
     return [
-        _summarise_arm(arm, rows[rows["arm"] == arm], runs[runs["arm"] == arm], draws=draws, seed=seed)
-        for arm in arm_names(rows, runs)
+        _summarise_arm(arm, answers, runs[runs["arm"] == arm], draws=draws, seed=seed)
+        for arm in arm_names(answers.rows, runs)
     ]
 
 
-def estimates(
-    rows: pd.DataFrame, measures: Sequence[str], *, draws: int = 10_000, generator: np.random.Generator
-) -> dict[str, Estimate]:
-    """Rates of one arm with their intervals.
-
-    Args:
-        rows: tidy rows of one arm.
-        measures: keys of `metrics.MEASURES`.
-        draws: bootstrap draws.
-        generator: the source of randomness.
-
-    Returns:
-        Measure -> estimate; empty estimates for measures that don't apply to the arm.
-    """
-    counted = arm_counts(rows)
-    result = {}
-    for name in measures:
-        if name in counted:
-            interval = rate_interval(by_seed(counted[name]), draws=draws, generator=generator)
-            result[name] = Estimate(rate(counted[name]), interval)
-        else:
-            result[name] = Estimate(None, None)
-    return result
-
-
-def _summarise_arm(arm: str, rows: pd.DataFrame, runs: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
-    counted = arm_counts(rows)
+def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
+    rows = answers.arm(arm)
+    counted = {name: count for name in MEASURES if (count := answers.counts(arm, name)) is not None}
     rates = {name: rate(count) for name, count in counted.items()}
     about = (runs if len(runs) else rows).iloc[0]
     summary: dict[str, Any] = dict.fromkeys(KEYS)

@@ -68,7 +68,8 @@ class RetentionCallback(TrainerCallback):
     def report_through(self, trainer: Trainer | None) -> None:
         """Send the shares wherever that trainer's ``report_to`` sends its own figures; a callback cannot find it alone.
 
-        None ends it, and lets go of the trainer and its model. Trainers of trl add to a log entry what they have gathered since the last one; theirs is left to their own.
+        None ends it, and lets go of the trainer and its model. Trainers of trl add to a log entry what they have
+        gathered since the last one; theirs is left to their own.
         """
         self._log = None if trainer is None else partial(Trainer.log, trainer)
 

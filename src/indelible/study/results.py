@@ -17,16 +17,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from indelible.analysis.answers import Answers
 from indelible.analysis.claim import Claim, built_in_claims
 from indelible.analysis.claims import judge
 from indelible.analysis.comparison import Run, render_comparison
+from indelible.analysis.forecasts import with_outcomes
 from indelible.analysis.page import write_page
 from indelible.analysis.report import write_report
 from indelible.analysis.shares import mask_forecast, shares
 from indelible.analysis.summary import summarise
 from indelible.errors import StoreError
 from indelible.study.disk import told
-from indelible.study.explanations import write_explanations
 from indelible.study.plan import Arm, ArmRun, Plan, Step
 from indelible.study.store import Store
 from indelible.study.update_norms import update_norms
@@ -137,6 +138,10 @@ def write_results(
     store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Write facts.parquet, runs.parquet, summary.json, provenance.json and report.html; return the summary."""
+    from indelible.study.explanations import (
+        write_explanations,
+    )  # brings torch, which writing a report anew can do without
+
     rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
     store.write("runs.parquet", lambda path: runs.to_parquet(path, index=False))
     store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
@@ -144,9 +149,10 @@ def write_results(
     if rows.empty:
         return []
     store.write("facts.parquet", lambda path: rows.to_parquet(path, index=False))
-    summary = summarise(rows, runs)
+    answers = Answers(rows)
+    summary = summarise(answers, runs)
     store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    _write_report(store, rows, runs, summary, provenance)
+    _write_report(store, answers, runs, summary, provenance)
     return summary
 
 
@@ -161,9 +167,10 @@ def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
         StoreError: the folder holds no finished run, or cannot be written.
     """
     store, run = Store(folder), _read_run(folder)
-    summary = summarise(run.rows, run.runs)
+    answers = Answers(run.rows)
+    summary = summarise(answers, run.runs)
     store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return _write_report(store, run.rows, run.runs, summary, run.provenance, claims)
+    return _write_report(store, answers, run.runs, summary, run.provenance, claims)
 
 
 def write_comparison(first: Path, second: Path, page: Path) -> Path:
@@ -204,7 +211,7 @@ _RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
 
 def _write_report(
     store: Store,
-    rows: pd.DataFrame,
+    answers: Answers,
     runs: pd.DataFrame,
     summary: list[dict[str, Any]],
     provenance: Mapping[str, Any],
@@ -212,21 +219,21 @@ def _write_report(
 ) -> Path:
     settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
     own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
-    rulings = judge((*built_in_claims(), *own, *claims), rows, runs)
+    rulings = judge((*built_in_claims(), *own, *claims), answers, runs)
     store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
         mixtures = pd.read_parquet(explained) if (explained := store.folder / "shares.parquet").is_file() else None
         return write_report(
             path,
-            rows,
+            answers,
             runs,
             summary,
             settings,
             dict(provenance),
             rulings=rulings,
             shares=None if mixtures is None else shares(mixtures),
-            forecast=None if mixtures is None else mask_forecast(mixtures),
+            forecast=None if mixtures is None else with_outcomes(mask_forecast(mixtures), answers, runs),
         )
 
 
