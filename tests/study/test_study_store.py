@@ -67,6 +67,9 @@ def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
         store.keep(STEP, 0.0, {}, write_result)
     (tmp_path / "steps" / ".writing-edit-1-99").mkdir()
     (tmp_path / ".writing-99-config.yaml").write_text("half")
+    figures = tmp_path / ".writing-k3xw" / "figures"  # a report was being written, which takes a folder
+    figures.mkdir(parents=True)
+    (figures / "overview.svg").write_text("half")
     with store.open(config()):
         assert not leftovers(tmp_path)
         assert store.has(STEP)

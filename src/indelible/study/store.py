@@ -102,7 +102,7 @@ class Store:
             for leftover in (self.folder / "steps").glob(f"{_TEMPORARY}*"):
                 shutil.rmtree(leftover, ignore_errors=True)
             for leftover in self.folder.glob(f"{_TEMPORARY}*"):
-                leftover.unlink(missing_ok=True)
+                _remove(leftover)
 
     def _remove_results(self) -> None:
         """Should this run not come to its end, nothing made with other settings stands beside the new ones."""
@@ -279,6 +279,14 @@ class Store:
 def _is_foreign(name: str) -> bool:
     """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
     return name not in _OWN_NAMES and not name.startswith(_TEMPORARY)
+
+
+def _remove(path: Path) -> None:
+    """Take away a file or a whole folder, if it is there; a link goes without what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_utf8(path: Path, text: str) -> None:
