@@ -126,11 +126,16 @@ def test_settings_may_be_mended_until_a_step_is_finished(tmp_path: Path) -> None
 
 def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    results = [tmp_path / name for name in ("facts.parquet", "runs.parquet", "summary.json", "report.html")]
+    files = ("facts.parquet", "runs.parquet", "summary.json", "claims.json", "report.html", "comparison.html")
+    folders = ("figures", "tables")
+    results = [tmp_path / name for name in (*files, *folders)]
     with store.open(config(tuning={"steps": 3})):
         store.keep(STEP, 0.0, {}, write_result)
-        for path in results:
-            path.write_text("old")
+        for name in folders:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "old.csv").write_text("old")
+        for name in files:
+            (tmp_path / name).write_text("old")
     with store.open(config(tuning={"steps": 3})):
         assert all(path.exists() for path in results)
     with store.open(config(tuning={"steps": 4}), update=True):

@@ -42,8 +42,12 @@ _RESULTS = (
     "shares.parquet",
     "drift.parquet",
     "summary.json",
+    "claims.json",
     "provenance.json",
     "report.html",
+    "comparison.html",
+    "figures",
+    "tables",
 )
 
 
@@ -108,7 +112,7 @@ class Store:
         """Should this run not come to its end, nothing made with other settings stands beside the new ones."""
         with told(self.folder):
             for name in _RESULTS:
-                (self.folder / name).unlink(missing_ok=True)
+                _remove(self.folder / name)
 
     def check_config(self, config: StudyConfig, *, update: bool = False) -> None:
         """Refuse settings other than those that the folder was made with, as soon as it holds a finished step.
