@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from simulated import SimulatedArm, simulate
+from simulated import SimulatedArm, isolated, simulate
 
+from indelible.analysis.arms import arms_of, factor_between
 from indelible.analysis.claim import Claim, Comparison, built_in_claims, read_claims
-from indelible.analysis.claims import arms_of, comparisons, decide, judge
+from indelible.analysis.claims import comparisons, decide, judge
 from indelible.analysis.replicates import Effect
 from indelible.analysis.rulings import Ruling
 from indelible.analysis.statistics import Interval
@@ -63,6 +64,8 @@ def test_built_in_claims_are_the_eight_that_the_field_disputes() -> None:
         ({"estimate": "retention_edited"}, "say which with 'compare'"),
         ({"name": "Two words"}, "pattern"),
         ({"compare": {"factor": "mask", "of": ["none"], "against": "none"}}, "compared with itself"),
+        ({"compare": {"factor": "mask", "of": ["head"], "against": "none"}}, "leave 'compare' out"),
+        ({"compare": {"factor": "paraphrases", "of": ["3"], "against": 0}}, "paraphrases are numbers"),
         ({"where": {"colour": ["red"]}}, "colour"),
         ({"smallest": 5}, "less than 1"),
     ],
@@ -86,6 +89,7 @@ def test_claims_are_read_from_a_file(tmp_path: Path) -> None:
         ("- {name: a, sentence: A., estimate: gup}\n", "Claim 1 in .* cannot be used: estimate: .*no estimate"),
         ("- {name: [}\n", "not valid YAML"),
         ("- 3\n", "Claim 1 in "),
+        ("- {name: paraphrases-help, sentence: A., estimate: gap}\n", "Two claims are named 'paraphrases-help'"),
         (None, "cannot be read: No such file"),
     ],
 )
@@ -147,6 +151,15 @@ def test_a_difference_between_arms_is_judged_with_a_paired_test() -> None:
     assert finding.value == pytest.approx(0.4, abs=0.12)
 
 
+def test_isolated_arms_are_judged_by_all_of_their_models() -> None:
+    rows, runs = study(PLAIN, replace(DOSED, retention_edited=0.65), n_edits=10)
+    together, apart = (
+        judge([PARAPHRASES], answers, runs, draws=200)[0].findings[0].p
+        for answers in (rows, isolated(rows, "memit, 3"))
+    )
+    assert together == apart and together is not None and together < 1
+
+
 def test_p_values_are_corrected_over_the_comparisons_of_a_claim() -> None:
     third = replace(DOSED, name="memit, 1", paraphrases=1)
     alone = {finding.comparison: finding.p for finding in only(PARAPHRASES, PLAIN, DOSED).findings}
@@ -163,10 +176,58 @@ def test_a_claim_without_arms_to_compare_gets_no_verdict() -> None:
 def test_matched_utility_leaves_out_arms_that_did_not_reach_their_figure() -> None:
     claim = PARAPHRASES.model_copy(update={"matched_utility": True})
     rows, runs = study(PLAIN, DOSED)
-    assert judge([claim], rows, runs, draws=100) == ()
-    assert len(judge([claim], rows, runs.assign(reached=True), draws=100)) == 1
+    assert judge([claim], rows, runs.assign(reached=None), draws=100) == ()  # no rule, no matched utility
+    (full,) = judge([claim], rows, runs.assign(reached=True), draws=100)
+    assert full.decision == "supported" and "left out" not in full.why
     short = runs.assign(reached=(runs["arm"] != "memit") | (runs["seed"] != 2))
-    assert judge([claim], rows, short, draws=100) == ()
+    (none,) = judge([claim], rows, short, draws=100)
+    assert none.decision == "undecided" and none.findings == ()
+    assert none.why.startswith("1 comparison is left out")
+
+
+def test_arms_that_differ_in_settings_beside_the_factor_are_not_compared() -> None:
+    rows, runs = study(PLAIN, DOSED, n_edits=4)
+    for column, other in (("tuning", '{"learning_rate": 0.1}'), ("options", '{"steps": 3}'), ("protocol", "isolated")):
+        alike = runs.assign(**{column: other})
+        assert len(comparisons(PARAPHRASES, arms_of(alike))) == 1
+        apart = alike.copy()
+        apart.loc[apart["arm"] == "memit", column] = "batch" if column == "protocol" else "{}"
+        assert comparisons(PARAPHRASES, arms_of(apart)) == []
+
+
+def test_a_tuner_brings_its_own_rate_and_an_objective_its_own_length() -> None:
+    def arm(name: str, **tuning: object) -> dict[str, object]:
+        about = {"editor": "memit", "paraphrases": 0, "objective": "text", "tuner": "full", "mask": "none"}
+        return {"arm": name, **about, **tuning, "reached": None, "status": "done"}
+
+    full = arm("full", tuning='{"tuner": "full", "learning_rate": 0.1, "steps": 4}')
+    lora = arm("lora", tuner="lora", tuning='{"tuner": "lora", "learning_rate": 0.2, "steps": 4}')
+    longer = arm("longer", tuner="lora", tuning='{"tuner": "lora", "learning_rate": 0.2, "steps": 8}')
+    reason = arm("reason", objective="reason", tuning='{"tuner": "full", "learning_rate": 0.3, "steps": 9}')
+    arms = {one.name: one for one in arms_of(pd.DataFrame([full, lora, longer, reason]))}
+    assert factor_between(arms["full"], arms["lora"]) == "tuner"
+    assert factor_between(arms["full"], arms["longer"]) is None
+    assert factor_between(arms["full"], arms["reason"]) == "objective"
+    assert factor_between(arms["lora"], arms["reason"]) is None
+
+
+def test_a_claim_of_ones_own_is_answered_even_where_nothing_can_be_compared() -> None:
+    rows, runs = study(PLAIN, n_edits=4)
+    (ruling,) = judge([PARAPHRASES], rows, runs, always={"paraphrases"}, draws=100)
+    assert ruling.decision == "undecided"
+    assert ruling.why == "The study has no arms to compare for it; its paraphrases is 0."
+
+
+def test_an_exclusion_is_corrected_over_the_comparisons() -> None:
+    effect = Effect(0.02, Interval(-0.01, 0.049), 0.2, 100, 3)
+    assert decide(effect, 0.2, 0.05, 0.02) == "contradicted"
+    assert decide(effect, 0.2, 0.05, 0.2) == "undecided"
+
+
+def test_an_effect_that_is_there_but_too_small_says_so() -> None:
+    ruling = only(LOST_MORE.model_copy(update={"smallest": 0.9}), PLAIN)
+    assert ruling.decision == "contradicted"
+    assert "There is an effect in the claimed direction" in ruling.why
 
 
 def test_controls_and_unfinished_arms_are_not_compared() -> None:

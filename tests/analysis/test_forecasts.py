@@ -32,6 +32,14 @@ def test_a_mask_that_was_tried_gets_its_measured_gain_and_others_none() -> None:
         assert np.isnan(found.loc[mask, "measured_gain"])
 
 
+def test_a_forecast_from_a_masked_arm_has_no_outcome() -> None:
+    masked = replace(PLAIN, mask="head")
+    other = replace(PLAIN, name="frozen", mask="edited-layers")
+    rows, runs = simulate([masked, other, replace(PLAIN, name="plain")], n_edits=6, generator=np.random.default_rng(3))
+    found = with_outcomes(FORECAST, rows, runs, draws=100)
+    assert found["tried_in"].isna().all()
+
+
 def test_a_study_without_any_mask_keeps_its_forecast() -> None:
     rows, runs = simulate([PLAIN], n_edits=4, generator=np.random.default_rng(0))
     found = with_outcomes(FORECAST, rows, runs, draws=100)

@@ -60,6 +60,8 @@ class Comparison(BaseModel):
 
     @model_validator(mode="after")
     def _two_kinds(self) -> Self:
+        if self.factor == "paraphrases" and not all(isinstance(value, int) for value in (*self.of, self.against)):
+            raise ValueError("paraphrases are numbers")
         if self.against in self.of:
             raise ValueError(f"{self.against!r} would be compared with itself")
         return self
@@ -99,6 +101,10 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _estimate_fits(self) -> Self:
+        if self.compare is not None and self.estimate in GAPS:
+            raise ValueError(
+                f"{self.estimate!r} is what one arm has on its own: leave 'compare' out, or choose a retention"
+            )
         if self.compare is None and self.estimate not in GAPS:
             raise ValueError(f"{self.estimate!r} is compared between arms: say which with 'compare'")
         return self
@@ -134,7 +140,23 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
                 f"Claim {number} in {path} cannot be used: {f'{where}: ' if where else ''}{first['msg']}.",
                 "See the built-in claims in the report for examples.",
             ) from None
+    check_names(found)
     return tuple(found)
+
+
+def check_names(claims: Sequence[Claim]) -> None:
+    """Claims beside the built-in ones need names of their own.
+
+    Raises:
+        ConfigError: naming one that is taken.
+    """
+    taken = {claim.name for claim in built_in_claims()}
+    for claim in claims:
+        if claim.name in taken:
+            raise ConfigError(
+                f"Two claims are named {claim.name!r}.", "Give each a name of its own; some are built in."
+            )
+        taken.add(claim.name)
 
 
 def _reason(error: Exception) -> str:

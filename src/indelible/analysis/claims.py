@@ -3,23 +3,25 @@
 A comparison *supports* a claim when the 95% interval of its effect lies wholly on the claimed side of zero, the effect
 is as large as the smallest that counts, and, where there is a test, its p, corrected after Holm over the claim's
 comparisons, is below 0.05. It *contradicts* the claim when the whole interval lies below the smallest effect that
-counts: an effect worth having is then excluded, whether there is none or one the other way. Everything else is
+counts, and so after the same correction: an effect worth having is then excluded, whether there is none or one the
+other way. Everything else is
 undecided. A claim as a whole is decided likewise, on the mean effect over its comparisons, for which seeds and facts
 are redrawn jointly: arms of one study share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from indelible.analysis.answers import Answers
-from indelible.analysis.claim import FACTORS, Claim, Factor
+from indelible.analysis.arms import ArmFactors, arms_of, comparable, varying
+from indelible.analysis.claim import Claim, Factor
 from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
-from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, require_columns
+from indelible.analysis.metrics import MEASURES
 from indelible.analysis.paired import Hits, compare, hits_among, holm
 from indelible.analysis.power import more_facts
 from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
@@ -38,21 +40,6 @@ GAP_RATES = {
 
 
 @dataclass(frozen=True)
-class ArmFactors:
-    """What an arm is, for finding those that differ in one thing.
-
-    Attributes:
-        name: of the arm.
-        factors: its value of each factor.
-        reached: whether every seed stopped at its downstream figure; None without such a rule.
-    """
-
-    name: str
-    factors: Mapping[Factor, str | int]
-    reached: bool | None
-
-
-@dataclass(frozen=True)
 class Compared:
     """What one comparison is about.
 
@@ -60,20 +47,29 @@ class Compared:
         arm: the arm that the claim speaks of.
         against: the arm that it is held against; None where edited and intrinsic facts of one arm are compared.
         label: the comparison in words.
+        reached: whether every seed of the arms came to the figure at which it should stop; None without such a rule.
     """
 
     arm: str
     against: str | None
     label: str
+    reached: bool | None
 
 
 def judge(
-    claims: Iterable[Claim], rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
+    claims: Iterable[Claim],
+    rows: pd.DataFrame | Answers,
+    runs: pd.DataFrame,
+    *,
+    always: Collection[str] = (),
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> tuple[Ruling, ...]:
     """The verdicts on claims for which the study has arms; claims without any are left out.
 
     Args:
         claims: what is claimed.
+        always: names of claims that get a verdict even so: that there is nothing to compare.
         rows: tidy rows of the study, or the answers made of them.
         runs: its run table.
         draws: bootstrap draws.
@@ -83,7 +79,8 @@ def judge(
         DataError: if a table lacks a column.
     """
     answers, arms = Answers.of(rows), arms_of(runs)
-    bearing = [(claim, pairs) for claim in claims if (pairs := comparisons(claim, arms))]
+    every = [(claim, comparisons(claim, arms)) for claim in claims]
+    bearing = [(claim, _at_utility(claim, pairs)) for claim, pairs in every]
     rates = {key for claim, pairs in bearing for pair in pairs for key in _weights(claim, pair)}
     names, measures = sorted({arm for arm, _ in rates}), sorted({measure for _, measure in rates})
     joint = replicate(answers, names, measures, draws=draws, seed=seed) if rates else None
@@ -100,57 +97,50 @@ def judge(
         )
     }
     evidence = _Evidence(joint, matched, answered, seed)
-    return tuple(_ruling(claim, pairs, evidence) for claim, pairs in bearing)
+    rulings = []
+    for (claim, pairs), (_, possible) in zip(bearing, every, strict=True):
+        short = sum(pair.reached is False for pair in possible) if claim.matched_utility else 0
+        if pairs:
+            rulings.append(_ruling(claim, pairs, evidence, short))
+        elif short or claim.name in always:
+            rulings.append(_without_comparisons(claim, short, arms))
+    return tuple(rulings)
 
 
-def arms_of(runs: pd.DataFrame) -> list[ArmFactors]:
-    """The arms of a run table that edit something and finished in some seed, in order of appearance."""
-    require_columns(runs, ["arm", *FACTORS, "reached", "status"], "table of runs")
-    arms = []
-    for name, own in runs[runs["status"] == "done"].groupby("arm", sort=False):
-        first = own.iloc[0]
-        if first["editor"] == CONTROL_EDITOR:
-            continue
-        known = own["reached"].dropna()
-        factors: dict[Factor, str | int] = {factor: _plain(first[factor]) for factor in FACTORS}
-        arms.append(ArmFactors(str(name), factors, None if known.empty else bool(known.all())))
-    return arms
+def _at_utility(claim: Claim, pairs: Sequence[Compared]) -> list[Compared]:
+    """The comparisons that count where a claim asks for matched utility."""
+    return [pair for pair in pairs if pair.reached is True or not claim.matched_utility]
 
 
 def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
-    """The comparisons of a study that bear on a claim, in order of the arms.
+    """The comparisons of a study that bear on a claim, in order of the arms, whatever utility they reached.
 
-    Arms are compared when they differ in the claim's factor and agree in all others. A label says the factors in which
-    the comparisons of a claim differ among themselves.
+    Arms are compared when they differ in the claim's factor and agree in all else (`arms.comparable`). A label says the
+    factors in which the comparisons of a claim differ among themselves.
     """
-    fit = [
-        arm
-        for arm in arms
-        if all(arm.factors[factor] in values for factor, values in claim.where.items())
-        and (arm.reached is True or not claim.matched_utility)
-    ]
+    fit = [arm for arm in arms if all(arm.factors[factor] in values for factor, values in claim.where.items())]
     if claim.compare is None:
-        varying = _varying([arm.factors for arm in fit])
-        labels = [_label(arm.factors, varying) or arm.name for arm in fit]
+        which = varying(fit)
+        labels = [_label(arm.factors, which) or arm.name for arm in fit]
         return [
-            Compared(arm.name, None, label if labels.count(label) == 1 else arm.name)
+            Compared(arm.name, None, label if labels.count(label) == 1 else arm.name, arm.reached)
             for arm, label in zip(fit, labels, strict=True)
         ]
-    factor, rest = claim.compare.factor, [other for other in FACTORS if other != claim.compare.factor]
+    factor = claim.compare.factor
     found = [
         (arm, other)
         for arm in fit
         if arm.factors[factor] in claim.compare.of
         for other in fit
-        if other.factors[factor] == claim.compare.against
-        and all(arm.factors[one] == other.factors[one] for one in rest)
+        if other.factors[factor] == claim.compare.against and comparable(arm, other, factor)
     ]
-    varying = [one for one in _varying([arm.factors for arm, _ in found]) if one != factor]
+    which = [one for one in varying([arm for arm, _ in found]) if one != factor]
     pairs = []
     for arm, other in found:
-        where = _label(arm.factors, varying)
+        where = _label(arm.factors, which)
         what = f"{_value(factor, arm.factors[factor])} against {_value(factor, other.factors[factor])}"
-        pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what))
+        reached = None if None in (arm.reached, other.reached) else bool(arm.reached and other.reached)
+        pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what, reached))
     labels = [pair.label for pair in pairs]
     return [
         pair if labels.count(pair.label) == 1 else replace(pair, label=f"{pair.arm} against {pair.against}")
@@ -197,35 +187,67 @@ def _weights(claim: Claim, pair: Compared) -> dict[RateKey, float]:
     return {(pair.arm, from_): 1.0, (pair.arm, less): -1.0}
 
 
-def _ruling(claim: Claim, pairs: Sequence[Compared], evidence: _Evidence) -> Ruling:
+def _without_comparisons(claim: Claim, short: int, arms: Sequence[ArmFactors]) -> Ruling:
+    """The verdict where nothing can be compared, and why."""
+    if short:
+        why = f"{_short(short)} Nothing is left to compare at matched utility."
+    else:
+        asked: Factor = claim.compare.factor if claim.compare else next(iter(claim.where), "editor")
+        there = ", ".join(sorted({str(arm.factors[asked]) for arm in arms})) or "nothing"
+        why = f"The study has no arms to compare for it; its {asked} is {there}."
+    return Ruling(claim.name, claim.sentence, "undecided", None, None, claim.smallest, why, ())
+
+
+def _short(comparisons: int) -> str:
+    noun = "comparison is" if comparisons == 1 else "comparisons are"
+    return f"{comparisons} {noun} left out because an arm did not come to the figure at which it should stop."
+
+
+def _ruling(claim: Claim, pairs: Sequence[Compared], evidence: _Evidence, short: int) -> Ruling:
     effects = [evidence.effect(claim, [pair]) for pair in pairs]
     corrected = holm([evidence.p(claim, pair, effect) for pair, effect in zip(pairs, effects, strict=True)])
+    smaller = holm([_p_smaller(effect, claim.smallest) for effect in effects])
     findings = tuple(
         Finding(
-            pair.label, decide(effect, p, claim.smallest), effect.value, effect.interval, p, effect.facts, effect.seeds
+            pair.label,
+            decide(effect, p, claim.smallest, less),
+            effect.value,
+            effect.interval,
+            p,
+            effect.facts,
+            effect.seeds,
         )
-        for pair, effect, p in zip(pairs, effects, corrected, strict=True)
+        for pair, effect, p, less in zip(pairs, effects, corrected, smaller, strict=True)
     )
     formed = [pair for pair, effect in zip(pairs, effects, strict=True) if effect.value is not None]
     whole = evidence.effect(claim, formed) if formed else Effect(None, None, None, 0, 0)
     decision = decide(whole, whole.p, claim.smallest)
-    why = _why(claim, decision, whole, findings)
+    why = _why(claim, decision, whole, findings) + (f" {_short(short)}" if short else "")
     return Ruling(claim.name, claim.sentence, decision, whole.value, whole.interval, claim.smallest, why, findings)
 
 
-def decide(effect: Effect, p: float | None, smallest: float) -> Decision:
+def _p_smaller(effect: Effect, smallest: float) -> float | None:
+    """One-sided p of an effect as large as counts, given one so much smaller: normal, as wide as the interval says."""
+    if effect.value is None or effect.interval is None or effect.interval.high <= effect.interval.low:
+        return None
+    width = (effect.interval.high - effect.interval.low) / (2 * norm.ppf(0.975))
+    return float(norm.cdf((effect.value - smallest) / width))
+
+
+def decide(effect: Effect, p: float | None, smallest: float, p_smaller: float | None = None) -> Decision:
     """What an effect in the direction of a claim decides.
 
     Args:
         effect: with its 95% interval; positive values are what the claim says.
-        p: two-sided; None where no test applies.
+        p: two-sided, against no effect; None where no test applies.
         smallest: the smallest effect that counts, as a fraction.
+        p_smaller: one-sided, against an effect of ``smallest``, corrected; None where no test applies.
     """
     if effect.value is None or effect.interval is None:
         return "undecided"
     if effect.interval.low > 0 and effect.value >= smallest and (p is None or p < SIGNIFICANT):
         return "supported"
-    if effect.interval.high < smallest:
+    if effect.interval.high < smallest and (p_smaller is None or p_smaller < SIGNIFICANT / 2):
         return "contradicted"
     return "undecided"
 
@@ -249,6 +271,8 @@ def _why(claim: Claim, decision: Decision, whole: Effect, findings: Sequence[Fin
             if kind in decisions
         ]
         text += f" By itself {', '.join(counted)}."
+    if decision == "contradicted" and interval is not None and interval.low > 0:
+        text += " There is an effect in the claimed direction, but it is smaller than counts."
     if decision == "contradicted" and interval is not None and interval.high >= 0:
         text += f" An effect of {claim.smallest * 100:g} points or more is excluded."
     if decision == "undecided" and (more := more_facts(whole, claim.smallest)) is not None:
@@ -263,15 +287,6 @@ def _capital(text: str) -> str:
 def _mirrored(effect: Effect) -> Effect:
     interval = None if effect.interval is None else Interval(-effect.interval.high, -effect.interval.low)
     return replace(effect, value=None if effect.value is None else -effect.value, interval=interval)
-
-
-def _plain(value: object) -> str | int:
-    return int(value) if isinstance(value, (int, np.integer)) else str(value)
-
-
-def _varying(factors: Sequence[Mapping[Factor, str | int]]) -> list[Factor]:
-    """Factors that take several values."""
-    return [factor for factor in FACTORS if len({own[factor] for own in factors}) > 1]
 
 
 def _label(factors: Mapping[Factor, str | int], which: Sequence[Factor]) -> str:

@@ -11,7 +11,7 @@ from math import nan
 import pandas as pd
 
 from indelible.analysis.answers import Answers
-from indelible.analysis.claims import arms_of
+from indelible.analysis.arms import arms_of, comparable
 from indelible.analysis.replicates import replicate
 
 MEASURE = "retention_edited"
@@ -40,7 +40,7 @@ def with_outcomes(
         (arm.name, str(other.factors["mask"])): other.name
         for arm in arms.values()
         for other in arms.values()
-        if other.name != arm.name and {**other.factors, "mask": None} == {**arm.factors, "mask": None}
+        if arm.factors["mask"] == "none" and comparable(other, arm, "mask")
     }
     pairs = [(str(arm), str(mask)) for arm, mask in zip(forecast["arm"], forecast["mask"], strict=True)]
     names = sorted({name for pair in pairs if pair in tried for name in (pair[0], tried[pair])})

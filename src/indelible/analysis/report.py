@@ -361,7 +361,7 @@ def _dropped(runs: pd.DataFrame) -> str:
 
 
 def _failures(runs: pd.DataFrame) -> list[Failure]:
-    failed = runs[runs["status"] == "failed"]
+    failed = runs[runs["status"] != "done"]
     return [
         Failure(str(arm), int(seed), "no message was recorded" if pd.isna(error) else str(error))
         for arm, seed, error in zip(failed["arm"], failed["seed"], failed["error"], strict=True)

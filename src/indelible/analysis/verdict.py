@@ -136,9 +136,13 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[s
                 f"Without any edit ({arm['arm']}), the same tuning kept {percent(arm['retention_intrinsic'])} of the "
                 "intrinsic facts: forgetting up to that point is not the edit's doing."
             )
-    unfinished = [str(arm["arm"]) for arm in summary if arm["seeds"] == 0]
-    if unfinished:
-        cautions.append(f"Not finished in any seed, so without figures on retention: {', '.join(unfinished)}.")
+    unfinished = [arm for arm in summary if arm["seeds"] == 0]
+    partly = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is not None]
+    without = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is None]
+    if partly:
+        cautions.append(f"Some copies did not finish; the figures are of the others: {', '.join(partly)}.")
+    if without:
+        cautions.append(f"Not finished in any seed, so without figures on retention: {', '.join(without)}.")
     if measured:
         cautions.append(
             "Edited and intrinsic facts are not matched on how firmly the model held them before tuning: a gap, or the "

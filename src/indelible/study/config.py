@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from indelible.analysis.claim import Claim
+from indelible.analysis.claim import Claim, check_names
 from indelible.errors import ConfigError, suggest
 from indelible.models.bundled import MODELS
 from indelible.study.grid import with_grid
@@ -144,6 +144,12 @@ class StudyConfig(_Settings):
     as_published: bool = False
     arms: tuple[ArmSettings, ...]
     claims: tuple[Claim, ...] = ()
+
+    @field_validator("claims")
+    @classmethod
+    def _names_of_claims_differ(cls, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+        check_names(claims)
+        return claims
 
     @field_validator("name")
     @classmethod

@@ -7,8 +7,8 @@
         reason: {tuning: {objective: reason, steps: 24}}
       mask: [none, edited-layers]
 
-stands for eight arms, named by their labels ("memit, text, none"). Arms that are written out beside it, such as
-controls, stay, after those of the grid.
+stands for eight arms, named by their labels ("memit, text, nothing frozen"). Arms that are written out beside it, such
+as controls, stay, after those of the grid.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pandas as pd
 import yaml
 
 from indelible.analysis.answers import Answers
-from indelible.analysis.claim import Claim, built_in_claims
+from indelible.analysis.claim import Claim, built_in_claims, check_names
 from indelible.analysis.claims import judge
 from indelible.analysis.comparison import Run, render_comparison
 from indelible.analysis.forecasts import with_outcomes
@@ -50,6 +50,9 @@ RUN_COLUMNS = (
     "update_norms",
     "dropped",
     "dropped_reasons",
+    "protocol",
+    "options",
+    "tuning",
 )
 
 
@@ -84,6 +87,8 @@ def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
 def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
     """One row per arm and seed: losses, cost, and whether it came to its end. Isolated arms are means over copies.
 
+    ``status`` is "done", "failed", or "partly" where some copies of an isolated arm did not come to their end.
+    ``protocol``, ``options`` and ``tuning`` (JSON) are what else the arm is.
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
     how the edit was made, ``update_norms`` (JSON) how large it is. ``downstream`` (JSON) holds all downstream figures
     before and after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
@@ -97,17 +102,27 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     lines = []
     for run in plan.runs:
         tunes = [plan.step(key) for key in run.tunes]
-        done = all(store.has(step) for step in tunes)
+        finished = [step for step in tunes if store.has(step)]
         own = [*(plan.step(key) for key in (run.edit, run.edited) if key is not None), *tunes]
-        line: dict[str, Any] = {**_about(run), "status": "done" if done else "failed", "error": _error(run, failures)}
+        status = "done" if len(finished) == len(tunes) else "partly" if finished else "failed"
+        line: dict[str, Any] = {**_about(run), "status": status, "error": _error(run, failures), **_settings(run.arm)}
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
         if run.edit is not None and store.has(edit := plan.step(run.edit)):
             line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
             line["update_norms"] = json.dumps(update_norms(store.path(edit)))
-        if done:
-            line |= _tuning_line([_tuning(store, step) for step in tunes])
+        if finished:
+            line |= _tuning_line([_tuning(store, step) for step in finished])
         lines.append(line)
     return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
+
+
+def _settings(arm: Arm) -> dict[str, str]:
+    """What else an arm is, for telling which arms differ in one thing only; mappings as JSON."""
+    return {
+        "protocol": "isolated" if arm.isolated else "batch",
+        "options": json.dumps(arm.options, sort_keys=True),
+        "tuning": json.dumps(arm.tuning, sort_keys=True),
+    }
 
 
 def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -219,7 +234,9 @@ def _write_report(
 ) -> Path:
     settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
     own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
-    rulings = judge((*built_in_claims(), *own, *claims), answers, runs)
+    mine = (*own, *claims)
+    check_names(mine)
+    rulings = judge((*built_in_claims(), *mine), answers, runs, always={claim.name for claim in mine})
     store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
