@@ -186,7 +186,7 @@ def test_matched_utility_leaves_out_arms_that_did_not_reach_their_figure() -> No
 
 
 def test_arms_that_differ_in_settings_beside_the_factor_are_not_compared() -> None:
-    rows, runs = study(PLAIN, DOSED, n_edits=4)
+    _, runs = study(PLAIN, DOSED, n_edits=4)
     for column, other in (("tuning", '{"learning_rate": 0.1}'), ("options", '{"steps": 3}'), ("protocol", "isolated")):
         alike = runs.assign(**{column: other})
         assert len(comparisons(PARAPHRASES, arms_of(alike))) == 1
