@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from pydantic import ValidationError
 
+from indelible.errors import ConfigError
+from indelible.study.validation import validated
 from indelible.tuning.objectives import OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
@@ -12,9 +16,9 @@ from indelible.tuning.stopping import StopRules
 BEFORE = {"loss": 4.0, "accuracy": 0.5}
 
 
-def rules(objective: str, **options: object) -> StopRules:
+def rules(objective: str, before: Mapping[str, float] = BEFORE, **options: object) -> StopRules:
     settings = TuningSettings.model_validate({"objective": objective, **options})
-    return StopRules(settings, OBJECTIVES.get(objective), BEFORE)
+    return StopRules(settings, OBJECTIVES.get(objective), before)
 
 
 def test_a_loss_stops_below_and_an_accuracy_above() -> None:
@@ -37,6 +41,27 @@ def test_a_figure_can_be_said_relative_to_the_one_before_tuning() -> None:
 def test_a_relative_figure_that_cannot_be_read_is_refused(value: str) -> None:
     with pytest.raises(ValidationError, match="stop_at"):
         rules("text", stop_at={"loss": value})
+
+
+@pytest.mark.parametrize(
+    ("objective", "figure", "value"),
+    [("text", "loss", "+5%"), ("classify", "accuracy", "-5%"), ("classify", "accuracy", "+0%")],
+)
+def test_a_relative_figure_that_is_no_improvement_is_refused(objective: str, figure: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=rf"stop_at {figure} \{value} is no improvement"):
+        rules(objective, stop_at={figure: value})
+    with pytest.raises(ConfigError, match=f"tuning: stop_at {figure}"):
+        validated(TuningSettings, {"objective": objective, "stop_at": {figure: value}}, "tuning")
+
+
+@pytest.mark.parametrize(
+    ("objective", "figure", "before"), [("reason", "exact_match", 0.0), ("preference", "margin", -0.5)]
+)
+def test_a_share_of_nothing_or_less_cannot_be_gained(objective: str, figure: str, before: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{figure} is {before:g} before tuning.*absolute figure"):
+        rules(objective, {figure: before}, stop_at={figure: "+20%"})
+    absolute = rules(objective, {figure: before}, stop_at={figure: 0.2})
+    assert [absolute.stop({figure: value}) for value in (before, 0.2)] == [False, True]
 
 
 def test_several_figures_all_have_to_be_reached() -> None:

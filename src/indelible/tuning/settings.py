@@ -93,8 +93,10 @@ class TuningSettings(TunerSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        for name in self.stop_at:
-            OBJECTIVES.get(self.objective).figure(name)
+        for name, value in self.stop_at.items():
+            figure = OBJECTIVES.get(self.objective).figure(name)
+            if isinstance(value, str) and not figure.improves(float(value.rstrip("%")), 0.0):
+                raise ValueError(f"stop_at {name} {value} is no improvement ({figure.better} is better)")
         if self.task is not None and self.data is not None:
             raise ValueError("task and data both say where examples come from; leave one out")
         if self.epochs is not None and self.train_examples is None:

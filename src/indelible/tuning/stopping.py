@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from indelible.errors import ConfigError
 from indelible.tuning.objectives import Objective
 from indelible.tuning.settings import TuningSettings
 
@@ -22,13 +23,17 @@ class StopRules:
         objective: whose figures they are.
         before: the figures before tuning.
 
+    Raises:
+        ConfigError: a change is wanted relative to a figure that is zero or negative.
+
     Attributes:
         reached: whether every figure of ``stop_at`` was reached at the last look; None without the rule.
     """
 
     def __init__(self, settings: TuningSettings, objective: Objective, before: Mapping[str, float]) -> None:
         self._wanted = {
-            objective.figure(name): _figure_wanted(value, before[name]) for name, value in settings.stop_at.items()
+            objective.figure(name): _figure_wanted(name, value, before[name])
+            for name, value in settings.stop_at.items()
         }
         self._utility = objective.figures[0]
         self._patience = settings.patience
@@ -59,6 +64,13 @@ class StopRules:
         return self._waited
 
 
-def _figure_wanted(value: float | str, before: float) -> float:
+def _figure_wanted(name: str, value: float | str, before: float) -> float:
     """The figure itself, or what "-5%" makes of the one before."""
-    return before * (1 + float(value.rstrip("%")) / 100) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if before <= 0:  # a share of it is no way to go: it would be reached before the first step, or lead backwards
+        raise ConfigError(
+            f"The held-out {name} is {before:g} before tuning, of which no {value} can be taken.",
+            f"Give an absolute figure in stop_at, e.g. {{{name}: 0.2}}.",
+        )
+    return before * (1 + float(value.rstrip("%")) / 100)

@@ -128,8 +128,8 @@ def fine_tune(
 
     Raises:
         ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
-            if the model is on another device than this process trains on, or if the trainer or the tuner cannot work
-            with these settings.
+            if the model is on another device than this process trains on, if the trainer or the tuner cannot work
+            with these settings, or if ``stop_at`` is relative to a figure that is not positive before training.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
