@@ -95,6 +95,15 @@ def simulate(
     return pd.DataFrame(rows), pd.DataFrame(runs)
 
 
+def isolated(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """The same answers as from a model per edit in one arm: each knows its own edit and every intrinsic fact."""
+    own, edited = rows["arm"] == arm, rows["fact_set"] == "edited"
+    copies = pd.Series({fact: place for place, fact in enumerate(rows.loc[own & edited, "fact_id"].unique())})
+    models = rows[own & edited].assign(copy=rows.loc[own & edited, "fact_id"].map(copies))
+    shared = [rows[own & ~edited].assign(copy=copy) for copy in copies]
+    return pd.concat([rows[~own], models, *shared], ignore_index=True)
+
+
 def _fact(
     about: dict[str, object],
     arm: SimulatedArm,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from simulated import SimulatedArm, isolated, simulate
+from simulated import SimulatedArm, simulate
 
 from indelible.analysis.arms import arms_of, factor_between
 from indelible.analysis.claim import Claim, Comparison, built_in_claims, read_claims
@@ -149,15 +149,6 @@ def test_a_difference_between_arms_is_judged_with_a_paired_test() -> None:
     assert finding.p is not None
     assert finding.p < 0.001
     assert finding.value == pytest.approx(0.4, abs=0.12)
-
-
-def test_isolated_arms_are_judged_by_all_of_their_models() -> None:
-    rows, runs = study(PLAIN, replace(DOSED, retention_edited=0.65), n_edits=10)
-    together, apart = (
-        judge([PARAPHRASES], answers, runs, draws=200)[0].findings[0].p
-        for answers in (rows, isolated(rows, "memit, 3"))
-    )
-    assert together == apart and together is not None and together < 1
 
 
 def test_p_values_are_corrected_over_the_comparisons_of_a_claim() -> None:

@@ -7,7 +7,7 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SimulatedArm, simulate
+from simulated import SimulatedArm, isolated, simulate
 
 from indelible.analysis.comparison import Comparison, Run, answer, compare_runs, paired_arms, render_comparison
 from indelible.analysis.metrics import arm_counts, rate
@@ -74,6 +74,22 @@ def test_shared_facts_are_paired() -> None:
     assert widths[0] < 0.7 * widths[1]
     assert len(few.arms[0].lost) == 3 and not few.arms[0].regained
     assert few.arms[0].shared == 2 * (24 + 20) and apart.shared == 0
+
+
+def test_an_isolated_arm_shares_its_facts_with_one_that_is_not() -> None:
+    first = run("one", SimulatedArm("memit", retention_edited=0.6))
+    second = retuned(first, "two", 3)
+    apart = Run("two", isolated(second.rows, "memit"), second.runs, {}, {})
+    found = [compare_runs(first, other, draws=100).arms[0] for other in (second, apart)]
+    assert [(arm.shared, len(arm.lost), len(arm.regained)) for arm in found] == [(2 * (24 + 20), 3, 0)] * 2
+    # Of 24 models, 13 forget what the first run kept: most of them.
+    answers = apart.rows
+    known = answers[(answers["fact_set"] == "intrinsic") & (answers["seed"] == 0) & answers["success"]]
+    fact = known.loc[(known["phase"] == "tuned") & (known["kind"] == "prompt"), "fact_id"].iloc[0]
+    for copies, lost in ((11, 3), (13, 4)):
+        forgets = (answers["fact_id"] == fact) & (answers["seed"] == 0) & (answers["copy"] < copies)
+        less = answers.assign(success=answers["success"] & ~(forgets & (answers["phase"] == "tuned")))
+        assert len(compare_runs(first, Run("two", less, second.runs, {}, {}), draws=100).arms[0].lost) == lost
 
 
 def test_the_page_says_what_changed_and_escapes_it() -> None:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import ARMS, SimulatedArm, simulate, simulate_counts
+from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
 
 from indelible.analysis.effects_table import effects_table, pairs_of_arms, pairs_with_control
 from indelible.analysis.metrics import arm_counts, rate
@@ -188,3 +188,19 @@ def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
     controlled = table[table["versus"] == "control"]
     assert set(controlled["measure"]) == {"retention_intrinsic"}
     assert "ft, high rate" not in set(controlled["arm"])
+
+
+def test_an_isolated_arm_is_compared_by_all_of_its_models() -> None:
+    arms = [SimulatedArm("a", retention_edited=0.5), SimulatedArm("b", editor="ft", retention_edited=0.7)]
+    arms.append(SimulatedArm("control", editor="none"))
+    options = {"n_edits": 20, "n_intrinsic": 10, "wordings": 0, "neighbours": 0, "steps": (10,)}
+    rows, runs = simulate(arms, generator=np.random.default_rng(3), **options)  # type: ignore[arg-type]
+    together, apart = (
+        effects_table(answers, runs, draws=400).set_index(["arm", "versus", "measure"])
+        for answers in (rows, isolated(rows, "b"))
+    )
+    lines = [table.loc[("b", "a", "retention_edited"), ["value", "p", "test"]].tolist() for table in (together, apart)]
+    assert lines[0] == lines[1] and lines[0][1] < 0.5
+    for versus in ("a", "control"):
+        of_both = [table.loc[("b", versus, "retention_intrinsic"), "p"] for table in (together, apart)]
+        assert of_both[1] == pytest.approx(of_both[0])  # all sign patterns of ten facts, or their binomial

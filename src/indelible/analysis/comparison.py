@@ -7,6 +7,7 @@ change and not of which facts were taken; where the runs asked different facts, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +85,7 @@ class ArmChange:
         second: its name in the second.
         changes: of the rates and the gap.
         shared: pairs of seed and fact that both asked.
-        lost: kept in the first run, lost in the second.
+        lost: kept in the first run, lost in the second; by most of the models, where an arm is isolated.
         regained: lost in the first, kept in the second.
     """
 
@@ -268,8 +269,17 @@ def _changes(found: Replicates, first: str, second: str) -> list[Change]:
     return changes
 
 
-def _by_fact(rows: pd.DataFrame) -> dict[tuple[int, int, str, str, str], TranscriptLine]:
-    return {(line.seed, line.copy, line.fact_set, line.fact_id, line.target): line for line in transcript(rows)}
+def _by_fact(rows: pd.DataFrame) -> dict[tuple[int, str, str, str], TranscriptLine]:
+    """One line per fact: of an isolated arm's models, that of the first whose outcome most of them share."""
+    found: dict[tuple[int, str, str, str], list[TranscriptLine]] = {}
+    for line in transcript(rows):
+        found.setdefault((line.seed, line.fact_set, line.fact_id, line.target), []).append(line)
+    return {fact: _usual(lines) for fact, lines in found.items()}
+
+
+def _usual(lines: Sequence[TranscriptLine]) -> TranscriptLine:
+    ((outcome, _),) = Counter(line.outcome for line in lines).most_common(1)
+    return next(line for line in lines if line.outcome == outcome)
 
 
 def _flipped(pairs: Sequence[tuple[TranscriptLine, TranscriptLine]], before: str, after: str) -> tuple[Flip, ...]:

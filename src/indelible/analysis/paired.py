@@ -5,11 +5,14 @@ differently. With one question per fact that is McNemar's exact test (1947): of 
 number that favour one arm is binomial with ½ if the arms are alike. Where a fact is asked several times, in several
 wordings or by several seeds, its answers hang together, and the test becomes one of permutation: all answers of a fact
 change arms together, or none do.
+
+An isolated arm has one model per edit, which all know the intrinsic facts: there a question is answered as often as
+there are models that knew the answer before tuning. Its share of hits is then what is compared with the other arm, for
+that is what the arm's rate counts; and the test is one of permutation.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,15 +21,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from indelible.analysis.metrics import MEASURES, QUESTION, Measure, applies, outcomes
+from indelible.analysis.metrics import QUESTION, Measure
 
+ASKED = [name for name in QUESTION if name != "copy"]
+"""What tells a question from another where it does not matter which model of an isolated arm answers it."""
 Question = tuple[Hashable, ...]
-"""What tells a question of an arm from another, in the order of `metrics.QUESTION`."""
-Hits = Mapping[Question, int]
+"""In the order of `ASKED`."""
+Hits = Mapping[Question, tuple[int, int]]
+"""Question -> hits and times asked; (1, 1) or (0, 1) but for isolated arms."""
 
 PERMUTATIONS = 10_000
-_SET, _FACT = QUESTION.index("fact_set"), QUESTION.index("fact_id")
+_SET, _FACT = ASKED.index("fact_set"), ASKED.index("fact_id")
 _ONCE = 1_000
+_ROUNDING = 1e-9
+"""Sums of shares that differ by less are the same."""
 
 
 @dataclass(frozen=True)
@@ -48,63 +56,44 @@ class PairedTest:
     facts: int
 
 
-def paired_test(
-    rows: pd.DataFrame, arm_a: str, arm_b: str, measure: str, *, generator: np.random.Generator
-) -> PairedTest:
+def compare(first: Hits, second: Hits, *, generator: np.random.Generator) -> PairedTest:
     """Compare a rate between two arms over the questions that are in the denominator of both.
 
     For retention these are the questions that had succeeded before tuning in both arms: the test then asks whether the
     same knowledge fared differently.
 
     Args:
-        rows: tidy rows of the study.
-        arm_a: name of the first arm.
-        arm_b: name of the second arm.
-        measure: key of `metrics.MEASURES`.
+        first: what `hits_among` returned for the first arm.
+        second: the same for the second arm and the same rate.
         generator: the source of randomness of the permutations.
     """
-    first, second = (hits(rows[rows["arm"] == arm], measure) for arm in (arm_a, arm_b))
-    return compare(first, second, generator=generator)
-
-
-def compare(first: Hits, second: Hits, *, generator: np.random.Generator) -> PairedTest:
-    """The paired test of two arms whose `hits` are known, as `paired_test` makes it."""
-    differences: Counter[Hashable] = Counter()
+    differences: dict[Hashable, float] = {}
     better = worse = 0
-    both = first.keys() & second.keys()
+    both = [question for question in first if question in second]
+    once = all(asked == 1 for arm in (first, second) for _, asked in map(arm.__getitem__, both))
     for question in both:
-        difference = first[question] - second[question]
-        differences[_fact(question)] += difference
-        better += difference > 0
-        worse += difference < 0
+        share, other = (hits / asked for hits, asked in (first[question], second[question]))
+        differences[_fact(question)] = differences.get(_fact(question), 0.0) + share - other
+        better += share > other
+        worse += share < other
     if not both:
         return PairedTest(None, "", 0, 0, 0)
-    if len(differences) == len(both):
+    if once and len(differences) == len(both):
         p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
         return PairedTest(p, "McNemar, exact", better, worse, len(differences))
-    # The order of a set is not the same in every run, and each sum is drawn with signs of its own.
-    nonzero = np.array(sorted(sum_ for sum_ in differences.values() if sum_), dtype=np.int64)
+    # The order of rows must not matter, and each sum is drawn with signs of its own.
+    nonzero = np.array(sorted(sum_ for sum_ in differences.values() if abs(sum_) > _ROUNDING), dtype=np.float64)
     p = _permutation_p(nonzero, generator)
     return PairedTest(p, "permutation of facts", better, worse, len(differences))
 
 
-def hits(rows: pd.DataFrame, name: str) -> Hits:
-    """Whether each question in a rate's denominator was a hit.
+def hits_among(outcome: pd.DataFrame, measure: Measure) -> Hits:
+    """How often each question in a rate's denominator was asked, and how often it was a hit.
 
     Args:
-        rows: tidy rows of one arm.
-        name: key of `metrics.MEASURES`.
-
-    Returns:
-        1 or 0 by question; empty where the measure doesn't apply to the arm.
+        outcome: what `metrics.outcomes` returned for the arm, with the measure's own criterion.
+        measure: the rate.
     """
-    if not applies(MEASURES[name], rows):
-        return {}
-    return hits_among(outcomes(rows, MEASURES[name].criterion), MEASURES[name])
-
-
-def hits_among(outcome: pd.DataFrame, measure: Measure) -> Hits:
-    """The same from what `metrics.outcomes` returned for the arm, with the measure's own criterion."""
     levels = outcome.index
     asked = (
         (levels.get_level_values("fact_set") == measure.fact_set)
@@ -113,8 +102,10 @@ def hits_among(outcome: pd.DataFrame, measure: Measure) -> Hits:
     )
     if measure.among is not None:
         asked &= outcome[measure.among] == 1
-    chosen = outcome.loc[asked, measure.hit]
-    return dict(zip(chosen.index.to_list(), chosen.astype("int64").to_list(), strict=True))
+    chosen = outcome.loc[asked, measure.hit].astype("int64")
+    counted = chosen.groupby(level=ASKED, observed=True).agg(["sum", "size"])
+    pairs = zip(counted["sum"].to_list(), counted["size"].to_list(), strict=True)
+    return dict(zip(counted.index.to_list(), pairs, strict=True))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -132,12 +123,12 @@ def _fact(question: Question) -> Hashable:
     return question[_SET], question[_FACT]
 
 
-def _permutation_p(differences: NDArray[np.int64], generator: np.random.Generator) -> float:
+def _permutation_p(differences: NDArray[np.float64], generator: np.random.Generator) -> float:
     """Two-sided p of a sum whose terms could each have had the other sign.
 
     All sums are counted where they are no more than the permutations that would be drawn.
     """
-    observed = abs(int(differences.sum()))
+    observed = abs(float(differences.sum())) - _ROUNDING
     facts = len(differences)
     if facts == 0:
         return 1.0
