@@ -47,6 +47,15 @@ def test_axes_are_crossed_the_last_one_fastest_and_written_out_arms_follow() -> 
     assert arms[0].tuning == {"objective": "text", "learning_rate": 1e-4}
 
 
+def test_an_axis_of_editors_may_hold_the_control() -> None:
+    arms = parse(GRID, "grid.editor=[memit, none]", "grid.mask=[none]").arms
+    assert [(arm.name, arm.editor) for arm in arms[2:4]] == [
+        ("control, text, nothing frozen", "none"),
+        ("control, reason, nothing frozen", "none"),
+    ]
+    assert arms[2].tuning == arms[0].tuning
+
+
 def test_a_grid_reads_back_as_the_arms_that_it_stands_for() -> None:
     config = parse(GRID)
     assert parse(config.to_yaml()) == config

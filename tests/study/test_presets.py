@@ -63,6 +63,18 @@ def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers
     assert {arm.tuner for arm in arms.values()} == {"full", "lora", "dora"}
 
 
+@pytest.mark.parametrize("model", ["smollm2-135m", "gpt2-xl"])
+def test_the_decay_presets_controls_are_tuned_as_the_arms_that_they_stand_beside(model: str) -> None:
+    arms = resolved(load_config("decay", [f"model={model}"]))
+    assert [name for name, arm in arms.items() if arm.editor == "none"] == [
+        "control, full",
+        "control, lora",
+        "control, dora",
+    ]
+    for tuner in ("full", "lora", "dora"):
+        assert arms[f"control, {tuner}"].tuning == arms[f"memit, {tuner}"].tuning
+
+
 def test_the_other_presets_cross_what_they_are_named_for() -> None:
     objectives = resolved(load_config("objectives")).values()
     assert len(objectives) == 36

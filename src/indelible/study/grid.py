@@ -8,7 +8,8 @@
       mask: [none, edited-layers]
 
 stands for eight arms, named by their labels ("memit, text, nothing frozen"). Arms that are written out beside it, such
-as controls, stay, after those of the grid.
+as controls, stay, after those of the grid. The editor "none" on the axis of editors is a control for every choice of
+the others ("control, text, nothing frozen"), tuned with the same settings.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def _label(axis: str, value: Any) -> str:
     """Numbers and "none" need the axis beside them to be understood."""
     if axis == "paraphrases":
         return f"{value} paraphrase{'' if value == 1 else 's'}"
+    if axis == "editor" and value == "none":
+        return "control"
     if axis == "mask" and value == "none":
         return "nothing frozen"
     return str(value)
