@@ -38,6 +38,7 @@ from indelible.tuning.judges import pair_log_probs
 from indelible.tuning.objectives import Run
 from indelible.tuning.objectives.classify import Labelled
 from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -80,7 +81,8 @@ def trainer_class(name: str) -> Any:
     if name == "Trainer":
         return Trainer
     try:
-        return getattr(importlib.import_module("trl"), name)
+        with kept_random_state():  # something that trl imports draws random numbers
+            return getattr(importlib.import_module("trl"), name)
     except ImportError as error:
         raise ConfigError(
             f"This objective trains with trl's {name}, and trl cannot be imported ({error}).",
