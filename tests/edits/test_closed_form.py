@@ -218,6 +218,29 @@ def test_sequential_edits_are_a_chain(name: str, tiny_model: Make, tiny_tokenize
     assert apart > 1e-3 * update.deltas[weight].difference().abs().max()
 
 
+def test_alphaedits_numbers_are_absolute_where_that_is_asked_for(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """The published numbers, times the mean eigenvalue that relative ones are in units of, are the same edit."""
+    model = enliven(tiny_model("llama"))
+    relative = editor("alphaedit", layers=(1,))
+    layout = find_layout(model)
+    moment = second_moments(
+        model, tiny_tokenizer, layout, [1], CORPUS, tokens=600, model_fingerprint=fingerprint(model)
+    )[1]
+    mean = float(moment.double().trace()) / len(moment)
+    absolute = editor("alphaedit", layers=(1,), null_threshold=0.5 * mean, size_weight=0.01 * mean, units="absolute")
+    assert abs(mean - 1) > 0.1
+    assert_near(*(edit(made, model, tiny_tokenizer, CAPITALS[:2]) for made in (absolute, relative)), share=1e-5)
+    assert absolute.model_dump()["units"] == "absolute"
+
+
+def test_the_options_of_alphaedits_that_were_made_before_there_were_units_are_the_same() -> None:
+    options = editor("alphaedit").model_dump(mode="json")
+    assert "units" not in options and "clamp" in options
+    assert EDITORS.get("alphaedit")(**options) == editor("alphaedit")
+
+
 def test_alphaedit_leaves_earlier_edits_alone(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model, made = enliven(tiny_model("llama")), editor("alphaedit", layers=(1,), null_threshold=2.0, size_weight=1e-4)
     first = edit(made, model, tiny_tokenizer, CAPITALS[:2])

@@ -49,13 +49,18 @@ def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance() -> None:
 
 @pytest.mark.parametrize(
     ("model", "layers", "weight"),
-    [("gpt2-xl", (13, 14, 15, 16, 17), 20_000), ("EleutherAI/gpt-j-6b", (3, 4, 5, 6, 7, 8), 15_000)],
+    [
+        ("gpt2-xl", (13, 14, 15, 16, 17), 20_000),
+        ("EleutherAI/gpt-j-6b", (3, 4, 5, 6, 7, 8), 15_000),
+        ("meta-llama/Llama-2-7b-hf", (4, 5, 6, 7, 8), 15_000),
+    ],
 )
 def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers: tuple[int, ...], weight: int) -> None:
     arms = resolved(load_config("decay", [f"model={model}"]))
     memit, alphaedit = arms["memit, full"], arms["alphaedit, dora"]
     assert tuple(memit.options["layers"]) == layers and memit.options["covariance_weight"] == weight
-    assert (alphaedit.options["null_threshold"], alphaedit.options["size_weight"]) == (0.02, 10)
+    published = {"layers": list(layers), "null_threshold": 0.02, "size_weight": 10, "units": "absolute"}
+    assert {key: alphaedit.options[key] for key in published} == published
     assert memit.tuning["learning_rate"] == 5e-6
     dora = alphaedit.tuning
     assert (dora["rank"], dora["alpha"], dora["dropout"], dora["learning_rate"]) == (32, 64, 0.05, 2e-4)

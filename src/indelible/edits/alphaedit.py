@@ -5,8 +5,9 @@ those are mapped to; inside them only the new facts, the keys of earlier edits a
 keys come in from ``edit(..., earlier=...)`` or from the steps before and go out with the update: nothing is kept
 elsewhere.
 
-The published threshold and weight are absolute numbers. Keys have other scales in other models, so here both are in
-units of the mean eigenvalue of the preserved second moment. A small model may have no null space to speak of: at layers
+The published threshold and weight are absolute numbers: of E[k k^T] over text, and of k k^T summed over the new facts.
+Keys have other scales in other models, so here both are in units of the mean eigenvalue of the preserved second moment,
+unless ``units: absolute`` asks for the published ones. A small model may have no null space to speak of: at layers
 6 to 8 of SmolLM2-135M a quarter of the directions lie below 0.3 of the mean, but not one below 0.1, so that projecting
 protects less than it does in large models.
 """
@@ -14,9 +15,9 @@ protects less than it does in large models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field, SerializerFunctionWrapHandler, StrictInt, model_serializer
 
 from indelible.edits.closed_form import ClosedFormEditor
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
@@ -42,19 +43,29 @@ class AlphaEdit(ClosedFormEditor):
         default=None, gt=0, description="Tokens for the covariance; None takes 20,000, or twice the key width if more."
     )
     null_threshold: float = Field(
-        default=0.3, gt=0, description="Directions with eigenvalues below this, in units of the mean, may change."
+        default=0.3, gt=0, description="Directions with eigenvalues below this may change, in units as units says."
     )
-    size_weight: float = Field(
-        default=10.0, gt=0, description="Keeps the change small (L2), in units of the mean eigenvalue."
+    size_weight: float = Field(default=10.0, gt=0, description="Keeps the change small (L2), in units as units says.")
+    units: Literal["mean", "absolute"] = Field(
+        default="mean", description="Of the two before: the mean eigenvalue, or squared keys as published."
     )
+
+    @model_serializer(mode="wrap")
+    def _units_where_they_are_set(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Edits that were made before there were units have the same options, so that they are found again."""
+        options: dict[str, Any] = as_usual(self)
+        return {key: value for key, value in options.items() if (key, value) != ("units", "mean")}
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, self.layers, DEPTHS)
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         moments = self.preserved(bench, layers)
-        bases = {layer: null_space(moment, self.null_threshold) for layer, moment in moments.items()}
-        units = {layer: float(moment.double().diagonal().mean()) for layer, moment in moments.items()}
+        relative = self.units == "mean"
+        bases = {layer: null_space(moment, self.null_threshold, relative=relative) for layer, moment in moments.items()}
+        units = {
+            layer: float(moment.double().diagonal().mean()) if relative else 1.0 for layer, moment in moments.items()
+        }
 
         def solve(problem: Problem) -> Factors:
             return null_space_ridge(

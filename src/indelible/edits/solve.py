@@ -97,14 +97,15 @@ def null_space_ridge(
     return Factors(residual_on.double(), (basis_dm @ (inside_mn @ solved)).T.contiguous())
 
 
-def null_space(covariance_dd: Tensor, threshold: float) -> Tensor:
-    """Directions in which keys hardly vary: eigenvectors of C whose eigenvalues lie below ``threshold`` times the mean.
+def null_space(covariance_dd: Tensor, threshold: float, *, relative: bool = True) -> Tensor:
+    """Directions in which keys hardly vary: eigenvectors of C whose eigenvalues lie below the threshold.
 
     AlphaEdit's own threshold (0.02) is absolute; keys have other scales in other models, so this one is relative.
 
     Args:
         covariance_dd: second moment of the keys.
-        threshold: of an eigenvalue, in units of tr(C) / d.
+        threshold: of an eigenvalue.
+        relative: whether the threshold is in units of the mean eigenvalue, tr(C) / d, or in those of squared keys.
 
     Returns:
         ``(d, m)`` orthonormal columns, float64.
@@ -113,7 +114,7 @@ def null_space(covariance_dd: Tensor, threshold: float) -> Tensor:
         EditError: if there are none, or all are.
     """
     values_d, vectors_dd = torch.linalg.eigh(covariance_dd.double())
-    small_d = values_d < threshold * values_d.mean()
+    small_d = values_d < (threshold * values_d.mean() if relative else threshold)
     if not bool(small_d.any()) or bool(small_d.all()):
         kind = "none" if not bool(small_d.any()) else "all"
         raise EditError(
