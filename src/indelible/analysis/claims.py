@@ -22,7 +22,7 @@ from indelible.analysis.arms import ArmFactors, arms_of, comparable, varying
 from indelible.analysis.claim import Claim, Factor
 from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
 from indelible.analysis.metrics import MEASURES
-from indelible.analysis.paired import Hits, compare, hits_among, holm
+from indelible.analysis.paired import Hits, compare, hits_among, holm, with_bootstrap
 from indelible.analysis.power import more_facts
 from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
 from indelible.analysis.rulings import Decision, Finding, Ruling
@@ -170,11 +170,12 @@ class _Evidence:
         return self.joint.effect(weights)
 
     def p(self, claim: Claim, pair: Compared, effect: Effect) -> float | None:
-        """Exact where two arms answered about the same facts, else from the bootstrap."""
+        """From the bootstrap; between two arms the paired test's, if that is larger."""
         if pair.against is None:
             return effect.p
         first, second = (self.answered[arm, claim.estimate] for arm in (pair.arm, pair.against))
-        return compare(first, second, generator=arm_generator(self.seed, pair.label)).p
+        paired = compare(first, second, generator=arm_generator(self.seed, pair.label))
+        return with_bootstrap(paired, effect.p).p
 
 
 def _weights(claim: Claim, pair: Compared) -> dict[RateKey, float]:

@@ -2,7 +2,8 @@
 
 Arms are compared when they differ in exactly one of editor, paraphrases, objective, tuner and mask, since only then the
 difference has one cause; and each is compared with the control of its objective and tuner, for what the edit did to
-intrinsic facts. Differences carry the paired test where arms were asked the same questions.
+intrinsic facts. Where arms were asked the same questions, the p of their difference is the larger of the paired test's
+and the bootstrap's (`paired`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import pandas as pd
 from scipy import stats
 
 from indelible.analysis.answers import Answers
+from indelible.analysis.arms import arms_of, factor_between
 from indelible.analysis.matching import MatchedGap, matched_gap, matched_replicates
 from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, require_columns
-from indelible.analysis.paired import Hits, compare, hits_among
+from indelible.analysis.paired import Hits, compare, hits_among, with_bootstrap
 from indelible.analysis.replicates import Effect, RateKey, Replicates, generator_of, replicate
 from indelible.analysis.statistics import Interval
 from indelible.analysis.summary import ARM_COLUMNS, RUN_COLUMNS, arm_names
@@ -85,12 +87,10 @@ def effects_table(
 
 
 def pairs_of_arms(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Arms with an edit that differ in exactly one factor, (later, earlier) in order of the run table."""
-    factors = _factors(runs)
-    edited = factors[factors["editor"] != CONTROL_EDITOR]
-    for (first, one), (second, other) in combinations(edited.iterrows(), 2):
-        if int((one != other).sum()) == 1:
-            yield str(second), str(first)
+    """Arms with an edit that differ in one factor alone (`arms.comparable`), (later, earlier) in order of the table."""
+    for first, second in combinations(arms_of(runs), 2):
+        if factor_between(first, second) is not None:
+            yield second.name, first.name
 
 
 def pairs_with_control(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -133,7 +133,7 @@ def _rate_differences(
         effect = joint.effect({(arm, rate): 1.0, (versus, rate): -1.0})
         if effect.value is not None:
             generator = generator_of(seed, "permutation", arm, versus, rate)
-            test = compare(asked[arm, rate], asked[versus, rate], generator=generator)
+            test = with_bootstrap(compare(asked[arm, rate], asked[versus, rate], generator=generator), effect.p)
             yield _line(arm, versus, rate, effect, test.p, test.test)
 
 
