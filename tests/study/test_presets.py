@@ -10,6 +10,7 @@ from indelible.errors import ConfigError
 from indelible.study.arms import resolve_arms
 from indelible.study.config import StudyConfig, load_config, parse_config, preset_names
 from indelible.study.plan import Arm
+from indelible.tuning.settings import TuningSettings
 
 
 def resolved(config: StudyConfig) -> dict[str, Arm]:
@@ -22,9 +23,16 @@ def test_every_preset_is_there_and_its_arms_can_be_resolved() -> None:
         assert resolved(load_config(name))
 
 
-def test_the_paper_preset_has_the_figures_of_wen_and_zhang() -> None:
-    config = load_config("paper", ["model=gpt2-xl"])
-    assert (config.model, config.facts.n_edits, config.facts.n_intrinsic) == ("gpt2-xl", 50, 100)
+def test_the_paper_preset_looks_and_counts_by_the_text_that_there_is_offline() -> None:
+    settings = TuningSettings(**resolved(load_config("paper"))["rome"].tuning)
+    assert settings.steps_at_most == 67  # 5 passes over 1,700 rows, 128 a step
+    assert settings.evaluation_interval == 10
+
+
+@pytest.mark.parametrize("model", ["gpt2-xl", "openai-community/gpt2-xl"])
+def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
+    config = load_config("paper", [f"model={model}"])
+    assert (config.model, config.facts.n_edits, config.facts.n_intrinsic) == (model, 50, 100)
     arms = resolved(config)
     rome = arms["rome"]
     assert rome.isolated and rome.mask == "none"
@@ -41,8 +49,9 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang() -> None:
     assert {arm.mask for arm in arms.values()} == {"none", "edited-layers"}
 
 
-def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance() -> None:
-    rome = resolved(load_config("paper", ["model=meta-llama/Llama-3.1-8B"]))["rome"]
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-8B"])
+def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance(model: str) -> None:
+    rome = resolved(load_config("paper", [f"model={model}"]))["rome"]
     assert (rome.options["layer"], rome.options["covariance_tokens"]) == (1, 0)
     assert resolved(load_config("paper"))["rome"].options["layer"] is None
 
@@ -51,8 +60,12 @@ def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance() -> None:
     ("model", "layers", "weight"),
     [
         ("gpt2-xl", (13, 14, 15, 16, 17), 20_000),
+        ("openai-community/gpt2-xl", (13, 14, 15, 16, 17), 20_000),
         ("EleutherAI/gpt-j-6b", (3, 4, 5, 6, 7, 8), 15_000),
+        ("EleutherAI/gpt-j-6B", (3, 4, 5, 6, 7, 8), 15_000),
         ("meta-llama/Llama-2-7b-hf", (4, 5, 6, 7, 8), 15_000),
+        ("meta-llama/Llama-3.1-8B-Instruct", (4, 5, 6, 7, 8), 15_000),
+        ("meta-llama/Meta-Llama-3.1-8B-Instruct", (4, 5, 6, 7, 8), 15_000),
     ],
 )
 def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers: tuple[int, ...], weight: int) -> None:
