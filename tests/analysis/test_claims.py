@@ -40,15 +40,16 @@ def only(claim: Claim, *arms: SimulatedArm, **study_options: int) -> Ruling:
     return ruling
 
 
-def test_built_in_claims_are_the_eight_that_the_field_disputes() -> None:
+def test_built_in_claims_are_those_that_the_field_disputes() -> None:
     claims = {claim.name: claim for claim in built_in_claims()}
-    assert len(claims) == 8
+    assert len(claims) == 9
     assert claims["not-only-less-confident"].estimate == "matched_gap"
     doses = claims["paraphrases-help"].compare
     assert doses is not None
     assert (doses.of, doses.against) == ((1, 3, 5, 10), 0)
     assert {name for name, claim in claims.items() if claim.matched_utility} == {
-        "freezing-helps",
+        "freezing-edited-layers-helps",
+        "freezing-all-below-helps",
         "reinforcement-forgets-less",
     }
     assert {name for name, claim in claims.items() if claim.sign == -1} == {
