@@ -120,6 +120,7 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
         "Terms",
     ]
     assert verdict(summary).detail in text
+    assert "judged alike" in text and "Judged as published" not in text
     assert "On average over 2 arms" in text
     assert page.count('<details class="arm"') == 4
     # The overview, the curves of all arms but the failed one, the gap, and what it was paid for.

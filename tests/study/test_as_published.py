@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from indelible.errors import ConfigError
 from indelible.probing.criterion import appears
-from indelible.study.config import StudyConfig
+from indelible.study.config import StudyConfig, parse_config
 from indelible.study.run import Outcome, preview_study, run_study
 from tiny_studies import study_settings
 
@@ -33,7 +35,7 @@ def test_an_answer_appears_anywhere_in_whole_words(generated: str, target: str, 
 @pytest.fixture(scope="module")
 def published(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
-    settings["as_published"] = True
+    settings |= {"as_published": True, "exam": {}}
     settings["facts"]["n_edits"] = 3
     settings["tuning"] |= {"steps": 2}
     settings["arms"] = settings["arms"][:1]
@@ -43,7 +45,6 @@ def published(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome
 def test_edits_are_judged_by_the_first_token_and_intrinsic_facts_by_appearance(published: Outcome) -> None:
     assert published.failures == ()
     rows = pd.read_parquet(published.folder / "facts.parquet")
-    rows = rows[rows["phase"] != "tuning"]
     edited = rows[(rows["fact_set"] == "edited") & (rows["kind"] != "neighbour")]
     assert (edited["success"] == edited["first_token"]).all()
     intrinsic = rows[rows["fact_set"] == "intrinsic"]
@@ -51,8 +52,28 @@ def test_edits_are_judged_by_the_first_token_and_intrinsic_facts_by_appearance(p
     assert list(intrinsic["success"]) == judged
 
 
+def test_the_report_says_that_edited_and_intrinsic_facts_are_judged_by_two_criteria(published: Outcome) -> None:
+    assert published.report is not None
+    page = " ".join(published.report.read_text(encoding="utf-8").split())
+    assert "judged alike" not in page and "by the same criterion" not in page
+    assert "Judged as published: edits by their first token" in page
+    assert "of two kinds: an edited fact succeeds when its target's first token" in page
+
+
+@pytest.mark.parametrize(
+    ("setting", "where"),
+    [("exam.every=2", "exam.every"), ("explain=true", "explain"), ("arms.memit.explain=true", "explain")],
+)
+def test_what_is_judged_by_one_criterion_alone_cannot_be_asked_for(setting: str, where: str, taught: Path) -> None:
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt") | {"exam": {}}
+    assert parse_config(yaml.safe_dump(settings), "s.yaml", taught, ["as_published=true"]).as_published
+    with pytest.raises(ConfigError, match=f"as_published has no {where}"):
+        parse_config(yaml.safe_dump(settings), "s.yaml", taught, ["as_published=true", setting])
+
+
 def test_steps_of_the_corrected_protocol_are_not_taken_for_them(published: Outcome, taught: Path) -> None:
     settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings["exam"] = {}
     settings["facts"]["n_edits"] = 3
     settings["tuning"] |= {"steps": 2}
     settings["arms"] = settings["arms"][:1]

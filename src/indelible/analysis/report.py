@@ -31,6 +31,7 @@ from indelible.analysis.rulings import Ruling
 from indelible.analysis.settings_lines import flat
 from indelible.analysis.tables import Table, headline, percent
 from indelible.analysis.transcript import TranscriptLine
+from indelible.analysis.verdict import with_unlike_criteria
 
 LARGEST_TRANSCRIPT = 400
 """Facts listed per arm, at most; the page says how many there were."""
@@ -162,12 +163,14 @@ def render_report(
 
 def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     runs, arms = evidence.runs, evidence.arms
+    as_published = bool(settings.get("as_published"))
     return render(
         "report.html.j2",
         {
             "most_open": MOST_OPEN,
             "most_settings": MOST_SETTINGS,
-            "verdict": evidence.answer,
+            "verdict": with_unlike_criteria(evidence.answer) if as_published else evidence.answer,
+            "as_published": as_published,
             "overview": _overview(evidence),
             "claims": [_claim(number, ruling) for number, ruling in enumerate(evidence.rulings)],
             "series": [name for name in LABELS if any(name in curves for curves in evidence.curves.values())],

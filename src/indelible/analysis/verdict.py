@@ -8,7 +8,7 @@ beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from indelible.analysis.metrics import CONTROL_EDITOR
@@ -64,6 +64,15 @@ def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdi
     measured = [arm for arm in summary if arm["gap"] is not None]
     detail = _detail(measured) if len(measured) > 1 else ""
     return Verdict(_answer(measured, average), detail, tuple(_cautions(summary, measured)))
+
+
+def with_unlike_criteria(found: Verdict) -> Verdict:
+    """The verdict of a study that judges as the published one does (``as_published``), with what speaks against it."""
+    caution = (
+        "Judged as published: edits by their first token, intrinsic facts by the answer's being anywhere in 50 tokens. "
+        "The gap is between two criteria, not between two kinds of facts alone."
+    )
+    return replace(found, cautions=(caution, *found.cautions))
 
 
 def gap_interval_of(arm: Summary) -> Interval | None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.analysis.claim import Claim, check_names
 from indelible.errors import ConfigError, suggest
@@ -128,7 +128,8 @@ class StudyConfig(_Settings):
         arms: at least one.
         as_published: keep three defects of the published protocol (Wen & Zhang, arXiv 2507.14198), to see what they
             do: edits are judged by the first token, intrinsic facts by the answer's being anywhere in 50 generated
-            ones; held-out rows are trained on; an edited fact's true object may stand in training lines.
+            ones; held-out rows are trained on; an edited fact's true object may stand in training lines. Without curves
+            and explanations, which judge by the criterion of all other studies.
         claims: what is claimed beside the built-in claims (see analysis.claim); judged in the report.
     """
 
@@ -177,6 +178,14 @@ class StudyConfig(_Settings):
             if names.count(name) > 1:
                 raise ValueError(f"two arms are named {name!r}")
         return arms
+
+    @model_validator(mode="after")
+    def _one_criterion(self) -> Self:
+        if self.as_published and self.exam.every is not None:
+            raise ValueError("as_published has no exam.every: points of a curve are judged by another criterion")
+        if self.as_published and (self.explain or any(arm.explain for arm in self.arms)):
+            raise ValueError("as_published has no explain: mixtures are judged by another criterion")
+        return self
 
     def to_yaml(self) -> str:
         """The settings as a study file that reads back as equal settings."""
