@@ -13,7 +13,7 @@ import pandas as pd
 
 from indelible.analysis.answers import Answers
 from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, gap, rate, require_columns
-from indelible.analysis.statistics import by_seed, gap_interval
+from indelible.analysis.replicates import Replicates, replicate
 
 ARM_COLUMNS = ("editor", "paraphrases", "objective", "tuner", "mask")
 RUN_COLUMNS = (
@@ -56,6 +56,8 @@ KEYS = (
     "retention_neighbour",
 )
 """The keys of a summary, in order."""
+GAP = {"retention_intrinsic": 1.0, "retention_edited": -1.0}
+"""The rates that the gap is made of, with their signs."""
 
 
 def arm_names(rows: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
@@ -83,7 +85,7 @@ def summarise(
 
     Args:
         rows: tidy rows, one per arm × seed × phase × step × question, or the answers made of them.
-        runs: one row per arm × seed, with status "done" or "failed".
+        runs: one row per arm × seed, with status "done", "partly" or "failed".
         draws: bootstrap draws for the interval of the gap.
         seed: seed of the bootstrap; the same seed gives the same interval.
 
@@ -98,13 +100,12 @@ def summarise(
     require_columns(
         answers.rows, ("arm", *ARM_COLUMNS, "phase", "kind", "fact_set", "fact_id", "seed"), "table of answers"
     )
-    return [
-        _summarise_arm(arm, answers, runs[runs["arm"] == arm], draws=draws, seed=seed)
-        for arm in arm_names(answers.rows, runs)
-    ]
+    arms = arm_names(answers.rows, runs)
+    joint = replicate(answers, arms, tuple(GAP), draws=draws, seed=seed)
+    return [_summarise_arm(arm, answers, runs[runs["arm"] == arm], joint) for arm in arms]
 
 
-def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame, *, draws: int, seed: int) -> dict[str, Any]:
+def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame, joint: Replicates) -> dict[str, Any]:
     rows = answers.arm(arm)
     counted = {name: count for name in MEASURES if (count := answers.counts(arm, name)) is not None}
     rates = {name: rate(count) for name, count in counted.items()}
@@ -118,12 +119,7 @@ def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame, *, draws: int
     summary["n_intrinsic"] = _facts_per_seed(rows, "intrinsic")
     summary["gap"] = gap(rates.get("retention_intrinsic"), rates.get("retention_edited"))
     if summary["gap"] is not None:
-        interval = gap_interval(
-            by_seed(counted["retention_intrinsic"]),
-            by_seed(counted["retention_edited"]),
-            draws=draws,
-            generator=arm_generator(seed, arm),
-        )
+        interval = joint.effect({(arm, measure): weight for measure, weight in GAP.items()}).interval
         if interval is not None:
             summary["gap_low"], summary["gap_high"] = interval.low, interval.high
     for column in ("downstream_before", "downstream_after"):
