@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated import SimulatedArm, simulate, simulate_counts
 
@@ -83,6 +84,20 @@ def test_a_finished_run_gives_its_rates_and_spread() -> None:
         expected(alike[alike["phase"] != "tuned"], 0.1)
 
 
+def test_arms_that_lack_a_seed_tell_of_the_seeds_they_have() -> None:
+    """An arm stopped after two of four seeds has the spread of a study of these two."""
+    arm = SimulatedArm("memit", edit_success=1.0, locality=1.0)
+    rows, _ = simulate([arm], seeds=range(4), n_edits=60, n_intrinsic=60, wordings=0, neighbours=0, generator=_at(6))
+    rows.loc[(rows["fact_set"] == "edited") & (rows["seed"] % 2 == 0), "success"] = True  # the gap varies
+    other = rows.assign(arm="other", editor="ft")
+    short = rows["seed"] < 2
+    found = [expected(pd.concat(parts), 0.1) for parts in ([rows[short]], [rows[short], other], [other])]
+    assert (found[0].seeds, found[1].seeds) == (2, 4)
+    alone, beside, whole = (plan.spread for plan in found)
+    assert alone > 0.05 and whole > 0.05
+    assert beside == pytest.approx(np.sqrt((alone**2 + whole**2) / 2))
+
+
 def _at(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -105,6 +120,33 @@ def test_how_much_more_data_an_undecided_effect_wants(
 ) -> None:
     found = more_facts(Effect(value, Interval(low, high), 0.5, 100, 3), smallest)
     assert found is None if says is None else found is not None and found.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("low", "seed_share", "says"),
+    [
+        # By hand: the interval's half width must fall from 0.2 to 0.1, the variance to a quarter of what it is.
+        (-0.10, 0.0, "About 4.0 times the facts"),
+        (-0.10, 0.2, "About 16.0 times the facts (1601 over"),  # 0.8 / (0.25 - 0.2)
+        (-0.10, 0.9, "More seeds would decide it, not more facts: about 13 in place of 3"),  # above 3 · 4
+        (-2.00, 0.9, "Even 100 times the facts"),
+    ],
+)
+def test_what_seeds_add_is_not_lessened_by_facts(low: float, seed_share: float, says: str) -> None:
+    found = more_facts(Effect(0.10, Interval(low, 0.20 - low), 0.5, 100, 3, seed_share), 0.05)
+    assert found is not None and found.startswith(says)
+
+
+def test_the_share_of_seeds_is_that_of_the_variance() -> None:
+    """Of a gap with many facts nearly all variance is seeds'; without spread, none is."""
+    shares = {}
+    for spread in (0.0, 0.1):
+        counts, populations = simulate_counts(
+            {"arm": (0.6, 0.8)}, seeds=5, n_edits=2_000, n_intrinsic=2_000, spread=spread, generator=_at(2)
+        )
+        joint = replicate_counts(counts, populations, draws=2_000, seed=0)
+        shares[spread] = joint.effect({("arm", "retention_intrinsic"): 1, ("arm", "retention_edited"): -1}).seed_share
+    assert shares[0.0] < 0.5 and 0.9 < shares[0.1] <= 1
 
 
 def test_an_effect_without_an_interval_wants_nothing_that_can_be_said() -> None:

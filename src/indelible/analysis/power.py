@@ -91,7 +91,7 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
     """A plan with the rates and the spread of a finished study.
 
     Retention of intrinsic facts and the facts per edit are means over its arms that edit. The spread is the root of the
-    mean variance between seeds, 0 where seeds differ by no more than their facts explain.
+    mean variance between the seeds that an arm has, 0 where seeds differ by no more than their facts explain.
 
     Args:
         rows: tidy rows of the study.
@@ -102,20 +102,17 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
     """
     arms = [str(name) for name in rows.loc[rows["editor"] != CONTROL_EDITOR, "arm"].unique()]
     joint = replicate(rows, arms, ["retention_intrinsic", "retention_edited"], draws=39)
-    pairs = [
-        (joint.samples[arm, "retention_intrinsic"], joint.samples[arm, "retention_edited"])
-        for arm in arms
-        if (arm, "retention_intrinsic") in joint.samples and (arm, "retention_edited") in joint.samples
-    ]
+    keys = [[(arm, "retention_intrinsic"), (arm, "retention_edited")] for arm in arms]
+    pairs = [joint.over_common_seeds(pair) for pair in keys if all(key in joint.samples for key in pair)]
+    pairs = [pair for pair in pairs if all(sample.facts for sample in pair)]
     if not pairs:
         raise DataError("No arm of this run has edits and intrinsic facts that were measured.", "Give --retention.")
-    seeds = len(joint.seeds)
-    variance = float(np.mean([between_seeds(pair, (1.0, -1.0)) for pair in pairs])) * seeds
+    variance = float(np.mean([between_seeds(pair, (1.0, -1.0)) * len(pair[0].asked) for pair in pairs]))
     return Plan(
         gap,
         retention=float(np.mean([intrinsic.rate for intrinsic, _ in pairs])),
         intrinsic_per_edit=float(np.mean([intrinsic.asked.sum() / edited.asked.sum() for intrinsic, edited in pairs])),
-        seeds=seeds,
+        seeds=len(joint.seeds),
         spread=math.sqrt(max(variance, 0.0)),
     )
 
@@ -123,8 +120,9 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
 def more_facts(effect: Effect, smallest: float) -> str | None:
     """How much more data would decide an undecided effect, if it stays what it is: a sentence, or None.
 
-    Half an interval's width shrinks with the square root of the facts. An effect of at least ``smallest`` is decided
-    when the interval excludes zero; a smaller one when it excludes ``smallest``.
+    The variance has a part that facts explain, which falls with their number, and one that seeds add, which does not:
+    only more seeds, each with as many facts, lessen both. An effect of at least ``smallest`` is decided when the
+    interval excludes zero; a smaller one when it excludes ``smallest``.
 
     Args:
         effect: an observed effect; positive is what is claimed.
@@ -141,11 +139,19 @@ def more_facts(effect: Effect, smallest: float) -> str | None:
         reach, distance = effect.interval.high - effect.value, smallest - effect.value
     if reach < distance:
         return None
-    times = (reach / distance) ** 2 if distance > 0 else math.inf
-    if times > MOST_TIMES:
-        return f"Even {MOST_TIMES} times the facts would not decide it, if the effect stays as it is."
-    facts = math.floor(round(effect.facts * times, 6)) + 1
-    return (
-        f"About {max(times, 1.1):.1f} times the facts ({facts} over all seeds in place of {effect.facts}) would decide "
-        "it, if the effect stays as it is."
-    )
+    less = (reach / distance) ** 2 if distance > 0 else math.inf  # by so many times the variance must fall
+    left = 1 - effect.seed_share * less if effect.seed_share else 1.0
+    times = (1 - effect.seed_share) * less / left if left > 0 else math.inf
+    if times <= MOST_TIMES:
+        facts = math.floor(round(effect.facts * times, 6)) + 1
+        return (
+            f"About {max(times, 1.1):.1f} times the facts ({facts} over all seeds in place of {effect.facts}) would "
+            "decide it, if the effect stays as it is."
+        )
+    if effect.seed_share > 0 and less <= MOST_TIMES:
+        seeds = math.floor(round(effect.seeds * less, 6)) + 1
+        return (
+            f"More seeds would decide it, not more facts: about {seeds} in place of {effect.seeds}, if the effect "
+            "stays as it is."
+        )
+    return f"Even {MOST_TIMES} times the facts would not decide it, if the effect stays as it is."

@@ -19,7 +19,16 @@ from numpy.typing import NDArray
 
 from indelible.analysis.answers import Answers
 from indelible.analysis.metrics import MEASURES
-from indelible.analysis.statistics import FEWEST_FACTS, Floats, Interval, Sample, contrast, fact_draws
+from indelible.analysis.statistics import (
+    FEWEST_FACTS,
+    Contrast,
+    Floats,
+    Interval,
+    Sample,
+    between_seeds,
+    contrast,
+    fact_draws,
+)
 
 RateKey = tuple[str, str]
 """Name of the arm, and key of `metrics.MEASURES`."""
@@ -35,6 +44,8 @@ class Effect:
         p: two-sided, against zero, from the same draws as the interval; None where that is.
         facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
         seeds: seeds that all its rates have; only these count.
+        seed_share: of the variance, what seeds add beyond what facts explain, as a fraction; 0 with one seed, or where
+            seeds agree. More facts do not lessen this part.
     """
 
     value: float | None
@@ -42,6 +53,7 @@ class Effect:
     p: float | None
     facts: int
     seeds: int
+    seed_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,8 @@ class Replicates:
         keys = [key for key, weight in weights.items() if weight != 0]
         if not keys or any(key not in self.samples for key in keys):
             return Effect(None, None, None, 0, 0)
-        common = np.logical_and.reduce([self.reached[key] for key in keys])
-        samples = [_over(self.samples[key], common) for key in keys]
+        common = self._common(keys)
+        samples = self.over_common_seeds(keys)
         facts, seeds = _facts(samples), int(common.sum())
         if any(sample.facts == 0 for sample in samples):
             return Effect(None, None, None, facts, seeds)
@@ -98,7 +110,21 @@ class Replicates:
             for key, sample in zip(keys, samples, strict=True)
         ]
         found = contrast(samples, factors, drawn, self.normal[common])
-        return Effect(found.value, found.interval, found.p, facts, seeds)
+        return Effect(found.value, found.interval, found.p, facts, seeds, _seed_share(found, samples, factors))
+
+    def over_common_seeds(self, keys: Sequence[RateKey]) -> list[Sample]:
+        """Samples of some rates, cut to the seeds that all of them have.
+
+        Raises:
+            KeyError: for a rate of which nothing was asked.
+        """
+        common = self._common(keys)
+        return [_over(self.samples[key], common) for key in keys]
+
+    def _common(self, keys: Sequence[RateKey]) -> NDArray[np.bool_]:
+        """(seeds,): whether all rates have a seed."""
+        common: NDArray[np.bool_] = np.logical_and.reduce([self.reached[key] for key in keys])
+        return common
 
 
 def replicate(
@@ -196,6 +222,11 @@ class _Counts:
             if asked > 0:
                 table[:, row[seed], column[fact]] = hits, asked
         return Sample(table[0], table[1], population)
+
+
+def _seed_share(found: Contrast, samples: Sequence[Sample], weights: Sequence[float]) -> float:
+    whole = float(found.draws.var())
+    return min(max(between_seeds(samples, weights), 0.0) / whole, 1.0) if whole > 0 else 0.0
 
 
 def _over(sample: Sample, seeds: NDArray[np.bool_]) -> Sample:
