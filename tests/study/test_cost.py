@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from indelible.study.arms import resolve_arms
 from indelible.study.config import StudyConfig
-from indelible.study.cost import Cost, cost_of, machine_speed
+from indelible.study.cost import QUESTION_TOKENS, SAMPLING, Cost, cost_of, machine_speed
+from indelible.study.plan import Sources, StepKind, make_plan
 from indelible.study.run import preview_study
 from tiny_studies import study_settings
 
@@ -18,13 +21,66 @@ def test_tuning_is_counted_in_steps_and_tokens(taught: Path, tmp_path: Path) -> 
     settings["tuning"]["accumulation"] = 2
     config = StudyConfig.model_validate(settings)
     preview = preview_study(config, tmp_path / "run")
-    cost = cost_of(preview.plan.steps, config.facts)
+    cost = cost_of(preview.plan, (), config.facts)
     assert (cost.tunings, cost.optimizer_steps) == (3, 18)
     assert cost.tokens == 18 * 4 * 2 * 96
     assert cost.operations > 6 * cost.tokens
     assert preview.cost.startswith("Cost: 3 runs of tuning, at most 18 steps and 13,824 tokens; roughly ")
-    tuned = [step for step in preview.plan.steps if step.kind == "tune"]
-    assert cost_of(tuned[:1], config.facts).optimizer_steps == 6
+    tuned = [step.key for step in preview.plan.steps if step.kind == "tune"]
+    assert cost_of(preview.plan, tuned[1:], config.facts).optimizer_steps == 6
+
+
+def cost(config: StudyConfig, kind: StepKind) -> Cost:
+    """Of the steps of that kind alone."""
+    outside = Sources("m", "t", {}, "f", "c", "x")
+    plan = make_plan(config, resolve_arms(config), outside)
+    return cost_of(plan, [step.key for step in plan.steps if step.kind != kind], config.facts)
+
+
+def study(tuning: dict[str, Any], **arm: Any) -> StudyConfig:
+    settings = {
+        "name": "s",
+        "model": "m",
+        "facts": {"n_edits": 5, "n_intrinsic": 7, "held_out": 0, "neighbours": 0},
+        "tuning": {"steps": 3, "batch_size": 8, "max_tokens": 32, "heldout_examples": 10} | tuning,
+        "arms": [{"name": "a", "editor": "memit", **arm}],
+    }
+    return StudyConfig.model_validate(settings)
+
+
+ASKED = 2 * QUESTION_TOKENS * (5 + 7)
+ROWS = 3 * 8
+
+
+@pytest.mark.parametrize(
+    ("tuning", "trained", "alone"),
+    [
+        ({"objective": "text"}, ROWS, 2 * 10),
+        # Both answers of a pair, the reference's pass over all pairs that were drawn, held-out ones too.
+        ({"objective": "preference", "train_examples": 50}, 2 * ROWS, 2 * (50 + 10) + 2 * 2 * 10),
+        # Two problems a step, each answered and trained on four times.
+        ({"objective": "reward", "generations": 4}, ROWS, SAMPLING * ROWS + 2 * 10),
+    ],
+)
+def test_an_objective_costs_what_it_sends_through_the_model(tuning: dict[str, Any], trained: int, alone: int) -> None:
+    found = cost(study(tuning), "tune")
+    assert found.tokens == 32 * trained
+    assert found.operations == 32 * (6 * trained + 2 * alone) + ASKED
+
+
+def test_isolated_arms_ask_intrinsic_facts_in_every_copy() -> None:
+    batch, isolated = (study({"objective": "text"}, protocol=protocol) for protocol in ("batch", "isolated"))
+    assert cost(batch, "edited-probe").operations == ASKED
+    in_a_copy = 2 * QUESTION_TOKENS * (1 + 7)
+    assert cost(isolated, "edited-probe").operations == 5 * in_a_copy
+    one = cost(batch, "tune").operations - ASKED + in_a_copy
+    assert (cost(isolated, "tune").tunings, cost(isolated, "tune").operations) == (5, 5 * one)
+
+
+def test_answers_as_published_are_longer() -> None:
+    usual = study({"objective": "text"})
+    published = usual.model_copy(update={"as_published": True})
+    assert cost(published, "base-probe").operations > 2 * cost(usual, "base-probe").operations
 
 
 def test_time_goes_with_parameters_and_against_speed() -> None:

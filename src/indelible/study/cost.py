@@ -8,14 +8,16 @@ product is reached. It is an upper end: rows are mostly shorter than ``max_token
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 
 from indelible.analysis.tables import duration
 from indelible.study.config import FactsSettings
-from indelible.study.plan import Step
+from indelible.study.plan import Plan, Step
+from indelible.study.steps import PUBLISHED_TOKENS
+from indelible.tuning.objectives import OBJECTIVES, Work
 from indelible.tuning.settings import TuningSettings
 
 REACHED = 0.5
@@ -29,6 +31,9 @@ FACT_TOKENS = 100
 
 WORDINGS_ASKED = 3
 """Held-out wordings and neighbours of a fact where a study asks all that there are."""
+
+SAMPLING = 4
+"""How many times dearer a sequence is that the model writes token by token than one that it reads."""
 
 MEASURED_FOR = 0.3
 """Seconds for which a matrix product is timed."""
@@ -68,35 +73,66 @@ class Cost:
         return f"Cost: {tuning}{steps}; roughly {duration(seconds)} on this machine, less where runs stop early."
 
 
-def cost_of(waiting: Iterable[Step], facts: FactsSettings) -> Cost:
+def cost_of(plan: Plan, done: Collection[str], facts: FactsSettings) -> Cost:
     """What the steps will cost that are not done yet.
 
     Args:
-        waiting: those steps.
+        plan: all steps.
+        done: keys of those that are done.
         facts: how many are edited and asked.
     """
     tunings = optimizer_steps = tokens = 0
     operations = 0.0
     each = 1 + sum(WORDINGS_ASKED if limit is None else limit for limit in (facts.held_out, facts.neighbours))
-    questions = facts.n_edits * each + facts.n_intrinsic * each
-    exam = 2.0 * QUESTION_TOKENS * questions
-    for step in waiting:
+    for step in plan.steps:
+        if step.key in done:
+            continue
+        isolated = _isolated(step, plan)
+        # Each fact's own prompt, of those that one model is asked.
+        prompts = 2.0 * _question_tokens(step) * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
         if step.kind == "tune":
             settings = TuningSettings(**step.options["tuning"])
-            steps = settings.steps_at_most
-            of_step = settings.rows_per_step * settings.max_tokens
-            looks = 2 + (steps // settings.evaluation_interval if settings.evaluation_interval else 0)
-            points = steps // step.options["every"] if step.options["every"] else 0
-            tunings, optimizer_steps, tokens = tunings + 1, optimizer_steps + steps, tokens + steps * of_step
-            operations += 6.0 * steps * of_step + 2.0 * looks * settings.heldout_examples * settings.max_tokens
-            operations += exam + points * exam / each
+            points = settings.steps_at_most // step.options["every"] if step.options["every"] else 0
+            tunings, optimizer_steps = tunings + 1, optimizer_steps + settings.steps_at_most
+            tokens += _rows(settings) * _work(settings).trained * settings.max_tokens
+            operations += _tuning_operations(settings) + (each + points) * prompts
         elif step.kind == "edit":
             operations += 6.0 * FACT_TOKENS * facts.n_edits * (1 + step.options["paraphrases"])
         elif step.kind == "explain":
-            operations += 2**5 * exam / each
+            operations += 2**5 * prompts
         elif step.kind in ("base-probe", "edited-probe", "select"):
-            operations += exam
+            operations += (facts.n_edits if isolated else 1) * each * prompts
     return Cost(tunings, optimizer_steps, tokens, operations)
+
+
+def _isolated(step: Step, plan: Plan) -> bool:
+    """Whether the step asks models in each of which one fact is edited."""
+    if step.kind == "edited-probe":
+        return bool(plan.step(step.inputs["edit"]).options.get("isolated", False))
+    return "copy" in step.options
+
+
+def _question_tokens(step: Step) -> int:
+    return QUESTION_TOKENS + (PUBLISHED_TOKENS if step.options.get("as_published") else 0)
+
+
+def _work(settings: TuningSettings) -> Work:
+    return OBJECTIVES.get(settings.objective).work(settings)
+
+
+def _rows(settings: TuningSettings) -> int:
+    """Rows that are trained on, at most, each time counted."""
+    return settings.steps_at_most * settings.rows_per_step
+
+
+def _tuning_operations(settings: TuningSettings) -> float:
+    """Operations per parameter of one run of tuning with its held-out figures."""
+    work, rows = _work(settings), _rows(settings)
+    looks = 2 + (settings.steps_at_most // settings.evaluation_interval if settings.evaluation_interval else 0)
+    read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
+    read += work.judged * looks * settings.heldout_examples
+    sequences = 6.0 * work.trained * rows + 2.0 * (read + SAMPLING * work.sampled * rows)
+    return settings.max_tokens * sequences
 
 
 def machine_speed(device: torch.device, dtype: torch.dtype, width: int = 1024) -> float:

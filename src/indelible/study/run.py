@@ -169,7 +169,7 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
 
 def _cost(checked: _Checked, plan: Plan, reused: Collection[str]) -> str:
     """What the steps that are not done will cost on this machine, in words."""
-    cost = cost_of([step for step in plan.steps if step.key not in reused], checked.config.facts)
+    cost = cost_of(plan, reused, checked.config.facts)
     parameters = parameter_count(checked.config.model)
     if parameters is None:
         return cost.in_words(None)

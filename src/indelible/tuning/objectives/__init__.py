@@ -50,6 +50,23 @@ class Figure:
         return value < best if self.better == "lower" else value > best
 
 
+@dataclass(frozen=True)
+class Work:
+    """How many sequences of up to ``max_tokens`` tokens go through the model for one row: what tuning costs.
+
+    Attributes:
+        trained: forth and back, each time that a step is taken on the row.
+        sampled: written by the model itself, each time.
+        referred: forth alone, once before training.
+        judged: forth alone, at each look at the held-out figures.
+    """
+
+    trained: int = 1
+    sampled: int = 0
+    referred: int = 0
+    judged: int = 1
+
+
 class Row(Protocol):
     """What an objective makes of an example. Rows are JSON-able and hold token ids."""
 
@@ -152,6 +169,10 @@ class Objective(ABC):
     def rows_per_step(self, settings: TuningSettings) -> int:
         """Rows that one optimizer step is taken on."""
         return settings.batch_size * settings.accumulation
+
+    def work(self, settings: TuningSettings) -> Work:
+        """What one row costs."""
+        return Work()
 
     def figure(self, name: str) -> Figure:
         """The figure of that name.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,6 +79,10 @@ class Classify(Objective):
         from indelible.tuning.heads import HeadOnTrunk
 
         return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
+
+    def work(self, settings: TuningSettings) -> Work:
+        """Each label word is tried after a held-out text, mostly two; a head reads the text once."""
+        return Work(judged=1 if settings.head else 2)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import head_trainer, plain_trainer

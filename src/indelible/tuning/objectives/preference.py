@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run
+from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,6 +71,10 @@ class Preference(Objective):
         if prompt != other_prompt or room < SHORTEST_ANSWER or chosen[:room] == rejected[:room]:
             return []
         return [Pair(tuple(prompt), tuple(chosen[:room]), tuple(rejected[:room]))]
+
+    def work(self, settings: TuningSettings) -> Work:
+        """Both answers of a pair, and both by the reference."""
+        return Work(trained=2, referred=2, judged=2)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import dpo_trainer

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +62,10 @@ class Reason(Objective):
         if len(given) + len(wanted) > settings.max_tokens:
             return []
         return [Answered((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted), example.answer)]
+
+    def work(self, settings: TuningSettings) -> Work:
+        """A held-out question is answered, and its right answer read."""
+        return Work(judged=2)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import sft_trainer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run
+from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,6 +58,10 @@ class Reward(Objective):
     def rows_per_step(self, settings: TuningSettings) -> int:
         """Problems to a step: each is answered ``generations`` times."""
         return max(1, super().rows_per_step(settings) // settings.generations)
+
+    def work(self, settings: TuningSettings) -> Work:
+        """Every answer to a problem is sampled, then trained on."""
+        return Work(trained=settings.generations, sampled=settings.generations)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import grpo_trainer
