@@ -117,3 +117,6 @@ def test_runs_without_anything_in_common_are_told_so() -> None:
     said = answer(compare_runs(controls, controls, draws=100), "one", "two")
     assert said == "In no arm did both one and two measure how many edits were kept."
     assert isinstance(comparison, Comparison)
+    later = Run("two", first.rows.assign(seed=first.rows["seed"] + 7), first.runs, {}, {})
+    said = answer(compare_runs(first, later, draws=100), "one", "two")
+    assert said == "one and two share no seed, so that nothing can be compared."

@@ -107,6 +107,7 @@ def test_latex_is_escaped_and_complete(folder: Path) -> None:
         r"\textless{}i\textgreater{}"
     )
     assert escaped("[1, 2]") == "{[}1, 2]"
+    assert escaped("*bold") == "{*}bold"
 
 
 def test_columns_of_numbers_are_flush_right() -> None:

@@ -116,6 +116,7 @@ class Comparison:
         averaged: how many arms that is.
         only_first: arms of the first run alone.
         only_second: of the second.
+        shared_seeds: seeds that both runs have.
     """
 
     arms: tuple[ArmChange, ...]
@@ -123,6 +124,7 @@ class Comparison:
     averaged: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    shared_seeds: int
 
 
 def paired_arms(first: pd.DataFrame, second: pd.DataFrame) -> list[tuple[str, str]]:
@@ -199,7 +201,8 @@ def compare_runs(first: Run, second: Run, *, draws: int = DRAWS, seed: int = 0) 
         tuple(arm for arm in arm_names(run.rows, run.runs) if arm not in taken[side])
         for side, run in enumerate((first, second))
     ]
-    return Comparison(tuple(arms), mean, len(measured), *only)
+    seeds = set(first.rows["seed"]) & set(second.rows["seed"])
+    return Comparison(tuple(arms), mean, len(measured), *only, shared_seeds=len(seeds))
 
 
 def answer(comparison: Comparison, first: str, second: str) -> str:
@@ -211,6 +214,8 @@ def answer(comparison: Comparison, first: str, second: str) -> str:
         second: name of the second.
     """
     mean = comparison.mean
+    if comparison.arms and not comparison.shared_seeds:
+        return f"{first} and {second} share no seed, so that nothing can be compared."
     if not comparison.arms:
         return f"{first} and {second} have no arm in common."
     if mean is None or mean.value is None:

@@ -61,5 +61,5 @@ def latex_table(table: Table, *, caption: str, label: str) -> str:
 def escaped(text: str) -> str:
     """Text that LaTeX prints as it stands, on one line."""
     flat = "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
-    # A bracket at the start of a row would be read as an argument of the \\ before it.
-    return "{[}" + flat[1:] if flat.startswith("[") else flat
+    # At the start of a row a bracket would be read as an argument of the \\ before it, and an asterisk as part of it.
+    return f"{{{flat[0]}}}{flat[1:]}" if flat.startswith(("[", "*")) else flat
