@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse, stats
 
-from indelible.analysis.grid_model import fit_grid
+from indelible.analysis.grid_model import _mode, fit_grid
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -119,6 +120,33 @@ def test_intervals_cover_planted_effects_that_facts_and_runs_blur() -> None:
             )
         ]
     assert np.mean(covered) >= 0.88
+
+
+def test_terms_between_runs_have_the_quantiles_of_few_runs() -> None:
+    """Eight runs and three terms between them leave five degrees of freedom; within runs there are answers enough."""
+    found = fit_grid(grid(np.random.default_rng(6), seeds=2, masks=("none",), tuner=0.3)).terms
+    assert found is not None
+    terms = found.set_index("term")
+    for term, law in (("tuner: lora", stats.t(5)), (f"edited {TIMES} tuner: lora", stats.norm())):
+        line = terms.loc[term]
+        error = (line["high"] - line["low"]) / 2 / law.ppf(0.975)
+        assert line["p"] == pytest.approx(2 * law.sf(abs(line["estimate"]) / error))
+
+
+def test_eliminating_a_group_gives_the_mode_and_the_inverse_of_the_whole_curvature() -> None:
+    """Reference: the gradient is zero there, and numpy inverts the whole matrix."""
+    generator = np.random.default_rng(7)
+    facts = generator.integers(0, 12, 200)
+    fixed, many = generator.normal(size=(200, 3)), np.eye(12)[facts]
+    kept = (generator.random(200) < 0.6).astype(np.float64)
+    precision = np.array([0.16] * 3 + [2.0] * 12)
+    found = _mode(kept, sparse.csr_matrix(fixed), sparse.csr_matrix(many), precision, np.zeros(15))
+    assert found is not None
+    whole = np.hstack([fixed, many])
+    chance = 1 / (1 + np.exp(-whole @ found[0]))
+    assert whole.T @ (kept - chance) == pytest.approx(precision * found[0], abs=1e-6)
+    curvature = whole.T @ ((chance * (1 - chance))[:, None] * whole) + np.diag(precision)
+    assert found[1] == pytest.approx(np.diag(np.linalg.inv(curvature)), rel=1e-4)
 
 
 def test_factors_that_cannot_be_told_apart_are_named() -> None:

@@ -27,8 +27,8 @@ DRAWS = 10_000
 RETENTIONS = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
 COLUMN_FACTORS = ("objective", "tuner", "mask", "paraphrases")
 """What a heat map's columns can be, the first that differs between arms."""
-FEWEST_ARMS = 4
-"""Below this, arms are compared one by one and no regression is made."""
+FEWEST_RUNS = 8
+"""Of arms that edit, in all their seeds: with fewer, arms are compared one by one and no regression is made."""
 Summary = Mapping[str, Any]
 
 
@@ -153,7 +153,7 @@ def gather(
         rulings=tuple(rulings),
         shares=shares,
         forecast=forecast,
-        grid=fit_grid(answers.rows) if len(arms) >= FEWEST_ARMS else None,
+        grid=fit_grid(answers.rows) if _edited_runs(runs) >= FEWEST_RUNS else None,
     )
 
 
@@ -221,6 +221,10 @@ def trade_offs(
         TradeOff(*place, [replace(payment, number=next(numbers)) for payment in payments])
         for place, payments in found.items()
     ]
+
+
+def _edited_runs(runs: pd.DataFrame) -> int:
+    return int(((runs["editor"] != CONTROL_EDITOR) & (runs["status"] != "failed")).sum())
 
 
 def _average(replicates: Replicates, arms: Sequence[str]) -> Average | None:

@@ -11,6 +11,11 @@ prior, standard deviation 2.5 in log-odds (after Gelman et al., 2008), which kee
 finite. statsmodels' `BinomialBayesMixedGLM` was tried and left: in a simulated grid of 8,600 answers the errors of its
 variational fit were 1.6 times what its standard deviations said, and its Laplace fit did not converge where facts
 hardly differ. With few answers per fact, quasi-likelihood understates how much facts differ, and effects with it.
+
+Terms that are the same throughout a run have Student's quantiles, with as many degrees of freedom as there are runs
+less such terms; normal ones are too narrow with few runs. In 26 simulated grids without any effect (two editors, two
+tuners, 2 seeds, standard deviation 0.4 between runs) the p of a main effect was below 0.05 in 0 of 52 cases, and in 3 with
+normal quantiles: too few cases to say more than that the intervals are not much too narrow there.
 """
 
 from __future__ import annotations
@@ -93,14 +98,15 @@ def fit_grid(rows: pd.DataFrame) -> GridModel:
     if fitted is None:
         return _none(answers, "The model could not be fitted: factors separate what was kept from what was lost.")
     means, errors, spreads = fitted
-    half = stats.norm.ppf(0.975) * errors
+    freedom = _freedom(design, groups.get("run", np.zeros(len(answers), dtype=np.int64)))
+    half = stats.t.ppf(0.975, freedom) * errors
     terms = pd.DataFrame(
         {
             "term": design.columns,
             "estimate": means,
             "low": means - half,
             "high": means + half,
-            "p": 2 * stats.norm.sf(np.abs(means) / errors),
+            "p": 2 * stats.t.sf(np.abs(means) / errors, freedom),
             "n": [sizes[term] for term in design.columns],
         }
     )
@@ -161,6 +167,13 @@ def _independent(design: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return design.loc[:, kept], list(design.columns[~kept])
 
 
+def _freedom(design: pd.DataFrame, run: NDArray[np.int64]) -> Floats:
+    """(terms,): degrees of freedom of each term: runs less terms between runs, and infinitely many within them."""
+    between = (design.groupby(run).nunique() == 1).all().to_numpy()
+    left = int(run.max()) + 1 - int(between.sum())
+    return np.where(between, max(left, 1), np.inf)
+
+
 def _fit(kept: Floats, fixed: Floats, groups: Sequence[NDArray[np.int64]]) -> tuple[Floats, Floats, Floats] | None:
     """Fixed effects, their standard errors, and the standard deviations of the groups; None where the fit fails.
 
@@ -169,44 +182,65 @@ def _fit(kept: Floats, fixed: Floats, groups: Sequence[NDArray[np.int64]]) -> tu
         fixed: (answers, effects).
         groups: per kind of random intercept, (answers,) which of them each answer belongs to.
     """
-    design = sparse.hstack([sparse.csr_matrix(fixed), *(_indicators(group) for group in groups)]).tocsr()
-    members = [int(group.max()) + 1 for group in groups]
-    ends = fixed.shape[1] + np.cumsum(members)
-    places = [slice(end - size, end) for end, size in zip(ends, members, strict=True)]
-    effects, variances = np.zeros(design.shape[1]), np.ones(len(groups))
+    order = sorted(range(len(groups)), key=lambda place: int(groups[place].max()))
+    *few, many = (_indicators(groups[place]) for place in order)
+    design = sparse.hstack([sparse.csr_matrix(fixed), *few]).tocsr()
+    ends = fixed.shape[1] + np.cumsum([group.shape[1] for group in (*few, many)])
+    places = [slice(end - group.shape[1], end) for end, group in zip(ends, (*few, many), strict=True)]
+    effects, variances = np.zeros(int(ends[-1])), np.ones(len(groups))
     for _ in range(MOST_ROUNDS):
-        precision = np.full(design.shape[1], FIXED_PRIOR**-2)
+        precision = np.full(len(effects), FIXED_PRIOR**-2)
         for place, variance in zip(places, variances, strict=True):
             precision[place] = 1 / variance
-        found = _mode(kept, design, precision, effects)
+        found = _mode(kept, design, many, precision, effects)
         if found is None:
             return None
-        effects, covariance = found
-        spread = np.diag(covariance)
+        effects, spread = found
         updated = np.array([float(np.mean(effects[place] ** 2 + spread[place])) for place in places])
         rests = np.allclose(updated, variances, rtol=1e-3, atol=SMALLEST_VARIANCE)
         variances = np.maximum(updated, SMALLEST_VARIANCE)
         if rests:
             break
     count = fixed.shape[1]
-    return effects[:count], np.sqrt(spread[:count]), np.sqrt(variances)
+    return effects[:count], np.sqrt(spread[:count]), np.sqrt(variances[np.argsort(order)])
 
 
-def _mode(kept: Floats, design: sparse.csr_matrix, precision: Floats, start: Floats) -> tuple[Floats, Floats] | None:
-    """The mode of all effects' posterior by Newton's method, and the inverse of its curvature."""
-    effects = start
+def _mode(
+    kept: Floats, design: sparse.csr_matrix, many: sparse.csr_matrix, precision: Floats, start: Floats
+) -> tuple[Floats, Floats] | None:
+    """The mode of all effects' posterior by Newton's method, and the diagonal of its curvature's inverse.
+
+    No answer belongs to two intercepts of one group, so that the group's own block of the curvature is diagonal. The
+    group with the most intercepts is eliminated by it (Schur's complement), and only the rest is inverted.
+
+    Args:
+        kept: (answers,) 0 or 1.
+        design: (answers, fixed effects and intercepts of all groups but one).
+        many: (answers, intercepts) which intercept of the last group each answer has.
+        precision: (effects,) of the normal priors, those of ``many`` last.
+        start: (effects,) where to begin.
+    """
+    rest, effects = design.shape[1], start
     for _ in range(MOST_ROUNDS):
-        chance = expit(design @ effects)
-        weighted = design.multiply((chance * (1 - chance))[:, None]).tocsr()
-        curvature = (design.T @ weighted).toarray() + np.diag(precision)
+        chance = expit(design @ effects[:rest] + many @ effects[rest:])
+        weights = chance * (1 - chance)
+        weighted = design.multiply(weights[:, None]).tocsr()
+        own = many.T @ weights + precision[rest:]
+        across = (weighted.T @ many).toarray()
+        eliminated = across / own
+        curvature = (weighted.T @ design).toarray() + np.diag(precision[:rest]) - eliminated @ across.T
         try:
             covariance: Floats = np.linalg.inv(curvature)
         except np.linalg.LinAlgError:
             return None
-        change = covariance @ (design.T @ (kept - chance) - precision * effects)
+        slope = design.T @ (kept - chance) - precision[:rest] * effects[:rest]
+        slope_of_many = many.T @ (kept - chance) - precision[rest:] * effects[rest:]
+        change = covariance @ (slope - eliminated @ slope_of_many)
+        change = np.concatenate([change, (slope_of_many - across.T @ change) / own])
         effects = effects + change
         if np.abs(change).max() < 1e-5:
-            return effects, covariance
+            spread_of_many = 1 / own + np.einsum("rm,rs,sm->m", eliminated, covariance, eliminated, optimize=True)
+            return effects, np.concatenate([np.diag(covariance), spread_of_many])
     return None
 
 
