@@ -14,8 +14,8 @@ hardly differ. With few answers per fact, quasi-likelihood understates how much 
 
 Terms that are the same throughout a run have Student's quantiles, with as many degrees of freedom as there are runs
 less such terms; normal ones are too narrow with few runs. In 26 simulated grids without any effect (two editors, two
-tuners, 2 seeds, standard deviation 0.4 between runs) the p of a main effect was below 0.05 in 0 of 52 cases, and in 3 with
-normal quantiles: too few cases to say more than that the intervals are not much too narrow there.
+tuners, 2 seeds, standard deviation 0.4 between runs) the p of a main effect was below 0.05 in 0 of 52 cases, and
+in 3 with normal quantiles: too few cases to say more than that the intervals are not much too narrow there.
 """
 
 from __future__ import annotations
