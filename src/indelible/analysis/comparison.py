@@ -197,12 +197,12 @@ def compare_runs(first: Run, second: Run, *, draws: int = DRAWS, seed: int = 0) 
             }
         )
     taken = [{pair[side] for pair in pairs} for side in (0, 1)]
-    only = [
+    only_first, only_second = (
         tuple(arm for arm in arm_names(run.rows, run.runs) if arm not in taken[side])
         for side, run in enumerate((first, second))
-    ]
+    )
     seeds = set(first.rows["seed"]) & set(second.rows["seed"])
-    return Comparison(tuple(arms), mean, len(measured), *only, shared_seeds=len(seeds))
+    return Comparison(tuple(arms), mean, len(measured), only_first, only_second, len(seeds))
 
 
 def answer(comparison: Comparison, first: str, second: str) -> str:
