@@ -14,7 +14,7 @@ from simulated import ARMS, SimulatedArm, simulate
 from test_figures import RULING, SHARES
 
 from indelible.analysis.evidence import Evidence, gather
-from indelible.analysis.exports import write_exports
+from indelible.analysis.exports import all_frames, all_tables, write_exports
 from indelible.analysis.latex import escaped, latex_table
 from indelible.analysis.summary import summarise
 from indelible.analysis.tables import Table
@@ -40,7 +40,7 @@ def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_table_is_there_as_numbers_and_as_latex(folder: Path) -> None:
     names = {path.name for path in (folder / "tables").iterdir()}
-    both = {"curves", "heat-map", "trade-off", "claims", "shares", "grid"}
+    both = {"curves", "heat-map", "trade-off", "claims", "shares"}
     assert names == {
         *(f"{name}.csv" for name in (*both, "summary", "retention", "facts", "effects")),
         *(f"{name}.tex" for name in (*both, "headline", "gap", "sizes")),
@@ -50,6 +50,14 @@ def test_every_table_is_there_as_numbers_and_as_latex(folder: Path) -> None:
         path.name for path in (folder / "figures").iterdir()
     }
     assert {path.name for path in folder.iterdir()} == {"figures", "tables"}
+
+
+def test_a_grid_of_eight_runs_gets_its_regression() -> None:
+    rows, runs = simulate(ARMS[:4], seeds=(0, 1), n_edits=30, generator=np.random.default_rng(0))
+    evidence = gather(rows, runs, summarise(rows, runs, draws=100))
+    assert evidence.grid is not None and evidence.grid.terms is not None
+    assert "grid" in dict(all_frames(evidence))
+    assert "grid" in {name for name, _, _ in all_tables(evidence)}
 
 
 def test_the_files_hold_the_figures_of_the_study(folder: Path, study: Study) -> None:

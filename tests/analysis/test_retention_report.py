@@ -110,7 +110,6 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
         "Retention while tuning",
         "The gap",
         "Who pays what",
-        "What matters over the whole grid",
         "What was asked, and what the model said",
         "What was edited where",
         "Failures",
