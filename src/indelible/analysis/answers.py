@@ -27,6 +27,7 @@ class Answers:
         self._of_arm = (
             {str(name): part for name, part in rows.groupby("arm", sort=False, observed=True)} if len(rows) else {}
         )
+        self._coded: dict[str, pd.DataFrame] | None = None
         self._outcomes: dict[tuple[str, Criterion], pd.DataFrame] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
 
@@ -42,10 +43,18 @@ class Answers:
         """The rows of an arm; none for one that never got to ask."""
         return self._of_arm.get(name, self.rows.iloc[:0])
 
+    def _coded_of(self, arm: str) -> pd.DataFrame:
+        """The rows of an arm with repeated words as categories, which are told apart once and not in every arm."""
+        if self._coded is None:
+            words = [name for name in ("phase", "fact_set", "fact_id", "kind") if name in self.rows]
+            coded = self.rows.astype(dict.fromkeys(words, "category"))
+            self._coded = {str(name): part for name, part in coded.groupby("arm", sort=False, observed=True)}
+        return self._coded.get(arm, self.rows.iloc[:0])
+
     def outcomes(self, arm: str, criterion: Criterion = "success") -> pd.DataFrame:
         """`metrics.outcomes` of an arm."""
         if (arm, criterion) not in self._outcomes:
-            self._outcomes[arm, criterion] = outcomes(self.arm(arm), criterion)
+            self._outcomes[arm, criterion] = outcomes(self._coded_of(arm), criterion)
         return self._outcomes[arm, criterion]
 
     def counts(self, arm: str, measure: str) -> pd.DataFrame | None:
