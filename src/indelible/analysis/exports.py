@@ -51,6 +51,7 @@ def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame | Answers
             tables.mkdir()
             for name, figure in all_figures(evidence):
                 save(figure, figures / f"{name}.svg")
+                figure.set_layout_engine("none")  # everything has found its place
                 save(figure, figures / f"{name}.pdf")
             effects = effects_table(rows, evidence.runs, seed=seed)
             for name, frame in (*all_frames(evidence), ("effects", effects)):
