@@ -255,11 +255,11 @@ def decide(effect: Effect, p: float | None, smallest: float, p_smaller: float | 
 
 def _why(claim: Claim, decision: Decision, whole: Effect, findings: Sequence[Finding]) -> str:
     if whole.value is None:
+        if claim.estimate == "matched_gap":
+            return "No edit that worked has an intrinsic fact that was held alike."
         return "Nothing had succeeded before tuning, so that nothing can be compared."
     measured = [finding for finding in findings if finding.value is not None]
-    over = (
-        f"Over {len(measured)} comparisons on average" if len(measured) > 1 else f"{_capital(measured[0].comparison)}:"
-    )
+    over = f"Over {len(measured)} comparisons on average" if len(measured) > 1 else f"For {measured[0].comparison}:"
     interval = whole.interval
     figures = points_with_interval(whole.value, interval.low if interval else None, interval.high if interval else None)
     text = f"{over} {figures} points in the direction of the claim"
@@ -279,10 +279,6 @@ def _why(claim: Claim, decision: Decision, whole: Effect, findings: Sequence[Fin
     if decision == "undecided" and (more := more_facts(whole, claim.smallest)) is not None:
         text += f" {more}"
     return text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _mirrored(effect: Effect) -> Effect:
