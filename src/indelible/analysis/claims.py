@@ -21,7 +21,7 @@ from indelible.analysis.answers import Answers
 from indelible.analysis.arms import ArmFactors, arms_of, comparable, varying
 from indelible.analysis.claim import Claim, Factor
 from indelible.analysis.matching import MatchedGap, matched_gap, mean_matched_gap
-from indelible.analysis.metrics import MEASURES
+from indelible.analysis.metrics import GAP_RATES, MEASURES
 from indelible.analysis.paired import Hits, compare, hits_among, holm, with_bootstrap
 from indelible.analysis.power import more_facts
 from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
@@ -31,12 +31,6 @@ from indelible.analysis.summary import arm_generator
 from indelible.analysis.tables import points_with_interval
 
 SIGNIFICANT = 0.05
-
-GAP_RATES = {
-    "gap": ("retention_intrinsic", "retention_edited"),
-    "gap_base": ("retention_intrinsic_base", "retention_edited"),
-}
-"""Estimate -> the rate that is subtracted from, and the rate that is subtracted."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from scipy import stats
 from indelible.analysis.answers import Answers
 from indelible.analysis.arms import arms_of, factor_between
 from indelible.analysis.matching import MatchedGap, matched_gap, matched_replicates
-from indelible.analysis.metrics import CONTROL_EDITOR, MEASURES, require_columns
+from indelible.analysis.metrics import CONTROL_EDITOR, GAP_RATES, MEASURES, require_columns
 from indelible.analysis.paired import Hits, compare, hits_among, with_bootstrap
 from indelible.analysis.replicates import Effect, RateKey, Replicates, generator_of, replicate
 from indelible.analysis.statistics import Interval
@@ -31,11 +31,6 @@ RATES = (
     "retention_paraphrase",
     "retention_neighbour",
 )
-GAPS = {
-    "gap": ("retention_intrinsic", "retention_edited"),
-    "gap_base": ("retention_intrinsic_base", "retention_edited"),
-}
-"""Gap -> the rate that is subtracted from, and the rate that is subtracted."""
 COLUMNS = ("arm", "versus", "measure", "value", "low", "high", "p", "test", "facts", "seeds")
 
 Line = tuple[str, str | None, str, float | None, float | None, float | None, float | None, str, int, int]
@@ -54,7 +49,7 @@ def effects_table(
 
     Returns:
         One row per arm × measure and per pair of arms × measure: ``arm``, ``versus`` (the arm that is subtracted; None
-        for an arm by itself), ``measure`` (the rates of `RATES`, flip_ratio, the gaps of `GAPS`, matched_gap, and
+        for an arm by itself), ``measure`` (the rates of `RATES`, flip_ratio, the gaps of `GAP_RATES`, matched_gap, and
         downstream_change: after less before, in the unit of the arm's downstream figure), ``value`` with its 95%
         interval ``low`` to ``high``, the two-sided ``p`` against zero with its ``test`` (not corrected for the number
         of rows), and how many ``facts`` (times seeds) and ``seeds`` it rests on. Rows without a value are left out.
@@ -118,7 +113,7 @@ def _of_arm(arm: str, joint: Replicates, gaps: Mapping[str, MatchedGap], change:
             interval = None if effect.interval is None else Interval(1 - effect.interval.high, 1 - effect.interval.low)
             flipped = Effect(1 - effect.value, interval, None, effect.facts, effect.seeds)
             yield _line(arm, None, "flip_ratio", flipped, None, "")
-    for name in GAPS:
+    for name in GAP_RATES:
         effect = joint.effect(_gap_weights(arm, name, 1.0))
         yield _line(arm, None, name, effect, effect.p, "bootstrap")
     if arm in gaps:
@@ -140,7 +135,7 @@ def _rate_differences(
 def _gap_differences(
     arm: str, versus: str, joint: Replicates, gaps: Mapping[str, MatchedGap], matched: Replicates | None
 ) -> Iterator[Line]:
-    for name in GAPS:
+    for name in GAP_RATES:
         effect = joint.effect(_gap_weights(arm, name, 1.0) | _gap_weights(versus, name, -1.0))
         yield _line(arm, versus, name, effect, effect.p, "bootstrap")
     if matched is not None and arm in gaps and versus in gaps:
@@ -150,7 +145,7 @@ def _gap_differences(
 
 
 def _gap_weights(arm: str, name: str, sign: float) -> dict[RateKey, float]:
-    from_, less = GAPS[name]
+    from_, less = GAP_RATES[name]
     return {(arm, from_): sign, (arm, less): -sign}
 
 

@@ -71,6 +71,14 @@ MEASURES = MappingProxyType(
 )
 """Every rate that a summary reports, by its key there."""
 
+GAP_RATES = MappingProxyType(
+    {
+        "gap": ("retention_intrinsic", "retention_edited"),
+        "gap_base": ("retention_intrinsic_base", "retention_edited"),
+    }
+)
+"""Gap -> the rate that is subtracted from, and the rate that is subtracted."""
+
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
     """Check that a table has the columns that are about to be read.
