@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,6 @@ from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
 from indelible.analysis.effects_table import effects_table, pairs_of_arms, pairs_with_control
 from indelible.analysis.metrics import arm_counts, rate
 from indelible.analysis.replicates import RateKey, Replicates, replicate, replicate_counts
-from indelible.analysis.statistics import by_seed, gap_interval
 
 MEASURES = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
 
@@ -46,20 +46,40 @@ def test_values_are_the_pooled_rates(study: tuple[pd.DataFrame, pd.DataFrame], j
     assert (effect.facts, effect.seeds) == (asked, 3)
 
 
-def test_the_interval_of_a_gap_is_that_of_statistics(
-    study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates
-) -> None:
-    rows, _ = study
-    counted = arm_counts(rows[rows["arm"] == "memit"])
-    alone = gap_interval(
-        by_seed(counted["retention_intrinsic"]),
-        by_seed(counted["retention_edited"]),
-        draws=20_000,
-        generator=np.random.default_rng(1),
-    )
-    together = joint.effect(gap("memit")).interval
-    assert alone is not None and together is not None
-    assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.015)
+def counts_of(**rates: Sequence[tuple[int, int]]) -> Replicates:
+    """Rates of one arm, each with hits and asked per seed: one question a fact, and no fact in two seeds."""
+    counts = {}
+    for measure, seeds in rates.items():
+        index = [(seed, f"{seed}-{fact}") for seed, (_, asked) in enumerate(seeds) for fact in range(asked)]
+        hits = [int(fact < kept) for kept, asked in seeds for fact in range(asked)]
+        counts["memit", measure] = pd.DataFrame(
+            {"hits": hits, "asked": 1}, index=pd.MultiIndex.from_tuples(index, names=["seed", "fact_id"])
+        )
+    return replicate_counts(counts, {key: key[1] for key in counts}, draws=20_000, seed=0)
+
+
+def test_the_interval_of_a_gap_is_that_of_two_independent_shares() -> None:
+    found = counts_of(retention_intrinsic=[(320, 400)], retention_edited=[(120, 200)]).effect(gap("memit"))
+    assert found.interval is not None and found.value == pytest.approx(0.2)
+    half_width = 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.6 * 0.4 / 200)
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.2 - half_width, 0.2 + half_width), abs=0.004)
+
+
+def test_both_sets_follow_the_same_draw_of_seeds() -> None:
+    """When a seed lifts both sets alike the gap is certain but for facts; independent seeds would make it vary."""
+    seeds = [(2, 30), (28, 30), (28, 30)]
+    joint = counts_of(retention_intrinsic=seeds, retention_edited=seeds)
+    together, alone = joint.effect(gap("memit")).interval, joint.effect({("memit", "retention_edited"): 1.0}).interval
+    assert together is not None and alone is not None
+    assert together.high - together.low < 0.5 * (alone.high - alone.low)
+
+
+def test_seeds_are_aligned_by_fact() -> None:
+    index = pd.MultiIndex.from_tuples([(0, "b"), (0, "c"), (1, "c"), (1, "a")], names=["seed", "fact_id"])
+    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
+    joint = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0)
+    sample = joint.samples["memit", "retention_edited"]
+    assert (sample.hits.tolist(), sample.asked.tolist()) == ([[0, 1, 2], [1, 0, 0]], [[0, 1, 3], [1, 0, 3]])
 
 
 def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
@@ -137,6 +157,8 @@ def test_one_fact_has_a_rate_and_no_interval() -> None:
         {("memit", "retention_edited"): 1.0}
     )
     assert (effect.value, effect.interval, effect.facts) == (1.0, None, 1)
+    beside = counts_of(retention_intrinsic=[(9, 9)], retention_edited=[(1, 1)]).effect(gap("memit"))
+    assert (beside.value, beside.interval, beside.facts) == (0.0, None, 10)
 
 
 def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:

@@ -72,6 +72,8 @@ def test_a_study_from_the_command_line(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings["arms"] = settings["arms"][1:]
+    settings["by_model"] = {"gpt2-xl": {"tuning": {"steps": 1}}}
+    unlisted = f"by_model has no entry for {settings['model']!r}: the study's base settings hold."
     study, folder = write_study(tmp_path / "tiny.yaml", settings), tmp_path / "run"
     command = ["study", str(study), "--out", str(folder)]
 
@@ -79,6 +81,8 @@ def test_a_study_from_the_command_line(
     shown = capsys.readouterr().out
     assert "run    tune: control, seed 0" in shown
     assert "7 steps: 0 are done" in shown
+    *_, told, cost, _ = shown.splitlines()
+    assert told == unlisted and cost.startswith("Cost: ")
     assert re.search(r"frozen in memit-frozen: \d+ of \d+ tensors, .* numbers: ", shown)
     assert not folder.exists()
 
@@ -88,6 +92,7 @@ def test_a_study_from_the_command_line(
     assert "control" in shown.out
     assert str(folder / "report.html") in shown.out.replace("\n", "")
     assert "[1/7] choose facts, seed 0" in shown.err
+    assert shown.err.splitlines()[0] == unlisted
     assert len(shown.err.splitlines()) < 30
 
     assert main([*command, "--json"]) == 0

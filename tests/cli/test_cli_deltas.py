@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from command_line import said
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -49,19 +49,6 @@ def made(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert main([*arguments, "--set", "steps=60", "--set", "learning_rate=0.01", "--no-exam"]) == 0
     assert main(["apply", str(taught / "model"), str(folder / "a"), "-o", str(folder / "edited")]) == 0
     return folder
-
-
-def said(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int = 0) -> str:
-    """What a command prints; after a user mistake that is one line on stderr."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == code
-    shown = capsys.readouterr()
-    if code == 2:
-        assert shown.out == ""
-        lines = shown.err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("Error: "), shown.err
-        return lines[0]
-    return shown.out
 
 
 def test_an_edited_model_answers_in_plain_transformers(made: Path, taught: Path) -> None:

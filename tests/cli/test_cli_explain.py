@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from command_line import said
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from indelible.analysis.shares import LABELS, shares
@@ -50,17 +51,8 @@ def made(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int = 0) -> str:
-    """What the command prints; after a user mistake that is one line on stderr."""
-    capsys.readouterr()
-    assert main(["explain", *(str(argument) for argument in arguments)]) == code
-    shown = capsys.readouterr()
-    if code == 2:
-        assert shown.out == ""
-        lines = shown.err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("Error: "), shown.err
-        return lines[0]
-    return shown.out
+def explain(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int = 0) -> str:
+    return said(capsys, ["explain", *arguments], code)
 
 
 def usual(made: Path, edited: Path | None = None) -> list[Any]:
@@ -74,7 +66,7 @@ def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_shares_add_up_to_what_was_lost(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(said(capsys, [*usual(made), "--mask-forecast", "--json", "-o", tmp_path / "out"]))
+    found = json.loads(explain(capsys, [*usual(made), "--mask-forecast", "--json", "-o", tmp_path / "out"]))
     assert found["retention"]["edited"]["facts"] == NEW
     for fact_set, counts in found["retention"].items():
         lines = [line for line in found["shares"] if line["fact_set"] == fact_set]
@@ -94,23 +86,25 @@ def test_shares_add_up_to_what_was_lost(made: Path, tmp_path: Path, capsys: pyte
 
 
 def test_the_base_model_takes_the_delta(made: Path, taught: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (json.loads(said(capsys, [*usual(made, edited), "--json"])) for edited in (None, taught / "model"))
+    first, second = (
+        json.loads(explain(capsys, [*usual(made, edited), "--json"])) for edited in (None, taught / "model")
+    )
     assert first == second
 
 
 def test_tables_are_printed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = said(capsys, [*usual(made), "--mask-forecast"])
+    shown = explain(capsys, [*usual(made), "--mask-forecast"])
     assert f"edited facts: {NEW} of {NEW} before tuning" in shown
     for words in (*(LABELS[group] for group in GROUPS), "all of them", "tuned W, edited k", "up-to-edited"):
         assert words in shown
     assert "the state that the head reads" in shown
-    assert "freeze mask" not in said(capsys, usual(made))
+    assert "freeze mask" not in explain(capsys, usual(made))
 
 
 def test_only_the_given_facts_are_asked(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = tmp_path / "some.jsonl"
     some.write_text("".join((made / "facts.jsonl").read_text(encoding="utf-8").splitlines(True)[:2]), encoding="utf-8")
-    found = json.loads(said(capsys, [*usual(made), "--facts", some, "--json"]))
+    found = json.loads(explain(capsys, [*usual(made), "--facts", some, "--json"]))
     assert found["retention"]["edited"]["facts"] == 2
 
 
@@ -119,7 +113,7 @@ def test_a_group_that_tuning_left_alone_has_no_line(
 ) -> None:
     changed(made / "edited", tmp_path / "tuned", 0.5, "lm_head.")
     arguments = [made / "edited", tmp_path / "tuned", "--edit", made / "delta", "--intrinsic", made / "known.jsonl"]
-    found = json.loads(said(capsys, [*arguments, "--json"]))
+    found = json.loads(explain(capsys, [*arguments, "--json"]))
     assert {line["group"] for line in found["shares"]} == {"head"}
 
 
@@ -135,7 +129,7 @@ def test_edits_in_the_context_are_put_in_place(
     anyway.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     changed(taught / "model", tmp_path / "tuned", 0.7)
     arguments = [model, tmp_path / "tuned", "--edit", delta, "--intrinsic", made / "known.jsonl", "--facts", anyway]
-    shown = said(capsys, [*arguments, "--mask-forecast"])
+    shown = explain(capsys, [*arguments, "--mask-forecast"])
     assert LABELS["layers"] in shown and LABELS["projections"] not in shown
     assert "tuned W, edited k" not in shown and "the state that the head reads" in shown
     assert "up-to-edited" not in shown
@@ -145,7 +139,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(
     made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rest = ["--edit", made / "delta", "--intrinsic", made / "known.jsonl"]
-    same = said(capsys, [made / "edited", made / "edited", *rest], 2)
+    same = explain(capsys, [made / "edited", made / "edited", *rest], 2)
     assert "Tuning changed no weight" in same
     tokenizer = build_tokenizer(pad="<|pad|>")
     for name, family, width, expected in (
@@ -154,16 +148,16 @@ def test_what_cannot_be_explained_is_said_in_one_line(
     ):
         build_model(family, len(tokenizer), layers=3, width=width).save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
-        assert expected in said(capsys, [made / "edited", tmp_path / name, *rest], 2)
-    assert "holds the delta neither" in said(capsys, [made / "tuned", made / "edited", *rest], 2)
+        assert expected in explain(capsys, [made / "edited", tmp_path / name, *rest], 2)
+    assert "holds the delta neither" in explain(capsys, [made / "tuned", made / "edited", *rest], 2)
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text(
         "".join(json.dumps({**row, "new_object": "gold"}) + "\n" for row in taught_facts()[:NEW]), encoding="utf-8"
     )
-    assert f"None of the {NEW} edited facts succeeds" in said(capsys, [*usual(made), "--facts", wrong], 2)
-    assert "has no new object" in said(capsys, [*usual(made), "--facts", made / "known.jsonl"], 2)
-    assert "is a file" in said(capsys, [*usual(made), "-o", wrong], 2)
-    assert "no edit in" in said(capsys, [made / "edited", made / "tuned", "--edit", tmp_path], 2)
+    assert f"None of the {NEW} edited facts succeeds" in explain(capsys, [*usual(made), "--facts", wrong], 2)
+    assert "has no new object" in explain(capsys, [*usual(made), "--facts", made / "known.jsonl"], 2)
+    assert "is a file" in explain(capsys, [*usual(made), "-o", wrong], 2)
+    assert "no edit in" in explain(capsys, [made / "edited", made / "tuned", "--edit", tmp_path], 2)
 
 
 def test_without_a_file_the_models_own_knowledge_is_asked(
@@ -173,8 +167,8 @@ def test_without_a_file_the_models_own_knowledge_is_asked(
     from indelible.facts.readers import read_facts
 
     monkeypatch.setattr(world, "world_facts", lambda: list(read_facts(made / "known.jsonl").facts))
-    given = json.loads(said(capsys, [*usual(made), "--json"]))
-    found = json.loads(said(capsys, [made / "edited", made / "tuned", "--edit", made / "delta", "--json"]))
+    given = json.loads(explain(capsys, [*usual(made), "--json"]))
+    found = json.loads(explain(capsys, [made / "edited", made / "tuned", "--edit", made / "delta", "--json"]))
     # Only what the edited model knows is asked, and nothing about an edited subject.
     counts = found["retention"]["intrinsic"]
     assert counts["facts"] == counts["edited"] <= given["retention"]["intrinsic"]["edited"]

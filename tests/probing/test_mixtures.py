@@ -48,6 +48,12 @@ def edited_names(layout: Layout, *layers: int) -> list[str]:
     return [layout.mlp_out_weight[layer] for layer in layers]
 
 
+def grouped(model: PreTrainedModel, *layers: int) -> dict[str, tuple[str, ...]]:
+    """Groups around an edit of the MLPs in some layers."""
+    layout = find_layout(model)
+    return parameter_groups(model, layout, edited_names(layout, *layers))
+
+
 def tuned_copy(model: PreTrainedModel, seed: int = 0, only: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
     """Weights after something like tuning: every parameter whose name begins so moves a good way."""
     generator = torch.Generator().manual_seed(seed)
@@ -126,8 +132,7 @@ def test_the_ends_are_the_edited_and_the_tuned_model(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, family: str
 ) -> None:
     model = tiny_model(family)
-    layout = find_layout(model)
-    groups = parameter_groups(model, layout, edited_names(layout, 1, 2))
+    groups = grouped(model, 1, 2)
     tuned = tuned_copy(model)
     before = fingerprint(model)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
@@ -145,8 +150,7 @@ def test_the_ends_are_the_edited_and_the_tuned_model(
 
 def test_a_mixture_is_the_model_with_those_weights(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny_model("qwen2")
-    layout = find_layout(model)
-    groups = parameter_groups(model, layout, edited_names(layout, 1))
+    groups = grouped(model, 1)
     tuned = tuned_copy(model)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
     with torch.no_grad():
@@ -159,8 +163,7 @@ def test_groups_in_which_nothing_changed_are_left_out(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = tiny_model("llama")
-    layout = find_layout(model)
-    groups = parameter_groups(model, layout, edited_names(layout, 1))
+    groups = grouped(model, 1)
     tuned = tuned_copy(model, only=("model.layers.0.", "model.layers.3."))
     tuned |= {name: model.get_parameter(name).detach().clone() for name in groups["projections"]}
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
@@ -176,8 +179,7 @@ def test_neighbouring_mixtures_differ_by_one_group() -> None:
 
 def test_weights_come_back_whatever_happens(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny_model("gpt2")
-    layout = find_layout(model)
-    groups = parameter_groups(model, layout, edited_names(layout, 1))
+    groups = grouped(model, 1)
     places = {name: weight.data_ptr() for name, weight in model.named_parameters()}
     before = fingerprint(model)
 
@@ -252,8 +254,7 @@ def test_shares_read_what_mixtures_write(tiny_model: Make, tiny_tokenizer: PreTr
     assert tuple(analysis.LABELS) == mixtures.GROUPS
     assert analysis.NO_GROUP == mixture_name(()) == mixtures.NO_GROUP
     model = tiny_model("gpt2")
-    layout = find_layout(model)
-    groups = parameter_groups(model, layout, edited_names(layout, 1))
+    groups = grouped(model, 1)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned_copy(model)).assign(arm="tiny", seed=0)
     found = analysis.shares(table.assign(success=True), of="log_prob", draws=50).set_index(["fact_set", "group"])
     means = table.pivot_table("log_prob", "mixture", "fact_set", "mean")

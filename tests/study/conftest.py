@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from indelible.study.config import StudyConfig
 from indelible.study.run import Outcome, run_study
+from indelible.study.settings import StudyConfig
 from tiny_studies import study_settings
 
 

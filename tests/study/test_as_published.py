@@ -10,8 +10,9 @@ import yaml
 
 from indelible.errors import ConfigError
 from indelible.probing.criterion import appears
-from indelible.study.config import StudyConfig, parse_config
+from indelible.study.config import parse_config
 from indelible.study.run import Outcome, preview_study, run_study
+from indelible.study.settings import StudyConfig
 from tiny_studies import study_settings
 
 

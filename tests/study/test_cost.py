@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from indelible.study.arms import resolve_arms
-from indelible.study.config import StudyConfig
 from indelible.study.cost import QUESTION_TOKENS, SAMPLING, Cost, cost_of, machine_speed
 from indelible.study.plan import Sources, StepKind, make_plan
 from indelible.study.run import preview_study
+from indelible.study.settings import StudyConfig
 from tiny_studies import study_settings
 
 

@@ -16,11 +16,11 @@ from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.arms import resolve_arms
-from indelible.study.config import StudyConfig
 from indelible.study.explanations import kept_weights
 from indelible.study.plan import FORMATS, Plan, Sources, make_plan
 from indelible.study.progress import seconds_left
 from indelible.study.run import Outcome, preview_study, run_study
+from indelible.study.settings import StudyConfig
 from indelible.study.store import Store
 from indelible.tuning.freeze import frozen_parameters
 from tiny_studies import study_settings

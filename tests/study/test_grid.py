@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.study.config import StudyConfig, parse_config
+from indelible.study.config import parse_config
+from indelible.study.settings import StudyConfig
 
 GRID = """
 name: g

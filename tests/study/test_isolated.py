@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from indelible.edits.edit import Edit
-from indelible.study.config import StudyConfig
 from indelible.study.run import Outcome, run_study
+from indelible.study.settings import StudyConfig
 from tiny_studies import study_settings
 
 EDITS = 3

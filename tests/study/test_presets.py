@@ -8,8 +8,9 @@ import pytest
 
 from indelible.errors import ConfigError
 from indelible.study.arms import resolve_arms
-from indelible.study.config import StudyConfig, load_config, parse_config, preset_names
+from indelible.study.config import load_config, parse_config, preset_names
 from indelible.study.plan import Arm
+from indelible.study.settings import StudyConfig
 from indelible.tuning.settings import TuningSettings
 
 
@@ -124,5 +125,19 @@ def test_what_holds_for_a_model_is_laid_over_the_rest_and_under_what_is_typed() 
     large = parsed("model=large")
     assert large.editors == {"memit": {"steps": 5, "layers": [3]}} and large.facts.n_edits == 7
     assert parsed("model=large", "facts.n_edits=2").facts.n_edits == 2
+    with pytest.raises(ConfigError, match="'model' should be text"):
+        parsed("model=[large]")
     with pytest.raises(ConfigError, match="by_model"):
         parse_config(BY_MODEL + "  small: 3\n", "s.yaml", folder=Path("/"))
+
+
+def test_a_model_without_settings_of_its_own_is_told() -> None:
+    def told(text: str, *overrides: str) -> list[str]:
+        notes: list[str] = []
+        parse_config(text, "s.yaml", Path("/somewhere"), overrides, note=notes.append)
+        return notes
+
+    assert told(BY_MODEL) == ["by_model has no entry for 'small': the study's base settings hold."]
+    (other,) = told(BY_MODEL, "model=Large")  # names are exact
+    assert "'Large'" in other
+    assert told(BY_MODEL, "model=large") == told(BY_MODEL.partition("by_model")[0]) == []

@@ -8,7 +8,8 @@ import pytest
 
 from indelible.errors import ConfigError
 from indelible.study.arms import resolve_arms
-from indelible.study.config import StudyConfig, load_config, preset_names
+from indelible.study.config import load_config, preset_names
+from indelible.study.settings import StudyConfig
 
 
 def config(**changes: Any) -> StudyConfig:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from indelible.study.config import StudyConfig
 from indelible.study.plan import Arm, Plan, Sources, digest, make_plan
+from indelible.study.settings import StudyConfig
 
 SOURCES = Sources(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
 TUNING = {"objective": "reason", "tuner": "full", "steps": 5}

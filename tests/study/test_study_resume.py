@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.study.config import StudyConfig
 from indelible.study.run import Outcome, preview_study
+from indelible.study.settings import StudyConfig
 from indelible.study.store import Store
 from tiny_studies import write_study
 

@@ -18,9 +18,9 @@ from indelible.edits.memit import Memit
 from indelible.errors import ConfigError, EditError, FactsError, LayoutError, StoreError
 from indelible.probing.exam import take_exam
 from indelible.study import run as run_module
-from indelible.study.config import StudyConfig
 from indelible.study.results import rewrite_report
 from indelible.study.run import Outcome, preview_study, run_study
+from indelible.study.settings import StudyConfig
 from indelible.study.store import Store
 
 ARMS = ["memit", "memit-frozen", "control"]

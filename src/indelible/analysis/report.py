@@ -6,8 +6,6 @@ follows the reader's light or dark setting. Beside it go the same figures and ta
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from indelible.analysis.figures.trade_off import trade_off
 from indelible.analysis.metrics import CONTROL_EDITOR
 from indelible.analysis.page import Picture, render, write_page
 from indelible.analysis.rulings import Ruling
+from indelible.analysis.run_details import compared, failures, rerun
 from indelible.analysis.settings_lines import flat
 from indelible.analysis.tables import Table, headline, percent
 from indelible.analysis.transcript import TranscriptLine
@@ -68,38 +67,6 @@ class ArmTranscript:
     lines: Sequence[TranscriptLine]
     total: int
     note: str
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One arm as it was carried out.
-
-    Attributes:
-        arm: its name.
-        editor: the editor's.
-        wordings: in which each fact was edited, its own prompt included; None where nothing is edited.
-        made: how the edit was made beyond the editor's name; empty where it was not recorded.
-        norms: size of each changed weight's update, mean over seeds; empty where it was not recorded.
-        tuned: objective and mask.
-        dropped: training lines left out because they speak of a fact, with reasons; empty where not recorded.
-    """
-
-    arm: str
-    editor: str
-    wordings: int | None
-    made: str
-    norms: str
-    tuned: str
-    dropped: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not finish."""
-
-    arm: str
-    seed: int
-    error: str
 
 
 def write_report(
@@ -194,12 +161,12 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
             "transcripts": [_arm_transcript(evidence, arm) for arm in arms],
             "several_seeds": runs["seed"].nunique() > 1,
             "several_copies": any(line.copy for lines in evidence.transcripts.values() for line in lines),
-            "compared": [_compared(arm, runs[runs["arm"] == arm]) for arm in arms if arm in set(runs["arm"])],
-            "failures": _failures(runs),
+            "compared": [compared(arm, runs[runs["arm"] == arm]) for arm in arms if arm in set(runs["arm"])],
+            "failures": failures(runs),
             "settings": list(flat(settings)),
             "settings_yaml": yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True),
             "provenance": list(flat(provenance)),
-            "rerun": _rerun(settings, provenance),
+            "rerun": rerun(settings, provenance),
         },
     )
 
@@ -322,75 +289,3 @@ def _first(lines: Sequence[TranscriptLine], largest: int) -> Sequence[Transcript
     others = [line for line in lines if line.fact_set != "edited"]
     room = max(largest // 2, largest - len(others))
     return [*edited[:room], *others[: largest - min(room, len(edited))]]
-
-
-def _compared(arm: str, runs: pd.DataFrame) -> Compared:
-    """What the runs of an arm were; several seeds may differ in what was dropped, and rarely in the rest."""
-    first = runs.iloc[0]
-    edits = bool(first["editor"] != CONTROL_EDITOR)
-    made = dict.fromkeys(runs["edit"].dropna()) if edits and "edit" in runs else {}
-    tuned = f"{first['objective']}, {first['tuner']}" + ("" if first["mask"] == "none" else f", frozen {first['mask']}")
-    return Compared(
-        arm=arm,
-        editor=str(first["editor"]),
-        wordings=1 + int(first["paraphrases"]) if edits else None,
-        made=" / ".join(map(str, made)),
-        norms=_norms(runs),
-        tuned=tuned,
-        dropped=_dropped(runs),
-    )
-
-
-def _norms(runs: pd.DataFrame) -> str:
-    """ "model.layers.6.mlp.down_proj 1.83, ...": Frobenius norms of the updates, mean over seeds."""
-    if "update_norms" not in runs:
-        return ""
-    found: dict[str, list[float]] = {}
-    for text in runs["update_norms"].dropna():
-        for name, norm in json.loads(text).items():
-            found.setdefault(name, []).append(float(norm))
-    return ", ".join(f"{name.removesuffix('.weight')} {sum(norms) / len(norms):.3g}" for name, norms in found.items())
-
-
-def _dropped(runs: pd.DataFrame) -> str:
-    """ "3 (names the subject 2, names both 1)", over all seeds."""
-    if "dropped" not in runs or runs["dropped"].isna().all():
-        return ""
-    reasons: Counter[str] = Counter()
-    for counted in runs["dropped_reasons"].dropna():
-        reasons.update(json.loads(counted))
-    detail = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-    return f"{int(runs['dropped'].sum())}" + (f" ({detail})" if detail else "")
-
-
-def _failures(runs: pd.DataFrame) -> list[Failure]:
-    failed = runs[runs["status"] != "done"]
-    return [
-        Failure(str(arm), int(seed), "no message was recorded" if pd.isna(error) else str(error))
-        for arm, seed, error in zip(failed["arm"], failed["seed"], failed["error"], strict=True)
-    ]
-
-
-def _rerun(settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What to do and the command that does it."""
-    found = []
-    versions = provenance.get("versions")
-    if isinstance(versions, Mapping):
-        pinned = " ".join(
-            f"{name}=={str(versions[name]).partition('+')[0]}"
-            for name in ("indelible", "torch", "transformers")
-            if name in versions
-        )
-        found.append(("The same software:", f"pip install {pinned}"))
-    if provenance.get("command"):
-        found.append(("What was typed:", str(provenance["command"])))
-    name = str(settings.get("name", "study"))
-    found.append(
-        (
-            "The same study again, from the settings below, saved as study.yaml:",
-            f"indelible study study.yaml --out runs/{name}-again",
-        )
-    )
-    found.append(("This report again, from the tables in the run folder:", f"indelible report runs/{name}"))
-    found.append(("Both runs on one page, arm by arm:", f"indelible report runs/{name} runs/{name}-again"))
-    return found

@@ -247,8 +247,8 @@ class _Drawn:
         least = float(falls[counted > 0].min())
         span = float(falls[counted > 0].max()) - least or 1.0
         hits = np.rint((falls - least) / span * _FINENESS) * counted
-        pairs = np.stack([hits, _FINENESS * counted], axis=-1).astype(np.int64)
-        found = rate_interval(dict(enumerate(pairs)), draws=self.draws, generator=self.generator)
+        sample = Sample(hits, _FINENESS * counted, "facts")
+        found = rate_interval(sample, draws=self.draws, generator=self.generator)
         if found is None:
             return _Figure(value)
         return _Figure(value, least + found.low * span, least + found.high * span)

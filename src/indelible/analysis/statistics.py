@@ -34,11 +34,10 @@ rate of intrinsic retention was covered in 82%, so that there the gap and its in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -47,9 +46,6 @@ FEWEST_FACTS = 2
 """Where fewer facts had been asked about, no interval is given."""
 
 Floats = NDArray[np.float64]
-Pairs = NDArray[np.int64]
-"""(facts, 2): hits and asked of each fact of one seed. Row i is the same fact in every seed; a fact that a seed does
-not have, or that is outside the denominator there, has (0, 0)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ class Sample:
 
     Attributes:
         hits: (seeds, facts), counts or sums of weights; 0 where nothing was asked.
-        asked: (seeds, facts), likewise.
+        asked: (seeds, facts), likewise; 0 where a seed does not have a fact, or has it outside the denominator.
         population: name of the set that the facts are from. Column i of two samples of one population is one fact.
     """
 
@@ -122,74 +118,23 @@ class Contrast:
         return float(min(2 * (min(below, above) + 1) / (len(self.draws) + 1), 1.0))
 
 
-def by_seed(count: pd.DataFrame) -> dict[int, Pairs]:
-    """Counts per fact (frame indexed by seed, fact_id with hits and asked) as one array of pairs per seed.
-
-    Row i is the same fact in all of them; where a seed does not have it, it stands with (0, 0).
-    """
-    facts = count.index.get_level_values("fact_id").unique().sort_values()
-    return {
-        int(str(seed)): part.droplevel("seed")[["hits", "asked"]].reindex(facts, fill_value=0).to_numpy(dtype=np.int64)
-        for seed, part in count.groupby(level="seed", sort=True)
-    }
-
-
-def rate_interval(facts: Mapping[int, Pairs], *, draws: int, generator: np.random.Generator) -> Interval | None:
-    """95% interval of a rate, by bootstrap over seeds and facts.
+def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator) -> Interval | None:
+    """95% interval of one rate by itself, by bootstrap over seeds and facts.
 
     Args:
-        facts: seed -> (facts, 2) array of hits and asked per fact.
+        sample: what the rate is made of.
         draws: number of bootstrap draws, 39 or more for 95%.
         generator: the source of randomness.
 
     Returns:
         The interval, or None when fewer than two facts were asked about.
     """
-    return _interval([(1.0, facts)], draws, generator)
-
-
-def gap_interval(
-    minuend: Mapping[int, Pairs], subtrahend: Mapping[int, Pairs], *, draws: int, generator: np.random.Generator
-) -> Interval | None:
-    """95% interval of the difference of two rates of different facts, measured in the same seeds.
-
-    Both sets follow the same draw of seeds, since one seed's model answered both; their facts are drawn independently,
-    since they are different facts.
-
-    Args:
-        minuend: seed -> (facts, 2) pairs of the rate that is subtracted from (intrinsic, for the retention gap).
-        subtrahend: the same of the rate that is subtracted (edited).
-        draws: number of bootstrap draws, 39 or more for 95%.
-        generator: the source of randomness.
-
-    Returns:
-        The interval, or None as in `rate_interval`, when either rate has too few facts.
-    """
-    return _interval([(1.0, minuend), (-1.0, subtrahend)], draws, generator)
-
-
-def mean_interval(facts: Mapping[int, Pairs], *, draws: int, generator: np.random.Generator) -> Interval | None:
-    """95% interval of a mean over facts that may be any number: a difference, a log-probability.
-
-    Drawn like a rate, but without half facts, for which there are no values, and so too narrow where few facts differ.
-
-    Args:
-        facts: seed -> (facts, 2) array of a fact's sum and of what that is divided by.
-        draws: number of bootstrap draws, 39 or more for 95%.
-        generator: the source of randomness.
-
-    Returns:
-        The interval, or None when fewer than two facts were asked about.
-    """
-    samples = _samples([facts])
-    if samples is None:
+    if sample.facts < FEWEST_FACTS:
         return None
-    (sample,) = samples
-    weights = generator.standard_exponential((sample.asked.shape[1], draws))
-    means = fact_draws(sample, weights, np.zeros((2, draws)))
-    around = sample.rate + (means - means.mean()) * _made_up_for(sample)
-    normal = generator.standard_normal((len(sample.asked), draws))
-    return Contrast(sample.rate, np.sort(around + _seed_draws([sample], [1.0], normal))).interval
+    seeds, facts = sample.asked.shape
+    weights, halves = generator.standard_exponential((facts, draws)), generator.standard_gamma(0.5, (2, draws))
+    normal = generator.standard_normal((seeds, draws))
+    return contrast([sample], [1.0], [fact_draws(sample, weights, halves)], normal).interval
 
 
 def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floats:
@@ -269,12 +214,12 @@ def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Flo
     return draws
 
 
-def _made_up_for(sample: Sample, *, paired: bool = True) -> float:
+def _made_up_for(sample: Sample, *, paired: bool) -> float:
     """By how much deviations from weights of the exponential distribution are too small, as a factor.
 
     They vary a mean by (n − 1)/(n + 1) of its unbiased variance. In Jeffreys' interval of a single rate nothing is
-    missing: the half facts make it up. Differences of the same facts, and means, have no such posterior; they get
-    Student's quantile for the normal one besides.
+    missing: the half facts make it up. Differences of the same facts have no such posterior; they get Student's
+    quantile for the normal one besides.
     """
     facts = sample.facts
     student = stats.t.ppf((1 + LEVEL) / 2, facts - 1) / stats.norm.ppf((1 + LEVEL) / 2) if paired else 1.0
@@ -294,35 +239,3 @@ def _size_of_a_fact(sample: Sample) -> float:
         return size
     agreement = float(((sample.hits.sum(axis=0) - rate * asked) ** 2).sum()) / most
     return size * min(max(agreement, 1 / max(size, 1)), 1)
-
-
-def _interval(
-    rates: Sequence[tuple[float, Mapping[int, Pairs]]], draws: int, generator: np.random.Generator
-) -> Interval | None:
-    """The interval of a weighted sum of rates, each of facts of its own."""
-    samples = _samples([facts for _, facts in rates])
-    if samples is None:
-        return None
-    drawn = [
-        fact_draws(
-            sample,
-            generator.standard_exponential((sample.asked.shape[1], draws)),
-            generator.standard_gamma(0.5, (2, draws)),
-        )
-        for sample in samples
-    ]
-    normal = generator.standard_normal((len(samples[0].asked), draws))
-    return contrast(samples, [weight for weight, _ in rates], drawn, normal).interval
-
-
-def _samples(rates: Sequence[Mapping[int, Pairs]]) -> list[Sample] | None:
-    """Rates over the seeds of all of them; None when one has too few facts."""
-    seeds = sorted(set().union(*rates))
-    samples = []
-    for place, facts in enumerate(rates):
-        table = np.zeros((len(seeds), max((len(pairs) for pairs in facts.values()), default=0), 2))
-        for row, seed in enumerate(seeds):
-            if seed in facts:
-                table[row, : len(facts[seed])] = facts[seed]
-        samples.append(Sample(table[..., 0], table[..., 1], str(place)))
-    return None if any(sample.facts < FEWEST_FACTS for sample in samples) else samples

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from indelible.study.config import StudyConfig
     from indelible.study.run import Outcome, Preview
+    from indelible.study.settings import StudyConfig
 
 SOME_FAILED = 1
 INTERRUPTED = 130
@@ -51,13 +51,16 @@ def study(
     """
     from indelible.study.config import load_config
 
-    config = load_config(name_or_file, [*(settings or []), *_shorthands(model, seed)])
+    notes: list[str] = []
+    config = load_config(name_or_file, [*(settings or []), *_shorthands(model, seed)], note=notes.append)
     folder = out or Path("runs") / config.name
     if dry_run:
         from indelible.study.run import preview_study
 
-        _show_preview(preview_study(config, folder, update=update), config, folder, as_json)
+        _show_preview(preview_study(config, folder, update=update), config, folder, notes, as_json)
         return
+    for note in notes:
+        typer.echo(note, err=True)
     outcome = _run(config, folder, update, as_json)
     if as_json:
         typer.echo(json.dumps(outcome.summary, indent=2))
@@ -94,7 +97,7 @@ def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outc
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_preview(preview: Preview, config: StudyConfig, folder: Path, as_json: bool) -> None:
+def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Sequence[str], as_json: bool) -> None:
     steps = [
         {"step": step.title, "kind": step.kind, "key": step.key, "done": step.key in preview.reused}
         for step in preview.plan.steps
@@ -110,7 +113,8 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, as_json: 
     for arm, frozen in preview.masks.items():
         typer.echo(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
-    typer.echo(preview.cost)
+    for line in (*notes, preview.cost):
+        typer.echo(line)
     typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
 
 

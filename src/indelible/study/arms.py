@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, IndelibleError, suggest
-from indelible.study.config import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.study.plan import Arm
+from indelible.study.settings import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.study.validation import validated
 from indelible.tuning.freeze import about_edit, check_mask
 from indelible.tuning.settings import TuningSettings

@@ -16,8 +16,8 @@ from indelible.facts.fact import Fact
 from indelible.facts.paraphrases import editing_wordings
 from indelible.models.layout import Layout
 from indelible.models.load import default_device
-from indelible.study.config import NO_EDITOR, WORLD, FactsSettings
 from indelible.study.plan import Arm
+from indelible.study.settings import NO_EDITOR, WORLD, FactsSettings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import check_settings, with_precision
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 
 from indelible.analysis.tables import duration
-from indelible.study.config import FactsSettings
+from indelible.study.exams import PUBLISHED_TOKENS
 from indelible.study.plan import Plan, Step
-from indelible.study.steps import PUBLISHED_TOKENS
+from indelible.study.settings import FactsSettings
 from indelible.tuning.objectives import OBJECTIVES, Work
 from indelible.tuning.settings import TuningSettings
 

@@ -12,8 +12,8 @@ from indelible.edits.weight_editor import WeightEditor
 from indelible.models import bundled
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import load
-from indelible.study.config import NO_EDITOR
 from indelible.study.plan import Arm
+from indelible.study.settings import NO_EDITOR
 from indelible.tuning.freeze import NONE, about_edit, describe_frozen, frozen_parameters
 
 

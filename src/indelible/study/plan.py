@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from indelible.study.config import NO_EDITOR, WORLD, StudyConfig
+from indelible.study.settings import NO_EDITOR, WORLD, StudyConfig
 
 StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune", "explain"]
 

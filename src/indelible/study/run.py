@@ -21,7 +21,6 @@ from indelible.facts.fact import Fact
 from indelible.models.load import check_name, default_device, parameter_count
 from indelible.study.arms import resolve_arms
 from indelible.study.checks import check_facts, check_with_model, settled
-from indelible.study.config import StudyConfig
 from indelible.study.cost import cost_of, machine_speed
 from indelible.study.disk import full_disk, is_full_disk
 from indelible.study.lent_model import LentModel
@@ -30,6 +29,7 @@ from indelible.study.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.progress import Silent, Watcher
 from indelible.study.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.results import write_results
+from indelible.study.settings import StudyConfig
 from indelible.study.sources import (
     ModelVersion,
     candidate_facts,

@@ -18,8 +18,8 @@ from pathlib import Path
 from indelible.errors import DataError, FactsError, suggest
 from indelible.facts.fact import Fact
 from indelible.models import bundled
-from indelible.study.config import ENCYCLOPEDIA, WORLD, FactsSettings
 from indelible.study.plan import digest
+from indelible.study.settings import ENCYCLOPEDIA, WORLD, FactsSettings
 from indelible.study.store import Store
 
 # Weights, settings, and the files of all kinds of tokenizers.

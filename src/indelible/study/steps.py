@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ import pandas as pd
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
 from indelible.errors import FactsError
-from indelible.facts.fact import Fact, fact_from
+from indelible.facts.fact import Fact
 from indelible.facts.selection import choose_bystanders, choose_sets
 from indelible.models.bundled import cache_folder
-from indelible.probing.callback import RetentionCallback
-from indelible.probing.criterion import appears
-from indelible.probing.exam import Answer, answers_frame, known_facts, take_exam
-from indelible.probing.questions import Question, questions_for
+from indelible.probing.exam import known_facts
+from indelible.study.chosen_facts import as_asked, chosen_bystanders, chosen_facts
+from indelible.study.exams import ask, curve_callback, successes, with_curve
 from indelible.study.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
 from indelible.study.lent_model import LentModel
 from indelible.study.plan import Step, StepKind
@@ -43,8 +42,6 @@ ASKED_AT_ONCE = 128
 # With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
 # neighbours are facts that the model knows.
 KNOWN_PER_CHOSEN = 2
-PUBLISHED_TOKENS = 50
-"""Tokens in which the published protocol looks for the answer to an intrinsic prompt."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +114,11 @@ def _select(step: Step, material: Material) -> Result:
                     raise
     record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
     sets = {
-        name: [asdict(_as_asked(fact, step.options)) for fact in facts]
+        name: [asdict(as_asked(fact, step.options)) for fact in facts]
         for name, facts in (("edited", edited), ("intrinsic", intrinsic))
     }
     return Result(
         lambda folder: _write_json(folder / "facts.json", sets), f"{len(known)} of {asked} asked are known", record
-    )
-
-
-def _as_asked(fact: Fact, options: Mapping[str, Any]) -> Fact:
-    """The fact with as many held-out wordings and neighbours as are to be asked; None asks all."""
-    return replace(
-        fact,
-        held_out=fact.held_out[: options["held_out"]],
-        neighbours=fact.neighbours[: options["neighbours"]],
     )
 
 
@@ -144,9 +132,13 @@ def _tell_choice(progress: Progress, known: int, goal: int, asked: int, candidat
 
 
 def _base_probe(step: Step, material: Material) -> Result:
-    with material.lent.base_model() as model:
-        rows = _ask(model, material, _questions(material), _Sitting("base", 0, published=_published(step)))
-    return Result(_rows_writer(rows), _successes(rows))
+    lent = material.lent
+    questions = chosen_facts(material.inputs["select"]).questions()
+    with lent.base_model() as model:
+        rows = ask(
+            model, lent.tokenizer, questions, phase="base", published=_published(step), progress=material.progress
+        )
+    return Result(_rows_writer(rows), successes(rows))
 
 
 def _bystanders(step: Step, material: Material) -> Result:
@@ -158,7 +150,7 @@ def _bystanders(step: Step, material: Material) -> Result:
 
 def _edit(step: Step, material: Material) -> Result:
     chosen = chosen_facts(material.inputs["select"])
-    bystanders = _bystanders_in(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
+    bystanders = chosen_bystanders(material.inputs["bystanders"]) if "bystanders" in material.inputs else []
     editor = EDITORS.get(step.options["editor"])(**step.options["options"])
     isolated = step.options.get("isolated", False)
     with material.lent.base_model() as model:
@@ -202,19 +194,27 @@ def _what_changed(edits: Sequence[Edit]) -> str:
 
 def _edited_probe(step: Step, material: Material) -> Result:
     lent = material.lent
+    chosen = chosen_facts(material.inputs["select"])
     isolated = (material.inputs["edit"] / "edits").is_dir()
-    copies: Sequence[int | None] = range(len(chosen_facts(material.inputs["select"]).edited)) if isolated else [None]
+    copies: Sequence[int | None] = range(len(chosen.edited)) if isolated else [None]
     frames = []
     for done, copy in enumerate(copies):
         edit = Edit.load(_edit_folder(material.inputs["edit"], copy))
         with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
-            one = material if copy is None else replace(material, progress=_silent)
-            sitting = _Sitting("edited", 0, copy or 0, _published(step))
-            frames.append(_ask(model, one, _questions(material, copy), sitting))
+            rows = ask(
+                model,
+                lent.tokenizer,
+                chosen.in_copy(copy).questions(),
+                phase="edited",
+                copy=copy or 0,
+                published=_published(step),
+                progress=_silent if isolated else material.progress,
+            )
+        frames.append(rows)
         if isolated:
             material.progress(done + 1, len(copies), "copies")
     rows = pd.concat(frames, ignore_index=True)
-    return Result(_rows_writer(rows), _successes(rows))
+    return Result(_rows_writer(rows), successes(rows))
 
 
 def _silent(done: int, total: int, note: str) -> None:
@@ -224,11 +224,11 @@ def _silent(done: int, total: int, note: str) -> None:
 def _tune(step: Step, material: Material) -> Result:
     lent = material.lent
     copy = step.options.get("copy")
-    chosen = _in_copy(chosen_facts(material.inputs["select"]), copy)
+    chosen = chosen_facts(material.inputs["select"]).in_copy(copy)
     edit = Edit.load(_edit_folder(material.inputs["edit"], copy)) if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
-    questions = _questions(material, copy)
-    curve = _curve_callback(step, material, questions)
+    questions, published = chosen.questions(), _published(step)
+    curve = curve_callback(questions, lent.tokenizer, step.options["every"])
     with lent.base_model() as model:
         changed = () if edit is None else edit.parameters
         frozen = frozen_parameters(step.options["mask"], model, lent.layout, changed)
@@ -240,16 +240,25 @@ def _tune(step: Step, material: Material) -> Result:
                 lent.tokenizer,
                 settings,
                 frozen=frozen,
-                facts=_spoken_of(chosen, _published(step)),
+                facts=chosen.spoken_of(published),
                 seed=step.seed,
                 callbacks=[] if curve is None else [curve],
                 progress=material.progress,
-                train_on_heldout=_published(step),
+                train_on_heldout=published,
             )
-            rows = _ask(model, material, questions, _Sitting("tuned", result.steps, copy or 0, _published(step)))
+            rows = ask(
+                model,
+                lent.tokenizer,
+                questions,
+                phase="tuned",
+                step=result.steps,
+                copy=copy or 0,
+                published=published,
+                progress=material.progress,
+            )
             weights = None if before is None else changed_since(before, model)
     if curve is not None:
-        rows = _with_curve(rows, curve.curve(), result.steps)
+        rows = with_curve(rows, curve.curve(), result.steps)
     name = result.figure
     note = f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}"
 
@@ -280,25 +289,6 @@ def _explain(step: Step, material: Material) -> Result:
     return Result(found.write, f"{found.mixtures['mixture'].nunique()} mixtures of edited and tuned weights asked")
 
 
-def _curve_callback(step: Step, material: Material, questions: Sequence[Question]) -> RetentionCallback | None:
-    """Asks each fact's own prompt while tuning goes on; the whole exam is kept for the ends."""
-    if step.options["every"] is None:
-        return None
-    prompts = [question for question in questions if question.kind == "prompt"]
-    # The whole exam follows the last step anyway.
-    return RetentionCallback(prompts, material.lent.tokenizer, every=step.options["every"], skip_last=True)
-
-
-def _with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
-    """The curve's rows before those of the end; a point at the end, of tuning that stopped early, would repeat it."""
-    points = points[points["step"] < last].copy()
-    if points.empty:
-        return rows
-    points.insert(0, "phase", "tuning")
-    points.insert(2, "copy", rows["copy"].iloc[0])
-    return pd.concat([points[list(rows.columns)], rows], ignore_index=True)
-
-
 _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
     "select": _select,
     "base-probe": _base_probe,
@@ -310,83 +300,9 @@ _DOERS: Mapping[StepKind, Callable[[Step, Material], Result]] = {
 }
 
 
-@dataclass(frozen=True)
-class ChosenFacts:
-    """What a ``select`` step chose: facts to edit, and facts only to ask."""
-
-    edited: list[Fact]
-    intrinsic: list[Fact]
-
-
-def chosen_facts(folder: Path) -> ChosenFacts:
-    """The facts that a finished ``select`` step chose."""
-    sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return ChosenFacts(**{name: [fact_from(entry) for entry in entries] for name, entries in sets.items()})
-
-
-def _bystanders_in(folder: Path) -> list[Fact]:
-    return [fact_from(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
-
-
-def _in_copy(chosen: ChosenFacts, copy: int | None) -> ChosenFacts:
-    """What concerns one copy: the fact that is edited in it, and all intrinsic facts."""
-    return chosen if copy is None else ChosenFacts([chosen.edited[copy]], chosen.intrinsic)
-
-
-def _questions(material: Material, copy: int | None = None) -> list[Question]:
-    chosen = _in_copy(chosen_facts(material.inputs["select"]), copy)
-    return questions_for(chosen.edited, "edited") + questions_for(chosen.intrinsic, "intrinsic")
-
-
-@dataclass(frozen=True)
-class _Sitting:
-    """When an exam is taken, of which copy of the model, and whether answers are judged as the published study does."""
-
-    phase: str
-    step: int
-    copy: int = 0
-    published: bool = False
-
-
 def _published(step: Step) -> bool:
     """Whether the step keeps the published protocol's defects."""
     return bool(step.options.get("as_published", False))
-
-
-def _ask(model: Any, material: Material, questions: Sequence[Question], sitting: _Sitting) -> pd.DataFrame:
-    budget = PUBLISHED_TOKENS if sitting.published else None
-    answers = take_exam(model, material.lent.tokenizer, questions, max_new_tokens=budget, progress=material.progress)
-    rows = answers_frame(answers)
-    if sitting.published:
-        rows["success"] = [_published_success(answer) for answer in answers]
-    rows.insert(0, "phase", sitting.phase)
-    rows.insert(1, "step", sitting.step)
-    rows.insert(2, "copy", sitting.copy)
-    return rows
-
-
-def _published_success(answer: Answer) -> bool:
-    """Edits by their first token, knowledge from pre-training by the answer's being somewhere in 50 tokens."""
-    if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
-        return answer.first_token
-    return appears(answer.generated, answer.question.target)
-
-
-def _spoken_of(chosen: ChosenFacts, published: bool) -> list[Fact]:
-    """Facts that no training line may speak of; as published, an edited fact's true object is overlooked."""
-    edited = (
-        [replace(fact, true_object=fact.new_object or "") for fact in chosen.edited] if published else chosen.edited
-    )
-    return [*edited, *chosen.intrinsic]
-
-
-def _successes(rows: pd.DataFrame) -> str:
-    prompts = rows[rows["kind"] == "prompt"]
-    shares = [
-        f"{int(group['success'].sum())} of {len(group)} {name}"
-        for name, group in prompts.groupby("fact_set", sort=True)
-    ]
-    return ", ".join(shares)
 
 
 def _rows_writer(rows: pd.DataFrame) -> Callable[[Path], None]:

@@ -26,9 +26,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
-from indelible.study.config import StudyConfig
 from indelible.study.disk import told, unwritable
 from indelible.study.plan import Step
+from indelible.study.settings import StudyConfig
 from indelible.study.validation import first_difference
 
 EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]

@@ -1,0 +1,125 @@
+"""Updates added up: made side by side or one after the other, and what cannot be added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from tiny_deltas import Make, bits, edit, same
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+from worked_facts import CAPITALS
+
+from indelible.edits.update import WeightUpdate
+from indelible.errors import EditError, FingerprintError
+from tiny_families import enliven
+
+
+def without_seal(update: WeightUpdate) -> dict[str, Any]:
+    return {key: value for key, value in update.manifest.items() if key != "seal"}
+
+
+def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    before = bits(model)
+    first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
+    second = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:])
+    both = first + second
+    assert [fact["id"] for fact in both.manifest["facts"]] == [fact.id for fact in CAPITALS]
+    assert both.parameters == first.parameters
+    for name in both.parameters:
+        wanted = sum(part.deltas[name].difference() for part in (first, second) if name in part.deltas)
+        torch.testing.assert_close(both.deltas[name].difference(), wanted)
+    with pytest.raises(EditError, match="not sealed"):
+        both.revert(model)
+    sealed = both.sealed(model)
+    sealed.apply(model)
+    sealed.revert(model)
+    assert same(before, bits(model))
+    with pytest.raises(EditError, match="Both updates edit"):
+        first + edit("ft-m", model, tiny_tokenizer, CAPITALS[1:3])
+
+
+def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
+    changed = replace(CAPITALS[0], new_object=CAPITALS[1].new_object)
+    with first.applied(model):
+        second = edit("memit", model, tiny_tokenizer, [changed])
+        with second.applied(model):
+            expected = bits(model)
+    both = first + second
+    # What was edited twice is what the second edit says.
+    assert [fact["new_object"] for fact in both.manifest["facts"]] == [changed.new_object, CAPITALS[1].new_object]
+    with both.sealed(model).applied(model):
+        for name, wanted in expected.items():
+            torch.testing.assert_close(model.get_parameter(name), wanted.view(torch.float32), atol=1e-6, rtol=0)
+    for wrong in (lambda: second + first, lambda: replace(first, manifest=without_seal(first)) + second):
+        with pytest.raises(FingerprintError, match="neither that of the first"):
+            wrong()
+
+
+def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    before = bits(model)
+    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    with first.applied(model):
+        second = edit("memit", model, tiny_tokenizer, CAPITALS[1:2], seed=5)
+        with second.applied(model):
+            third = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:3], paraphrases=0)
+    total = first + second + third
+    assert total.facts == list(CAPITALS[:3])
+    assert total.manifest["editor"] == "ft-m + memit"
+    assert [(part["editor"], part["seed"]) for part in total.manifest["parts"]] == [
+        ("ft-m", 0),
+        ("memit", 5),
+        ("ft-m", 0),
+    ]
+    sealed = total.sealed(model)
+    sealed.apply(model)
+    assert sealed.presence(model).state == "exact"
+    sealed.revert(model)
+    assert same(before, bits(model))
+    with pytest.raises(FingerprintError, match="neither that of the first"):
+        first + third
+    with pytest.raises(FingerprintError, match="made for a model"):
+        total.sealed(tiny_model("llama", seed=1))
+
+
+def test_a_third_edit_leaves_alone_what_the_sum_of_the_earlier_ones_holds(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    first = edit("alphaedit", model, tiny_tokenizer, CAPITALS[:1])
+    with first.applied(model):
+        second = edit("alphaedit", model, tiny_tokenizer, CAPITALS[1:2], earlier=first)
+        both = first + second
+        with second.applied(model):
+            right, latest_only = (
+                edit("alphaedit", model, tiny_tokenizer, CAPITALS[2:3], earlier=earlier) for earlier in (both, second)
+            )
+    for name, keys in first.keys.items():
+        assert second.keys[name].shape == keys.shape, "an update holds its own keys, so that sums hold each once"
+        assert torch.equal(both.keys[name], torch.cat([keys, second.keys[name]], dim=1))
+
+        def moved(update: WeightUpdate, name: str = name, keys: Tensor = keys) -> float:
+            """What an update does to the values of the first fact, in parts of what making them took."""
+            return float(
+                (update.deltas[name].difference() @ keys).norm() / (first.deltas[name].difference() @ keys).norm()
+            )
+
+        assert moved(right) < 0.2 * moved(latest_only), (moved(right), moved(latest_only))
+
+
+def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(tiny_model("llama"))
+    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    clash = [replace(CAPITALS[1], id=CAPITALS[0].id)]
+    side_by_side = edit("ft-m", model, tiny_tokenizer, clash)
+    with first.applied(model):
+        chained = edit("ft-m", model, tiny_tokenizer, clash)
+    for second in (side_by_side, chained):
+        with pytest.raises(EditError, match=r"of 'France' and of 'Norway'. Give every fact an id of its own"):
+            first + second
