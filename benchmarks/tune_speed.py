@@ -2,8 +2,10 @@
 
 The plain Trainer gets the model, the rows and the arguments of the run, and computes the loss as models do it
 themselves, with logits everywhere. It is timed without freezing, and once more with the same parameters frozen, so that
-what freezing saves anybody is told apart from what is saved here. Ways take turns, round after round; a ratio is that
-of the summed seconds, since noise of the machine then falls on all of them.
+what freezing saves anybody is told apart from what is saved here. All of these see each row once. As many steps over
+fewer rows, which then come again, show what is saved by keeping the outputs of frozen leading layers: over all epochs,
+the first of which fills the store, and against the plain Trainer (not frozen) on the same work. Ways take turns, round
+after round; a ratio is that of the summed seconds, since noise of the machine then falls on all of them.
 
     python benchmarks/tune_speed.py
     python benchmarks/tune_speed.py --steps 4 --layer 8 --json
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +31,7 @@ from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.tuning.batches import Collator, as_dicts, autocast
 from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.frozen_prefix import REUSE_BYTES
 from indelible.tuning.objectives import OBJECTIVES
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import Rows, draw_rows
@@ -39,13 +42,21 @@ from indelible.tuning.trainers import arguments
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds between the beginning and the end of training, the first step apart: it makes what is made once."""
+    """Seconds between the beginning and the end of training.
 
-    def __init__(self) -> None:
+    Args:
+        whole: with the first step, which makes what is made once, so that every epoch has its share.
+    """
+
+    def __init__(self, whole: bool = False) -> None:
         self.began = self.seconds = 0.0
+        self.whole = whole
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        self.began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        if state.global_step == 1:
+        if state.global_step == 1 and not self.whole:
             self.began = time.perf_counter()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
@@ -77,53 +88,83 @@ def main() -> None:
                        max_tokens=options.max_tokens, heldout_examples=1, warmup_steps=0),
         loaded.model.device,
     )  # fmt: skip
-    rows = draw_rows(
-        TASKS.get(options.objective), OBJECTIVES.get(options.objective), loaded.tokenizer, settings, facts=(), seed=0
-    )
+    few = options.steps // options.epochs * options.batch_size
+    again = settings.model_copy(update={"epochs": options.epochs, "train_examples": few})
+    rows, few_rows = (drawn(loaded.tokenizer, asked) for asked in (settings, again))
+    model, tokenizer = loaded.model, loaded.tokenizer
     ways: dict[str, Callable[[], float]] = {
-        "plain": lambda: plain(loaded.model, loaded.tokenizer, settings, rows, frozenset()),
-        "none": lambda: ours(loaded.model, loaded.tokenizer, settings, frozenset()),
-        "plain, frozen": lambda: plain(loaded.model, loaded.tokenizer, settings, rows, frozen),
-        "up-to-edited": lambda: ours(loaded.model, loaded.tokenizer, settings, frozen),
+        "plain": lambda: plain(model, tokenizer, settings, rows, frozenset()),
+        "none": lambda: ours(model, tokenizer, settings, frozenset()),
+        "plain, frozen": lambda: plain(model, tokenizer, settings, rows, frozen),
+        "up-to-edited": lambda: ours(model, tokenizer, settings, frozen),
+        "plain, epochs": lambda: plain(model, tokenizer, again, few_rows, frozenset()),
+        "up-to-edited, epochs": lambda: ours(model, tokenizer, again, frozen),
+        "up-to-edited, epochs, not kept": lambda: ours(model, tokenizer, again, frozen, reuse_bytes=0),
     }
-    tokens = sum(len(row.input_ids) for row in rows.train)  # type: ignore[attr-defined]
     seconds: dict[str, float] = defaultdict(float)
     for number in range(options.rounds):
         for name in [*ways][number:] + [*ways][:number]:  # another one first in every round
-            with weights_kept(loaded.model):
+            with weights_kept(model):
                 taken = ways[name]()
             seconds[name] += taken
-            say(f"round {number + 1}: {name}: {taken:.1f} s for steps 2 to {settings.steps}")
-    speed = {
-        name: options.rounds * tokens * (options.steps - 1) / options.steps / total for name, total in seconds.items()
+            say(f"round {number + 1}: {name}: {taken:.1f} s")
+    tokens = counted(rows)
+    read = {
+        name: options.epochs * counted(few_rows) if "epochs" in name else tokens * (options.steps - 1) / options.steps
+        for name in ways
     }
     result = {
         "tokens": tokens,
         "layer": layer,
         "precision": settings.precision,
         "threads": torch.get_num_threads(),
-        "tokens_per_second": speed,
+        "epochs": options.epochs,
+        "tokens_per_second": {name: options.rounds * read[name] / total for name, total in seconds.items()},
+        **ratios(seconds),
+    }
+    print(json.dumps(result) if options.json else said(result))
+
+
+def ratios(seconds: Mapping[str, float]) -> dict[str, float]:
+    """How many times as fast we are, and what part of that is whose."""
+    return {
         "ratio_none": seconds["plain"] / seconds["none"],
         "ratio_up_to_edited": seconds["plain"] / seconds["up-to-edited"],
         "ratio_up_to_edited_same_freezing": seconds["plain, frozen"] / seconds["up-to-edited"],
+        "ratio_up_to_edited_epochs": seconds["plain, epochs"] / seconds["up-to-edited, epochs"],
+        "ratio_reuse": seconds["up-to-edited, epochs, not kept"] / seconds["up-to-edited, epochs"],
     }
-    if options.json:
-        print(json.dumps(result))
-        return
-    for name, value in speed.items():
-        print(f"{name:>14}: {value:.0f} tokens a second")
-    print(f"no freezing: {result['ratio_none']:.2f} x the plain Trainer")
-    print(
-        f"up to layer {layer} frozen: {result['ratio_up_to_edited']:.2f} x the plain Trainer, "
-        f"{result['ratio_up_to_edited_same_freezing']:.2f} x the plain Trainer with the same freezing"
-    )
+
+
+def said(result: Mapping[str, Any]) -> str:
+    """A result in words."""
+    lines = [f"{name:>30}: {value:.0f} tokens a second" for name, value in result["tokens_per_second"].items()]
+    lines += [
+        f"no freezing: {result['ratio_none']:.2f} x the plain Trainer",
+        f"up to layer {result['layer']} frozen: {result['ratio_up_to_edited']:.2f} x the plain Trainer, "
+        f"{result['ratio_up_to_edited_same_freezing']:.2f} x the plain Trainer with the same freezing",
+        f"likewise over {result['epochs']} epochs: {result['ratio_up_to_edited_epochs']:.2f} x the plain Trainer, "
+        f"{result['ratio_reuse']:.2f} x ourselves without keeping what frozen layers return",
+    ]
+    return "\n".join(lines)
+
+
+def counted(rows: Rows) -> int:
+    """Tokens of the training rows."""
+    return sum(len(row.input_ids) for row in rows.train)  # type: ignore[attr-defined]
+
+
+def drawn(tokenizer: Any, settings: TuningSettings) -> Rows:
+    """The rows of a run; those that ``fine_tune`` draws for itself are the same."""
+    objective = OBJECTIVES.get(settings.objective)
+    return draw_rows(TASKS.get(settings.objective), objective, tokenizer, settings, facts=(), seed=0)
 
 
 def plain(
     model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, rows: Rows, frozen: frozenset[str]
 ) -> float:
     """Seconds of the plain Trainer."""
-    watch = Stopwatch()
+    watch = Stopwatch(whole=settings.epochs is not None)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     with seeded(0), tempfile.TemporaryDirectory() as folder:
@@ -142,10 +183,16 @@ def plain(
     return watch.seconds
 
 
-def ours(model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, frozen: frozenset[str]) -> float:
+def ours(
+    model: PreTrainedModel,
+    tokenizer: Any,
+    settings: TuningSettings,
+    frozen: frozenset[str],
+    reuse_bytes: int = REUSE_BYTES,
+) -> float:
     """Seconds of ``fine_tune``'s training; the held-out figures before and after are not in it."""
-    watch = Stopwatch()
-    fine_tune(model, tokenizer, settings, frozen=frozen, callbacks=[watch])
+    watch = Stopwatch(whole=settings.epochs is not None)
+    fine_tune(model, tokenizer, settings, frozen=frozen, callbacks=[watch], reuse_bytes=reuse_bytes)
     return watch.seconds
 
 
@@ -167,9 +214,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, choices=range(1, 5))
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=2, help="passes over the rows where they come again")
     parser.add_argument("--layer", type=int, help="last layer that is frozen; the middle one by default")
     parser.add_argument("--json", action="store_true", help="print one object last; all else goes to stderr")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.steps % options.epochs:
+        parser.error(f"--steps {options.steps} is no multiple of --epochs {options.epochs}")
+    return options
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -86,17 +87,27 @@ class Undisturbing(TrainerCallback):
     Args:
         callbacks: whose events are passed on.
         model: that they are given.
+        around: makes a context for each event: what is kept for the run is neither used nor changed by them.
     """
 
-    def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
+    def __init__(
+        self,
+        callbacks: Sequence[TrainerCallback],
+        model: PreTrainedModel,
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         for name in dir(TrainerCallback):
             if name.startswith("on_"):
-                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model))
+                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model, around))
 
 
-def _in_turn(events: Sequence[Callable[..., Any]], model: PreTrainedModel) -> Callable[..., Any]:
+def _in_turn(
+    events: Sequence[Callable[..., Any]],
+    model: PreTrainedModel,
+    around: Callable[[], AbstractContextManager[None]],
+) -> Callable[..., Any]:
     def called(args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        with kept_random_state():
+        with kept_random_state(), around():
             for event in events:
                 control = event(args, state, control, **{**kwargs, "model": model}) or control
         return control
