@@ -53,6 +53,9 @@ def test_an_edit_is_applied_tuned_through_found_again_and_reverted(
     )  # fmt: skip
     assert (made["facts"], made["present"]) == (2, 2)
     assert made["bytes"] < 2e6
+    manifest = (delta / "manifest.json").read_text(encoding="utf-8")
+    assert json.loads(manifest)["model"] == {"name": "smollm2-135m", "architecture": "LlamaForCausalLM"}
+    assert str(model_folder("smollm2-135m")) not in manifest and str(room) not in manifest
 
     said(capsys, "apply", "smollm2-135m", delta, "-o", edited)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(edited), AutoTokenizer.from_pretrained(edited)
@@ -82,4 +85,4 @@ def test_an_edit_is_applied_tuned_through_found_again_and_reverted(
     assert sum(found["tuned"]["counts"].values()) == 2  # what training left of them is not this test's business
     assert found["untouched"]["counts"] == {"gone": 2}
     assert main(["revert", str(tuned), str(delta), "-o", str(room / "no")]) == 2
-    assert "trained since" in capsys.readouterr().err
+    assert "training or another delta changed it since" in capsys.readouterr().err

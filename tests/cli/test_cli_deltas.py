@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from command_line import said
+from delta_files import NEW, facts_file, saved, trained
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,23 +21,10 @@ from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
 from indelible.edits.update import WeightUpdate
 from indelible.models.load import load
-from tiny_models import SENTENCES, build_model, build_tokenizer
+from tiny_models import SENTENCES
 from tiny_studies import taught_facts
 
-NEW = 3
 CORPUS = tuple(f"{first} {second}" for first in SENTENCES for second in SENTENCES)
-
-
-def facts_file(path: Path, start: int, count: int = NEW) -> Path:
-    """Taught facts, each with the next different object of its relation as the new one."""
-    rows = taught_facts()
-    chosen = []
-    for row in rows[start : start + count]:
-        others = [one["true_object"] for one in rows if one["relation"] == row["relation"]]
-        new = next(other for other in others if other != row["true_object"])
-        chosen.append({**row, "new_object": new})
-    path.write_text("".join(json.dumps(row) + "\n" for row in chosen), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +60,6 @@ def test_reverting_gives_back_the_file(
     assert all(torch.equal(first[name].view(torch.int32), second[name].view(torch.int32)) for name in first)
 
 
-def trained(folder: Path, out: Path) -> Path:
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(1e-4 * torch.randn(weight.shape, generator=generator))
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    return out
-
-
 def test_verify_tells_edited_trained_and_untouched_models_apart(
     made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,10 +75,13 @@ def test_verify_tells_edited_trained_and_untouched_models_apart(
     assert found["edited"]["counts"] == {"present": NEW}
     assert found["untouched"]["counts"] == {"gone": NEW}
     table = said(capsys, ["verify", later, made / "a"])
-    assert "neither as the edit left them nor as before; projection on the delta" in table
+    assert "nor as before: another delta, or training, changed them; projection on the delta" in table
     assert f"{NEW} present" in table
     complaint = said(capsys, ["revert", later, made / "a", "-o", tmp_path / "no"], 2)
-    assert "trained since" in complaint and not (tmp_path / "no").exists()
+    assert (
+        "training or another delta changed it since" in complaint and "delta all the same: --approximately" in complaint
+    )
+    assert not (tmp_path / "no").exists()
     said(capsys, ["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
     assert json.loads(said(capsys, ["verify", tmp_path / "about", made / "a", "--json"]))["counts"] == {"gone": NEW}
 
@@ -203,7 +183,7 @@ def test_edits_go_on_from_earlier_ones(
     base = ["edit", taught / "model", "--editor", "ft-m", "--facts", facts[2], "-o", tmp_path / "no"]
     for earlier, words in (
         ([made / "a", made / "b"], "made for the same model, so that they are no chain"),
-        ([deltas[1]], "was made for a model with fingerprint"),
+        ([deltas[1]], "was made for model (LlamaForCausalLM) with fingerprint"),
         ([tmp_path / "ike0"], "A context is in the model"),
         ([tmp_path / "nowhere"], "it has no manifest.json"),
     ):
@@ -252,7 +232,7 @@ def broken(made: Path, folder: Path, how: str) -> Path:
         ("corrupted", "update.safetensors is damaged"),
         ("truncated", "update.safetensors is damaged"),
         ("without manifest", "it has no manifest.json"),
-        ("with a broken manifest", "no readable edit"),
+        ("with a broken manifest", "manifest.json is not JSON"),
         ("with a changed manifest", "manifest.json is damaged"),
     ],
 )
@@ -265,13 +245,6 @@ def test_a_damaged_delta_is_one_clear_line(
         complaint = said(capsys, [command, taught / "model", delta, *out], 2)
         assert words in complaint and str(delta) in complaint
     assert not (tmp_path / "out").exists()
-
-
-def saved(folder: Path, family: str, width: int) -> Path:
-    tokenizer = build_tokenizer()
-    build_model(family, len(tokenizer), layers=3, width=width).save_pretrained(folder / family)
-    tokenizer.save_pretrained(folder / family)
-    return folder / family
 
 
 @pytest.mark.parametrize("command", ["edit", "apply", "revert", "verify", "compose"])
@@ -297,15 +270,19 @@ def test_other_wrong_uses_are_one_clear_line(
     (tmp_path / "full" / "mine.txt").write_text("keep me", encoding="utf-8")
     (tmp_path / "none.jsonl").write_text(json.dumps({**taught_facts()[0], "new_object": None}) + "\n", encoding="utf-8")
     cases: list[tuple[list[Any], str]] = [
-        (["apply", other, made / "a", "-o", out], "was made for a model with fingerprint"),
-        (["apply", made / "edited", made / "a", "-o", out], "was made for a model with fingerprint"),
+        (["apply", other, made / "a", "-o", out], "was made for model (LlamaForCausalLM) with fingerprint"),
+        (["apply", made / "edited", made / "a", "-o", out], "was made for model (LlamaForCausalLM) with fingerprint"),
         (["apply", model, made / "a", "-o", tmp_path / "full"], "exists already"),
-        (["revert", model, made / "a", "-o", out], "never had the update"),
+        (["revert", model, made / "a", "-o", out], "The delta is not in this model"),
+        (["apply", gpt2, made / "a", "-o", out], "made for model (LlamaForCausalLM), not for gpt2 (GPT2LMHeadModel)"),
         (["apply", model, tmp_path / "nowhere", "-o", out], "it has no manifest.json"),
         (["verify", wide, made / "a"], "has the shape (32, 64) in this model"),
         (["verify", gpt2, made / "a"], "no parameter"),
         (["revert", wide, made / "a", "-o", out, "--approximately"], "has the shape"),
-        (["compose", other, made / "a", made / "b", "-o", out], "was made for a model with fingerprint"),
+        (
+            ["compose", other, made / "a", made / "b", "-o", out],
+            "was made for model (LlamaForCausalLM) with fingerprint",
+        ),
         (["compose", model, made / "a", made / "b", "-o", made / "a"], "holds a delta already"),
         *(([*command, "-o", facts / "out"], "is a file") for command in writing),
         (["apply", tmp_path / "nowhere", made / "a", "-o", out], "no model folder"),

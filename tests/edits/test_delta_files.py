@@ -66,6 +66,9 @@ def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTraine
         (tmp_path / "laid out otherwise" / name).write_bytes((tmp_path / "whole" / name).read_bytes())
     (tmp_path / "laid out otherwise" / "manifest.json").write_text(json.dumps(written, sort_keys=True))
     assert WeightUpdate.load(tmp_path / "laid out otherwise").manifest == update.manifest
+    # As an earlier version wrote it: neither the model's name nor how the facts were answered.
+    older = WeightUpdate.load(damaged("manifest.json", hashed({k: v for k, v in written.items() if k != "model"})))
+    assert "model" not in older.manifest and older.answered == {}
     for change in ({"seed": 1}, {"facts": [{**fact, "new_object": "Rome"}]}, {"seal": {**seal, "result": "0"}}):
         with pytest.raises(EditError, match=r"manifest.json is damaged, or was changed after it was written"):
             WeightUpdate.load(damaged("manifest.json", json.dumps({**written, **change})))
@@ -73,8 +76,9 @@ def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTraine
         (tmp_path / "nowhere", "no manifest.json"),
         (damaged("manifest.json", None), "no manifest.json"),
         (damaged("update.safetensors", None), "no update.safetensors"),
-        (damaged("manifest.json", "{"), "holds no readable edit"),
-        (damaged("manifest.json", "[]"), "format None"),
+        (damaged("manifest.json", "{"), r"manifest.json is not JSON: .*property name"),
+        (damaged("manifest.json", "[]"), "manifest.json is not a delta's manifest"),
+        (damaged("manifest.json", '{"name": "an app"}'), "manifest.json is not a delta's manifest"),
         (altered(format=1), "format 1, not"),
         (altered(format=3), "format 3, not 4. Make the edit again with this version"),
         (damaged("manifest.json", json.dumps(dict(update.manifest))), "is damaged"),
@@ -103,6 +107,10 @@ def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTraine
             )
         ),
         (altered(editor=None), "editor is no text"),
+        (altered(model={"name": "x"}), "model is no name and architecture"),
+        (altered(model={"name": 7, "architecture": "x"}), "model is no name and architecture"),
+        (altered(answered=["x"]), "answered is no state by fact"),
+        (altered(answered={fact["id"]: 1}), "answered is no state by fact"),
         (altered(bystanders=7), "bystanders is no list"),
         (altered(parts=[7]), "parts is no list"),
         (altered(leaves="x"), "leaves is no list"),

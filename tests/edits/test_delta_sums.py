@@ -113,6 +113,25 @@ def test_a_third_edit_leaves_alone_what_the_sum_of_the_earlier_ones_holds(
         assert moved(right) < 0.2 * moved(latest_only), (moved(right), moved(latest_only))
 
 
+def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = enliven(tiny_model("llama"))
+    model.name_or_path = "someone/some-llama"
+    ids = [fact.id for fact in CAPITALS[:3]]
+    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:2])
+    assert first.answered == {}
+    first = first.with_answers({ids[0]: "present", ids[1]: "gone", "of no fact": "present"})
+    assert first.answered == {ids[0]: "present", ids[1]: "gone"}
+    second = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:3]).with_answers({ids[2]: "weakened"})
+    with first.applied(model):
+        unasked = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    total = (first + second).sealed(model)
+    assert total.answered == {ids[0]: "present", ids[1]: "gone", ids[2]: "weakened"}
+    assert (first + unasked).answered == {ids[1]: "gone"}, "what was edited again was answered under another edit"
+    assert total.manifest["model"] == {"name": "someone/some-llama", "architecture": "LlamaForCausalLM"}
+
+
 def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
     first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])

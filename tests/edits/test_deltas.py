@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
 from indelible.edits.edit import Edit
+from indelible.edits.origin import origin
 from indelible.edits.update import WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, fingerprint
@@ -48,13 +49,23 @@ def test_reverting_other_weights_is_refused_and_changes_nothing(
     model = enliven(tiny_model("llama"))
     untouched = bits(model)
     update = edit("memit", model, tiny_tokenizer)
-    with pytest.raises(FingerprintError, match="trained since, or never had the update"):
-        update.revert(model)
+    for approximately in (False, True):
+        with pytest.raises(FingerprintError, match=r"The delta is not in this model: .* There is nothing to revert"):
+            update.revert(model, approximately=approximately)
     assert same(untouched, bits(model))
+    first = update.parameters[0]
+    with torch.no_grad():
+        model.get_parameter(first).add_(update.deltas[first].difference())
+    half = bits(model)
+    with pytest.raises(FingerprintError, match=f"only partly in this model: {update.parameters[1]} as before the edit"):
+        update.revert(model)
+    assert same(half, bits(model))
+    with torch.no_grad():
+        model.get_parameter(first).copy_(untouched[first].view(torch.float32))
     update.apply(model)
     train(model, update.parameters[1:])
     trained = bits(model)
-    with pytest.raises(FingerprintError, match="approximately"):
+    with pytest.raises(FingerprintError, match=f"{update.parameters[1]} is not as this delta .* --approximately"):
         update.revert(model)
     assert same(trained, bits(model))
     update.revert(model, approximately=True)
@@ -143,6 +154,46 @@ def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: Pr
     turned = [replace(one, true_object=str(one.new_object), new_object=one.true_object) for one in facts]
     found = [[one.state for one in verify_facts(model, tiny_tokenizer, asked)] for asked in (facts, turned)]
     assert len(facts) == 3 and all(set(pair) == {"weakened", "gone"} for pair in zip(*found, strict=True))
+
+
+def test_a_refusal_names_both_models(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model, trained, gpt2 = tiny_model("llama"), tiny_model("llama", seed=1), tiny_model("gpt2")
+    model.name_or_path = "someone/some-llama"
+    trained.name_or_path = "/home/me/models/tuned/"
+    gpt2.name_or_path = "./models/gpt2"
+    update = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    assert update.manifest["model"] == {"name": "someone/some-llama", "architecture": "LlamaForCausalLM"}
+    base, other = fingerprint(model)[:12], fingerprint(trained)[:12]
+    for refused, words in (
+        (
+            trained,
+            rf"made for someone/some-llama \(LlamaForCausalLM\) with fingerprint {base}, not for tuned"
+            rf" \(LlamaForCausalLM\) with fingerprint {other}. Give that checkpoint itself",
+        ),
+        (
+            gpt2,
+            r"made for someone/some-llama \(LlamaForCausalLM\), not for gpt2 \(GPT2LMHeadModel\). Give the model that",
+        ),
+        (model.to(torch.bfloat16), r"loaded in torch.bfloat16: load it in float32"),
+    ):
+        with pytest.raises(FingerprintError, match=words):
+            update.check(refused)
+    bare = replace(update, manifest={key: value for key, value in update.manifest.items() if key != "model"})
+    with pytest.raises(FingerprintError, match=rf"made for a model with fingerprint {base}, not for gpt2"):
+        bare.check(gpt2)
+
+
+@pytest.mark.parametrize("source", [".", "folder", "folder/", "other/../folder"])
+def test_a_folder_is_named_by_its_last_component(
+    source: str, tiny_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "folder" if source == "." else tmp_path)
+    model = tiny_model("llama")
+    for given in (source, str(tmp_path / source) if source != "." else source):
+        model.name_or_path = given
+        assert origin(model) == {"name": "folder", "architecture": "LlamaForCausalLM"}
 
 
 def test_updates_refuse_another_model(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -15,7 +15,11 @@ def apply(
     delta: Annotated[Path, typer.Argument(help="Folder written by `indelible edit`.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the edited model.")],
 ) -> None:
-    """Add a delta to a model and write the result as an ordinary transformers folder (float32)."""
+    """Add a delta to a model and write the result as an ordinary transformers folder (float32).
+
+    A checkpoint in bfloat16 or float16 is read as float32, which changes none of its values, and the edited copy is
+    written in float32: twice the bytes, for the edit is exact in that precision only.
+    """
     from indelible.edits.edit import Edit
     from indelible.models.load import load
     from indelible.models.save import check_free, save_model

@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.facts import Columns, Schema, read_file
 from indelible.errors import EditError, FactsError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from indelible.edits.edit import Edit
     from indelible.facts.fact import Fact
+    from indelible.models.load import LoadedModel
 
 MANIFEST = "manifest.json"
+PRESENT = "present"
+SHOWN = 5
 # Written out, for asking the registry would import every editor; a test holds the two together.
 EDITOR_NAMES = "alphaedit, emmet, ft, ft-l, ft-m, grace, ike, lora, memit, pmet, r-rome, rome"
 
 
 def edit(
     model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
-    facts: Annotated[Path, typer.Option(help="Facts with new objects: JSONL, JSON or CSV; CounterFact and zsRE too.")],
+    facts: Annotated[
+        Path, typer.Option(help="Facts with new objects (JSONL, JSON, CSV; see below), CounterFact or zsRE.")
+    ],
     editor: Annotated[str, typer.Option(help=f"One of {EDITOR_NAMES}, or one that another distribution registers.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the delta: safetensors and a JSON manifest.")],
     settings: Annotated[
@@ -42,14 +50,15 @@ def edit(
     ] = None,
     paraphrases: Annotated[int, typer.Option(min=0, help="Further wordings of each fact to edit with.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Edit the first so many facts of the file.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
     bystanders: Annotated[
         int, typer.Option(min=0, help="World facts whose subjects are left alone; 0 for the published methods.")
     ] = 400,
     corpus: Annotated[str, typer.Option(help="Text for covariances: encyclopedia, or a file, a text per line.")] = (
         "encyclopedia"
     ),
-    schema: Annotated[str | None, typer.Option(help="How the file is laid out, if its keys don't say.")] = None,
+    schema: Schema = None,
+    columns: Columns = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a delta that is in the folder.")] = False,
     exam: Annotated[bool, typer.Option(help="Ask the facts under the edit.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -64,7 +73,7 @@ def edit(
     """
     check_out(out, force)
     made = _editor(editor, settings or [])
-    found = _facts(facts, schema, limit)
+    found = _facts(facts, schema, columns, limit)
     before = _earlier(earlier or [])
 
     from indelible.cli.display import counting
@@ -92,12 +101,10 @@ def edit(
             )
         seconds = time.perf_counter() - started
         save_edit(done, out)
-        states = []
-        if exam:
-            from indelible.probing.verify import verify_facts
-
-            with counting("asking") as progress, done.applied(loaded.model):
-                states = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
+        answered = _asked(loaded, done, found) if exam else {}
+    kept = _answered_before(before, found)
+    if kept or answered:
+        save_edit(done.with_answers(kept | answered), out)
     result: dict[str, Any] = {
         "delta": str(out),
         "kind": done.kind,
@@ -106,17 +113,43 @@ def edit(
         "bytes": sum((out / name).stat().st_size for name in FILES),
         "seconds": round(seconds, 1),
     }
+    untaken = [fact for fact in found if answered.get(fact.id, PRESENT) != PRESENT]
     if exam:
-        result["present"] = sum(one.state == "present" for one in states)
+        result |= {"present": len(found) - len(untaken), "not_taken": [fact.id for fact in untaken]}
     if as_json:
         typer.echo(json.dumps(result, indent=2))
         return
     typer.echo(f"{len(found)} facts edited with {editor} in {seconds:.1f} s")
     if exam:
         typer.echo(f"{result['present']} of {len(found)} are answered under the edit")
+    if untaken:
+        typer.echo(_named(untaken))
     where = "changes" if done.kind == "weights" else "stands beside"
     typer.echo(f"{done.kind}: {where} {', '.join(done.parameters) or 'no parameter'}")
     typer.echo(f"Delta: {out} ({result['bytes'] / 1e6:.1f} MB)")
+
+
+def _asked(loaded: LoadedModel, done: Edit, found: list[Fact]) -> dict[str, str]:
+    """By id, how each fact is answered under the edit."""
+    from indelible.cli.display import counting
+    from indelible.probing.verify import verify_facts
+
+    with counting("asking") as progress, done.applied(loaded.model):
+        asked = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
+    return {one.fact.id: one.state for one in asked}
+
+
+def _answered_before(before: list[Edit], found: list[Fact]) -> dict[str, str]:
+    """What earlier edits say of facts that this one does not edit again: an adapter holds those that it continues."""
+    again = {fact.id for fact in found}
+    return {id_: state for one in before for id_, state in one.answered.items() if id_ not in again}
+
+
+def _named(untaken: Sequence[Fact]) -> str:
+    """Which facts did not take, and where to see what the model says in their place."""
+    named = "; ".join(f"{fact.text()} {fact.new_object}" for fact in untaken[:SHOWN])
+    more = f"; and {len(untaken) - SHOWN} more" if len(untaken) > SHOWN else ""
+    return f"Not taken: {named}{more}. `indelible verify` says what the edited model answers instead."
 
 
 def check_out(out: Path, force: bool) -> None:
@@ -135,18 +168,19 @@ def check_out(out: Path, force: bool) -> None:
 def _editor(name: str, settings: list[str]) -> Any:
     from indelible.edits.editor import EDITORS
     from indelible.study.config import assign
+    from indelible.study.settings import NO_EDITOR
     from indelible.study.validation import validated
 
+    if name == NO_EDITOR:
+        raise EditError(f"{name!r} makes no edit: it is the control of a study.", f"Give one of {EDITOR_NAMES}.")
     options: dict[str, Any] = {}
     for setting in settings:
         assign(options, setting)
     return validated(EDITORS.get(name), options, "")
 
 
-def _facts(file: Path, schema: str | None, limit: int | None) -> list[Fact]:
-    from indelible.cli.facts import read_file
-
-    found = read_file(file, schema)[:limit]
+def _facts(file: Path, schema: str | None, columns: list[str] | None, limit: int | None) -> list[Fact]:
+    found = read_file(file, schema, columns)[:limit]
     for fact in found:
         if fact.new_object is None:
             raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")

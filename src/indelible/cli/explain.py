@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.facts import Columns, Schema, read_file
 from indelible.errors import EditError, FactsError, ModelError, StoreError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def explain(
     tuned: Annotated[str, typer.Argument(help="The model after fine-tuning, adapters merged.")],
     delta: Annotated[Path, typer.Option("--edit", metavar="DELTA", help="Folder written by `indelible edit`.")],
     facts: Annotated[Path | None, typer.Option(help="Edited facts to ask; by default all of the delta's.")] = None,
-    schema: Annotated[str | None, typer.Option(help="How the files are laid out, if their keys don't say.")] = None,
+    schema: Schema = None,
+    columns: Columns = None,
     intrinsic: Annotated[
         Path | None,
         typer.Option(help=f"Facts from pre-training; by default {N_INTRINSIC} built-in ones that the model answers."),
@@ -38,7 +40,7 @@ def explain(
     mask_forecast: Annotated[
         bool, typer.Option("--mask-forecast", help="Also say what each freeze mask would have kept.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the built-in facts' draw and of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the built-in facts' draw and of the bootstrap.")] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for mixtures.parquet and drift.parquet.")
     ] = None,
@@ -52,7 +54,7 @@ def explain(
     """
     if out is not None and out.is_file():
         raise StoreError(f"{out} is a file.", "Give a folder.")
-    given = {name: _read(file, schema) for name, file in (("edited", facts), ("intrinsic", intrinsic))}
+    given = {name: _read(file, schema, columns) for name, file in (("edited", facts), ("intrinsic", intrinsic))}
 
     from indelible.analysis import shares as analysis
     from indelible.cli.display import counting
@@ -94,10 +96,8 @@ def explain(
         typer.echo(f"Every mixture: {out / 'mixtures.parquet'}, every fact's drift: {out / 'drift.parquet'}")
 
 
-def _read(file: Path | None, schema: str | None) -> list[Fact] | None:
-    from indelible.cli.facts import read_file
-
-    return None if file is None else read_file(file, schema)
+def _read(file: Path | None, schema: str | None, columns: list[str] | None) -> list[Fact] | None:
+    return None if file is None else read_file(file, schema, columns)
 
 
 def _with_new_objects(facts: list[Fact]) -> list[Fact]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.facts import Columns, Schema, read_file
 from indelible.errors import ConfigError, FactsError, StoreError, suggest
 
 if TYPE_CHECKING:
@@ -23,16 +24,17 @@ def locate(
     facts: Annotated[
         Path | None, typer.Option(help="Facts that the model knows (JSONL, JSON, CSV); by default built-in ones.")
     ] = None,
-    schema: Annotated[str | None, typer.Option(help="How the file is laid out, if its keys don't say.")] = None,
+    schema: Schema = None,
+    columns: Columns = None,
     limit: Annotated[int, typer.Option(min=1, help="Facts to trace, at most.")] = 16,
     kinds: Annotated[list[str] | None, typer.Option("--kind", help="hidden, mlp or attention. Repeatable.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Draws of noise for each fact.")] = 3,
-    noise: Annotated[float, typer.Option(min=0, help="Of the noise, in deviations of the embeddings.")] = 3.0,
+    noise: Annotated[float, typer.Option(min=0, help="Size of the noise, in deviations of the embeddings.")] = 3.0,
     window: Annotated[
         int | None, typer.Option(min=1, help="Layers restored together (mlp, attention); 10, or a third of few.")
     ] = None,
     span: Annotated[int, typer.Option(min=1, help="Layers to choose.")] = SPAN,
-    seed: Annotated[int, typer.Option(min=0, help="Of the noise, and of the built-in facts' draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise, and of the built-in facts' draw.")] = 0,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for traces.parquet and tracing.png.")] = Path(
         "traces"
     ),
@@ -52,9 +54,7 @@ def locate(
         raise StoreError(f"{out} is a file.", "Give a folder.")
     given = None
     if facts is not None:
-        from indelible.cli.facts import read_file
-
-        given = read_file(facts, schema)
+        given = read_file(facts, schema, columns)
 
     import pandas as pd
 

@@ -11,7 +11,7 @@ from indelible.cli.apply import apply
 from indelible.cli.compose import compose
 from indelible.cli.edit import edit
 from indelible.cli.explain import explain
-from indelible.cli.facts import facts
+from indelible.cli.facts import FORMAT_HELP, facts
 from indelible.cli.locate import locate
 from indelible.cli.models import models
 from indelible.cli.plan import plan
@@ -54,6 +54,8 @@ app.command(
             "`indelible edit smollm2-135m --facts my.jsonl --editor memit -o deltas/mine`",
             "`indelible edit smollm2-135m --facts counterfact.jsonl --limit 24 --editor pmet --paraphrases 3 -o d`",
             "`indelible edit gpt2 --facts my.csv --editor rome --set layer=5 --bystanders 0 -o d`",
+            "`indelible edit gpt2 --facts my.csv --column true_object=was --column new_object=is --editor rome -o d`",
+            *FORMAT_HELP,
         )
     )
 )(edit)
@@ -95,6 +97,7 @@ app.command(
             "Examples:",
             "`indelible facts --known-by smollm2-135m` asks the model every fact",
             "`indelible facts --file my.jsonl` checks a file of your own",
+            *FORMAT_HELP,
         )
     )
 )(facts)
@@ -137,7 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # come from differs between versions of typer, but not what they offer.
         if not hasattr(error, "format_message"):
             raise
-        return _complain(f"{error.format_message().rstrip('.')}. See `indelible --help`.")
+        message = error.format_message().rstrip(".")
+        # Without a command there is no message: the help, which has been printed, says it all.
+        return _complain(f"{message}. See `indelible --help`.") if message else USER_ERROR
     return code if isinstance(code, int) else 0
 
 

@@ -18,9 +18,15 @@ def revert(
         bool, typer.Option("--approximately", help="Subtract the delta even from weights that were trained since.")
     ] = False,
 ) -> None:
-    """Take a delta out of an edited model, and give back the original bytes."""
+    """Take a delta out of an edited model, and give back the original bytes.
+
+    The weights are those of before the edit bit for bit, in float32. Where the original checkpoint was in bfloat16 or
+    float16, they have its values, and casting them gives back its bytes. An edited model that was saved in another
+    precision than float32 is no longer as the edit left it.
+    """
     from indelible.edits.edit import Edit
     from indelible.edits.update import WeightUpdate
+    from indelible.models.fingerprint import fingerprint
     from indelible.models.load import load
     from indelible.models.save import check_free, save_model
 
@@ -31,5 +37,12 @@ def revert(
     loaded = load(model)
     edit.revert(loaded.model, approximately=approximately)
     save_model(loaded.model, loaded.tokenizer, out)
-    how = "approximately" if approximately else "to the original bytes"
-    typer.echo(f"Reverted {how}: {out}")
+    if approximately:
+        typer.echo(f"Reverted approximately: {out}")
+    elif fingerprint(loaded.model) == edit.manifest["fingerprint"]:
+        typer.echo(f"Reverted to the original bytes (float32): {out}")
+    else:
+        typer.echo(
+            "Reverted: the edited parameters are as they were before the edit; other weights, or the settings, changed"
+            f" since: {out}"
+        )

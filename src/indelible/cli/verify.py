@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedModel
+
+    from indelible.edits.seal import Remains
+    from indelible.probing.verify import Verified
+
+NOT_TAKEN = "not taken"
+_STATES = ("present", "weakened", "gone")
+_PRESENT = _STATES[0]
 
 
 def verify(
@@ -25,8 +32,9 @@ def verify(
     """Say how much of a delta is in a model's weights, and which of its facts the model still answers.
 
     A fact is *present* where free generation begins with the new object, *weakened* where it does not but the new
-    object is still more probable than the true one, and *gone* otherwise. An edit that changes no weights is put in
-    place first.
+    object is still more probable than the true one, and *gone* otherwise. One that is not answered now and was not
+    right after the edit either is *not taken*: nothing has been lost. An edit that changes no weights is put in place
+    first.
     """
     from indelible.cli.display import counting, show_table
     from indelible.edits.edit import Edit
@@ -42,20 +50,12 @@ def verify(
             stack.enter_context(edit.installed(loaded.model))
         progress = stack.enter_context(counting("asking"))
         found = verify_facts(loaded.model, loaded.tokenizer, edit.facts, progress=progress)
-    counts = Counter(one.state for one in found)
+    states = [_state(one, edit.answered) for one in found]
+    counts = Counter(states)
     if as_json:
-        rows: list[dict[str, Any]] = [
-            {
-                "id": one.fact.id,
-                "state": one.state,
-                "generated": one.answer.generated,
-                "probability": one.answer.probability,
-                "margin": one.answer.margin,
-            }
-            for one in found
-        ]
         weights = None if presence is None else {**asdict(presence), "state": presence.state}
-        typer.echo(json.dumps({"weights": weights, "facts": rows, "counts": dict(counts)}, indent=2))
+        shown = {"weights": weights, "facts": _rows(found, states), "counts": dict(counts)}
+        typer.echo(json.dumps(shown, indent=2))
         return
     columns = ["fact", "new object", "state", "probability", "margin", "the model says"]
     show_table(
@@ -64,26 +64,55 @@ def verify(
             [
                 one.fact.text(),
                 str(one.fact.new_object),
-                one.state,
+                state,
                 f"{one.answer.probability:.3f}",
                 f"{one.answer.margin:+.1f}",
                 one.answer.generated.strip()[:40],
             ]
-            for one in found
+            for one, state in zip(found, states, strict=True)
         ],
     )
-    typer.echo(", ".join(f"{counts[state]} {state}" for state in ("present", "weakened", "gone")))
+    counted = [f"{counts[state]} {state}" for state in _STATES]
+    if counts[NOT_TAKEN]:
+        counted.append(f"{counts[NOT_TAKEN]} {NOT_TAKEN} (not answered right after the edit either)")
+    typer.echo(", ".join(counted))
     if presence is None:
         typer.echo(f"weights: none are changed by a {edit.kind}; it was put in place to ask")
     else:
-        said = {
-            "exact": "the delta is in them, bit for bit, and nothing else was done to these parameters",
-            "absent": "the delta is not in them: these parameters are bit for bit as before the edit",
-            "partly": _partly(presence.states, loaded.model) if presence.state == "partly" else "",
-            "changed": "neither as the edit left them nor as before; projection on the delta"
-            f" {presence.share:.1%} (100% all of it, 0% nothing)",
+        typer.echo(f"weights: {_said(presence, loaded.model)}")
+
+
+def _state(one: Verified, answered: Mapping[str, str]) -> str:
+    """That of now, or "not taken" where the edit never had the fact answered; a delta may not know that."""
+    failed = one.state != _PRESENT and answered.get(one.fact.id, _PRESENT) != _PRESENT
+    return NOT_TAKEN if failed else one.state
+
+
+def _rows(found: Sequence[Verified], states: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": one.fact.id,
+            "state": state,
+            "generated": one.answer.generated,
+            "probability": one.answer.probability,
+            "margin": one.answer.margin,
         }
-        typer.echo(f"weights: {said[presence.state]}")
+        for one, state in zip(found, states, strict=True)
+    ]
+
+
+def _said(presence: Remains, model: PreTrainedModel) -> str:
+    """How much of the delta is in the weights, in words."""
+    if presence.state == "exact":
+        return "the delta is in them, bit for bit, and nothing else was done to these parameters"
+    if presence.state == "absent":
+        return "the delta is not in them: these parameters are bit for bit as before the edit"
+    if presence.state == "partly":
+        return _partly(presence.states, model)
+    return (
+        "neither as the edit left them nor as before: another delta, or training, changed them; projection on the delta"
+        f" {presence.share:.1%} (100% all of it, 0% nothing)"
+    )
 
 
 def _partly(states: Mapping[str, str], model: PreTrainedModel) -> str:

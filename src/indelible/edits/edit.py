@@ -12,16 +12,18 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.edits.origin import refusal
 from indelible.edits.whole_files import renamed_to
-from indelible.errors import EditError, FingerprintError, UnknownNameError
+from indelible.errors import EditError, UnknownNameError
 from indelible.facts.fact import Fact, fact_from
 from indelible.models.fingerprint import fingerprint
 from indelible.registry import Registry
@@ -42,7 +44,8 @@ class Edit(ABC):
     """What an editor returns. Kinds register themselves with ``@EDITS.register(kind)``.
 
     Attributes:
-        manifest: what made it, JSON-able: kind, base model's fingerprint, editor, options, facts, seed, versions.
+        manifest: what made it, JSON-able: kind, the base model's fingerprint, name and architecture, editor, options,
+            facts, seed, versions; how each fact was answered, where somebody asked.
     """
 
     kind: ClassVar[str]
@@ -52,6 +55,19 @@ class Edit(ABC):
     def facts(self) -> list[Fact]:
         """What was edited."""
         return [fact_from(entry) for entry in self.manifest["facts"]]
+
+    @property
+    def answered(self) -> Mapping[str, str]:
+        """By id, how a fact was answered right after the edit: "present", "weakened" or "gone"; none if not asked."""
+        states: Mapping[str, str] = self.manifest.get("answered", {})
+        return states
+
+    def with_answers(self, states: Mapping[str, str]) -> Self:
+        """The same edit, whose manifest also says how its facts are answered under it (see ``answered``)."""
+        ids = [entry["id"] for entry in self.manifest["facts"]]
+        answered = {id_: states[id_] for id_ in ids if id_ in states}
+        same: Self = replace(cast(Any, self), manifest={**self.manifest, "answered": answered})
+        return same
 
     @property
     @abstractmethod
@@ -91,11 +107,7 @@ class Edit(ABC):
         """
         actual = known_fingerprint or fingerprint(model)
         if actual != self.manifest["fingerprint"]:
-            raise FingerprintError(
-                f"This edit was made for a model with fingerprint {self.manifest['fingerprint'][:12]}, not for this"
-                f" one ({actual[:12]}).",
-                "Load the same checkpoint in the same precision (float32), or make the edit again.",
-            )
+            raise refusal(self.manifest.get("model"), self.manifest["fingerprint"], model, actual)
 
     def apply(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
         """Change the model for good.
@@ -142,14 +154,11 @@ class Edit(ABC):
         for name in (_MANIFEST, _TENSORS):
             if not (folder / name).is_file():
                 raise EditError(f"There is no edit in {folder}: it has no {name}.", "Give a folder that has one.")
+        manifest = _read_manifest(folder / _MANIFEST)
         try:
-            manifest = json.loads((folder / _MANIFEST).read_text("utf-8"))
             found_hash = _sha256(folder / _TENSORS)
-        except (OSError, ValueError) as error:
-            raise EditError(f"{folder} holds no readable edit: {error}.", _AGAIN) from error
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if found != FORMAT:
-            raise EditError(f"{folder} has format {found}, not {FORMAT}.", "Make the edit again with this version.")
+        except OSError as error:
+            raise EditError(f"{folder / _TENSORS} cannot be read: {error.strerror}.", _AGAIN) from error
         if manifest.pop(_MANIFEST_HASH, None) != _manifest_hash(manifest):
             raise EditError(f"{folder / _MANIFEST} is damaged, or was changed after it was written.", _AGAIN)
         if manifest.pop(_TENSORS_HASH, None) != found_hash:
@@ -162,6 +171,27 @@ class Edit(ABC):
             raise EditError(
                 f"The tensors and the manifest in {folder} do not belong together: {error}.", _AGAIN
             ) from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest of this format, not looked into any further.
+
+    Raises:
+        EditError: if it is none.
+    """
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise EditError(f"{path} cannot be read: {error.strerror}.", _AGAIN) from error
+    except ValueError as error:
+        raise EditError(f"{path} is not JSON: {error}.", _AGAIN) from error
+    if not isinstance(manifest, dict) or "format" not in manifest:
+        raise EditError(f"{path} is not a delta's manifest.", "Give a folder written by `indelible edit`.")
+    if manifest["format"] != FORMAT:
+        raise EditError(
+            f"{path.parent} has format {manifest['format']}, not {FORMAT}.", "Make the edit again with this version."
+        )
+    return manifest
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:
@@ -186,6 +216,11 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
     parts = manifest.get("parts", [])
     if not isinstance(parts, list) or not all(isinstance(part, dict) and "editor" in part for part in parts):
         raise ValueError("parts is no list of what made them")
+    model, answered = manifest.get("model"), manifest.get("answered", {})
+    if model is not None and not (_table_of_texts(model) and model.keys() == {"name", "architecture"}):
+        raise ValueError("model is no name and architecture")
+    if not _table_of_texts(answered):
+        raise ValueError("answered is no state by fact")
     if not isinstance(manifest["facts"], list):
         raise ValueError("facts is no list")
     for number, entry in enumerate(manifest["facts"]):
@@ -210,6 +245,10 @@ def _sound(entry: Mapping[str, Any]) -> bool:
 
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _table_of_texts(value: Any) -> bool:
+    return isinstance(value, dict) and _texts(list(value.values()))
 
 
 def _sha256(path: Path) -> str:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.adapter import Adapter, adapters_in, set_aside
 from indelible.edits.edit import FORMAT, Edit
+from indelible.edits.origin import origin
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import Identity
@@ -223,6 +224,7 @@ class Editor(BaseModel, ABC):
             "format": FORMAT,
             "kind": kind,
             "fingerprint": bench.fingerprint,
+            "model": origin(bench.model),
             "editor": self.name,
             "options": self.model_dump(mode="json"),
             "paraphrases": paraphrases,

@@ -28,12 +28,14 @@ def joined(first: Mapping[str, Any], second: Mapping[str, Any], parameters: Sequ
     """
     chain = _follows(first, second)
     parts = [*_parts(first), *_parts(second)]
+    facts = _joined_facts(first["facts"], second["facts"], chain)
     return {
-        **{key: first[key] for key in ("format", "kind", "fingerprint")},
+        **{key: first[key] for key in ("format", "kind", "fingerprint", "model") if key in first},
         "editor": " + ".join(dict.fromkeys(part["editor"] for part in parts)),
         "parts": parts,
         "parameters": list(parameters),
-        "facts": _joined_facts(first["facts"], second["facts"], chain),
+        "facts": facts,
+        "answered": _joined_answers(first, second, facts),
         "bystanders": list(dict.fromkeys([*first["bystanders"], *second["bystanders"]])),
         # What was made after the last of a chain can follow the chain's sum, too.
         "leaves": _leaves(second) if chain else [],
@@ -81,6 +83,16 @@ def _joined_facts(
                     )
                 kept = [one for one in kept if one is not earlier]
     return [*kept, *second]
+
+
+def _joined_answers(
+    first: Mapping[str, Any], second: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """How each fact was answered under the edit that it comes from."""
+    again = {fact["id"] for fact in second["facts"]}
+    states = {id_: state for id_, state in first.get("answered", {}).items() if id_ not in again}
+    states |= second.get("answered", {})
+    return {fact["id"]: states[fact["id"]] for fact in facts if fact["id"] in states}
 
 
 def _parts(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from indelible.errors import FingerprintError
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -134,6 +136,40 @@ def remains(
         shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
     whole = sum(sizes.values())
     return Remains(states, shares, sum(shares[name] * sizes[name] for name in shares) / whole if whole else 0.0)
+
+
+def check_there(digests: Mapping[str, str], seal: Seal, *, approximately: bool) -> None:
+    """Make sure that an update can be taken out of some weights.
+
+    Args:
+        digests: by parameter, that of the weights.
+        seal: the update's.
+        approximately: whether weights that have changed since will do.
+
+    Raises:
+        FingerprintError: if the update is not in them, or they will not do.
+    """
+    others = [name for name, digest in digests.items() if digest != seal.after[name]]
+    untouched = [name for name in others if digests[name] == seal.before[name]]
+    if others and untouched == list(digests):
+        raise FingerprintError(
+            "The delta is not in this model: the parameters that it changes are bit for bit as before the edit.",
+            "There is nothing to revert.",
+        )
+    if not others or approximately:
+        return
+    if untouched == others:
+        raise FingerprintError(
+            f"The delta is only partly in this model: {', '.join(others)} as before the edit, the others as it left"
+            " them.",
+            "Give the model that the edit left.",
+        )
+    raise FingerprintError(
+        f"{next(name for name in others if name not in untouched)} is not as this delta left it: training or another"
+        " delta changed it since, it was saved in another precision, or it never had the delta.",
+        "Revert the edited model itself, or subtract the delta all the same: --approximately (in Python"
+        " approximately=True).",
+    )
 
 
 def _bits(tensor: Tensor) -> Tensor:

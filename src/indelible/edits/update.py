@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.edit import EDITS, Edit
 from indelible.edits.joining import joined
-from indelible.edits.seal import Fix, Remains, Seal, fix_for, product, remains, taken_away, undone
+from indelible.edits.seal import Fix, Remains, Seal, check_there, fix_for, product, remains, taken_away, undone
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, tensor_digest
 
@@ -204,24 +204,22 @@ class WeightUpdate(Edit):
 
         Args:
             model: with the update applied and no other change of the weights that it changed.
-            approximately: subtract the difference whatever the weights are now, and whatever rounding does.
+            approximately: subtract the difference from weights that have changed since, whatever rounding does.
 
         Raises:
-            EditError: if the update is not sealed.
-            FingerprintError: if these weights are not what the update left; nothing is changed then.
+            EditError: if the update is not sealed (without ``approximately``).
+            FingerprintError: if these weights are not what the update left, or, with ``approximately`` too, are known
+                to be those from before it; nothing is changed then.
         """
         changed = self._weights(model)
+        if not approximately or "seal" in self.manifest:
+            digests = {name: tensor_digest(weight) for name, weight in changed.items()}
+            check_there(digests, self._seal(), approximately=approximately)
         reverted: dict[str, Tensor] = {}
         if approximately:
             reverted = {name: taken_away(changed[name], delta.difference()) for name, delta in self.deltas.items()}
         else:
             seal = self._seal()
-            for name, weight in changed.items():
-                if tensor_digest(weight) != seal.after[name]:
-                    raise FingerprintError(
-                        f"{name} is not as this update left it: the model was trained since, or never had the update.",
-                        "Revert the edited model itself, or subtract the difference all the same (approximately).",
-                    )
             for name, delta in self.deltas.items():
                 reverted[name] = undone(changed[name], delta.difference(), self.fixes[name])
                 if tensor_digest(reverted[name]) != seal.before[name]:

@@ -132,7 +132,8 @@ def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Row]) -> 
     raise FactsError(
         f"{path}, line {rows[0].line}: the keys {', '.join(sorted(present)) or '(none)'} fit no known schema "
         f"(nearest is {name!r}, which also needs {', '.join(missing)}).",
-        f"Name the schema ({', '.join(known)}), or map columns to subject, prompt and true_object.",
+        f"Name the schema ({', '.join(known)}), or map columns to subject, prompt and true_object"
+        " (--column FIELD=COLUMN; in a study facts.columns).",
     )
 
 

@@ -1,0 +1,156 @@
+"""Files of facts as the commands take them: what the help says of them, columns of other names, and bad rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import said
+
+from indelible.cli.facts import EXAMPLES
+from indelible.cli.main import main
+from indelible.facts.fact import Fact
+from indelible.facts.readers import read_facts
+from indelible.facts.schemas import schemas
+from tiny_studies import taught_facts
+
+README = Path(__file__).parents[2] / "README.md"
+RENAMED = {"subject": "who", "prompt": "question", "true_object": "was", "new_object": "is"}
+
+
+def csv_file(path: Path, rows: list[dict[str, Any]], names: dict[str, str] | None = None) -> Path:
+    names = names or {name: name for name in RENAMED}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(names.values())
+        writer.writerows([row[name] for name in names] for row in rows)
+    return path
+
+
+def words(shown: str) -> str:
+    return " ".join(shown.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["edit", "facts"])
+def test_the_help_shows_a_fact_and_every_column(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = words(said(capsys, [command, "--help"]))
+    assert all(row in shown for row in EXAMPLES)
+    for name in (field.name for field in fields(Fact) if field.name != "source"):
+        assert name in shown, name
+    for name, schema in schemas().items():
+        assert f"{name} ({', '.join(schema.keys)})" in shown
+    assert "--column" in shown and "with | between wordings" in shown
+
+
+def test_the_examples_of_the_help_are_facts(tmp_path: Path) -> None:
+    (tmp_path / "facts.jsonl").write_text("\n".join(EXAMPLES), encoding="utf-8")
+    fact, other = read_facts(tmp_path / "facts.jsonl", strict=True).facts
+    assert other.new_object and other.paraphrases
+    assert (fact.text(), fact.true_object, fact.new_object) == ("The capital of France is", "Paris", "Rome")
+
+
+def test_the_files_of_the_readme_hold_facts(tmp_path: Path) -> None:
+    text = README.read_text(encoding="utf-8")
+    blocks = {kind: text.split(f"```{kind}\n")[1].split("```")[0] for kind in ("json", "csv")}
+    for suffix, block in (("jsonl", blocks["json"]), ("csv", blocks["csv"])):
+        (tmp_path / f"my.{suffix}").write_text(block, encoding="utf-8")
+    (france, japan), (italy,) = (
+        read_facts(tmp_path / f"my.{suffix}", strict=True).facts for suffix in ("jsonl", "csv")
+    )
+    assert france.new_object and japan.new_object and italy.new_object
+    assert len(japan.paraphrases) == 1 and len(italy.paraphrases) == 2
+    told = text.split("```csv\n")[1].split("```")[1]
+    for name in ("new_object", "relation", "paraphrases", "held_out", "neighbours", "--column"):
+        assert name in told
+
+
+def test_columns_of_other_names_are_mapped(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = csv_file(tmp_path / "mine.csv", taught_facts()[:2], RENAMED)
+    mapped = [word for field, column in RENAMED.items() for word in ("--column", f"{field}={column}")]
+    complaint = said(capsys, ["facts", "--file", file], 2)
+    assert "fit no known schema" in complaint and "--column FIELD=COLUMN" in complaint
+    (line, *_) = json.loads(said(capsys, ["facts", "--file", file, *mapped, "--json"]))
+    row = taught_facts()[0]
+    assert line["for example"] == f"{row['prompt'].replace('{}', row['subject'])} {row['true_object']}"
+    out = tmp_path / "delta"
+    made = ["edit", taught / "model", "--facts", file, *mapped, "--editor", "ft-m", "--set", "steps=1", "-o", out]
+    said(capsys, [*made, "--no-exam"])
+    (first, _) = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["facts"]
+    assert (first["subject"], first["new_object"]) == (row["subject"], row["new_object"])
+    traced = ["locate", taught / "model", "--facts", file, *mapped, "--kind", "hidden", "--samples", 1, "--json"]
+    assert json.loads(said(capsys, [*traced, "-o", tmp_path / "traces"]))["facts"] == 2
+    # Both of explain's files are read by the mapping: here only the second lacks a column.
+    other = csv_file(tmp_path / "other.csv", taught_facts()[2:4])
+    asked = ["explain", taught / "model", taught / "model", "--edit", out, "--facts", file, "--intrinsic", other]
+    assert f"{other} has no column 'who' (mapped to subject)" in said(capsys, [*asked, *mapped], 2)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["true_object"], "--column 'true_object' maps nothing. Write FIELD=COLUMN"),
+        (["=was"], "--column '=was' maps nothing"),
+        (["true_object=was", "true_object=is"], "maps 'true_object' twice"),
+        (["true_objekt=was"], "Did you mean 'true_object'"),
+        (["true_object=wass"], "has no column 'wass' (mapped to true_object). Did you mean 'was'"),
+    ],
+)
+def test_columns_that_cannot_be_mapped(
+    columns: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = csv_file(tmp_path / "mine.csv", taught_facts()[:2], RENAMED)
+    assert expected in said(
+        capsys, ["facts", "--file", file, *(word for one in columns for word in ("--column", one))], 2
+    )
+
+
+def test_wrong_uses_of_edit_are_one_clear_line(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, model, out = taught_facts()[:2], taught / "model", tmp_path / "out"
+    good = csv_file(tmp_path / "good.csv", rows)
+    header = csv_file(tmp_path / "header.csv", [])
+    old = csv_file(tmp_path / "old.csv", rows, {name: name for name in RENAMED if name != "new_object"})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "manifest.json").write_text("{}", encoding="utf-8")
+    for facts, editor, more, expected in (
+        (good, "none", [], "'none' makes no edit: it is the control of a study. Give one of alphaedit,"),
+        (good, "ft-m", ["--set", "stepz=3"], "'stepz'"),
+        (good, "ft-m", ["--set", "steps=0"], "'steps'"),
+        (good, "ft-m", ["--set", "steps=[1"], "steps=[1"),
+        (header, "ft-m", [], f"{header} has no rows"),
+        (old, "ft-m", [], "has no new object. Give new_object for every fact"),
+        (tmp_path / "gone.csv", "ft-m", [], "There is no facts file"),
+        (good, "ft-m", ["--schema", "zsree"], "Did you mean 'zsre'"),
+        (good, "ft-m", ["-o", tmp_path / "full"], "holds a delta already"),
+    ):
+        complaint = said(capsys, ["edit", model, "--facts", facts, "--editor", editor, "-o", out, *more], 2)
+        assert expected in complaint, complaint
+    complaint = said(capsys, ["edit", tmp_path / "gone", "--facts", good, "--editor", "ft-m", "-o", out], 2)
+    assert f"There is no model folder '{tmp_path / 'gone'}'" in complaint
+    assert not out.exists() and (tmp_path / "full" / "manifest.json").read_text(encoding="utf-8") == "{}"
+
+
+def test_a_bad_row_is_told_without_a_word_of_studies(
+    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = taught_facts()[:2]
+    file = csv_file(tmp_path / "bad.csv", [first, {**second, "prompt": "The capital is"}])
+    arguments = ["edit", taught / "model", "--facts", file, "--editor", "ft-m", "-o", tmp_path / "out"]
+    assert main([str(argument) for argument in arguments]) == 2
+    row, complaint = capsys.readouterr().err.splitlines()
+    assert "line 3: the prompt 'The capital is' does not contain the subject" in row
+    assert complaint == f"Error: 1 of 2 rows of {file} cannot be used. Mend or remove them: every row has to be a fact."
+    single = csv_file(tmp_path / "single.csv", [{**second, "prompt": "The capital is"}])
+    arguments[3] = single
+    assert "line 2: the prompt 'The capital is'" in said(capsys, arguments, 2)
+
+
+def test_no_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert "Commands" in shown.out + shown.err and "Error" not in shown.out + shown.err
