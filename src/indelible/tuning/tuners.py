@@ -48,8 +48,9 @@ _BEYOND = frozenset(
     }
 )
 
-REFUSALS = (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError)
-"""What peft raises, from one kind of adapter to the next, where it cannot work with a model or an option."""
+REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
+"""What peft raises, from one kind of adapter to the next, where it cannot work with a model or an option; what it has not
+implemented is a RuntimeError, too."""
 
 
 class TunerSettings(BaseModel):
