@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from indelible.models.load import LoadedModel
 
 MANIFEST = "manifest.json"
-PRESENT = "present"
 SHOWN = 5
 # Written out, for asking the registry would import every editor; a test holds the two together.
 EDITOR_NAMES = "alphaedit, emmet, ft, ft-l, ft-m, grace, ike, lora, memit, pmet, r-rome, rome"
@@ -104,7 +103,8 @@ def edit(
         answered = _asked(loaded, done, found) if exam else {}
     kept = _answered_before(before, found)
     if kept or answered:
-        save_edit(done.with_answers(kept | answered), out)
+        done = done.with_answers(kept | answered)
+        save_edit(done, out)
     result: dict[str, Any] = {
         "delta": str(out),
         "kind": done.kind,
@@ -113,7 +113,7 @@ def edit(
         "bytes": sum((out / name).stat().st_size for name in FILES),
         "seconds": round(seconds, 1),
     }
-    untaken = [fact for fact in found if answered.get(fact.id, PRESENT) != PRESENT]
+    untaken = [fact for fact in found if fact.id in done.not_taken]
     if exam:
         result |= {"present": len(found) - len(untaken), "not_taken": [fact.id for fact in untaken]}
     if as_json:

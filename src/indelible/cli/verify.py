@@ -7,12 +7,12 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from transformers import PreTrainedModel
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from indelible.probing.verify import Verified
 
 NOT_TAKEN = "not taken"
-_STATES = ("present", "weakened", "gone")
-_PRESENT = _STATES[0]
 
 
 def verify(
@@ -40,7 +38,7 @@ def verify(
     from indelible.edits.edit import Edit
     from indelible.edits.update import WeightUpdate
     from indelible.models.load import load
-    from indelible.probing.verify import verify_facts
+    from indelible.probing.verify import FactState, verify_facts
 
     edit = Edit.load(delta)
     loaded = load(model)
@@ -50,7 +48,7 @@ def verify(
             stack.enter_context(edit.installed(loaded.model))
         progress = stack.enter_context(counting("asking"))
         found = verify_facts(loaded.model, loaded.tokenizer, edit.facts, progress=progress)
-    states = [_state(one, edit.answered) for one in found]
+    states = [_state(one, edit.not_taken) for one in found]
     counts = Counter(states)
     if as_json:
         weights = None if presence is None else {**asdict(presence), "state": presence.state}
@@ -72,7 +70,7 @@ def verify(
             for one, state in zip(found, states, strict=True)
         ],
     )
-    counted = [f"{counts[state]} {state}" for state in _STATES]
+    counted = [f"{counts[state]} {state}" for state in get_args(FactState)]
     if counts[NOT_TAKEN]:
         counted.append(f"{counts[NOT_TAKEN]} {NOT_TAKEN} (not answered right after the edit either)")
     typer.echo(", ".join(counted))
@@ -82,10 +80,9 @@ def verify(
         typer.echo(f"weights: {_said(presence, loaded.model)}")
 
 
-def _state(one: Verified, answered: Mapping[str, str]) -> str:
+def _state(one: Verified, not_taken: Collection[str]) -> str:
     """That of now, or "not taken" where the edit never had the fact answered; a delta may not know that."""
-    failed = one.state != _PRESENT and answered.get(one.fact.id, _PRESENT) != _PRESENT
-    return NOT_TAKEN if failed else one.state
+    return NOT_TAKEN if one.fact.id in not_taken and not one.answer.success else one.state
 
 
 def _rows(found: Sequence[Verified], states: Sequence[str]) -> list[dict[str, Any]]:

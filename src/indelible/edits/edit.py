@@ -62,6 +62,11 @@ class Edit(ABC):
         states: Mapping[str, str] = self.manifest.get("answered", {})
         return states
 
+    @property
+    def not_taken(self) -> frozenset[str]:
+        """Ids of facts that were asked right after the edit and not answered."""
+        return frozenset(id_ for id_, state in self.answered.items() if state != "present")
+
     def with_answers(self, states: Mapping[str, str]) -> Self:
         """The same edit, whose manifest also says how its facts are answered under it (see ``answered``)."""
         ids = [entry["id"] for entry in self.manifest["facts"]]

@@ -49,8 +49,8 @@ _BEYOND = frozenset(
 )
 
 REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
-"""What peft raises, from one kind of adapter to the next, where it cannot work with a model or an option; what it has not
-implemented is a RuntimeError, too."""
+"""What peft raises, from one kind of adapter to the next, where it cannot work with a model or an option. What it has
+not implemented is a RuntimeError, too."""
 
 
 class TunerSettings(BaseModel):
