@@ -108,6 +108,11 @@ def test_columns_that_cannot_be_mapped(
     )
 
 
+@pytest.mark.parametrize("layout", [["--schema", "zsre"], ["--column", "true_object=was"]])
+def test_a_layout_without_a_file_is_refused(layout: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is none. Give --file" in said(capsys, ["facts", *layout], 2)
+
+
 def test_wrong_uses_of_edit_are_one_clear_line(
     taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

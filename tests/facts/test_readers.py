@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,55 @@ def test_json_array_knows_its_lines(tmp_path: Path) -> None:
     assert [row.line for row in result.rejected] == [7, 12]
 
 
+def test_the_lines_of_a_long_array_are_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(json.dumps([{**OWN, "id": number} for number in range(20_000)], indent=1), encoding="utf-8")
+    began = time.process_time()
+    facts = read_facts(path).facts
+    assert time.process_time() - began < 3, "counting each row's line from the file's beginning takes a minute"
+    assert facts[-1].source == f"facts.json:{2 + 6 * 19_999}"
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 200_000])
+def test_json_that_python_does_not_take_is_a_bad_row(tmp_path: Path, value: str) -> None:
+    row = f'{{"subject": "Oslo", "prompt": {value}}}'
+    (rejected,) = read_facts(jsonl(tmp_path, OWN, row)).rejected
+    assert rejected.line == 2 and "not JSON that can be read" in rejected.reason
+    (tmp_path / "facts.json").write_text(f"[{row}]", encoding="utf-8")
+    with pytest.raises(FactsError, match=r"facts\.json: not JSON that can be read"):
+        read_facts(tmp_path / "facts.json")
+
+
+COLUMNS = "subject,prompt,true_object,new_object\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (COLUMNS + 'Oslo,{} is in,Norway,"Peru\nBonn,{} is in,Germany,Chad\n', "line 2: not CSV .unexpected end"),
+        (COLUMNS + 'Oslo,{} is in,Norway,Peru\nBonn,{} is in,"Germany,Chad\nBari,"{}",Italy,Mali\n', "line 3: not CSV"),
+        ('"subject' + "x" * 140_000 + ",prompt\n", "line 1: not CSV"),
+        (COLUMNS.replace("true_object", "new_object") + "Oslo,{} is in,Norway,Peru\n", "named 'new_object'"),
+        (COLUMNS.replace(",", ";") + "Oslo;{} is in;Norway;Peru\n", "line 1: the header is one column.*Put commas"),
+    ],
+)
+def test_a_broken_csv_is_refused_as_a_whole(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "facts.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(FactsError, match=words):
+        read_facts(tmp_path / "facts.csv")
+
+
+def test_a_csv_may_begin_with_blank_lines_and_leave_numbers_blank(tmp_path: Path) -> None:
+    path = tmp_path / "facts.csv"
+    path.write_text(
+        "\n ,\ncase_id,subject,prompt,target_new,ground_truth,,\n"
+        ",Rig,Rig is in,Peru,Chad,,\n"
+        ",Bo,Bo is in,Peru,Chad,,\n",
+        encoding="utf-8",
+    )
+    assert [fact.id for fact in read_facts(path, strict=True).facts] == ["facts:4", "facts:5"]
+
+
 def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
     rows = [{**OWN, "id": str(number)} for number in range(9)]
     path = jsonl(tmp_path, *rows[:6], '{"subject": "Oslo", "prompt"', *rows[6:])
@@ -187,6 +237,9 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"paraphrases": ["The fjord is in"]}, "the paraphrase 'The fjord is in' does not contain"),
         ({"paraphrases": [1]}, "'paraphrases' must be a list of texts"),
         ({"neighbours": ["Rome is in"]}, "'neighbours' must be"),
+        ({"neighbours": [{"prompt": " ", "answer": "Italy"}]}, "'neighbours' must be"),
+        ({"new_object": "Peru\ud83d"}, r"'Peru\ud83d' has half of a surrogate pair in it"),
+        ({"held_out": ["\udc00 lies in"]}, "has half of a surrogate pair"),
         ({"id": "first"}, "the id 'first' was used before, on line 1"),
     ],
 )
@@ -251,6 +304,9 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
 def test_unwritable_place(tmp_path: Path) -> None:
     with pytest.raises(FactsError, match="cannot be written"):
         write_facts(tmp_path / "no such folder" / "out.jsonl", [])
+    with pytest.raises(UnicodeEncodeError):
+        write_facts(tmp_path / "out.jsonl", [Fact("a", "\ud83d", "home", "{} lives in", "Bergen")])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

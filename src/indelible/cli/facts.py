@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +60,8 @@ def facts(
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Count facts per relation: subjects, wordings, and with --known-by how many a model answers."""
+    if file is None and (schema is not None or columns):
+        raise ConfigError("--schema and --column say how a file is laid out, and there is none.", "Give --file.")
     from indelible.facts.world import world_facts
 
     found = world_facts() if file is None else read_file(file, schema, columns)
@@ -126,17 +127,19 @@ def _ask(name: str, found: list[Fact]) -> set[str]:
 
 
 def _lines(found: list[Fact], known: set[str] | None) -> list[dict[str, Any]]:
-    counts = Counter(fact.relation for fact in found)
+    related: dict[str, list[Fact]] = {}
+    for fact in found:
+        related.setdefault(fact.relation, []).append(fact)
     lines = []
-    for relation, count in counts.items():
-        first = next(fact for fact in found if fact.relation == relation)
+    for relation, those in related.items():
+        first = those[0]
         line: dict[str, Any] = {
             "relation": relation,
-            "facts": count,
+            "facts": len(those),
             "wordings": 1 + len(first.paraphrases) + len(first.held_out),
             "for example": f"{first.text()} {first.true_object}",
         }
         if known is not None:
-            line["known"] = sum(fact.id in known for fact in found if fact.relation == relation)
+            line["known"] = sum(fact.id in known for fact in those)
         lines.append(line)
     return lines

@@ -51,8 +51,8 @@ def read_facts(
         strict: end at the first row that is no fact instead of leaving it out.
 
     Raises:
-        FactsError: file missing, a folder, empty, not UTF-8; schema not recognised; a mapped column that no row has;
-            no usable row; with ``strict``, the first unusable row.
+        FactsError: file missing, a folder, empty, not UTF-8, a broken JSON array or CSV; schema not recognised; a
+            mapped column that no row has; no usable row; with ``strict``, the first unusable row.
         UnknownNameError: for a schema or a field of ``columns`` that does not exist.
     """
     path = Path(path)
@@ -100,8 +100,9 @@ def write_facts(path: str | Path, facts: Iterable[Fact]) -> Path:
             file.writelines(json.dumps(asdict(fact), ensure_ascii=False) + "\n" for fact in facts)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise FactsError(f"{path} cannot be written: {error.strerror}.", "Check the folder and its space.") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 

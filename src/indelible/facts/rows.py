@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_rows(path: Path) -> Iterator[Row | Rejected]:
     """The rows of a file in order: ``.csv`` by its header, else a JSON array or one JSON object a line.
 
     Raises:
-        FactsError: if the file is missing, a folder, unreadable, empty, not UTF-8, or a broken JSON array.
+        FactsError: if the file is missing, a folder, unreadable, empty, not UTF-8, a broken JSON array or a broken CSV.
     """
     text = _read_text(path)
     if path.suffix.lower() == ".csv":
@@ -88,8 +89,8 @@ def _json_lines(text: str) -> Iterator[Row | Rejected]:
             continue
         try:
             yield _checked(number, json.loads(line))
-        except json.JSONDecodeError as error:
-            yield Rejected(number, f"not JSON ({error.msg} at column {error.colno})")
+        except (ValueError, RecursionError) as error:
+            yield Rejected(number, _not_json(error))
 
 
 def _array_rows(path: Path, text: str) -> Iterator[Row | Rejected]:
@@ -98,38 +99,66 @@ def _array_rows(path: Path, text: str) -> Iterator[Row | Rejected]:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise FactsError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno}).",
+            f"{path}, line {error.lineno}: {_not_json(error)}.",
             "Mend that line, or write one JSON object per line, so that one mistake does not cost the others.",
         ) from None
+    except (ValueError, RecursionError) as error:
+        raise FactsError(f"{path}: {_not_json(error)}.", "Write one JSON object per line, each a fact.") from None
     position = text.index("[") + 1
+    line, counted = 1, 0
     while True:
         while text[position] in " \t\r\n,":
             position += 1
         if text[position] == "]":
             return
-        value, end = decoder.raw_decode(text, position)
-        yield _checked(text.count("\n", 0, position) + 1, value)
-        position = end
+        line, counted = line + text.count("\n", counted, position), position
+        value, position = decoder.raw_decode(text, position)
+        yield _checked(line, value)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row | Rejected]:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(reader)]
-    start = reader.line_num + 1
+    # strict: a quote that is never closed would make one long field of all rows that follow
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    start = 1
     while True:
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            raise FactsError(f"{path}, line {start}: not CSV ({error}).", "Mend that line.") from None
+            raise FactsError(
+                f"{path}, line {start}: not CSV ({error}).", "Mend the row that begins there; look at its quotes first."
+            ) from None
         line, start = start, reader.line_num + 1
         if not any(field.strip() for field in fields):
             continue
-        if len(fields) != len(header):
+        if header is None:
+            header = _header(path, line, fields)
+        elif len(fields) != len(header):
             yield Rejected(line, f"has {len(fields)} fields where the header has {len(header)}")
         else:
             yield Row(line, dict(zip(header, fields, strict=True)))
+
+
+def _header(path: Path, line: int, fields: list[str]) -> list[str]:
+    """The names of a CSV's columns."""
+    header = [name.strip() for name in fields]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise FactsError(
+            f"{path}, line {line}: the header is one column, {header[0]!r}.", "Put commas between columns."
+        )
+    twice = [name for name, times in Counter(header).items() if name and times > 1]
+    if twice:
+        raise FactsError(f"{path}, line {line}: two columns are named {twice[0]!r}.", "Give each a name of its own.")
+    return header
+
+
+def _not_json(error: ValueError | RecursionError) -> str:
+    """Why a text could not be read: its syntax, or numbers too long and lists too deep to be taken."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON ({error.msg} at column {error.colno})"
+    return f"not JSON that can be read ({error})"
 
 
 def _checked(line: int, value: Any) -> Row | Rejected:

@@ -67,7 +67,9 @@ def own_fact(row: Values, default_id: str, source: str) -> Fact:
     neighbours = []
     for entry in _several(row, "neighbours"):
         pair = [entry.get("prompt"), entry.get("answer")] if isinstance(entry, Mapping) else entry
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part.strip() for part in pair)
+        ):
             raise RowError("'neighbours' must be a list of objects with a 'prompt' and an 'answer'")
         neighbours.append(Neighbour(pair[0].rstrip(), pair[1].strip()))
     return _checked(
@@ -181,7 +183,8 @@ def _held_out(texts: tuple[str, ...], subject: str) -> tuple[str, ...]:
 
 
 def _case(row: Values, default_id: str) -> str:
-    return str(row["case_id"]) if isinstance(row.get("case_id"), int | str) else default_id
+    case = row.get("case_id")
+    return str(case).strip() or default_id if isinstance(case, int | str) else default_id
 
 
 def _nested(row: Values, key: str) -> str:
@@ -221,7 +224,7 @@ def _several(row: Values, key: str) -> list[Any]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise RowError(f"{key!r} starts like a JSON list but is none") from None
     elif isinstance(value, str):
         value = value.split("|")
@@ -233,4 +236,12 @@ def _several(row: Values, key: str) -> list[Any]:
 def _checked(fact: Fact) -> Fact:
     if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
         raise RowError(f"the new object is the true one, {fact.true_object!r}")
+    texts = [fact.id, fact.subject, fact.relation, fact.prompt, fact.true_object, fact.new_object or "", fact.source]
+    texts += [*fact.paraphrases, *fact.held_out]
+    texts += [text for neighbour in fact.neighbours for text in (neighbour.prompt, neighbour.answer)]
+    for text in texts:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # an escape of JSON can write what no tokenizer takes and no file can hold
+            raise RowError(f"{text!r} has half of a surrogate pair in it, which is no character") from None
     return fact
