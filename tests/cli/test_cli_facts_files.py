@@ -122,6 +122,10 @@ def test_wrong_uses_of_edit_are_one_clear_line(
     old = csv_file(tmp_path / "old.csv", rows, {name: name for name in RENAMED if name != "new_object"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "manifest.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "full" / "update.safetensors").touch()
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text('{"name": "an app"}', encoding="utf-8")
+    two = csv_file(tmp_path / "two.csv", [rows[0], {**rows[0], "new_object": "Rome"}])
     for facts, editor, more, expected in (
         (good, "none", [], "'none' makes no edit: it is the control of a study. Give one of alphaedit,"),
         (good, "ft-m", ["--set", "stepz=3"], "'stepz'"),
@@ -132,6 +136,8 @@ def test_wrong_uses_of_edit_are_one_clear_line(
         (tmp_path / "gone.csv", "ft-m", [], "There is no facts file"),
         (good, "ft-m", ["--schema", "zsree"], "Did you mean 'zsre'"),
         (good, "ft-m", ["-o", tmp_path / "full"], "holds a delta already"),
+        (good, "ft-m", ["-o", tmp_path / "app", "--force"], "manifest.json that is no delta's"),
+        (two, "ft-m", [], "(fact 'two:2') and 'Rome' (fact 'two:3'). Keep one of them."),
     ):
         complaint = said(capsys, ["edit", model, "--facts", facts, "--editor", editor, "-o", out, *more], 2)
         assert expected in complaint, complaint

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from indelible.facts.fact import Fact
     from indelible.models.load import LoadedModel
 
-MANIFEST = "manifest.json"
+MANIFEST, TENSORS = "manifest.json", "update.safetensors"
 SHOWN = 5
 # Written out, for asking the registry would import every editor; a test holds the two together.
 EDITOR_NAMES = "alphaedit, emmet, ft, ft-l, ft-m, grace, ike, lora, memit, pmet, r-rome, rome"
@@ -73,7 +73,7 @@ def edit(
     check_out(out, force)
     made = _editor(editor, settings or [])
     found = _facts(facts, schema, columns, limit)
-    before = _earlier(earlier or [])
+    before = _earlier(earlier or [], out)
 
     from indelible.cli.display import counting
     from indelible.edits.edit import FILES
@@ -156,11 +156,13 @@ def check_out(out: Path, force: bool) -> None:
     """Say at once that a delta cannot be written there.
 
     Raises:
-        StoreError: if the folder cannot be written, or holds a delta already.
+        StoreError: if the folder cannot be written, holds a delta already, or something else's manifest.
     """
     from indelible.models.save import check_writable
 
     check_writable(out)
+    if (out / MANIFEST).exists() and not (out / TENSORS).is_file():
+        raise StoreError(f"{out} has a {MANIFEST} that is no delta's: there is no {TENSORS}.", "Give another folder.")
     if (out / MANIFEST).exists() and not force:
         raise StoreError(f"{out} holds a delta already.", "Give another folder, or --force to replace it.")
 
@@ -184,20 +186,36 @@ def _facts(file: Path, schema: str | None, columns: list[str] | None, limit: int
     for fact in found:
         if fact.new_object is None:
             raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
+    asked: dict[str, Fact] = {}
+    for fact in found:
+        other = asked.setdefault(fact.text(), fact)
+        if other.new_object != fact.new_object:
+            raise FactsError(
+                f"{fact.text()!r} is to be {other.new_object!r} (fact {other.id!r}) and {fact.new_object!r} (fact"
+                f" {fact.id!r}).",
+                "Keep one of them.",
+            )
     return found
 
 
-def _earlier(folders: list[Path]) -> list[Edit]:
+def _earlier(folders: list[Path], out: Path) -> list[Edit]:
     """The deltas to go on from.
 
     Raises:
         EditError: if one cannot be read, or two were made side by side.
+        StoreError: if a delta of weights would be replaced by one that needs it to be applied.
     """
     if not folders:
         return []
     from indelible.edits.edit import Edit
 
     found = [Edit.load(folder) for folder in folders]
+    for folder, one in zip(folders, found, strict=True):
+        if one.kind == "weights" and folder.resolve() == out.resolve():
+            raise StoreError(
+                f"{out} holds an earlier delta, on which the new one stands: without it, it could not be applied.",
+                "Give another folder.",
+            )
     bases = [one.manifest["fingerprint"] for one in found if one.kind == "weights"]
     if len(set(bases)) < len(bases):
         raise EditError(
