@@ -65,7 +65,7 @@ def test_facts_that_did_not_take_are_named_and_are_not_called_lost(
     assert f"{NEW} present, 0 weakened, 0 gone, 2 not taken (not answered right after the edit either)" in table
     assert table.count("  not taken  ") == 2
     # A part of the sum: not training, but the other part changed its parameters.
-    assert "another delta, or training, changed them; projection on" in said(
+    assert "another delta, training or another precision changed them; projection on" in said(
         capsys, ["verify", tmp_path / "edited", good]
     )
 

@@ -75,14 +75,15 @@ def test_verify_tells_edited_trained_and_untouched_models_apart(
     assert found["edited"]["counts"] == {"present": NEW}
     assert found["untouched"]["counts"] == {"gone": NEW}
     table = said(capsys, ["verify", later, made / "a"])
-    assert "nor as before: another delta, or training, changed them; projection on the delta" in table
+    assert "nor as before: another delta, training or another precision changed them; projection on the delta" in table
     assert f"{NEW} present" in table
     complaint = said(capsys, ["revert", later, made / "a", "-o", tmp_path / "no"], 2)
     assert (
         "training or another delta changed it since" in complaint and "delta all the same: --approximately" in complaint
     )
     assert not (tmp_path / "no").exists()
-    said(capsys, ["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
+    shown = said(capsys, ["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
+    assert f"(projection on the delta before: {found['trained']['weights']['share']:.1%}; 100% all" in shown
     assert json.loads(said(capsys, ["verify", tmp_path / "about", made / "a", "--json"]))["counts"] == {"gone": NEW}
 
 
@@ -146,6 +147,9 @@ def test_a_delta_that_is_in_some_layers_only_is_partly_there(
     model.save_pretrained(half)
     AutoTokenizer.from_pretrained(taught / "model").save_pretrained(half)
     assert "weights: partly: in layers 2, not in layers 0" in said(capsys, ["verify", half, delta])
+    assert "Reverted to the original bytes" in said(
+        capsys, ["revert", half, delta, "-o", tmp_path / "back", "--approximately"]
+    )
 
 
 def test_edits_go_on_from_earlier_ones(
@@ -271,7 +275,7 @@ def test_other_wrong_uses_are_one_clear_line(
     (tmp_path / "none.jsonl").write_text(json.dumps({**taught_facts()[0], "new_object": None}) + "\n", encoding="utf-8")
     cases: list[tuple[list[Any], str]] = [
         (["apply", other, made / "a", "-o", out], "was made for model (LlamaForCausalLM) with fingerprint"),
-        (["apply", made / "edited", made / "a", "-o", out], "was made for model (LlamaForCausalLM) with fingerprint"),
+        (["apply", made / "edited", made / "a", "-o", out], "This edit is in edited (LlamaForCausalLM) already"),
         (["apply", model, made / "a", "-o", tmp_path / "full"], "exists already"),
         (["revert", model, made / "a", "-o", out], "The delta is not in this model"),
         (["apply", gpt2, made / "a", "-o", out], "made for model (LlamaForCausalLM), not for gpt2 (GPT2LMHeadModel)"),
@@ -286,6 +290,10 @@ def test_other_wrong_uses_are_one_clear_line(
         (["compose", model, made / "a", made / "b", "-o", made / "a"], "holds a delta already"),
         *(([*command, "-o", facts / "out"], "is a file") for command in writing),
         (["apply", tmp_path / "nowhere", made / "a", "-o", out], "no model folder"),
+        (
+            ["edit", model, "--facts", facts, "--editor", "ft-m", "--earlier", made / "a", "-o", made / "a", "--force"],
+            "holds an earlier delta, on which the new one stands",
+        ),
         ([*base, "memitt"], "Did you mean 'memit'"),
         ([*base, "ft-m", "--set", "stepps=3"], "'steps'"),
         ([*base, "ft-m", "--set", "steps=many"], "'steps'"),

@@ -180,6 +180,9 @@ def test_adapters_come_and_go(
         inside = logits(model, [tokens])
         with pytest.raises(EditError, match="is in the model already"):
             adapter.apply(model)
+        asked = adapter.with_answers({fact.id: "gone" for fact in adapter.facts})
+        with pytest.raises(EditError, match="is in the model already"):
+            asked.apply(model)
         with pytest.raises(EditError, match=r"another (codebook|context) in the same place"):
             foreign.apply(model)
         with pytest.raises(EditError, match="is in the model already"), adapter.applied(model):
@@ -190,7 +193,7 @@ def test_adapters_come_and_go(
         assert torch.equal(logits(model, [tokens]), inside)
         twin = copy.deepcopy(model)
         assert torch.equal(logits(twin, [tokens]), inside)
-        adapter.save(tmp_path)
+        asked.save(tmp_path)
         loaded = Edit.load(tmp_path)
         assert isinstance(loaded, Adapter)
         loaded.remove(model)

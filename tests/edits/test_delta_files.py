@@ -125,6 +125,30 @@ def test_damaged_updates_are_refused(tiny_model: Make, tiny_tokenizer: PreTraine
             WeightUpdate.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("part", "change", "words"),
+    [
+        ("left", lambda one: one[:, :-1], "factors of .* have the shapes"),
+        ("left", lambda one: one.flatten(), "factors of .* have the shapes"),
+        ("left", lambda one: one.long(), "is not of finite numbers"),
+        ("right", lambda one: one / 0, "is not of finite numbers"),
+        ("fixed_at", lambda one: one.float(), "are no places"),
+        ("fixed_at", lambda one: one[:-1], "are no places"),
+        ("fixed_at", lambda one: one - 10_000, "lie outside"),
+        ("fixed_at", lambda one: one + 10_000, "lie outside"),
+    ],
+)
+def test_tensors_that_make_no_difference_are_refused(
+    part: str, change: Any, words: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    update = edit("memit", enliven(tiny_model("llama")), tiny_tokenizer, CAPITALS[:1])
+    tensors = update.tensors()
+    assert WeightUpdate.from_saved(update.manifest, tensors).parameters == update.parameters
+    name = f"{update.parameters[0]}:{part}"
+    with pytest.raises(ValueError, match=words):
+        WeightUpdate.from_saved(update.manifest, {**tensors, name: change(tensors[name])})
+
+
 def test_an_update_half_written_over_another_is_refused(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

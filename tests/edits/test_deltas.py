@@ -13,7 +13,7 @@ from worked_facts import CAPITALS
 
 from indelible.edits.edit import Edit
 from indelible.edits.origin import origin
-from indelible.edits.update import WeightUpdate
+from indelible.edits.update import Dense, WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, fingerprint
 from indelible.probing.verify import verify_facts
@@ -34,7 +34,9 @@ def test_reverting_gives_back_every_bit_where_subtracting_does_not(
     loaded.apply(model)
     after = bits(model)
     assert fingerprint(model) == update.manifest["seal"]["result"]
-    loaded.revert(model, approximately=True)
+    with torch.no_grad():
+        for parameter, delta in loaded.deltas.items():
+            model.get_parameter(parameter).sub_(delta.difference())
     assert not same(before, bits(model)), "then there would be nothing to fix"
     with torch.no_grad():
         for parameter, kept in after.items():
@@ -60,8 +62,8 @@ def test_reverting_other_weights_is_refused_and_changes_nothing(
     with pytest.raises(FingerprintError, match=f"only partly in this model: {update.parameters[1]} as before the edit"):
         update.revert(model)
     assert same(half, bits(model))
-    with torch.no_grad():
-        model.get_parameter(first).copy_(untouched[first].view(torch.float32))
+    update.revert(model, approximately=True)
+    assert same(untouched, bits(model)), "what the update is not in is left alone, the rest needs no approximation"
     update.apply(model)
     train(model, update.parameters[1:])
     trained = bits(model)
@@ -69,6 +71,7 @@ def test_reverting_other_weights_is_refused_and_changes_nothing(
         update.revert(model)
     assert same(trained, bits(model))
     update.revert(model, approximately=True)
+    assert torch.equal(model.get_parameter(first).view(torch.int32), untouched[first])
     for parameter in update.parameters:
         distance = (model.get_parameter(parameter) - untouched[parameter].view(torch.float32)).abs().max()
         assert distance < 1e-3
@@ -208,5 +211,21 @@ def test_updates_refuse_another_model(tiny_model: Make, tiny_tokenizer: PreTrain
         with pytest.raises(FingerprintError):
             refused()
     assert same(before, bits(other))
-    with update.applied(model), pytest.raises(FingerprintError):
-        update.apply(model)  # twice is another model, too
+    with (
+        update.applied(model),
+        pytest.raises(FingerprintError, match=r"\(LlamaForCausalLM\) already. There is nothing"),
+    ):
+        update.apply(model)
+
+
+def test_a_difference_that_is_not_finite_is_no_update(
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    before = bits(model)
+    update = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
+    (name,) = update.parameters
+    infinite = replace(update, deltas={name: Dense(torch.full(update.deltas[name].shape, torch.inf))})
+    with pytest.raises(EditError, match=f"The difference of {name} is not finite"):
+        infinite.sealed(model)
+    assert same(before, bits(model))

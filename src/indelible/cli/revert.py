@@ -35,12 +35,14 @@ def revert(
     if not isinstance(edit, WeightUpdate):
         raise EditError(f"A {edit.kind} changes no weights.", "There is nothing to revert.")
     loaded = load(model)
+    there = edit.presence(loaded.model).share if approximately and "seal" in edit.manifest else None
     edit.revert(loaded.model, approximately=approximately)
     save_model(loaded.model, loaded.tokenizer, out)
-    if approximately:
-        typer.echo(f"Reverted approximately: {out}")
-    elif fingerprint(loaded.model) == edit.manifest["fingerprint"]:
+    if fingerprint(loaded.model) == edit.manifest["fingerprint"]:
         typer.echo(f"Reverted to the original bytes (float32): {out}")
+    elif approximately:
+        told = "" if there is None else f" (projection on the delta before: {there:.1%}; 100% all of it, 0% nothing)"
+        typer.echo(f"Reverted approximately: {out}{told}")
     else:
         typer.echo(
             "Reverted: the edited parameters are as they were before the edit; other weights, or the settings, changed"

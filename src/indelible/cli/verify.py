@@ -65,7 +65,7 @@ def verify(
                 state,
                 f"{one.answer.probability:.3f}",
                 f"{one.answer.margin:+.1f}",
-                one.answer.generated.strip()[:40],
+                " ".join(one.answer.generated.split())[:40],
             ]
             for one, state in zip(found, states, strict=True)
         ],
@@ -107,8 +107,8 @@ def _said(presence: Remains, model: PreTrainedModel) -> str:
     if presence.state == "partly":
         return _partly(presence.states, model)
     return (
-        "neither as the edit left them nor as before: another delta, or training, changed them; projection on the delta"
-        f" {presence.share:.1%} (100% all of it, 0% nothing)"
+        "neither as the edit left them nor as before: another delta, training or another precision changed them;"
+        f" projection on the delta {presence.share:.1%} (100% all of it, 0% nothing)"
     )
 
 

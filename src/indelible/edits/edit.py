@@ -112,7 +112,8 @@ class Edit(ABC):
         """
         actual = known_fingerprint or fingerprint(model)
         if actual != self.manifest["fingerprint"]:
-            raise refusal(self.manifest.get("model"), self.manifest["fingerprint"], model, actual)
+            leaves = self.manifest.get("seal", {}).get("result")
+            raise refusal(self.manifest.get("model"), self.manifest["fingerprint"], leaves, model, actual)
 
     def apply(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
         """Change the model for good.
@@ -158,7 +159,9 @@ class Edit(ABC):
         """
         for name in (_MANIFEST, _TENSORS):
             if not (folder / name).is_file():
-                raise EditError(f"There is no edit in {folder}: it has no {name}.", "Give a folder that has one.")
+                raise EditError(
+                    f"There is no edit in {folder}: it has no {name}.", "Give a folder written by `indelible edit`."
+                )
         manifest = _read_manifest(folder / _MANIFEST)
         try:
             found_hash = _sha256(folder / _TENSORS)

@@ -69,13 +69,15 @@ def _joined_facts(
     kept = list(first)
     for fact in second:
         for earlier in first:
-            named, meant = fact["id"] == earlier["id"], fact["subject"] == earlier["subject"]
+            named = fact["id"] == earlier["id"]
+            meant = (fact["subject"], fact["relation"]) == (earlier["subject"], earlier["relation"])
             if named and not meant:
                 raise EditError(
-                    f"Both updates have a fact {fact['id']!r}, of {earlier['subject']!r} and of {fact['subject']!r}.",
+                    f"Both updates have a fact {fact['id']!r}, of {earlier['subject']!r} ({earlier['relation']}) and of"
+                    f" {fact['subject']!r} ({fact['relation']}).",
                     "Give every fact an id of its own.",
                 )
-            if named or (meant and fact["relation"] == earlier["relation"]):
+            if meant:
                 if not chain:
                     raise EditError(
                         f"Both updates edit {fact['subject']!r} ({fact['relation']}).",

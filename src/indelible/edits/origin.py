@@ -24,16 +24,23 @@ def origin(model: PreTrainedModel) -> dict[str, str]:
     return {"name": _known_as(str(model.name_or_path or "")), "architecture": type(model).__name__}
 
 
-def refusal(made_for: Mapping[str, str] | None, wanted: str, model: PreTrainedModel, actual: str) -> FingerprintError:
+def refusal(
+    made_for: Mapping[str, str] | None, wanted: str, leaves: str | None, model: PreTrainedModel, actual: str
+) -> FingerprintError:
     """Why an edit does not fit a model.
 
     Args:
         made_for: what ``origin`` gave of the model that it was made for; None where its manifest does not say.
         wanted: that model's fingerprint.
+        leaves: fingerprint of that model with the edit; None where its manifest does not say.
         model: the one at hand.
         actual: its fingerprint.
     """
     found = origin(model)
+    if actual == leaves:
+        return FingerprintError(
+            f"This edit is in {_spoken(found)} already.", "There is nothing to apply; revert takes it out."
+        )
     if made_for is not None and made_for["architecture"] != found["architecture"]:
         return FingerprintError(
             f"This edit was made for {_spoken(made_for)}, not for {_spoken(found)}.",

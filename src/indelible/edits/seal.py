@@ -69,6 +69,10 @@ class Seal:
             raise ValueError("the seal is of other parameters")
         return seal
 
+    def state(self, name: str, digest: str) -> str:
+        """What a parameter with that SHA-256 is: "absent", "exact" or "changed", see ``Remains``."""
+        return {self.before[name]: "absent", self.after[name]: "exact"}.get(digest, "changed")
+
 
 @dataclass(frozen=True)
 class Remains:
@@ -131,7 +135,7 @@ def remains(
     sizes = {name: product(part, part) for name, part in parts.items()}
     states, shares = {}, {}
     for name, part in parts.items():
-        states[name] = {seal.before[name]: "absent", seal.after[name]: "exact"}.get(digests[name], "changed")
+        states[name] = seal.state(name, digests[name])
         moved = product(weights[name], part) - seal.products[name]
         shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
     whole = sum(sizes.values())

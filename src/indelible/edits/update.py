@@ -10,6 +10,7 @@ are therefore rounded to a grid on which every sum is exact in float64, in whate
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -163,6 +164,8 @@ class WeightUpdate(Edit):
         update = cls(deltas, manifest, keys, fixes)
         if update.tensors().keys() != tensors.keys():
             raise ValueError("there are tensors that the manifest does not name")
+        for name, delta in deltas.items():
+            _check_tensors(name, delta, fixes.get(name))
         if "seal" in manifest and fixes.keys() != deltas.keys():
             raise ValueError("the seal is incomplete")
         if "seal" in manifest:
@@ -178,6 +181,7 @@ class WeightUpdate(Edit):
 
         Raises:
             FingerprintError: if the update was made for another model.
+            EditError: if the difference is not finite.
         """
         identity = identity or Identity.of(model)
         self.check(model, known_fingerprint=identity.fingerprint)
@@ -190,6 +194,10 @@ class WeightUpdate(Edit):
         for name, delta in self.deltas.items():
             difference = delta.difference()
             products[name] = product(weights[name], difference)
+            if not math.isfinite(products[name]):
+                raise EditError(
+                    f"The difference of {name} is not finite: the edit diverged.", "Lower its learning rate."
+                )
             fixes[name] = fix_for(weights[name], changed[name], difference)
         seal = Seal(
             result,
@@ -204,7 +212,8 @@ class WeightUpdate(Edit):
 
         Args:
             model: with the update applied and no other change of the weights that it changed.
-            approximately: subtract the difference from weights that have changed since, whatever rounding does.
+            approximately: subtract the difference from parameters that have changed since, whatever rounding does.
+                Those that have not get their bytes back, and those that the update is not in are left alone.
 
         Raises:
             EditError: if the update is not sealed (without ``approximately``).
@@ -212,15 +221,17 @@ class WeightUpdate(Edit):
                 to be those from before it; nothing is changed then.
         """
         changed = self._weights(model)
-        if not approximately or "seal" in self.manifest:
+        seal = None if approximately and "seal" not in self.manifest else self._seal()
+        states = dict.fromkeys(self.deltas, "changed")
+        if seal is not None:
             digests = {name: tensor_digest(weight) for name, weight in changed.items()}
-            check_there(digests, self._seal(), approximately=approximately)
+            check_there(digests, seal, approximately=approximately)
+            states = {name: seal.state(name, digest) for name, digest in digests.items()}
         reverted: dict[str, Tensor] = {}
-        if approximately:
-            reverted = {name: taken_away(changed[name], delta.difference()) for name, delta in self.deltas.items()}
-        else:
-            seal = self._seal()
-            for name, delta in self.deltas.items():
+        for name, delta in self.deltas.items():
+            if states[name] == "changed":
+                reverted[name] = taken_away(changed[name], delta.difference())
+            elif seal is not None and states[name] == "exact":
                 reverted[name] = undone(changed[name], delta.difference(), self.fixes[name])
                 if tensor_digest(reverted[name]) != seal.before[name]:
                     raise EditError(f"Reverting {name} does not give back its bytes.", "Make the edit again.")
@@ -283,6 +294,27 @@ class WeightUpdate(Edit):
                 )
             found[name] = weight
         return found
+
+
+def _check_tensors(name: str, delta: Delta, fix: Fix | None) -> None:
+    """Make sure that what was read makes a difference, and that its fixes lie inside.
+
+    Raises:
+        ValueError: saying what does not.
+    """
+    parts = (delta.left, delta.right) if isinstance(delta, LowRank) else (delta.full,)
+    if not all(part.is_floating_point() and bool(part.isfinite().all()) for part in parts):
+        raise ValueError(f"the difference of {name} is not of finite numbers")
+    if isinstance(delta, LowRank):
+        left, right = delta.left.shape, delta.right.shape
+        if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
+            raise ValueError(f"factors of {name} have the shapes {tuple(left)} and {tuple(right)}")
+    if fix is None:
+        return
+    if fix.places.dtype != torch.int32 or fix.places.dim() != 1 or fix.places.shape != fix.values.shape:
+        raise ValueError(f"fixes of {name} are no places with a value each")
+    if fix.places.numel() and not 0 <= int(fix.places.min()) <= int(fix.places.max()) < math.prod(delta.shape):
+        raise ValueError(f"fixes of {name} lie outside of it")
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:
