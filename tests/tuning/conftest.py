@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from own_data import Write, writer
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -16,3 +18,8 @@ def _libraries_are_not_searched_for_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return writer(tmp_path)

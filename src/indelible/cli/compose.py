@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.deltas import check_out, save_edit
 from indelible.errors import ConfigError, EditError
 
 
@@ -19,7 +20,6 @@ def compose(
     force: Annotated[bool, typer.Option("--force", help="Replace a delta that is in the folder.")] = False,
 ) -> None:
     """Add deltas up: made side by side for one model, or each for what the ones before it leave."""
-    from indelible.cli.edit import check_out, save_edit
     from indelible.edits.edit import Edit
     from indelible.edits.update import WeightUpdate
     from indelible.models.load import load

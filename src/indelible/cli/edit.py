@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.deltas import check_out, save_edit
 from indelible.cli.facts import Columns, Schema, read_file
+from indelible.edits.files import FILES
 from indelible.errors import EditError, FactsError, StoreError
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from indelible.facts.fact import Fact
     from indelible.models.load import LoadedModel
 
-MANIFEST, TENSORS = "manifest.json", "update.safetensors"
 SHOWN = 5
 # Written out, for asking the registry would import every editor; a test holds the two together.
 EDITOR_NAMES = "alphaedit, emmet, ft, ft-l, ft-m, grace, ike, lora, memit, pmet, r-rome, rome"
@@ -76,7 +77,6 @@ def edit(
     before = _earlier(earlier or [], out)
 
     from indelible.cli.display import counting
-    from indelible.edits.edit import FILES
     from indelible.models.bundled import cache_folder
     from indelible.models.load import load
 
@@ -105,6 +105,12 @@ def edit(
     if kept or answered:
         done = done.with_answers(kept | answered)
         save_edit(done, out)
+    result = _result(done, found, out, seconds, exam)
+    typer.echo(json.dumps(result, indent=2) if as_json else _spoken(done, found, editor, result))
+
+
+def _result(done: Edit, found: list[Fact], out: Path, seconds: float, exam: bool) -> dict[str, Any]:
+    """What ``--json`` prints."""
     result: dict[str, Any] = {
         "delta": str(out),
         "kind": done.kind,
@@ -113,20 +119,23 @@ def edit(
         "bytes": sum((out / name).stat().st_size for name in FILES),
         "seconds": round(seconds, 1),
     }
-    untaken = [fact for fact in found if fact.id in done.not_taken]
     if exam:
-        result |= {"present": len(found) - len(untaken), "not_taken": [fact.id for fact in untaken]}
-    if as_json:
-        typer.echo(json.dumps(result, indent=2))
-        return
-    typer.echo(f"{len(found)} facts edited with {editor} in {seconds:.1f} s")
-    if exam:
-        typer.echo(f"{result['present']} of {len(found)} are answered under the edit")
-    if untaken:
-        typer.echo(_named(untaken))
+        untaken = [fact.id for fact in found if fact.id in done.not_taken]
+        result |= {"present": len(found) - len(untaken), "not_taken": untaken}
+    return result
+
+
+def _spoken(done: Edit, found: list[Fact], editor: str, result: dict[str, Any]) -> str:
+    """The same for people."""
+    lines = [f"{len(found)} facts edited with {editor} in {result['seconds']:.1f} s"]
+    if "present" in result:
+        lines.append(f"{result['present']} of {len(found)} are answered under the edit")
+    if untaken := [fact for fact in found if fact.id in done.not_taken]:
+        lines.append(_named(untaken))
     where = "changes" if done.kind == "weights" else "stands beside"
-    typer.echo(f"{done.kind}: {where} {', '.join(done.parameters) or 'no parameter'}")
-    typer.echo(f"Delta: {out} ({result['bytes'] / 1e6:.1f} MB)")
+    lines.append(f"{done.kind}: {where} {', '.join(done.parameters) or 'no parameter'}")
+    lines.append(f"Delta: {result['delta']} ({result['bytes'] / 1e6:.1f} MB)")
+    return "\n".join(lines)
 
 
 def _asked(loaded: LoadedModel, done: Edit, found: list[Fact]) -> dict[str, str]:
@@ -150,21 +159,6 @@ def _named(untaken: Sequence[Fact]) -> str:
     named = "; ".join(f"{fact.text()} {fact.new_object}" for fact in untaken[:SHOWN])
     more = f"; and {len(untaken) - SHOWN} more" if len(untaken) > SHOWN else ""
     return f"Not taken: {named}{more}. `indelible verify` says what the edited model answers instead."
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Say at once that a delta cannot be written there.
-
-    Raises:
-        StoreError: if the folder cannot be written, holds a delta already, or something else's manifest.
-    """
-    from indelible.models.save import check_writable
-
-    check_writable(out)
-    if (out / MANIFEST).exists() and not (out / TENSORS).is_file():
-        raise StoreError(f"{out} has a {MANIFEST} that is no delta's: there is no {TENSORS}.", "Give another folder.")
-    if (out / MANIFEST).exists() and not force:
-        raise StoreError(f"{out} holds a delta already.", "Give another folder, or --force to replace it.")
 
 
 def _editor(name: str, settings: list[str]) -> Any:
@@ -246,18 +240,3 @@ def _bystanders(facts: list[Fact], count: int, seed: int) -> list[Fact]:
     from indelible.facts.world import world_facts
 
     return choose_bystanders(world_facts(), facts, [], count, seed) if count else []
-
-
-def save_edit(done: Edit, out: Path) -> None:
-    """Save an edit.
-
-    Raises:
-        StoreError: if it cannot be written.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        done.save(out)
-    except (OSError, SafetensorError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or error
-        raise StoreError(f"{out} cannot be written: {reason}.", "Check the folder and its space.") from None

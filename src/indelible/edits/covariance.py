@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.whole_files import renamed_to
+from indelible.edits.files import renamed_to
 from indelible.errors import EditError
 from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating

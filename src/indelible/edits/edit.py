@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.edits.files import MANIFEST, TENSORS, renamed_to
 from indelible.edits.origin import refusal
-from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError, UnknownNameError
 from indelible.facts.fact import Fact, fact_from
 from indelible.models.fingerprint import fingerprint
@@ -31,12 +31,8 @@ from indelible.registry import Registry
 EDITS: Registry[type[Edit]] = Registry("kind of edit", "indelible.edits", "indelible.edits")
 
 FORMAT = 4
-_TENSORS = "update.safetensors"
-_MANIFEST = "manifest.json"
 _TENSORS_HASH = "tensors_sha256"
 _MANIFEST_HASH = "manifest_sha256"
-FILES = (_TENSORS, _MANIFEST)
-"""What ``save`` writes."""
 _AGAIN = "Save the edit again, or get a whole copy of it."
 
 
@@ -143,11 +139,11 @@ class Edit(ABC):
         damaged or changed since.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        with renamed_to(folder / _TENSORS) as unfinished:
+        with renamed_to(folder / TENSORS) as unfinished:
             save_file({name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}, unfinished)
             written = {**self.manifest, _TENSORS_HASH: _sha256(unfinished)}
         written[_MANIFEST_HASH] = _manifest_hash(written)
-        with renamed_to(folder / _MANIFEST) as unfinished:
+        with renamed_to(folder / MANIFEST) as unfinished:
             unfinished.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
     @staticmethod
@@ -157,22 +153,22 @@ class Edit(ABC):
         Raises:
             EditError: if the folder holds no readable edit.
         """
-        for name in (_MANIFEST, _TENSORS):
+        for name in (MANIFEST, TENSORS):
             if not (folder / name).is_file():
                 raise EditError(
                     f"There is no edit in {folder}: it has no {name}.", "Give a folder written by `indelible edit`."
                 )
-        manifest = _read_manifest(folder / _MANIFEST)
+        manifest = _read_manifest(folder / MANIFEST)
         try:
-            found_hash = _sha256(folder / _TENSORS)
+            found_hash = _sha256(folder / TENSORS)
         except OSError as error:
-            raise EditError(f"{folder / _TENSORS} cannot be read: {error.strerror}.", _AGAIN) from error
+            raise EditError(f"{folder / TENSORS} cannot be read: {error.strerror}.", _AGAIN) from error
         if manifest.pop(_MANIFEST_HASH, None) != _manifest_hash(manifest):
-            raise EditError(f"{folder / _MANIFEST} is damaged, or was changed after it was written.", _AGAIN)
+            raise EditError(f"{folder / MANIFEST} is damaged, or was changed after it was written.", _AGAIN)
         if manifest.pop(_TENSORS_HASH, None) != found_hash:
-            raise EditError(f"{folder / _TENSORS} is damaged, or not the one that its manifest names.", _AGAIN)
+            raise EditError(f"{folder / TENSORS} is damaged, or not the one that its manifest names.", _AGAIN)
         try:
-            tensors = load_file(folder / _TENSORS)
+            tensors = load_file(folder / TENSORS)
             _check_manifest(manifest)
             return EDITS.get(manifest["kind"]).from_saved(manifest, tensors)
         except (KeyError, ValueError, TypeError, AttributeError, SafetensorError, UnknownNameError) as error:

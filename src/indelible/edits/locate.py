@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.files import renamed_to
 from indelible.edits.tracing import GROUPS, Progress, Traced, trace_facts
-from indelible.edits.whole_files import renamed_to
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever becomes of their writer."""
+"""The files of a delta, and how files are written: whole or not at all, whatever becomes of their writer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+TENSORS = "update.safetensors"
+MANIFEST = "manifest.json"
+FILES = (TENSORS, MANIFEST)
+"""What ``Edit.save`` writes."""
 
 
 @contextmanager
