@@ -65,6 +65,7 @@ class Evidence:
         rulings: on the claims put to the study.
         shares: arm, fact_set, group, share, low, high, ...; None where no arm was explained.
         forecast: arm, mask, retention_edited, low, high, gain, and what came of masks that were tried; None likewise.
+        drift: arm, quantity, layer, cosine, low, high, ...: what moved under the edits; None likewise.
         grid: what matters over the whole grid; None where all arms are alike.
     """
 
@@ -81,6 +82,7 @@ class Evidence:
     rulings: Sequence[Ruling]
     shares: pd.DataFrame | None
     forecast: pd.DataFrame | None
+    drift: pd.DataFrame | None
     grid: GridModel | None
 
     @property
@@ -121,6 +123,7 @@ def gather(
     rulings: Sequence[Ruling] = (),
     shares: pd.DataFrame | None = None,
     forecast: pd.DataFrame | None = None,
+    drift: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Evidence:
     """Work out what the tables show.
@@ -132,6 +135,7 @@ def gather(
         rulings: on claims, to be shown.
         shares: what `shares.shares` returned, or None.
         forecast: what `forecasts.with_outcomes` returned, or None.
+        drift: what `drift.drift_summary` returned, or None.
         seed: of the bootstrap.
     """
     answers = Answers.of(rows)
@@ -153,6 +157,7 @@ def gather(
         rulings=tuple(rulings),
         shares=shares,
         forecast=forecast,
+        drift=drift,
         grid=fit_grid(answers.rows) if _edited_runs(runs) >= FEWEST_RUNS else None,
     )
 

@@ -109,6 +109,8 @@ def all_tables(evidence: Evidence) -> Iterator[tuple[str, str, Table]]:
         yield "shares", "Share of the loss by parameter group.", figure_tables.shares_table(evidence.shares)
     if evidence.forecast is not None:
         yield "forecast", "What each mask would have kept.", figure_tables.forecast_table(evidence.forecast)
+    if evidence.drift is not None:
+        yield "drift", "What moved under the edits.", figure_tables.drift_table(evidence.drift)
     if evidence.grid is not None and evidence.grid.terms is not None:
         yield "grid", "What matters over the whole grid.", figure_tables.grid_table(evidence.grid.terms)
 
@@ -135,6 +137,8 @@ def all_frames(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "shares", evidence.shares
     if evidence.forecast is not None:
         yield "forecast", evidence.forecast
+    if evidence.drift is not None:
+        yield "drift", evidence.drift
     if evidence.grid is not None and evidence.grid.terms is not None:
         yield "grid", evidence.grid.terms
 

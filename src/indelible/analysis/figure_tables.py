@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from indelible.analysis.drift import LABELS as DRIFTED
 from indelible.analysis.evidence import Evidence, HeatMaps
 from indelible.analysis.figures.drawing import LABELS
 from indelible.analysis.metrics import flip_ratio
@@ -156,6 +157,28 @@ def shares_table(shares: pd.DataFrame) -> Table:
         for arm, fact_set, group, share, low, high, of_loss in zip(*(shares[name] for name in columns), strict=True)
     ]
     return Table(("arm", "facts", "parameter group", "share, points of retention [95%]", "of the loss"), tuple(rows))
+
+
+def drift_table(drift: pd.DataFrame) -> Table:
+    """What moved under the edits."""
+    rows = [
+        (
+            str(line["arm"]),
+            DRIFTED[str(line["quantity"])],
+            MISSING if (layer := known(line["layer"])) is None else f"{layer:g}",
+            _cosine(*(known(line[name]) for name in ("cosine", "low", "high"))),
+            _signed_percent(known(line["norm_change"])),
+        )
+        for line in drift.to_dict("records")
+    ]
+    return Table(("arm", "what was compared", "layer", "cosine [95%]", "change of the norm"), tuple(rows))
+
+
+def _cosine(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return MISSING
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f}{interval}".replace("-", MINUS)
 
 
 def forecast_table(forecast: pd.DataFrame) -> Table:

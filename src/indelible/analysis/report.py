@@ -80,6 +80,7 @@ def write_report(
     rulings: Sequence[Ruling] = (),
     shares: pd.DataFrame | None = None,
     forecast: pd.DataFrame | None = None,
+    drift: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> Path:
     """Write the report of a study, and its figures and tables beside it; the same arguments give the same bytes.
@@ -95,6 +96,7 @@ def write_report(
         rulings: on the claims put to the study.
         shares: what `shares.shares` returned for its explained arms, if any.
         forecast: what `forecasts.with_outcomes` returned for them, if any.
+        drift: what `drift.drift_summary` returned for them, if any.
         seed: seed of the bootstrap.
 
     Returns:
@@ -105,7 +107,7 @@ def write_report(
         DataError: if a table lacks a column.
     """
     answers = Answers.of(rows)
-    evidence = gather(answers, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
+    evidence = gather(answers, runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift, seed=seed)
     write_page(path, _page(evidence, settings, provenance))
     write_exports(path.parent, evidence, answers, seed=seed)
     return path
@@ -121,10 +123,11 @@ def render_report(
     rulings: Sequence[Ruling] = (),
     shares: pd.DataFrame | None = None,
     forecast: pd.DataFrame | None = None,
+    drift: pd.DataFrame | None = None,
     seed: int = 0,
 ) -> str:
     """The page of `write_report` as text."""
-    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, seed=seed)
+    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift, seed=seed)
     return _page(evidence, settings, provenance)
 
 
@@ -156,6 +159,7 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
             "explained": _explained(evidence),
             "shares_table": None if evidence.shares is None else figure_tables.shares_table(evidence.shares),
             "forecast_table": None if evidence.forecast is None else figure_tables.forecast_table(evidence.forecast),
+            "drift_table": None if evidence.drift is None else figure_tables.drift_table(evidence.drift),
             "grid": evidence.grid,
             "grid_table": figure_tables.grid_table(terms) if (terms := _terms(evidence)) is not None else None,
             "transcripts": [_arm_transcript(evidence, arm) for arm in arms],

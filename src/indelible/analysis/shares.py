@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from indelible.analysis.metrics import require_columns
-from indelible.analysis.statistics import FEWEST_FACTS, Floats, Sample, contrast, fact_draws, rate_interval
+from indelible.analysis.statistics import FEWEST_FACTS, Floats, Sample, contrast, fact_draws, mean_interval
 from indelible.analysis.summary import arm_generator
 from indelible.errors import DataError, suggest
 
@@ -74,9 +74,6 @@ COLUMNS = ("arm", "fact_set", "group", "share", "low", "high", "of_loss", "facts
 FORECAST_COLUMNS = ("arm", "mask", "retention_edited", "low", "high", "gain", "gain_low", "gain_high", "facts", "seeds")
 
 Loss = Literal["success", "log_prob"]
-
-_FINENESS = 10**9
-"""Parts into which the range of a group's falls of log-probability is divided: intervals are of whole numbers."""
 
 
 def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
@@ -244,14 +241,8 @@ class _Drawn:
         if self.game.facts == 0:
             return _Figure(value)
         falls = np.tensordot(weights, self.game.values, axes=1)
-        least = float(falls[counted > 0].min())
-        span = float(falls[counted > 0].max()) - least or 1.0
-        hits = np.rint((falls - least) / span * _FINENESS) * counted
-        sample = Sample(hits, _FINENESS * counted, "facts")
-        found = rate_interval(sample, draws=self.draws, generator=self.generator)
-        if found is None:
-            return _Figure(value)
-        return _Figure(value, least + found.low * span, least + found.high * span)
+        found = mean_interval(falls, counted, draws=self.draws, generator=self.generator)
+        return _Figure(value) if found is None else _Figure(value, found.low, found.high)
 
     @cached_property
     def samples(self) -> list[Sample]:

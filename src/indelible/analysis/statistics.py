@@ -44,6 +44,8 @@ from scipy import stats
 LEVEL = 0.95
 FEWEST_FACTS = 2
 """Where fewer facts had been asked about, no interval is given."""
+_FINENESS = 10**9
+"""Parts into which the range of a mean's values is divided: intervals are of whole numbers."""
 
 Floats = NDArray[np.float64]
 
@@ -135,6 +137,30 @@ def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator)
     weights, halves = generator.standard_exponential((facts, draws)), generator.standard_gamma(0.5, (2, draws))
     normal = generator.standard_normal((seeds, draws))
     return contrast([sample], [1.0], [fact_draws(sample, weights, halves)], normal).interval
+
+
+def mean_interval(values: Floats, counted: Floats, *, draws: int, generator: np.random.Generator) -> Interval | None:
+    """95% interval of a mean, as that of a rate between the least and the greatest value that were seen.
+
+    Args:
+        values: (seeds, facts).
+        counted: (seeds, facts) 1 where the value counts, 0 where not.
+        draws: number of bootstrap draws, 39 or more for 95%.
+        generator: the source of randomness.
+
+    Returns:
+        The interval, in the unit of the values, without width where all values are the same; None when fewer than two
+        facts count.
+    """
+    if np.count_nonzero(counted.any(axis=0)) < FEWEST_FACTS:
+        return None
+    least = float(values[counted > 0].min())
+    span = float(values[counted > 0].max()) - least
+    if span == 0:
+        return Interval(least, least)
+    hits = np.rint((values - least) / span * _FINENESS) * counted
+    found = rate_interval(Sample(hits, _FINENESS * counted, "facts"), draws=draws, generator=generator)
+    return None if found is None else Interval(least + found.low * span, least + found.high * span)
 
 
 def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floats:

@@ -57,6 +57,7 @@ def explain(
     given = {name: _read(file, schema, columns) for name, file in (("edited", facts), ("intrinsic", intrinsic))}
 
     from indelible.analysis import shares as analysis
+    from indelible.analysis.drift import drift_summary
     from indelible.cli.display import counting
     from indelible.edits.edit import Edit
     from indelible.models.layout import find_layout
@@ -74,8 +75,9 @@ def explain(
         known = _known(loaded, asked, seed) if given["intrinsic"] is None else given["intrinsic"]
         progress = stack.enter_context(counting("asking"))
         found = explain_loss(loaded.model, loaded.tokenizer, layout, edit, asked, known, after, progress=progress)
-    found.mixtures.insert(0, "arm", tuned)
-    found.mixtures.insert(1, "seed", 0)
+    for table in (found.mixtures, found.drift):
+        table.insert(0, "arm", tuned)
+        table.insert(1, "seed", 0)
     if out is not None:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +87,7 @@ def explain(
     lost = analysis.shares(found.mixtures, seed=seed)
     nats = analysis.shares(found.mixtures, of="log_prob", seed=seed)
     masks = analysis.mask_forecast(found.mixtures, seed=seed) if mask_forecast else None
-    drift = _by_layer(found.drift)
+    drift = drift_summary(found.drift, seed=seed)
     if as_json:
         tables = {"shares": lost, "log_prob": nats, "drift": drift, "masks": masks}
         shown = {name: _records(table) for name, table in tables.items() if table is not None}
@@ -167,12 +169,6 @@ def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int) -> list[Fact]
         return known_facts(loaded.model, loaded.tokenizer, candidates, enough=N_INTRINSIC, progress=progress)
 
 
-def _by_layer(drift: pd.DataFrame) -> pd.DataFrame:
-    """Means over facts: one row per quantity and layer, the layer missing for what belongs to none."""
-    means = drift.groupby(["quantity", "layer"], dropna=False)[["cosine", "norm_change"]].mean()
-    return means.reset_index().sort_values("layer", na_position="last", ignore_index=True)
-
-
 def _retention(mixtures: pd.DataFrame) -> dict[str, dict[str, int]]:
     """By fact set: facts asked, those that succeed in the edited model, and those of them that do in the tuned one."""
     names = mixtures["mixture"].unique()
@@ -238,6 +234,7 @@ def _show_shares(lost: pd.DataFrame, nats: pd.DataFrame) -> None:
 
 def _show_drift(drift: pd.DataFrame) -> None:
     """A line per edited layer, and one for what is read out."""
+    from indelible.analysis.drift import ENDS, LABELS
     from indelible.cli.display import show_table
 
     cells = {
@@ -245,18 +242,12 @@ def _show_drift(drift: pd.DataFrame) -> None:
         for line in drift.dropna(subset=["layer"]).to_dict("records")
     }
     layers = sorted({layer for _, layer in cells})
-    quantities = {
-        "key": "key k",
-        "output": "W·k",
-        "output_by_weight": "tuned W, edited k",
-        "output_by_key": "edited W, tuned k",
-    }
+    quantities = [name for name in LABELS if name not in ENDS]
     if layers:
         lines = [[str(layer), *(cells[quantity, layer] for quantity in quantities)] for layer in layers]
-        show_table(["layer", *quantities.values()], lines)
-    labels = {"state": "the state that the head reads", "head_row": "the head's row of the answer"}
+        show_table(["layer", *(LABELS[name] for name in quantities)], lines)
     ends = {line["quantity"]: line for line in drift[drift["layer"].isna()].to_dict("records")}
-    said = [f"{label} {_turned(ends[name]['cosine'], ends[name]['norm_change'])}" for name, label in labels.items()]
+    said = [f"{LABELS[name]} {_turned(ends[name]['cosine'], ends[name]['norm_change'])}" for name in ENDS]
     typer.echo("; ".join(said))
     typer.echo("Cosine of edited and tuned, and change of the norm: means over edited facts.")
 

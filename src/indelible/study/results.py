@@ -21,6 +21,7 @@ from indelible.analysis.answers import Answers
 from indelible.analysis.claim import Claim, built_in_claims, check_names
 from indelible.analysis.claims import judge
 from indelible.analysis.comparison import Run, render_comparison
+from indelible.analysis.drift import drift_summary
 from indelible.analysis.forecasts import with_outcomes
 from indelible.analysis.page import write_page
 from indelible.analysis.report import write_report
@@ -240,7 +241,7 @@ def _write_report(
     store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
-        mixtures = pd.read_parquet(explained) if (explained := store.folder / "shares.parquet").is_file() else None
+        mixtures, drift = _table(store, "shares.parquet"), _table(store, "drift.parquet")
         return write_report(
             path,
             answers,
@@ -251,7 +252,14 @@ def _write_report(
             rulings=rulings,
             shares=None if mixtures is None else shares(mixtures),
             forecast=None if mixtures is None else with_outcomes(mask_forecast(mixtures), answers, runs),
+            drift=None if drift is None else drift_summary(drift),
         )
+
+
+def _table(store: Store, name: str) -> pd.DataFrame | None:
+    """A table that only runs with explained arms have."""
+    path = store.folder / name
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def _about(run: ArmRun) -> dict[str, Any]:
