@@ -13,6 +13,7 @@ import pytest
 from simulated import ARMS, SimulatedArm, simulate
 from test_figures import RULING, SHARES
 
+from indelible.analysis.drift import drift_summary
 from indelible.analysis.evidence import Evidence, gather
 from indelible.analysis.exports import all_frames, all_tables, write_exports
 from indelible.analysis.latex import escaped, latex_table
@@ -21,6 +22,17 @@ from indelible.analysis.tables import Table
 from indelible.errors import StoreError
 
 EVIL = r"50% of $x_1$ & {b} ~ ^ # \n <i>"
+DRIFT = drift_summary(
+    pd.DataFrame(
+        [
+            ("memit", 0, fact, quantity, layer, cosine, 0.01)
+            for quantity, layer in (("output_by_weight", 3), ("state", None))
+            for fact, cosine in (("a", 0.8), ("b", 0.9))
+        ],
+        columns=["arm", "seed", "fact_id", "quantity", "layer", "cosine", "norm_change"],
+    ).astype({"layer": "Int64"}),
+    draws=100,
+)
 Study = tuple[pd.DataFrame, pd.DataFrame, Evidence]
 
 
@@ -28,7 +40,8 @@ Study = tuple[pd.DataFrame, pd.DataFrame, Evidence]
 def study() -> Study:
     arms = (*ARMS[:2], *ARMS[5:], SimulatedArm(EVIL, editor="ft"))
     rows, runs = simulate(arms, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
-    return rows, runs, gather(rows, runs, summarise(rows, runs, draws=100), rulings=(RULING,), shares=SHARES)
+    summary = summarise(rows, runs, draws=100)
+    return rows, runs, gather(rows, runs, summary, rulings=(RULING,), shares=SHARES, drift=DRIFT)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +53,7 @@ def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_table_is_there_as_numbers_and_as_latex(folder: Path) -> None:
     names = {path.name for path in (folder / "tables").iterdir()}
-    both = {"curves", "heat-map", "trade-off", "claims", "shares"}
+    both = {"curves", "heat-map", "trade-off", "claims", "shares", "drift"}
     assert names == {
         *(f"{name}.csv" for name in (*both, "summary", "retention", "facts", "effects")),
         *(f"{name}.tex" for name in (*both, "headline", "gap", "sizes")),
@@ -84,6 +97,12 @@ def test_the_files_hold_the_figures_of_the_study(folder: Path, study: Study) -> 
     assert end["retention"] == pytest.approx(line["value"])
     claims = pd.read_csv(folder / "tables" / "claims.csv")
     assert list(claims["comparison"]) == ["all", *(finding.comparison for finding in RULING.findings)]
+
+
+def test_the_drift_of_no_layer_has_no_layer(folder: Path) -> None:
+    drift = pd.read_csv(folder / "tables" / "drift.csv")
+    assert drift["cosine"].tolist() == pytest.approx([0.85, 0.85])
+    assert drift["layer"].isna().tolist() == [False, True] and drift["layer"][0] == 3
 
 
 def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path, study: Study, tmp_path: Path) -> None:

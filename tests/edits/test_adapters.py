@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, logits, reads
-from test_editors import assert_same, bits, log_prob, untouched
+from tiny_edits import assert_same, bits, log_prob, untouched
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS, fact

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, in_rows, logits, positions, reads
-from test_editors import untouched
+from tiny_edits import untouched
 from transformers import PreTrainedTokenizerFast
 
 from indelible.edits.context import Context

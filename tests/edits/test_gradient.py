@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_editors import untouched
+from tiny_edits import untouched
 from torch import Tensor
 from torch.func import functional_call
 from transformers import PreTrainedModel, PreTrainedTokenizerFast

@@ -169,4 +169,4 @@ def test_turned_by_hand() -> None:
     new = torch.tensor([[6.0, 8.0], [0.0, 0.5], [1.0, 0.0]])
     cosine, change = turned(old, new)
     assert cosine[:2].tolist() == pytest.approx([1, 0]) and change[:2].tolist() == pytest.approx([1, -0.5])
-    assert bool(cosine[2].isnan())
+    assert bool(cosine[2].isnan()) and bool(change[2].isnan())

@@ -157,6 +157,7 @@ def test_drift_is_kept_for_every_edited_fact(explained: Outcome) -> None:
     )
     assert frozen["output_by_weight"].to_list() == pytest.approx([1.0] * len(frozen), abs=1e-12)
     assert frozen["output"].to_list() == frozen["output_by_key"].to_list()
+    assert "What moved under the edits" in (explained.folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_weights_that_tuning_changed_are_kept_with_it(explained: Outcome, taught: Path) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from indelible.analysis.metrics import require_columns
 from indelible.analysis.statistics import mean_interval
 from indelible.analysis.summary import arm_generator
-from indelible.errors import DataError
+from indelible.errors import DataError, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,14 +48,14 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
         One row per arm × quantity × layer in the order of LABELS, layers ascending: the mean ``cosine`` between the
         edited and the tuned model's vectors with its 95% interval ``low`` to ``high`` by bootstrap over seeds and facts
         (NaN for a single fact), the mean ``norm_change`` (tuned norm over edited norm, less 1), ``facts`` (pairs of
-        seed and fact) and ``seeds``. ``layer`` is missing for what belongs to none.
+        seed and fact that have a cosine) and ``seeds`` (that have any). ``layer`` is missing for what belongs to none.
 
     Raises:
         DataError: if a column is missing, or a quantity is unknown.
     """
     require_columns(rows, ROW_COLUMNS, "table of drift")
     if unknown := sorted(set(rows["quantity"]) - LABELS.keys()):
-        raise DataError(f"Unknown quantity {unknown[0]!r} in the table of drift.", f"Known: {', '.join(LABELS)}.")
+        raise DataError(f"Unknown quantity {unknown[0]!r} in the table of drift.", suggest(unknown[0], LABELS))
     lines: list[tuple[object, ...]] = []
     for arm in rows["arm"].drop_duplicates():
         own = rows[rows["arm"] == arm]
@@ -63,13 +63,14 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
             for layer, part in own[own["quantity"] == quantity].groupby("layer", dropna=False):
                 generator = arm_generator(seed, f"{arm} {quantity} {layer}")
                 # Where an edit has several projections in one layer, a fact stands for all of them.
-                wide = part.pivot_table(index="seed", columns="fact_id", values="cosine", aggfunc="mean")
+                facts = part.groupby(["seed", "fact_id"])[["cosine", "norm_change"]].mean()
+                wide = facts["cosine"].dropna().unstack()
                 cosines = wide.to_numpy(dtype=np.float64)
                 there = ~np.isnan(cosines)
                 found = mean_interval(
                     np.nan_to_num(cosines), there.astype(np.float64), draws=draws, generator=generator
                 )
                 ends = (np.nan, np.nan) if found is None else (found.low, found.high)
-                means = (part["cosine"].mean(), *ends, part["norm_change"].mean())
+                means = (facts["cosine"].mean(), *ends, facts["norm_change"].mean())
                 lines.append((arm, quantity, layer, *means, int(there.sum()), len(wide)))
     return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -167,18 +167,11 @@ def drift_table(drift: pd.DataFrame) -> Table:
             DRIFTED[str(line["quantity"])],
             MISSING if (layer := known(line["layer"])) is None else f"{layer:g}",
             _cosine(*(known(line[name]) for name in ("cosine", "low", "high"))),
-            _signed_percent(known(line["norm_change"])),
+            _change(known(line["norm_change"])),
         )
         for line in drift.to_dict("records")
     ]
     return Table(("arm", "what was compared", "layer", "cosine [95%]", "change of the norm"), tuple(rows))
-
-
-def _cosine(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return MISSING
-    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
-    return f"{value:.3f}{interval}".replace("-", MINUS)
 
 
 def forecast_table(forecast: pd.DataFrame) -> Table:
@@ -262,6 +255,18 @@ def group_name(group: str) -> str:
 def _signed_percent(rate: float | None) -> str:
     """A part of a whole that can be below zero, or more than all of it."""
     return f"{MINUS}{percent(-rate)}" if rate is not None and rate < 0 else percent(rate)
+
+
+def _cosine(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return MISSING
+    interval = "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+    return f"{value:.3f}{interval}".replace("-", MINUS)
+
+
+def _change(part: float | None) -> str:
+    """A change as a part of what there was; to a tenth of a percent, since little is much here, and none is "+0.0%"."""
+    return MISSING if part is None else f"{round(part, 3) + 0.0:+.1%}".replace("-", MINUS)
 
 
 def _gain(mean: float, seeds: Sequence[float]) -> str:

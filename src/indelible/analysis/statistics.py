@@ -143,7 +143,7 @@ def mean_interval(values: Floats, counted: Floats, *, draws: int, generator: np.
     """95% interval of a mean, as that of a rate between the least and the greatest value that were seen.
 
     Args:
-        values: (seeds, facts).
+        values: (seeds, facts); any finite number where nothing counts.
         counted: (seeds, facts) 1 where the value counts, 0 where not.
         draws: number of bootstrap draws, 39 or more for 95%.
         generator: the source of randomness.

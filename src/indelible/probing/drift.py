@@ -109,7 +109,9 @@ def measure_drift(
 
 
 def turned(edited_nx: Tensor, tuned_nx: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and relative change of the norm, row by row, in float64; NaN where a vector is zero.
+    """Cosine and relative change of the norm, row by row, in float64.
+
+    The cosine is NaN where a vector is zero, the change where the edited one is.
 
     Args:
         edited_nx: ``(n, width)``.
@@ -121,7 +123,7 @@ def turned(edited_nx: Tensor, tuned_nx: Tensor) -> tuple[Tensor, Tensor]:
     edited_nx, tuned_nx = edited_nx.double(), tuned_nx.double()
     old_n, new_n = edited_nx.norm(dim=1), tuned_nx.norm(dim=1)
     cosine_n = (edited_nx * tuned_nx).sum(dim=1) / (old_n * new_n)
-    return cosine_n.clamp(-1, 1), new_n / old_n - 1
+    return cosine_n.clamp(-1, 1), new_n / old_n.where(old_n > 0, torch.nan) - 1
 
 
 @dataclass(frozen=True)

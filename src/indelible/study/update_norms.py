@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from indelible.edits.files import MANIFEST, TENSORS
+
 Floats = NDArray[np.float64]
 
 
@@ -40,10 +42,10 @@ def product_norm(left: Floats, right: Floats) -> float:
 
 
 def _norms(folder: Path) -> dict[str, float]:
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if manifest["kind"] != "weights":
         return {}
-    tensors = load_file(folder / "update.safetensors")
+    tensors = load_file(folder / TENSORS)
     norms = {}
     for name in manifest["parameters"]:
         if f"{name}:full" in tensors:

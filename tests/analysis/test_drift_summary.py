@@ -59,13 +59,38 @@ def test_quantities_go_from_the_key_to_the_answer_and_layers_upwards() -> None:
     assert found["layer"].tolist()[:3] == [4, 5, 3] and np.isnan(found["layer"].iloc[3])
     assert found[["low", "high"]].to_numpy() == pytest.approx(0.5), "what does not scatter has no width"
     shown = drift_table(found).rows
-    assert shown[0][1:] == ("key k", "4", "0.500 [0.500, 0.500]", "0%") and shown[3][2] == MISSING
+    assert shown[0][1:] == ("key k", "4", "0.500 [0.500, 0.500]", "+0.0%") and shown[3][2] == MISSING
 
 
 def test_a_fact_with_two_projections_in_a_layer_counts_once() -> None:
     twice = pd.concat([rows({(0, "a"): 0.2, (0, "b"): 0.6}), rows({(0, "a"): 0.4, (0, "b"): 0.8})], ignore_index=True)
     (line,) = drift_summary(twice).to_dict("records")
     assert line["cosine"] == pytest.approx(0.5) and line["facts"] == 2
+
+
+def test_a_fact_without_one_of_its_cosines_counts_as_much_as_others() -> None:
+    first = rows({(0, "a"): 0.2, (0, "b"): 0.6, (1, "b"): np.nan})
+    found = drift_summary(pd.concat([first, rows({(0, "a"): np.nan, (0, "b"): 0.8})], ignore_index=True))
+    (line,) = found.to_dict("records")
+    assert line["cosine"] == pytest.approx((0.2 + 0.7) / 2) and line["norm_change"] == pytest.approx(-0.1)
+    assert (line["facts"], line["seeds"]) == (2, 1) and line["low"] < 0.45 < line["high"]
+
+
+def test_where_there_is_no_cosine_there_is_no_figure() -> None:
+    found = drift_summary(rows({(0, "a"): np.nan, (1, "b"): np.nan}))
+    assert found[["cosine", "low", "high", "norm_change"]].isna().all(axis=None)
+    assert found[["facts", "seeds"]].eq(0).all(axis=None)
+    assert drift_table(found).rows[0][3:] == (MISSING, MISSING)
+    assert drift_summary(rows({(0, "a"): 0.5}).iloc[:0]).empty
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [(0.0123, "+1.2%"), (-0.0123, "\N{MINUS SIGN}1.2%"), (-1e-9, "+0.0%"), (1.004, "+100.4%")],
+)
+def test_small_changes_of_the_norm_are_not_rounded_away_or_up(change: float, shown: str) -> None:
+    found = drift_summary(rows({(0, "a"): 0.9, (0, "b"): 0.8}).assign(norm_change=change), draws=100)
+    assert drift_table(found).rows[0][4] == shown
 
 
 def test_a_single_fact_has_no_interval() -> None:

@@ -1,0 +1,96 @@
+"""What every editor refuses: facts, layers, options and corpora that do not do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_edits import BESIDE, BY_GRADIENT, SETTINGS, Make, edit, editor, untouched
+from transformers import PreTrainedTokenizerFast
+from worked_facts import CAPITALS, CORPUS, fact
+
+from indelible.edits.editor import EDITORS
+from indelible.errors import ConfigError, EditError, FactsError, UnknownNameError
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *BESIDE])
+def test_a_fact_that_cannot_be_edited_is_refused(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    for facts, error, words in (
+        ([], EditError, "no facts"),
+        ([CAPITALS[0], replace(CAPITALS[1], new_object=None)], EditError, "has no new object"),
+        ([CAPITALS[0], CAPITALS[0]], EditError, "is given twice"),
+        ([fact("Peru", "Peru is", "x")], FactsError, "has no slot"),
+        ([fact("Peru", "{} is", " ")], FactsError, "has no tokens"),
+        ([fact(" ", "{} is", "x")], FactsError, "has no token"),
+    ):
+        with untouched(model), pytest.raises(error, match=words):
+            edit(name, model, tiny_tokenizer, facts)
+    with pytest.raises(EditError, match="paraphrases is -1"):
+        edit(name, model, tiny_tokenizer, paraphrases=-1)
+    with untouched(model), pytest.raises(EditError, match="paraphrases were asked for"):
+        edit(name, model, tiny_tokenizer, paraphrases=1000)
+    with pytest.raises(EditError, match=r"loaded in torch.bfloat16. Load it in float32"):
+        edit(name, tiny_model("llama").to(torch.bfloat16), tiny_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("memit", {"layers": (1, 4)}),
+        ("memit", {"layers": (2, 1)}),
+        ("memit", {"layers": (1, 1)}),
+        ("memit", {"layers": (-1,)}),
+        ("memit", {"layers": ()}),
+        ("rome", {"layer": 4}),
+        ("ft", {"layer": -1}),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(
+    name: str, options: dict[str, object], tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(ConfigError, match="do not fit a model of 4 layers"):
+        edit(name, tiny_model("llama"), tiny_tokenizer, **options)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
+    for wrong in ({"stepps": 3}, {"steps": 0}, {"learning_rate": -1.0}, {"steps": "many"}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            editor(name, **wrong)
+    made = editor(name)
+    with pytest.raises(ValidationError):
+        made.steps = 3  # type: ignore[attr-defined]
+
+
+def test_the_codebooks_layer_is_a_whole_number_and_its_rate_finite() -> None:
+    for wrong in ({"layer": True}, {"learning_rate": 1e38}, {"radius": float("inf")}):
+        with pytest.raises(ValidationError, match=next(iter(wrong))):
+            editor("grace", **wrong)
+
+
+def test_what_no_editor_takes_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    for name in ("ft-m", "grace"):
+        with pytest.raises(TypeError, match="takes no 'sed'; it takes bystanders"):
+            EDITORS.get(name)().edit(tiny_model("llama"), tiny_tokenizer, CAPITALS[:1], sed=3)
+
+
+def test_unknown_editors_are_met_with_a_suggestion() -> None:
+    assert EDITORS.names() == sorted([*SETTINGS, *BESIDE])
+    with pytest.raises(UnknownNameError, match="Did you mean 'memit'"):
+        EDITORS.get("memitt")
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in BY_GRADIENT])
+def test_a_corpus_that_does_not_suffice_is_refused(
+    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny_model("llama")
+    with untouched(model), pytest.raises(EditError, match="too few for 64 key dimensions"):
+        edit(name, model, tiny_tokenizer, covariance_tokens=64)
+    with untouched(model), pytest.raises(EditError, match="corpus has"):
+        edit(name, model, tiny_tokenizer, corpus=CORPUS[:2])
