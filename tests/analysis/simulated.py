@@ -197,8 +197,8 @@ def simulate_counts(
         asked = generator.random((seeds, facts)) < known
         common, shared = generator.random((seeds, facts)), generator.random((seeds, facts)) < alike
         index = pd.MultiIndex.from_arrays(
-            [np.repeat(np.arange(seeds), facts), [f"{number}" for number in range(seeds * facts)]],
-            names=["seed", "fact_id"],
+            [np.repeat(np.arange(seeds), facts), np.zeros(seeds * facts, int), [f"{n}" for n in range(seeds * facts)]],
+            names=["seed", "copy", "fact_id"],
         )
         for arm, rates in retention.items():
             chance = np.clip(rates[place] + generator.normal(0, spread, (seeds, 1)), 0, 1)
@@ -207,6 +207,49 @@ def simulate_counts(
             counts[key] = pd.DataFrame({"hits": kept.ravel() * 1, "asked": asked.ravel() * 1}, index=index)
             populations[key] = fact_set
     return counts, populations
+
+
+def simulate_isolated(
+    retention: tuple[float, float],
+    *,
+    seeds: int,
+    copies: int,
+    n_intrinsic: int = 60,
+    spread: float = 0.0,
+    luck: float = 0.0,
+    persistent: float = 1.0,
+    generator: np.random.Generator,
+) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[tuple[str, str], str]]:
+    """Counts of one isolated arm, "memit": each copy is edited with one fact, tuned, and asked all intrinsic facts.
+
+    Args:
+        retention: true edited and intrinsic retention, over facts, copies and seeds.
+        seeds: number of seeds; no two share a fact.
+        copies: per seed, each with its own edit.
+        n_intrinsic: facts per seed, which all its copies are asked.
+        spread: standard deviation between seeds, of either set by itself.
+        luck: standard deviation between copies, of both sets together.
+        persistent: sets how much intrinsic facts differ in how firmly they are held: their own rates follow a Beta
+            distribution whose two numbers sum to this.
+        generator: the source of randomness.
+    """
+    tables: dict[str, list[tuple[int, int, str, int]]] = {"edited": [], "intrinsic": []}
+    for seed in range(seeds):
+        tilt = generator.normal(0, spread, 2)
+        of_copy = generator.normal(0, luck, copies)
+        firmness = generator.beta(persistent * retention[1], persistent * (1 - retention[1]), n_intrinsic)
+        for copy in range(copies):
+            edited = generator.random() < retention[0] + tilt[0] + of_copy[copy]
+            tables["edited"].append((seed, copy, f"{seed}-{copy}", int(edited)))
+            kept = generator.random(n_intrinsic) < np.clip(firmness + tilt[1] + of_copy[copy], 0, 1)
+            tables["intrinsic"] += [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
+    counts = {
+        ("memit", f"retention_{name}"): pd.DataFrame(lines, columns=["seed", "copy", "fact_id", "hits"])
+        .assign(asked=1)
+        .set_index(["seed", "copy", "fact_id"])
+        for name, lines in tables.items()
+    }
+    return counts, {key: key[1] for key in counts}
 
 
 def simulate_confidence(

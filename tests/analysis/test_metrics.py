@@ -113,7 +113,9 @@ def test_a_seed_that_was_not_tuned_is_missing_rather_than_forgotten() -> None:
 
 def test_facts_outside_the_denominator_stay_in_the_sample() -> None:
     count = arm_counts(by_hand())["retention_edited"].reset_index()
-    assert count[count["fact_id"] == "d"].to_dict("records") == [{"seed": 0, "fact_id": "d", "hits": 0, "asked": 0}]
+    assert count[count["fact_id"] == "d"].to_dict("records") == [
+        {"seed": 0, "copy": 0, "fact_id": "d", "hits": 0, "asked": 0}
+    ]
 
 
 def test_nothing_asked_gives_none() -> None:

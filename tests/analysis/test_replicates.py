@@ -50,10 +50,10 @@ def counts_of(**rates: Sequence[tuple[int, int]]) -> Replicates:
     """Rates of one arm, each with hits and asked per seed: one question a fact, and no fact in two seeds."""
     counts = {}
     for measure, seeds in rates.items():
-        index = [(seed, f"{seed}-{fact}") for seed, (_, asked) in enumerate(seeds) for fact in range(asked)]
+        index = [(seed, 0, f"{seed}-{fact}") for seed, (_, asked) in enumerate(seeds) for fact in range(asked)]
         hits = [int(fact < kept) for kept, asked in seeds for fact in range(asked)]
         counts["memit", measure] = pd.DataFrame(
-            {"hits": hits, "asked": 1}, index=pd.MultiIndex.from_tuples(index, names=["seed", "fact_id"])
+            {"hits": hits, "asked": 1}, index=pd.MultiIndex.from_tuples(index, names=["seed", "copy", "fact_id"])
         )
     return replicate_counts(counts, {key: key[1] for key in counts}, draws=20_000, seed=0)
 
@@ -75,11 +75,21 @@ def test_both_sets_follow_the_same_draw_of_seeds() -> None:
 
 
 def test_seeds_are_aligned_by_fact() -> None:
-    index = pd.MultiIndex.from_tuples([(0, "b"), (0, "c"), (1, "c"), (1, "a")], names=["seed", "fact_id"])
+    index = pd.MultiIndex.from_tuples(
+        [(0, 0, "b"), (0, 0, "c"), (1, 0, "c"), (1, 0, "a")], names=["seed", "copy", "fact_id"]
+    )
     counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
     joint = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0)
     sample = joint.samples["memit", "retention_edited"]
     assert (sample.hits.tolist(), sample.asked.tolist()) == ([[0, 1, 2], [1, 0, 0]], [[0, 1, 3], [1, 0, 3]])
+
+
+def test_a_batch_arm_is_drawn_alike_beside_an_isolated_one(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, _ = study
+    mixed = replicate(isolated(rows, "ft"), ["memit", "ft"], MEASURES[:2], draws=500)
+    alone = replicate(rows, ["memit"], MEASURES[:2], draws=500)
+    assert len(mixed.models) > len(mixed.seeds) == 3 and len(alone.models) == 0
+    assert mixed.effect(gap("memit")) == alone.effect(gap("memit"))
 
 
 def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
@@ -151,7 +161,7 @@ def test_rates_that_were_not_measured_give_no_effect(joint: Replicates) -> None:
 
 
 def test_one_fact_has_a_rate_and_no_interval() -> None:
-    index = pd.MultiIndex.from_tuples([(0, "a"), (0, "b")], names=["seed", "fact_id"])
+    index = pd.MultiIndex.from_tuples([(0, 0, "a"), (0, 0, "b")], names=["seed", "copy", "fact_id"])
     counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 0], "asked": [1, 0]}, index=index)}
     effect = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0).effect(
         {("memit", "retention_edited"): 1.0}

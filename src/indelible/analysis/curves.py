@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -99,9 +99,11 @@ def _points(
     asked_at = np.zeros((int(model.max()) + 1, len(steps)), dtype=bool)
     asked_at[model_of, step_of] = True
     size = (int(seed.max()) + 1, int(fact.max()) + 1)
+    models = int(model.max()) + 1
     fact_weights = generator.standard_exponential((size[1], draws))
     half_facts = generator.standard_gamma(0.5, (2, draws))
     normal = generator.standard_normal((size[0], draws))
+    model_normal = generator.standard_normal((models, draws)) if models > size[0] else None
     points = []
     for place, step in enumerate(steps):
         read = _steps_to_read(asked_at, place, finished)
@@ -109,14 +111,15 @@ def _points(
             continue
         here = answered[np.arange(questions), read[model]]
         asked = known.astype(bool) & ~np.isnan(here)
-        hits, counted = (_added_up(marks, seed, fact, size) for marks in (asked & (here == 1), asked))
-        sample = Sample(hits, counted, "series")
+        sample = _sample(here == 1, asked, seed, fact, size)
+        if model_normal is not None:
+            sample = replace(sample, by_model=_sample(here == 1, asked, model, fact, (models, size[1])))
         if not sample.facts:
             continue
         interval: Interval | None = None
         if sample.facts >= FEWEST_FACTS:
             drawn = fact_draws(sample, fact_weights, half_facts)
-            interval = contrast([sample], [1.0], [drawn], normal).interval
+            interval = contrast([sample], [1.0], [drawn], normal, model_normal).interval
         low, high = (interval.low, interval.high) if interval else (None, None)
         points.append(CurvePoint(int(step), sample.rate, low, high))
     return points
@@ -151,9 +154,16 @@ def _steps_to_read(asked_at: NDArray[np.bool_], place: int, finished: bool) -> N
     return np.where(asked_at[:, place], place, last).astype(np.int64)
 
 
-def _added_up(
-    marks: NDArray[np.bool_], seed: NDArray[np.int64], fact: NDArray[np.int64], size: tuple[int, int]
-) -> NDArray[np.float64]:
-    """Questions counted into a (seeds, facts) table."""
-    counted = np.bincount(seed * size[1] + fact, weights=marks, minlength=size[0] * size[1])
-    return counted.astype(np.float64).reshape(size)
+def _sample(
+    kept: NDArray[np.bool_],
+    asked: NDArray[np.bool_],
+    row: NDArray[np.int64],
+    fact: NDArray[np.int64],
+    size: tuple[int, int],
+) -> Sample:
+    """Questions counted into a table, by seed or model and by fact."""
+    hits, counted = (
+        np.bincount(row * size[1] + fact, weights=marks, minlength=size[0] * size[1]).reshape(size)
+        for marks in (asked & kept, asked)
+    )
+    return Sample(hits.astype(np.float64), counted.astype(np.float64), "series")

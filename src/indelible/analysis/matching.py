@@ -156,8 +156,8 @@ def _matches(facts: pd.DataFrame, caliper: float) -> pd.DataFrame:
 
 
 def _counts(facts: pd.DataFrame, weights: Floats) -> pd.DataFrame:
-    table = facts[["seed", "fact_id"]].assign(hits=facts["tuned"].to_numpy() * weights, asked=weights)
-    return table.groupby(["seed", "fact_id"], observed=True).sum()
+    table = facts[[*MODEL, "fact_id"]].assign(hits=facts["tuned"].to_numpy() * weights, asked=weights)
+    return table.groupby([*MODEL, "fact_id"], observed=True).sum()
 
 
 def _balance(

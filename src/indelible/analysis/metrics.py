@@ -132,16 +132,16 @@ def outcomes(rows: pd.DataFrame, criterion: Criterion = "success") -> pd.DataFra
 
 
 def counts(outcome: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Hits and questions asked, per fact.
+    """Hits and questions asked, per model and fact.
 
     Args:
         outcome: what `outcomes` returned for the arm, with the measure's own criterion.
         measure: the rate to count for.
 
     Returns:
-        A frame indexed by seed, fact_id with the integer columns hits and asked. A fact whose questions were answered
-        but are outside the denominator stays, with asked 0: it belongs to the sample that intervals redraw. A fact that
-        was never asked (its seed failed earlier) does not.
+        A frame indexed by seed, copy, fact_id with the integer columns hits and asked. A fact whose questions were
+        answered but are outside the denominator stays, with asked 0: it belongs to the sample that intervals redraw. A
+        fact that was never asked (its seed failed earlier) does not.
     """
     levels = outcome.index
     chosen = outcome[
@@ -155,7 +155,7 @@ def counts(outcome: pd.DataFrame, measure: Measure) -> pd.DataFrame:
         asked = chosen[measure.among] == 1
     hits = asked & (chosen[measure.hit] == 1)
     table = pd.DataFrame({"hits": hits.astype("int64"), "asked": asked.astype("int64")})
-    return table.groupby(level=["seed", "fact_id"], observed=True).sum()
+    return table.groupby(level=["seed", "copy", "fact_id"], observed=True).sum()
 
 
 def rate(count: pd.DataFrame) -> float | None:

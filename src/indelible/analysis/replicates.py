@@ -1,10 +1,10 @@
 """Many rates in one bootstrap, so that gaps, differences between arms and means over arms all come from the same draws.
 
 What is redrawn, and why, is said in `statistics`. Here the rates of a whole study are drawn together: a fact has one
-weight in every arm, seed and measure that asks it, which is what makes differences between arms paired, and a seed has
-one number in every arm and measure. Facts of the edited and of the intrinsic set are drawn independently. Each fact's,
-seed's and rate's numbers come from a generator named after it, so that a figure does not depend on which other arms are
-looked at beside it.
+weight in every arm, seed and measure that asks it, which is what makes differences between arms paired; a seed has one
+number in every arm and measure, and so has each copy of an isolated arm. Facts of the edited and of the intrinsic set
+are drawn independently. Each fact's, seed's, copy's and rate's numbers come from a generator named after it, so that a
+figure does not depend on which other arms are looked at beside it.
 """
 
 from __future__ import annotations
@@ -69,6 +69,8 @@ class Replicates:
         fact_weights: fact set -> (facts, draws).
         half_facts: rate -> (2, draws).
         normal: (seeds, draws).
+        models: (models,) the seed of each model, by place in ``seeds``; empty where every seed has one model.
+        model_normal: (models, draws).
     """
 
     values: Mapping[RateKey, float | None]
@@ -79,6 +81,8 @@ class Replicates:
     fact_weights: Mapping[str, Floats]
     half_facts: Mapping[RateKey, Floats]
     normal: Floats
+    models: NDArray[np.int64]
+    model_normal: Floats
 
     def effect(self, weights: Mapping[RateKey, float]) -> Effect:
         """A weighted sum of rates, e.g. {("memit", "retention_intrinsic"): 1, ("memit", "retention_edited"): -1}.
@@ -109,7 +113,7 @@ class Replicates:
             else fact_draws(sample, self.fact_weights[sample.population], self.half_facts[key])
             for key, sample in zip(keys, samples, strict=True)
         ]
-        found = contrast(samples, factors, drawn, self.normal[common])
+        found = contrast(samples, factors, drawn, self.normal[common], self.model_normal[common[self.models]])
         return Effect(found.value, found.interval, found.p, facts, seeds, _seed_share(found, samples, factors))
 
     def over_common_seeds(self, keys: Sequence[RateKey]) -> list[Sample]:
@@ -119,7 +123,7 @@ class Replicates:
             KeyError: for a rate of which nothing was asked.
         """
         common = self._common(keys)
-        return [_over(self.samples[key], common) for key in keys]
+        return [_over(self.samples[key], common, common[self.models]) for key in keys]
 
     def _common(self, keys: Sequence[RateKey]) -> NDArray[np.bool_]:
         """(seeds,): whether all rates have a seed."""
@@ -161,7 +165,7 @@ def replicate_counts(
     """Draw rates together whose hits and questions are already counted.
 
     Args:
-        found: rate -> frame indexed by seed, fact_id with the columns hits and asked (counts, or sums of weights).
+        found: rate -> frame indexed by seed, copy, fact_id with the columns hits and asked (counts or sums of weights).
         populations: rate -> name of the set that its facts are from; equal ids in one set are one fact.
         draws: as in `replicate`.
         seed: as in `replicate`.
@@ -177,17 +181,31 @@ def replicate_counts(
         for name, ids in facts.items()
     }
     normal = np.array([generator_of(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
+    models = sorted({one for count in counted.values() for one in count.models})
+    models = models if len(models) > len(seeds) else []
+    model_normal = [generator_of(seed, "model", *map(str, one)).standard_normal(draws) for one in models]
     samples, reached, drawn, half_facts = {}, {}, {}, {}
     for key, count in counted.items():
         if not count.asked.any():
             continue
         population = populations[key]
-        samples[key] = count.sample(seeds, facts[population], population)
-        reached[key] = np.isin(seeds, list(set(count.seeds)))
+        samples[key] = count.sample(seeds, models, facts[population], population)
+        reached[key] = np.isin(seeds, list(count.seeds))
         half_facts[key] = generator_of(seed, "rate", *key).standard_gamma(0.5, (2, draws))
         drawn[key] = fact_draws(samples[key], fact_weights[population], half_facts[key])
     values = {key: samples[key].rate if key in samples else None for key in found}
-    return Replicates(values, samples, reached, tuple(seeds), drawn, fact_weights, half_facts, normal)
+    return Replicates(
+        values,
+        samples,
+        reached,
+        tuple(seeds),
+        drawn,
+        fact_weights,
+        half_facts,
+        normal,
+        models=np.array([seeds.index(one) for one, _ in models], dtype=np.int64),
+        model_normal=np.reshape(model_normal, (len(models), draws)),
+    )
 
 
 def generator_of(seed: int, *names: str) -> np.random.Generator:
@@ -197,30 +215,44 @@ def generator_of(seed: int, *names: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class _Counts:
-    """A rate's counts out of their frame: seed, fact, hits and asked, one after the other."""
+    """A rate's counts out of their frame: model (seed and copy), fact, hits and asked, one after the other."""
 
-    seeds: list[int]
+    models: list[tuple[int, int]]
     facts: list[str]
     hits: Floats
     asked: Floats
 
     @staticmethod
     def of(count: pd.DataFrame) -> _Counts:
-        seeds = count.index.get_level_values("seed").astype("int64").to_list()
+        seeds, copies = (count.index.get_level_values(name).astype("int64").to_list() for name in ("seed", "copy"))
         facts = [str(one) for one in count.index.get_level_values("fact_id")]
-        return _Counts(seeds, facts, count["hits"].to_numpy(np.float64), count["asked"].to_numpy(np.float64))
+        models = list(zip(seeds, copies, strict=True))
+        return _Counts(models, facts, count["hits"].to_numpy(np.float64), count["asked"].to_numpy(np.float64))
+
+    @property
+    def seeds(self) -> set[int]:
+        return {seed for seed, _ in self.models}
 
     def asked_about(self) -> set[str]:
         """Facts that were asked about in any seed; the others have no part in the rate."""
         return {fact for fact, asked in zip(self.facts, self.asked, strict=True) if asked > 0}
 
-    def sample(self, seeds: Sequence[int], facts: Sequence[str], population: str) -> Sample:
-        """Hits and asked as (seeds, facts)."""
-        row, column = ({name: place for place, name in enumerate(names)} for names in (seeds, facts))
-        table = np.zeros((2, len(seeds), len(facts)))
-        for seed, fact, hits, asked in zip(self.seeds, self.facts, self.hits, self.asked, strict=True):
+    def sample(
+        self, seeds: Sequence[int], models: Sequence[tuple[int, int]], facts: Sequence[str], population: str
+    ) -> Sample:
+        """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
+        by_model = self._sample(self.models, models, facts, population) if models else None
+        of_seeds = self._sample([seed for seed, _ in self.models], seeds, facts, population)
+        return replace(of_seeds, by_model=by_model)
+
+    def _sample(
+        self, row_of: Sequence[object], rows: Sequence[object], facts: Sequence[str], population: str
+    ) -> Sample:
+        row, column = ({name: place for place, name in enumerate(names)} for names in (rows, facts))
+        table = np.zeros((2, len(rows), len(facts)))
+        for name, fact, hits, asked in zip(row_of, self.facts, self.hits, self.asked, strict=True):
             if asked > 0:
-                table[:, row[seed], column[fact]] = hits, asked
+                table[:, row[name], column[fact]] += hits, asked
         return Sample(table[0], table[1], population)
 
 
@@ -229,8 +261,10 @@ def _seed_share(found: Contrast, samples: Sequence[Sample], weights: Sequence[fl
     return min(max(between_seeds(samples, weights), 0.0) / whole, 1.0) if whole > 0 else 0.0
 
 
-def _over(sample: Sample, seeds: NDArray[np.bool_]) -> Sample:
-    return Sample(sample.hits[seeds], sample.asked[seeds], sample.population)
+def _over(sample: Sample, seeds: NDArray[np.bool_], models: NDArray[np.bool_]) -> Sample:
+    by_model = sample.by_model
+    kept = None if by_model is None else Sample(by_model.hits[models], by_model.asked[models], sample.population)
+    return Sample(sample.hits[seeds], sample.asked[seeds], sample.population, kept)
 
 
 def _facts(samples: Sequence[Sample]) -> int:

@@ -28,8 +28,12 @@ seeds whose every rate varies with standard deviation 0.03: 93.7 to 96.0%; two s
 exact) and, there, a difference between arms (99.2%); and with three seeds that vary by 0.05, the gap of 0.9 over 0.8
 (91.1%; all others 93.1% and more). Three seeds are too few to see how far seeds vary where that is as much as facts do:
 at 0.06 that gap was covered in 88%, and a rate of 0.95 in less. More seeds mend that; more facts do not.
-And in isolated arms the luck of tuning one copy moves all intrinsic facts that it answers, which is not drawn: their
-rate of intrinsic retention was covered in 82%, so that there the gap and its interval should be read with care.
+
+*Models.* In isolated arms each seed has many models, copies that were edited and tuned apart, and the luck of tuning
+one moves all intrinsic facts that it answers. What copies vary by, beyond what facts explain, is estimated and drawn as
+what seeds vary by is, and seeds then add only what is beyond that. In 150 simulated studies with one seed, 24 copies
+that all answer the same 60 intrinsic facts, and luck of standard deviation 0.1, intrinsic retention was covered in 93%
+(in 87% where that luck is not drawn), edited retention in 93%, and the gap in 95%; with three seeds in 96 to 97%.
 """
 
 from __future__ import annotations
@@ -70,11 +74,14 @@ class Sample:
         hits: (seeds, facts), counts or sums of weights; 0 where nothing was asked.
         asked: (seeds, facts), likewise; 0 where a seed does not have a fact, or has it outside the denominator.
         population: name of the set that the facts are from. Column i of two samples of one population is one fact.
+        by_model: the same with a row per model in place of seed, (models, facts), where any seed has several: the
+            copies of isolated arms. None where every seed has one model.
     """
 
     hits: Floats
     asked: Floats
     population: str
+    by_model: Sample | None = None
 
     @property
     def rate(self) -> float:
@@ -181,14 +188,21 @@ def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floa
     return rates
 
 
-def contrast(samples: Sequence[Sample], weights: Sequence[float], drawn: Sequence[Floats], normal: Floats) -> Contrast:
-    """A weighted sum of rates, with the draws of its facts and of what seeds add.
+def contrast(
+    samples: Sequence[Sample],
+    weights: Sequence[float],
+    drawn: Sequence[Floats],
+    normal: Floats,
+    model_normal: Floats | None = None,
+) -> Contrast:
+    """A weighted sum of rates, with the draws of its facts and of what seeds and models add.
 
     Args:
-        samples: of the rates, all over the same seeds, each with something asked.
+        samples: of the rates, all over the same seeds (and models, where they have any), each with something asked.
         weights: of the rates.
         drawn: per rate its `fact_draws`.
         normal: (seeds, draws) standard normal numbers.
+        model_normal: (models, draws) likewise, where the samples have models.
     """
     value = sum(weight * sample.rate for weight, sample in zip(weights, samples, strict=True))
     variances = np.array([weight**2 * rates.var() for weight, rates in zip(weights, drawn, strict=True)])
@@ -199,44 +213,65 @@ def contrast(samples: Sequence[Sample], weights: Sequence[float], drawn: Sequenc
         paired = sum(other.population == sample.population for other in samples) > 1
         wider = _made_up_for(sample, paired=paired) if len(samples) > 1 else 1.0
         draws += weight * ((rates - mean) * wider + pull * (mean - sample.rate))
-    draws += _seed_draws(samples, weights, normal)
+    draws += _luck(samples, weights, normal, between_seeds(samples, weights))
+    if model_normal is not None and (of_models := between_models(samples, weights)) > 0:
+        draws += _luck(_by_model(samples), weights, model_normal, of_models)
     lowest, highest = (sum(side(weight, 0.0) for weight in weights) for side in (min, max))
     return Contrast(value, np.sort(np.clip(draws, lowest, highest)))
 
 
 def between_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> float:
-    """The variance of a weighted sum of rates that comes from seeds, beyond what facts explain.
+    """The variance of a weighted sum of rates that comes from seeds, beyond what facts and single models explain.
 
     An unbiased estimate, and so negative where seeds agree more than their facts would let expect; 0 with one seed.
     """
-    seeds = len(samples[0].asked)
-    if seeds == 1:
-        return 0.0
+    return _between(samples, weights) - max(between_models(samples, weights), 0.0) if _rows(samples) > 1 else 0.0
+
+
+def between_models(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+    """The variance that comes from models, beyond what facts explain; likewise, and 0 where seeds have one each."""
+    models = _by_model(samples)
+    return _between(models, weights) if _rows(models) > _rows(samples) else 0.0
+
+
+def _by_model(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples with a row per model; none where no seed has several."""
+    return [sample.by_model for sample in samples if sample.by_model is not None]
+
+
+def _rows(samples: Sequence[Sample]) -> int:
+    """Seeds or models that were asked anything."""
+    return int(np.count_nonzero(sum(sample.asked.sum(axis=1) for sample in samples)))
+
+
+def _between(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+    """The variance of a weighted sum of rates that comes from the rows of its samples, beyond what facts explain."""
+    rows = _rows(samples)
     by_population: dict[str, Floats] = {}
     for sample, weight in zip(samples, weights, strict=True):
         part = weight * sample.deviations()
         by_population[sample.population] = by_population.get(sample.population, 0) + part
-    # A fact that several seeds ask moves them alike; only what it does differently in each sets seeds apart.
+    # A fact that several rows ask moves them alike; only what it does differently in each sets rows apart.
     answers = sum(float((part**2).sum()) for part in by_population.values())
     facts = sum(float((part.sum(axis=0) ** 2).sum()) for part in by_population.values())
-    of_seeds = _of_seeds(samples, weights)
-    return (seeds * float(of_seeds @ of_seeds) - (seeds * answers - facts)) / (seeds - 1)
+    of_rows = _of_rows(samples, weights)
+    return (rows * float(of_rows @ of_rows) - (rows * answers - facts)) / (rows - 1)
 
 
-def _of_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> Floats:
-    """(seeds,): by how much each seed moves a weighted sum of rates."""
+def _of_rows(samples: Sequence[Sample], weights: Sequence[float]) -> Floats:
+    """(rows,): by how much each seed or model moves a weighted sum of rates."""
     parts = [weight * sample.deviations().sum(axis=1) for sample, weight in zip(samples, weights, strict=True)]
     total: Floats = np.sum(parts, axis=0)
     return total
 
 
-def _seed_draws(samples: Sequence[Sample], weights: Sequence[float], normal: Floats) -> Floats:
-    """(draws,): what the sum moves by with other seeds, beyond what facts explain."""
-    excess, of_seeds = between_seeds(samples, weights), _of_seeds(samples, weights)
-    squares = float(of_seeds @ of_seeds)
-    if excess <= 0 or squares == 0:
+def _luck(samples: Sequence[Sample], weights: Sequence[float], normal: Floats, variance: float) -> Floats:
+    """(draws,): what the sum moves by with other seeds or models, of a given variance."""
+    of_rows = _of_rows(samples, weights)
+    squares = float(of_rows @ of_rows)
+    if variance <= 0 or squares == 0:
         return np.zeros(normal.shape[1])
-    draws: Floats = (of_seeds @ (normal - normal.mean(axis=0))) * np.sqrt(excess / squares)
+    draws: Floats = (of_rows @ (normal - normal.mean(axis=0))) * np.sqrt(variance / squares)
     return draws
 
 
