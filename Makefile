@@ -23,6 +23,7 @@ clean:  ## Remove the environment and finished runs.
 
 # torch comes first and alone: resolved with the rest, pip might prefer a newer build with gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
+	@echo "Making the environment in $(VENV), which takes a few minutes."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -213,9 +213,17 @@ def test_facts_command(bad: Bench) -> None:
     assert "'smollm2-135m'" in bad.typed("facts", "--known-by", "smolm2-135m")
 
 
-@pytest.mark.parametrize("arguments", [["studdy"], ["study"], ["study", "quick", "--frobnicate"], ["models", "x"]])
-def test_words_that_are_no_command(bad: Bench, arguments: list[str]) -> None:
-    assert "--help" in bad.typed(*arguments)
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["studdy"], "indelible"),
+        (["study"], "indelible study"),
+        (["study", "quick", "--frobnicate"], "indelible study"),
+        (["models", "x"], "indelible models"),
+    ],
+)
+def test_words_that_are_no_command_are_sent_to_the_help_of_theirs(bad: Bench, arguments: list[str], asked: str) -> None:
+    assert f"See `{asked} --help`." in bad.typed(*arguments)
 
 
 def test_the_program_itself_ends_with_two(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def _named(untaken: Sequence[Fact]) -> str:
     """Which facts did not take, and where to see what the model says in their place."""
     named = "; ".join(f"{fact.text()} {fact.new_object}" for fact in untaken[:SHOWN])
     more = f"; and {len(untaken) - SHOWN} more" if len(untaken) > SHOWN else ""
-    return f"Not taken: {named}{more}. `indelible verify` says what the edited model answers instead."
+    return f"Not taken: {named}{more}. `indelible verify` says what a model with the delta answers instead."
 
 
 def _editor(name: str, settings: list[str]) -> Any:

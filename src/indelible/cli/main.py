@@ -141,8 +141,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message().rstrip(".")
+        command = getattr(getattr(error, "ctx", None), "command_path", "indelible")
         # Without a command there is no message: the help, which has been printed, says it all.
-        return _complain(f"{message}. See `indelible --help`.") if message else USER_ERROR
+        return _complain(f"{message}. See `{command} --help`.") if message else USER_ERROR
     return code if isinstance(code, int) else 0
 
 

@@ -30,7 +30,8 @@ def study(
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the steps: which are done already, which would run.")
+        bool,
+        typer.Option("--dry-run", help="Only show the steps, done and to be done, and what they cost here."),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary (or the steps, with --dry-run) as JSON.")
