@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from indelible.study.settings import NO_EDITOR, WORLD, StudyConfig
+from indelible.tuning.objectives import OBJECTIVES
 
 StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune", "explain"]
 
-# Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new.
+# Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new; where
+# that is so for one objective only, its version.
 FORMATS: Mapping[StepKind, int] = {
     "select": 2,
     "base-probe": 1,
@@ -238,6 +240,8 @@ def _tune_steps(
 ) -> tuple[Step, ...]:
     options = {"tuning": arm.tuning, "mask": arm.mask, "every": config.exam.every, "data": arm.data, "seed": seed}
     options |= _asking(config) | ({"keep_weights": True} if arm.explain else {})
+    if (version := OBJECTIVES.get(arm.objective).version) > 1:
+        options["objective_version"] = version
     inputs = {"select": select.key} | ({"edit": edit.key} if edit else {})
     title = f"tune: {arm.name}, seed {seed}"
     if not arm.isolated:

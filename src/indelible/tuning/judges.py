@@ -1,6 +1,6 @@
 """Downstream figures of a model as it stands: what each objective's held-out rows say.
 
-All are taken in evaluation mode and in the run's precision, and draw no random number.
+All are taken in evaluation mode and in the run's precision, and leave random state as it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from indelible.tuning.objectives import Features, Judge, Run
 from indelible.tuning.objectives.classify import Labelled
 from indelible.tuning.objectives.preference import Pair
 from indelible.tuning.objectives.reason import Answered
-from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.objectives.reward import SAMPLED_AT, Problem
+from indelible.tuning.randomness import seeded
 from indelible.tuning.tasks.answers import same_answer
 
 
@@ -89,13 +90,23 @@ def preference_judge(run: Run) -> Judge:
 
 
 def reward_judge(run: Run) -> Judge:
-    """``mean_reward`` of greedy answers."""
+    """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as GRPO
+    samples them; and ``greedy_reward``, of the one that the model finds most probable, which may fall meanwhile."""
     rows: Sequence[Problem] = run.heldout
+    prompts = [row.prompt_ids for row in rows]
+    tokens, times = run.settings.answer_tokens, run.settings.generations
+
+    def earned(answers: Sequence[str]) -> float:
+        scores = [float(rows[number % len(rows)].score(said)) for number, said in enumerate(answers)]
+        return sum(scores) / len(scores)
 
     def judge(names: Collection[str]) -> dict[str, float]:
-        answers = greedy_answers(run, [row.prompt_ids for row in rows], run.settings.answer_tokens)
-        scores = [float(row.score(said)) for row, said in zip(rows, answers, strict=True)]
-        return {"mean_reward": sum(scores) / len(scores)}
+        found = {}
+        if "mean_reward" in names:
+            found["mean_reward"] = earned(sampled_answers(run, prompts * times, tokens))
+        if "greedy_reward" in names:
+            found["greedy_reward"] = earned(greedy_answers(run, prompts, tokens))
+        return found
 
     return judge
 
@@ -118,7 +129,21 @@ def pair_log_probs(model: PreTrainedModel, rows: Sequence[Pair], run: Run) -> Te
 
 
 def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
-    """What the model writes greedily after each prompt, up to the end of text, prompts of like length together.
+    """What the model finds most probable after each prompt, token by token (see ``_written``)."""
+    return _written(run, prompts, tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
+
+
+def sampled_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
+    """What the model answers to each prompt at temperature 1, out of its whole vocabulary (see ``_written``).
+
+    The random numbers are the same in each call, and those of the run go on as if none had been drawn.
+    """
+    with seeded(0):
+        return _written(run, prompts, tokens, do_sample=True, temperature=SAMPLED_AT, top_p=1.0, top_k=0)
+
+
+def _written(run: Run, prompts: Sequence[Sequence[int]], tokens: int, **how: Any) -> list[str]:
+    """What the model writes after each prompt, up to the end of text, prompts of like length together.
 
     An answer ends where the model has no more positions.
     """
@@ -144,14 +169,11 @@ def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> l
                 ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 max_new_tokens=room,
-                do_sample=False,
                 num_beams=1,
                 use_cache=True,
                 pad_token_id=run.pad,
                 eos_token_id=ends or None,
-                temperature=None,
-                top_p=None,
-                top_k=None,
+                **how,
             )
             for place, index in enumerate(chosen):
                 answer = written[place, width:].tolist()

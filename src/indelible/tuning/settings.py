@@ -73,7 +73,9 @@ class TuningSettings(TunerSettings):
     )
     head: bool = Field(False, description="classify: train a classification head on the trunk, not label words")
     beta: Positive = Field(0.1, description="preference: how strongly DPO holds on to the model before tuning")
-    generations: Annotated[int, Field(ge=2)] = Field(4, description="reward: answers that GRPO samples per problem")
+    generations: Annotated[int, Field(ge=2)] = Field(
+        4, description="reward: answers sampled per problem, in training and of held-out ones"
+    )
     answer_tokens: Count = Field(16, description="reward: tokens of an answer at most")
     trainer: dict[str, Any] = Field({}, description="arguments passed through to the trainer's own arguments class")
 

@@ -136,6 +136,8 @@ class Objective(ABC):
     """What it is judged by; the first is its utility, which arms are compared at."""
     trainer_name: ClassVar[str] = "Trainer"
     """The class that trains: transformers' Trainer, or one of trl's."""
+    version: ClassVar[int] = 1
+    """Raised when the same settings give other rows or figures than before, so that older results are not reused."""
 
     @abstractmethod
     def rows(
@@ -189,7 +191,7 @@ class Objective(ABC):
 
 
 class Judge(Protocol):
-    """Takes downstream figures of a model as it stands, in evaluation mode, and draws no random number."""
+    """Takes downstream figures of a model as it stands, in evaluation mode, and leaves random state as it was."""
 
     def __call__(self, names: Collection[str]) -> Mapping[str, float]:
         """The figures of these names, at least."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
 
+SAMPLED_AT = 1.0
+"""Temperature at which answers are sampled, in training and for the held-out figure."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -39,8 +42,12 @@ class Reward(Objective):
     """GRPO's loss on answers that the model samples itself."""
 
     default_task = "reward"
-    figures = (Figure("mean_reward", "mean reward of greedy answers to held-out problems", "higher"),)
+    figures = (
+        Figure("mean_reward", "mean reward of answers to held-out problems, sampled as in training", "higher"),
+        Figure("greedy_reward", "mean reward of greedy answers to held-out problems", "higher"),
+    )
     trainer_name = "GRPOTrainer"
+    version = 2
 
     def rows(
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
@@ -60,8 +67,8 @@ class Reward(Objective):
         return max(1, super().rows_per_step(settings) // settings.generations)
 
     def work(self, settings: TuningSettings) -> Work:
-        """Every answer to a problem is sampled, then trained on."""
-        return Work(trained=settings.generations, sampled=settings.generations)
+        """Every answer to a problem is sampled, then trained on; a held-out one is answered as often, and greedily."""
+        return Work(trained=settings.generations, sampled=settings.generations, judged=settings.generations + 1)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import grpo_trainer
