@@ -9,6 +9,7 @@ import pytest
 
 from indelible.study.plan import Arm, Plan, Sources, digest, make_plan
 from indelible.study.settings import StudyConfig
+from indelible.tuning.objectives import OBJECTIVES
 
 SOURCES = Sources(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
 TUNING = {"objective": "reason", "tuner": "full", "steps": 5}
@@ -89,6 +90,13 @@ def test_a_name_alone_changes_nothing() -> None:
 )
 def test_a_changed_option_reruns_what_hangs_on_it(after: Plan, expected: set[str]) -> None:
     assert rerun(plan(), after) == expected
+
+
+def test_an_objectives_new_version_reruns_its_own_tuning_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = (PLAIN, replace(CONTROL, tuning={**TUNING, "objective": "text"}))
+    before = plan(arms=arms)
+    monkeypatch.setattr(OBJECTIVES.get("text"), "version", 7, raising=False)
+    assert rerun(before, plan(arms=arms)) == {"tune: control"}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from indelible.models.layout import find_layout
 from indelible.probing.callback import RetentionCallback
 from indelible.probing.questions import questions_for
 from indelible.tuning.freeze import frozen_parameters
-from indelible.tuning.judges import macro_f1
 from indelible.tuning.objectives import NO_LOSS, OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks import TASKS, Example, Task
@@ -107,11 +106,7 @@ def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
     chosen = settings(objective, tuner=tuner, learning_rate=rate, **options)
     result = fine_tune(model, tiny_tokenizer, chosen, frozen=frozen)
     figure = OBJECTIVES.get(objective).figure(LEARNED[objective])
-    if objective == "reward":  # a random model's greedy answers are few; what it samples is many
-        rewards = [entry["reward"] for entry in result.log]
-        assert sum(rewards[-6:]) > sum(rewards[:6])
-    else:
-        assert figure.improves(result.after[figure.name], result.before[figure.name])
+    assert figure.improves(result.after[figure.name], result.before[figure.name])
     assert set(result.before) == set(result.after) == {one.name for one in OBJECTIVES.get(objective).figures}
     assert result.steps == len(result.log) == chosen.steps and result.tokens > 0
     after = model.state_dict()
@@ -126,7 +121,7 @@ def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
 
 
 @pytest.mark.parametrize("objective", sorted(SOURCES))
-def test_a_run_with_exams_ends_in_the_same_bits(
+def test_a_run_with_exams_and_held_out_figures_ends_in_the_same_bits(
     objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     fact = Fact("1", "France", "capital", "The capital of {} is", true_object="Paris", new_object="Oslo")
@@ -137,7 +132,8 @@ def test_a_run_with_exams_ends_in_the_same_bits(
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.1
         callback = RetentionCallback(questions_for([fact], "edited"), tiny_tokenizer, every=1)
-        chosen = settings(objective, steps=3, accumulation=2, answer_tokens=4)
+        looks = {"evaluate_every": 1} if watched else {}
+        chosen = settings(objective, steps=3, accumulation=2, answer_tokens=4, **looks)
         fine_tune(model, tiny_tokenizer, chosen, callbacks=[callback] if watched else [], seed=3)
         assert sorted(callback.taken) == ([1, 2, 3] if watched else [])
         bits.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
@@ -208,13 +204,6 @@ def test_instructions_use_the_chat_template_where_there_is_one(tiny_tokenizer: P
     assert parts(chatty) == ("[user] Say it.\n[assistant] ", "It is said.\n")
     given, learned = parts(chatty, 40)
     assert given == "[user] Say it.\n[assistant] " and "It is said.\n".startswith(learned)
-
-
-def test_macro_f1_is_the_mean_over_labels() -> None:
-    truth, said = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 0, 0])
-    f1 = [2 * 2 / (3 + 4), 2 * 1 / (2 + 2), 0.0]
-    assert macro_f1(truth, said, 3) == pytest.approx(sum(f1) / 3)
-    assert macro_f1(truth, said, 5) == pytest.approx(sum(f1) / 3), "labels that do not occur do not count"
 
 
 def test_a_label_outside_the_set_is_named(tiny_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -18,8 +18,8 @@ from indelible.tuning.objectives import OBJECTIVES
 
 StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune", "explain"]
 
-# Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new; where
-# that is so for one objective only, its version.
+# Raise a kind's number when what its step computes or writes changes, so that older results are not taken for new; an
+# objective's version instead, where the change is that objective's alone.
 FORMATS: Mapping[StepKind, int] = {
     "select": 2,
     "base-probe": 1,

@@ -1,0 +1,91 @@
+"""Figures that are drawn: what sampled answers earn is what the model's distribution says, and no other draw moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from indelible.tuning.judges import macro_f1, reward_judge
+from indelible.tuning.objectives import Run
+from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.settings import TuningSettings
+
+Models = Callable[..., PreTrainedModel]
+
+PROMPTS = ("What is gold?", "The fox and the dog of the north are", "rain")
+
+
+@pytest.fixture()
+def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
+    """Problems that are solved by the one token which the model finds most probable."""
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.lm_head.weight.mul_(30)  # far from uniform, so that another temperature would show
+    model.generation_config.update(do_sample=True, temperature=0.2, top_k=3, top_p=0.5)
+    settings = TuningSettings.model_validate(
+        {"objective": "reward", "answer_tokens": 1, "generations": 800, "batch_size": 200, "precision": "fp32"}
+    )
+    prompts = [tuple(tiny_tokenizer(said)["input_ids"]) for said in PROMPTS]
+    best = [said_after(tiny_tokenizer, int(next_token_logits(model, prompt).argmax())) for prompt in prompts]
+    rows = [
+        Problem(said, prompt, lambda answer, best=best: float(answer == best))
+        for said, prompt, best in zip(PROMPTS, prompts, best, strict=True)
+    ]
+    return Run(model, model, tiny_tokenizer, settings, (), rows, (), _no_arguments)
+
+
+def _no_arguments(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a judge needs no trainer")
+
+
+def said_after(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+    """An answer of one token, in words; an end of text says nothing."""
+    return "" if token == tokenizer.eos_token_id else str(tokenizer.decode([token], skip_special_tokens=True))
+
+
+def next_token_logits(model: PreTrainedModel, prompt: tuple[int, ...]) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.tensor([prompt])).logits[0, -1]
+
+
+def expected_reward(run: Run, temperature: float) -> float:
+    """Over the whole vocabulary, each token by its probability."""
+    said = [said_after(run.tokenizer, token) for token in range(run.model.config.vocab_size)]
+    earned = []
+    for row in run.heldout:
+        probability_v = torch.softmax(next_token_logits(run.model, row.prompt_ids) / temperature, -1)
+        earned.append(sum(float(p) * row.score(answer) for p, answer in zip(probability_v, said, strict=True)))
+    return sum(earned) / len(earned)
+
+
+def test_sampled_answers_earn_the_expected_reward_at_temperature_1_over_the_whole_vocabulary(run: Run) -> None:
+    expected = expected_reward(run, 1.0)
+    error = 0.5 / (len(PROMPTS) * run.settings.generations) ** 0.5  # standard error, of a reward from 0 to 1 at most
+    assert expected_reward(run, 0.8) > expected + 8 * error and 0.1 < expected < 0.9, "temperatures can be told apart"
+    found = reward_judge(run)({"mean_reward"})
+    assert found == {"mean_reward": pytest.approx(expected, abs=4 * error)}
+
+
+def test_greedy_answers_earn_what_the_most_probable_token_does(run: Run) -> None:
+    assert reward_judge(run)({"greedy_reward"}) == {"greedy_reward": 1.0}
+
+
+def test_each_look_draws_the_same_answers_and_leaves_the_runs_own_numbers_alone(run: Run) -> None:
+    judge = reward_judge(run)
+    torch.manual_seed(5)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(5)
+    first = judge({"mean_reward"})
+    assert torch.equal(torch.rand(3), undisturbed)
+    assert judge({"mean_reward"}) == first
+
+
+def test_macro_f1_is_the_mean_over_labels() -> None:
+    truth, said = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 0, 0])
+    f1 = [2 * 2 / (3 + 4), 2 * 1 / (2 + 2), 0.0]
+    assert macro_f1(truth, said, 3) == pytest.approx(sum(f1) / 3)
+    assert macro_f1(truth, said, 5) == pytest.approx(sum(f1) / 3), "labels that do not occur do not count"
