@@ -80,7 +80,7 @@ def test_a_study_from_the_command_line(
     assert main([*command, "--dry-run"]) == 0
     shown = capsys.readouterr().out
     assert "run    tune: control, seed 0" in shown
-    assert "7 steps: 0 are done" in shown
+    assert "7 steps: 0 done in" in shown
     *_, told, cost, _ = shown.splitlines()
     assert told == unlisted and cost.startswith("Cost: ")
     assert re.search(r"frozen in memit-frozen: \d+ of \d+ tensors, .* numbers: ", shown)

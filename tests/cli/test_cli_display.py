@@ -43,6 +43,29 @@ def test_a_log_gets_a_line_per_start_and_end() -> None:
     assert lines[4].startswith("[3/3] skipped: tune: memit")
 
 
+def test_a_log_says_how_far_a_long_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    monkeypatch.setattr(display, "LOG_EVERY", 0.0)
+    watch(LogWatcher(console))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 5 + 100
+    assert lines[42].startswith("[2/3] 40%: value 40 [0 s, about ")
+
+
+def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for every in (0.0, 3600.0):
+        monkeypatch.setattr(display, "LOG_EVERY", every)
+        with display.counting("editing") as move:
+            move(1, 4, "values, loss 2.00")
+            move(2, 4, "values, loss 1.00")
+    first, second = "editing: 25%, values, loss 2.00", "editing: 50%, values, loss 1.00"
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [first, second, first]
+    assert said.out == ""
+
+
 def test_a_terminal_shows_the_step_its_share_and_how_it_ended() -> None:
     console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
     with LiveWatcher(console).shown() as watcher:

@@ -117,6 +117,11 @@ def change(figure: str | None, before: float | None, after: float | None) -> str
     return f"{name}{_figure(before)} \N{RIGHTWARDS ARROW} {_figure(after)}"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things as people say it: "1 fact", "2,400 facts"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as people say them: "48 s", "3 min 05 s", "2 h 10 min", "12 days"."""
     if seconds is None:

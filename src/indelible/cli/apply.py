@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.analysis.tables import counted
 from indelible.errors import EditError
 
 
@@ -34,4 +35,6 @@ def apply(
     loaded = load(model)
     edit.apply(loaded.model)
     save_model(loaded.model, loaded.tokenizer, out)
-    typer.echo(f"Edited model: {out} ({len(edit.facts)} facts; AutoModelForCausalLM.from_pretrained loads it)")
+    typer.echo(
+        f"Edited model: {out} ({counted(len(edit.facts), 'fact')}; AutoModelForCausalLM.from_pretrained loads it)"
+    )

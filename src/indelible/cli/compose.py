@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.analysis.tables import counted
 from indelible.cli.deltas import check_out, save_edit
 from indelible.errors import ConfigError, EditError
 
@@ -35,4 +36,4 @@ def compose(
         updates.append(edit)
     together = reduce(add, updates).sealed(load(model).model)
     save_edit(together, out)
-    typer.echo(f"Delta: {out} ({len(together.facts)} facts out of {len(deltas)} deltas)")
+    typer.echo(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")

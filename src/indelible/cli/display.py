@@ -15,11 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from indelible.analysis.tables import duration, headline
+from indelible.analysis.tables import counted, duration, headline
 from indelible.study.plan import Step
 from indelible.study.progress import StepEnd, Watcher, seconds_left
 
 WIDE = 200
+LOG_EVERY = 30.0
+"""Seconds between two lines of a log that say how far one piece of work is."""
+
 _SIGNS: Mapping[StepEnd, str] = {"finished": "done", "failed": "FAILED", "skipped": "skipped"}
 
 
@@ -66,39 +69,55 @@ class _Clock:
         return so_far if left is None else f"{so_far}, about {duration(left)} left"
 
 
-class LogWatcher:
-    """One line when a step starts and one when it ends, for logs."""
+class _Log:
+    """Lines for a log, those on one piece of work no oftener than every LOG_EVERY seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._said = time.monotonic()
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._said = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        return time.monotonic() - self._said >= LOG_EVERY
+
+
+class LogWatcher:
+    """One line when a step starts, one when it ends, and in between one now and then, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._log = _Log(console)
         self._clock = _Clock()
 
     def note(self, text: str) -> None:
         """Print it."""
-        self._say(text)
+        self._log.say(text)
 
     def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
         """Print how many steps there are."""
         self._clock.planned(steps, reused, seconds)
-        self._say(f"{len(steps)} steps, {len(reused)} done already")
+        self._log.say(f"{counted(len(steps), 'step')}, {len(reused)} done already")
 
     def started(self, step: Step) -> None:
         """Print the step's title."""
         self._clock.started(step)
-        self._say(f"[{self._clock.number(step)}] {step.title} ...")
+        self._log.say(f"[{self._clock.number(step)}] {step.title} ...")
 
     def advanced(self, done: int, total: int, note: str) -> None:
-        """Remember it for the estimate."""
+        """Remember it for the estimate, and print how far the step is where nothing was said for long."""
         self._clock.share = done / max(total, 1)
+        if self._log.due and self._clock.current is not None:
+            number = self._clock.number(self._clock.current)
+            self._log.say(f"[{number}] {self._clock.share:.0%}: {note} [{self._clock.times()}]")
 
     def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
         """Print how the step ended."""
         self._clock.ended(step, end, seconds)
         number = self._clock.number(step)
-        self._say(f"[{number}] {_SIGNS[end]}: {step.title} ({duration(seconds)}): {note} [{self._clock.times()}]")
-
-    def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._log.say(f"[{number}] {_SIGNS[end]}: {step.title} ({duration(seconds)}): {note} [{self._clock.times()}]")
 
 
 class LiveWatcher:
@@ -172,12 +191,27 @@ def watching() -> Iterator[Watcher]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A single bar for a single job; the block gets the function that moves it."""
+    """A single bar for a single job, or lines where there is no terminal; the block gets the function that moves it."""
     console = Console(file=sys.stderr)
+    if not console.is_terminal:
+        yield _counting_lines(what, _Log(console))
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(what, total=None, note="")
         yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+
+
+def _counting_lines(what: str, log: _Log) -> Callable[[int, int, str], None]:
+    begun = False
+
+    def move(done: int, total: int, note: str) -> None:
+        nonlocal begun
+        if not begun or log.due:
+            log.say(f"{what}: {done / max(total, 1):.0%}, {note}")
+        begun = True
+
+    return move
 
 
 def show_headline(summary: Sequence[Mapping[str, Any]]) -> None:

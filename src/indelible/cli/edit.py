@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.analysis.tables import counted
 from indelible.cli.deltas import check_out, save_edit
 from indelible.cli.facts import Columns, Schema, read_file
 from indelible.edits.files import FILES
@@ -127,7 +128,7 @@ def _result(done: Edit, found: list[Fact], out: Path, seconds: float, exam: bool
 
 def _spoken(done: Edit, found: list[Fact], editor: str, result: dict[str, Any]) -> str:
     """The same for people."""
-    lines = [f"{len(found)} facts edited with {editor} in {result['seconds']:.1f} s"]
+    lines = [f"{counted(len(found), 'fact')} edited with {editor} in {result['seconds']:.1f} s"]
     if "present" in result:
         lines.append(f"{result['present']} of {len(found)} are answered under the edit")
     if untaken := [fact for fact in found if fact.id in done.not_taken]:

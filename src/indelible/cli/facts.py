@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.analysis.tables import counted
 from indelible.errors import ConfigError, FactsError
 from indelible.facts.schemas import schemas
 
@@ -74,7 +75,7 @@ def facts(
 
     shown = ["relation", "facts", "wordings", *(["known"] if known is not None else []), "for example"]
     show_table(shown, [[str(line[column]) for column in shown] for line in lines])
-    total = f"{len(found)} facts in {len(lines)} relations"
+    total = f"{counted(len(found), 'fact')} in {counted(len(lines), 'relation')}"
     typer.echo(total if known is None else f"{total}; {known_by} knows {len(known)}")
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.analysis.tables import counted, duration
+
 if TYPE_CHECKING:
     from indelible.study.run import Outcome, Preview
     from indelible.study.settings import StudyConfig
@@ -116,7 +118,7 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
     done = sum(bool(step["done"]) for step in steps)
     for line in (*notes, preview.cost):
         typer.echo(line)
-    typer.echo(f"{len(steps)} steps: {done} are done in {folder}, {len(steps) - done} would run.")
+    typer.echo(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
 
 
 def _settings_lines(config: StudyConfig) -> Iterator[str]:
@@ -146,7 +148,6 @@ def _without_copies(steps: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, 
 def _show_outcome(outcome: Outcome) -> None:
     if outcome.report is None:
         return
-    from indelible.analysis.tables import duration
     from indelible.cli.display import show_headline
 
     show_headline(outcome.summary)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from indelible.analysis.tables import duration
+from indelible.analysis.tables import counted, duration
 from indelible.study.exams import PUBLISHED_TOKENS
 from indelible.study.plan import Plan, Step
 from indelible.study.settings import FactsSettings
@@ -66,8 +66,9 @@ class Cost:
 
     def in_words(self, seconds: float | None) -> str:
         """One line for the screen."""
-        tuning = "no tuning" if not self.tunings else f"{self.tunings} run{'s' if self.tunings > 1 else ''} of tuning"
-        steps = f", at most {self.optimizer_steps:,} steps and {self.tokens:,} tokens" if self.tunings else ""
+        tuning = f"{counted(self.tunings, 'run')} of tuning" if self.tunings else "no tuning"
+        most = f"{counted(self.optimizer_steps, 'step')} and {counted(self.tokens, 'token')}"
+        steps = f", at most {most}" if self.tunings else ""
         if seconds is None:
             return f"Cost: {tuning}{steps}; how long is known once the model is here."
         return f"Cost: {tuning}{steps}; roughly {duration(seconds)} on this machine, less where runs stop early."

@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from indelible.analysis.tables import counted
 from indelible.edits.edit import Edit
 from indelible.edits.editor import EDITORS
 from indelible.errors import FactsError
@@ -186,9 +187,8 @@ def _edit_folder(folder: Path, copy: int | None) -> Path:
 
 def _what_changed(edits: Sequence[Edit]) -> str:
     first = edits[0]
-    what = (
-        f"{len(first.parameters)} weights changed" if first.kind == "weights" else f"no weight changed: a {first.kind}"
-    )
+    changed = f"{counted(len(first.parameters), 'weight')} changed"
+    what = changed if first.kind == "weights" else f"no weight changed: a {first.kind}"
     return what if len(edits) == 1 else f"{what} in each of {len(edits)} copies"
 
 
