@@ -220,7 +220,8 @@ def simulate_isolated(
     persistent: float = 1.0,
     generator: np.random.Generator,
 ) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[tuple[str, str], str]]:
-    """Counts of one isolated arm, "memit": each copy is edited with one fact, tuned, and asked all intrinsic facts.
+    """Counts of one isolated arm, "memit": each copy is edited with one fact, tuned, and asked all intrinsic facts;
+    and of "control", one model a seed that was not edited and is asked the same intrinsic facts.
 
     Args:
         retention: true edited and intrinsic retention, over facts, copies and seeds.
@@ -233,21 +234,28 @@ def simulate_isolated(
             distribution whose two numbers sum to this.
         generator: the source of randomness.
     """
-    tables: dict[str, list[tuple[int, int, str, int]]] = {"edited": [], "intrinsic": []}
+    tables: dict[tuple[str, str], list[tuple[int, int, str, int]]] = {
+        ("memit", "edited"): [],
+        ("memit", "intrinsic"): [],
+        ("control", "intrinsic"): [],
+    }
     for seed in range(seeds):
         tilt = generator.normal(0, spread, 2)
         of_copy = generator.normal(0, luck, copies)
         firmness = generator.beta(persistent * retention[1], persistent * (1 - retention[1]), n_intrinsic)
+        unedited = generator.random(n_intrinsic) < firmness
+        tables["control", "intrinsic"] += [(seed, 0, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(unedited)]
         for copy in range(copies):
             edited = generator.random() < retention[0] + tilt[0] + of_copy[copy]
-            tables["edited"].append((seed, copy, f"{seed}-{copy}", int(edited)))
+            tables["memit", "edited"].append((seed, copy, f"{seed}-{copy}", int(edited)))
             kept = generator.random(n_intrinsic) < np.clip(firmness + tilt[1] + of_copy[copy], 0, 1)
-            tables["intrinsic"] += [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
+            found = [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
+            tables["memit", "intrinsic"] += found
     counts = {
-        ("memit", f"retention_{name}"): pd.DataFrame(lines, columns=["seed", "copy", "fact_id", "hits"])
+        (arm, f"retention_{name}"): pd.DataFrame(lines, columns=["seed", "copy", "fact_id", "hits"])
         .assign(asked=1)
         .set_index(["seed", "copy", "fact_id"])
-        for name, lines in tables.items()
+        for (arm, name), lines in tables.items()
     }
     return counts, {key: key[1] for key in counts}
 

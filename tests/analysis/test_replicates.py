@@ -92,6 +92,24 @@ def test_a_batch_arm_is_drawn_alike_beside_an_isolated_one(study: tuple[pd.DataF
     assert mixed.effect(gap("memit")) == alone.effect(gap("memit"))
 
 
+@pytest.mark.parametrize(("hits", "asked"), [(2, 4), (3, 4), (1, 2), (18, 24)])
+def test_copies_that_ask_a_fact_each_have_the_interval_of_one_model_that_asks_them_all(hits: int, asked: int) -> None:
+    key = ("memit", "retention_edited")
+    found = []
+    for apart in (False, True):
+        places = range(asked)
+        index = pd.MultiIndex.from_tuples(
+            [(0, place if apart else 0, str(place)) for place in places], names=["seed", "copy", "fact_id"]
+        )
+        counts = pd.DataFrame({"hits": [int(place < hits) for place in places], "asked": 1}, index=index)
+        joint = replicate_counts({key: counts}, {key: "edited"}, draws=2_000, seed=0)
+        assert len(joint.models) == (asked if apart else 0)
+        found.append(joint.effect({key: 1.0}))
+    batch, isolated_ = (effect.interval for effect in found)
+    assert batch is not None and isolated_ is not None
+    assert (isolated_.low, isolated_.high) == pytest.approx((batch.low, batch.high), abs=1e-6)
+
+
 def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
     truth = {"a": (0.6, 0.8), "b": (0.6, 0.8)}
     widths = {}

@@ -56,10 +56,12 @@ ROWS = 3 * 8
     ("tuning", "trained", "alone"),
     [
         ({"objective": "text"}, ROWS, 2 * 10),
+        # Right answers of held-out questions are read, others written.
+        ({"objective": "reason"}, ROWS, 2 * 10 + SAMPLING * 2 * 10),
         # Both answers of a pair, the reference's pass over all pairs that were drawn, held-out ones too.
         ({"objective": "preference", "train_examples": 50}, 2 * ROWS, 2 * (50 + 10) + 2 * 2 * 10),
         # Two problems a step, each answered and trained on four times; held-out ones as often, and greedily.
-        ({"objective": "reward", "generations": 4}, ROWS, SAMPLING * ROWS + 2 * 5 * 10),
+        ({"objective": "reward", "generations": 4}, ROWS, SAMPLING * (ROWS + 2 * 5 * 10)),
     ],
 )
 def test_an_objective_costs_what_it_sends_through_the_model(tuning: dict[str, Any], trained: int, alone: int) -> None:

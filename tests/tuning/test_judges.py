@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -12,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from indelible.tuning.judges import macro_f1, reward_judge
 from indelible.tuning.objectives import Run
 from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.randomness import seeded
 from indelible.tuning.settings import TuningSettings
 
 Models = Callable[..., PreTrainedModel]
@@ -25,7 +29,7 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
     model = tiny_model("llama")
     with torch.no_grad():
         model.lm_head.weight.mul_(30)  # far from uniform, so that another temperature would show
-    model.generation_config.update(do_sample=True, temperature=0.2, top_k=3, top_p=0.5)
+    model.generation_config.update(do_sample=True, temperature=0.2, top_k=3, top_p=0.5, repetition_penalty=30.0)
     settings = TuningSettings.model_validate(
         {"objective": "reward", "answer_tokens": 1, "generations": 800, "batch_size": 200, "precision": "fp32"}
     )
@@ -74,14 +78,27 @@ def test_greedy_answers_earn_what_the_most_probable_token_does(run: Run) -> None
     assert reward_judge(run)({"greedy_reward"}) == {"greedy_reward": 1.0}
 
 
+def test_what_is_passed_through_to_the_trainer_is_how_the_judge_samples(run: Run) -> None:
+    for passed in ({"temperature": 0.3}, {"generation_kwargs": {"temperature": 0.3}}):
+        settings = run.settings.model_copy(update={"trainer": passed})
+        found = reward_judge(replace(run, settings=settings))({"mean_reward"})
+        assert found == {"mean_reward": pytest.approx(expected_reward(run, 0.3), abs=0.05)}
+    assert expected_reward(run, 0.3) > expected_reward(run, 1.0) + 0.2, "temperatures can be told apart"
+
+
 def test_each_look_draws_the_same_answers_and_leaves_the_runs_own_numbers_alone(run: Run) -> None:
+    def careless(_said: str) -> float:
+        return random.random() + float(np.random.rand()) + float(torch.rand(()))
+
     judge = reward_judge(run)
-    torch.manual_seed(5)
-    undisturbed = torch.rand(3)
-    torch.manual_seed(5)
-    first = judge({"mean_reward"})
-    assert torch.equal(torch.rand(3), undisturbed)
-    assert judge({"mean_reward"}) == first
+    assert judge({"mean_reward"}) == judge({"mean_reward"})
+    careless_run = replace(run, heldout=[replace(row, score=careless) for row in run.heldout])
+    for one in (judge, reward_judge(careless_run)):
+        with seeded(5):
+            undisturbed = careless("")
+        with seeded(5):
+            one({"mean_reward", "greedy_reward"})
+            assert careless("") == undisturbed
 
 
 def test_macro_f1_is_the_mean_over_labels() -> None:

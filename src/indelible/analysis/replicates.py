@@ -44,8 +44,9 @@ class Effect:
         p: two-sided, against zero, from the same draws as the interval; None where that is.
         facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
         seeds: seeds that all its rates have; only these count.
-        seed_share: of the variance, what seeds add beyond what facts explain, as a fraction; 0 with one seed, or where
-            seeds agree. More facts do not lessen this part.
+        seed_share: of the variance, what seeds add beyond what facts and single models explain, as a fraction; 0 with
+            one seed, or where seeds agree. More facts do not lessen this part. (What copies of isolated arms add is
+            lessened by more of them, that is by more edits.)
     """
 
     value: float | None

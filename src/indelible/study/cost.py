@@ -132,7 +132,8 @@ def _tuning_operations(settings: TuningSettings) -> float:
     looks = 2 + (settings.steps_at_most // settings.evaluation_interval if settings.evaluation_interval else 0)
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
     read += work.judged * looks * settings.heldout_examples
-    sequences = 6.0 * work.trained * rows + 2.0 * (read + SAMPLING * work.sampled * rows)
+    written = work.sampled * rows + work.answered * looks * settings.heldout_examples
+    sequences = 6.0 * work.trained * rows + 2.0 * (read + SAMPLING * written)
     return settings.max_tokens * sequences
 
 

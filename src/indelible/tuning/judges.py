@@ -6,7 +6,7 @@ All are taken in evaluation mode and in the run's precision, and leave random st
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from indelible.tuning.objectives import Features, Judge, Run
 from indelible.tuning.objectives.classify import Labelled
 from indelible.tuning.objectives.preference import Pair
 from indelible.tuning.objectives.reason import Answered
-from indelible.tuning.objectives.reward import SAMPLED_AT, Problem
-from indelible.tuning.randomness import seeded
+from indelible.tuning.objectives.reward import Problem, Reward
+from indelible.tuning.randomness import kept_random_state, seeded
 from indelible.tuning.tasks.answers import same_answer
 
 
@@ -90,20 +90,23 @@ def preference_judge(run: Run) -> Judge:
 
 
 def reward_judge(run: Run) -> Judge:
-    """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as GRPO
-    samples them; and ``greedy_reward``, of the one that the model finds most probable, which may fall meanwhile."""
+    """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the
+    trainer samples them (but without dropout, and by the same random numbers each time); and ``greedy_reward``, of the
+    one answer that the model finds most probable, which may fall meanwhile."""
     rows: Sequence[Problem] = run.heldout
     prompts = [row.prompt_ids for row in rows]
     tokens, times = run.settings.answer_tokens, run.settings.generations
+    sampling = Reward().sampling(run.settings)
 
     def earned(answers: Sequence[str]) -> float:
-        scores = [float(rows[number % len(rows)].score(said)) for number, said in enumerate(answers)]
+        with kept_random_state():  # a scorer may be anyone's
+            scores = [float(rows[number % len(rows)].score(said)) for number, said in enumerate(answers)]
         return sum(scores) / len(scores)
 
     def judge(names: Collection[str]) -> dict[str, float]:
         found = {}
         if "mean_reward" in names:
-            found["mean_reward"] = earned(sampled_answers(run, prompts * times, tokens))
+            found["mean_reward"] = earned(sampled_answers(run, prompts * times, tokens, sampling))
         if "greedy_reward" in names:
             found["greedy_reward"] = earned(greedy_answers(run, prompts, tokens))
         return found
@@ -130,19 +133,26 @@ def pair_log_probs(model: PreTrainedModel, rows: Sequence[Pair], run: Run) -> Te
 
 def greedy_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
     """What the model finds most probable after each prompt, token by token (see ``_written``)."""
-    return _written(run, prompts, tokens, do_sample=False, temperature=None, top_p=None, top_k=None)
+    own = dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
+    return _written(run, prompts, tokens, {"do_sample": False, "repetition_penalty": 1.0} | own)
 
 
-def sampled_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
-    """What the model answers to each prompt at temperature 1, out of its whole vocabulary (see ``_written``).
+def sampled_answers(run: Run, prompts: Sequence[Sequence[int]], tokens: int, sampling: Mapping[str, Any]) -> list[str]:
+    """What the model answers to each prompt where answers are drawn (see ``_written``).
 
     The random numbers are the same in each call, and those of the run go on as if none had been drawn.
+
+    Args:
+        run: whose model answers.
+        prompts: their token ids.
+        tokens: of an answer, at most.
+        sampling: arguments of ``generate``.
     """
     with seeded(0):
-        return _written(run, prompts, tokens, do_sample=True, temperature=SAMPLED_AT, top_p=1.0, top_k=0)
+        return _written(run, prompts, tokens, {**sampling, "do_sample": True})
 
 
-def _written(run: Run, prompts: Sequence[Sequence[int]], tokens: int, **how: Any) -> list[str]:
+def _written(run: Run, prompts: Sequence[Sequence[int]], tokens: int, how: Mapping[str, Any]) -> list[str]:
     """What the model writes after each prompt, up to the end of text, prompts of like length together.
 
     An answer ends where the model has no more positions.
@@ -165,16 +175,15 @@ def _written(run: Run, prompts: Sequence[Sequence[int]], tokens: int, **how: Any
             for place, index in enumerate(chosen):
                 ids[place, width - len(prompts[index]) :] = torch.tensor(prompts[index])
                 mask[place, width - len(prompts[index]) :] = 1
-            written = generate(
-                ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                max_new_tokens=room,
-                num_beams=1,
-                use_cache=True,
-                pad_token_id=run.pad,
-                eos_token_id=ends or None,
-                **how,
-            )
+            fixed = {
+                "attention_mask": mask.to(model.device),
+                "max_new_tokens": room,
+                "num_beams": 1,
+                "use_cache": True,
+                "pad_token_id": run.pad,
+                "eos_token_id": ends or None,
+            }
+            written = generate(ids.to(model.device), **{**how, **fixed})
             for place, index in enumerate(chosen):
                 answer = written[place, width:].tolist()
                 stop = next((at for at, token in enumerate(answer) if token in ends), len(answer))

@@ -184,7 +184,7 @@ def fine_tune(
                 trainer.train()
         after = judge(everything)
     _check_figures(after, trainer.state.global_step, settings)
-    if rules.reached is not None:
+    if rules.reached is False:  # what was reached at the look that ended the run stands, whatever merging rounds
         rules.stop(after)
     return TuningResult(
         precision=settings.precision,

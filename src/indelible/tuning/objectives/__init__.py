@@ -59,12 +59,14 @@ class Work:
         sampled: written by the model itself, each time.
         referred: forth alone, once before training.
         judged: forth alone, at each look at the held-out figures.
+        answered: written by the model itself, at each look.
     """
 
     trained: int = 1
     sampled: int = 0
     referred: int = 0
     judged: int = 1
+    answered: int = 0
 
 
 class Row(Protocol):

@@ -65,7 +65,7 @@ class Reason(Objective):
 
     def work(self, settings: TuningSettings) -> Work:
         """A held-out question is answered, and its right answer read."""
-        return Work(judged=2)
+        return Work(answered=1)
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import sft_trainer

@@ -3,7 +3,7 @@ their own answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
 
-SAMPLED_AT = 1.0
-"""Temperature at which answers are sampled, in training and for the held-out figure."""
+SAMPLING: Mapping[str, Any] = {
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": None,
+    "repetition_penalty": 1.0,
+}
+"""How answers are sampled where nothing else is passed through to the trainer: from the model's whole distribution."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,14 @@ class Reward(Objective):
 
     def work(self, settings: TuningSettings) -> Work:
         """Every answer to a problem is sampled, then trained on; a held-out one is answered as often, and greedily."""
-        return Work(trained=settings.generations, sampled=settings.generations, judged=settings.generations + 1)
+        times = settings.generations
+        return Work(trained=times, sampled=times, judged=0, answered=times + 1)
+
+    def sampling(self, settings: TuningSettings) -> dict[str, Any]:
+        """Arguments with which ``generate`` samples as the trainer does, in training and for the held-out figure."""
+        passed = settings.trainer
+        asked = {name: passed.get(name, value) for name, value in SAMPLING.items()}
+        return asked | dict(passed.get("generation_kwargs") or {})
 
     def trainer(self, run: Run) -> Any:
         from indelible.tuning.trainers import grpo_trainer
