@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,18 @@ import pytest
 
 from indelible.cli.main import main
 
+PROGRESS = re.compile(r"[a-z ]+: \d+%, ")
+"""A line that says how far a job is, where there is no terminal."""
+
 
 def said(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int = 0) -> str:
-    """What a command prints; after a user mistake (``code`` 2) that is one line on stderr."""
+    """What a command prints; after a user mistake (``code`` 2) that is one line on stderr, after progress if any."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) == code
     shown = capsys.readouterr()
     if code == 2:
         assert shown.out == ""
-        lines = shown.err.splitlines()
-        assert len(lines) == 1 and lines[0].startswith("Error: "), shown.err
-        return lines[0]
+        *progress, error = shown.err.splitlines()
+        assert error.startswith("Error: ") and all(PROGRESS.match(line) for line in progress), shown.err
+        return error
     return shown.out
