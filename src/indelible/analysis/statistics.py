@@ -41,6 +41,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,10 +91,15 @@ class Sample:
         total = float(self.asked.sum())
         return float(self.hits.sum()) / total if total else float("nan")
 
+    @cached_property
+    def asked_about(self) -> NDArray[np.bool_]:
+        """(facts,): whether any seed was asked about the fact."""
+        return np.asarray((self.asked > 0).any(axis=0), np.bool_)
+
     @property
     def facts(self) -> int:
         """Distinct facts that were asked about."""
-        return int((self.asked > 0).any(axis=0).sum())
+        return int(np.count_nonzero(self.asked_about))
 
     def deviations(self) -> Floats:
         """(seeds, facts): what each fact in each seed contributes to the rate's error; they sum to 0."""
@@ -259,8 +265,8 @@ def _between(samples: Sequence[Sample], weights: Sequence[float]) -> float:
     for sample, weight in zip(samples, weights, strict=True):
         part = weight * sample.deviations()
         by_population[sample.population] = by_population.get(sample.population, 0) + part
-        asked.setdefault(sample.population, np.zeros(sample.asked.shape[1], np.bool_))
-        asked[sample.population] |= (sample.asked > 0).any(axis=0)
+        about = sample.asked_about
+        asked[sample.population] = asked.get(sample.population, about) | about
     # A fact that several rows ask moves them alike; only what it does differently in each sets rows apart. Deviations
     # are from the facts' own mean, which makes squares of n facts too small by 1 in n.
     explained = 0.0
