@@ -10,7 +10,7 @@ import pytest
 
 from indelible.cli.main import main
 
-PROGRESS = re.compile(r"[a-z ]+: \d+%, ")
+PROGRESS = re.compile(r"[a-z ]+: .+ \(\d+% of this\)$")
 """A line that says how far a job is, where there is no terminal."""
 
 

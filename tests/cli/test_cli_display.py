@@ -49,7 +49,7 @@ def test_a_log_says_how_far_a_long_step_is(monkeypatch: pytest.MonkeyPatch) -> N
     watch(LogWatcher(console))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 5 + 100
-    assert lines[42].startswith("[2/3] 40%: value 40 [0 s, about ")
+    assert lines[42] == "[2/3] value 40 (40% of this)"
 
 
 def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_far_it_is(
@@ -60,7 +60,7 @@ def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_
         with display.counting("editing") as move:
             move(1, 4, "values, loss 2.00")
             move(2, 4, "values, loss 1.00")
-    first, second = "editing: 25%, values, loss 2.00", "editing: 50%, values, loss 1.00"
+    first, second = "editing: values, loss 2.00 (25% of this)", "editing: values, loss 1.00 (50% of this)"
     said = capsys.readouterr()
     assert said.err.splitlines() == [first, second, first]
     assert said.out == ""

@@ -110,8 +110,7 @@ class LogWatcher:
         """Remember it for the estimate, and print how far the step is where nothing was said for long."""
         self._clock.share = done / max(total, 1)
         if self._log.due and self._clock.current is not None:
-            number = self._clock.number(self._clock.current)
-            self._log.say(f"[{number}] {self._clock.share:.0%}: {note} [{self._clock.times()}]")
+            self._log.say(f"[{self._clock.number(self._clock.current)}] {note} ({self._clock.share:.0%} of this)")
 
     def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
         """Print how the step ended."""
@@ -208,7 +207,7 @@ def _counting_lines(what: str, log: _Log) -> Callable[[int, int, str], None]:
     def move(done: int, total: int, note: str) -> None:
         nonlocal begun
         if not begun or log.due:
-            log.say(f"{what}: {done / max(total, 1):.0%}, {note}")
+            log.say(f"{what}: {note} ({done / max(total, 1):.0%} of this)")
         begun = True
 
     return move

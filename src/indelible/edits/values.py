@@ -111,7 +111,7 @@ def optimise_values(
     def report(step: int, staying: int, size: int, loss: float) -> None:
         if progress is not None:
             done = (finished + size - staying) * options.steps + staying * step
-            progress(done, len(facts) * options.steps, f"values, step {step}, {staying} facts left, loss {loss:.2f}")
+            progress(done, len(facts) * options.steps, f"values, step {step}, facts left: {staying}, loss {loss:.2f}")
 
     def run(batch: Sequence[FactRows]) -> list[Values]:
         """One batch; in halves when a GPU's memory does not hold it."""
