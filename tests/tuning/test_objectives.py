@@ -101,8 +101,10 @@ def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, generation = copy.deepcopy(model.config.to_dict()), copy.deepcopy(model.generation_config.to_dict())
     attributes = set(vars(model))
-    options = {"steps": 24, "answer_tokens": 8, "batch_size": 16} if objective == "reward" else {}
-    rate = 3e-3 if objective == "reward" else 1e-2 if tuner == "full" else 3e-2
+    few = {"steps": 24, "answer_tokens": 8, "batch_size": 16, "heldout_examples": 64}
+    options = few if objective == "reward" else {}
+    rates = (3e-3, 6e-2) if objective == "reward" else (1e-2, 3e-2)
+    rate = rates[0] if tuner == "full" else rates[1]
     chosen = settings(objective, tuner=tuner, learning_rate=rate, **options)
     result = fine_tune(model, tiny_tokenizer, chosen, frozen=frozen)
     figure = OBJECTIVES.get(objective).figure(LEARNED[objective])
