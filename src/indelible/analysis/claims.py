@@ -28,7 +28,7 @@ from indelible.analysis.replicates import Effect, RateKey, Replicates, replicate
 from indelible.analysis.rulings import Decision, Finding, Ruling
 from indelible.analysis.statistics import Interval
 from indelible.analysis.summary import arm_generator
-from indelible.analysis.tables import points_with_interval
+from indelible.analysis.tables import counted, points_with_interval
 
 SIGNIFICANT = 0.05
 
@@ -257,15 +257,15 @@ def _why(claim: Claim, decision: Decision, whole: Effect, findings: Sequence[Fin
     interval = whole.interval
     figures = points_with_interval(whole.value, interval.low if interval else None, interval.high if interval else None)
     text = f"{over} {figures} points in the direction of the claim"
-    text += f", {whole.facts} facts, {whole.seeds} seed{'' if whole.seeds == 1 else 's'}."
+    text += f", {whole.facts} facts, {counted(whole.seeds, 'seed')}."
     if len(measured) > 1:
         decisions = [finding.decision for finding in findings]
-        counted = [
+        decided = [
             f"{kind} in {decisions.count(kind)}"
             for kind in ("supported", "contradicted", "undecided")
             if kind in decisions
         ]
-        text += f" By itself {', '.join(counted)}."
+        text += f" By itself {', '.join(decided)}."
     if decision == "contradicted" and interval is not None and interval.low > 0:
         text += " There is an effect in the claimed direction, but it is smaller than counts."
     if decision == "contradicted" and interval is not None and interval.high >= 0:
@@ -287,7 +287,7 @@ def _label(factors: Mapping[Factor, str | int], which: Sequence[Factor]) -> str:
 def _value(factor: Factor, value: str | int) -> str:
     """A value that can be understood without its column's name."""
     if factor == "paraphrases":
-        return f"{value} paraphrase{'' if value == 1 else 's'}"
+        return counted(int(value), "paraphrase")
     if factor == "mask" and value == "none":
         return "nothing frozen"
     return str(value)

@@ -37,7 +37,7 @@ from indelible.tuning.batches import (
 from indelible.tuning.judges import pair_log_probs
 from indelible.tuning.objectives import Run
 from indelible.tuning.objectives.classify import Labelled
-from indelible.tuning.objectives.reward import SAMPLING, Problem
+from indelible.tuning.objectives.reward import SAMPLING_ARGUMENTS, Problem
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
 
@@ -290,7 +290,7 @@ def grpo_trainer(run: Run) -> Any:
             beta=0.0,
             num_generations=settings.generations,
             max_completion_length=settings.answer_tokens,
-            **SAMPLING,
+            **SAMPLING_ARGUMENTS,
         ),
         train_dataset=_dataset([{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]),
         processing_class=run.tokenizer,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks import Example
 
-SAMPLING: Mapping[str, Any] = {
+SAMPLING_ARGUMENTS: Mapping[str, Any] = {
     "temperature": 1.0,
     "top_p": 1.0,
     "top_k": 0,
@@ -80,7 +80,7 @@ class Reward(Objective):
     def sampling(self, settings: TuningSettings) -> dict[str, Any]:
         """Arguments with which ``generate`` samples as the trainer does, in training and for the held-out figure."""
         passed = settings.trainer
-        asked = {name: passed.get(name, value) for name, value in SAMPLING.items()}
+        asked = {name: passed.get(name, value) for name, value in SAMPLING_ARGUMENTS.items()}
         return asked | dict(passed.get("generation_kwargs") or {})
 
     def trainer(self, run: Run) -> Any:
