@@ -29,17 +29,17 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from indelible.edits.covariance import second_moments
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import Workbench
-from indelible.edits.memit import Memit
-from indelible.edits.spread import spread
-from indelible.edits.update import WeightUpdate
-from indelible.edits.values import ValueOptions, Values, optimise_values
-from indelible.edits.wordings import FactRows, rows_for, sample_contexts
+from indelible.edits.editors.memit import Memit
+from indelible.edits.solving.covariance import second_moments
+from indelible.edits.solving.spread import spread
+from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
+from indelible.edits.solving.values import ValueOptions, Values, optimise_values
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from indelible.models.bundled import cache_folder, encyclopedia_text
+from indelible.models.bundled.fetch import cache_folder, encyclopedia_text
 from indelible.models.trace import capture, evaluating, replace
-from indelible.probing.questions import questions_for
 from material import Bench, world_draw
 
 COVARIANCE_LAYERS = 5

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import Workbench
-from indelible.edits.locate import located_layers
-from indelible.edits.memit import Memit
-from indelible.edits.spread import spread
-from indelible.edits.update import WeightUpdate
-from indelible.edits.values import optimise_values
-from indelible.edits.wordings import rows_for, sample_contexts
-from indelible.models.bundled import cache_folder, encyclopedia_text
+from indelible.edits.editors.memit import Memit
+from indelible.edits.solving.spread import spread
+from indelible.edits.solving.texts import rows_for, sample_contexts
+from indelible.edits.solving.values import optimise_values
+from indelible.edits.tracing.locate import located_layers
+from indelible.models.bundled.fetch import cache_folder, encyclopedia_text
 from material import Bench, rates, world_draw
 
 

@@ -22,11 +22,11 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.edits import closed_form
-from indelible.edits.edit import Edit
+from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS, Editor, Workbench
-from indelible.edits.preservation import preserved_moments
-from indelible.edits.values import Values, optimise_values
+from indelible.edits.solving import closed_form
+from indelible.edits.solving.preservation import preserved_moments
+from indelible.edits.solving.values import Values, optimise_values
 from indelible.models.layout import Layout
 from material import Bench, Drawn, counterfact_draw, editor_from, isolated_answers, rates, world_draw
 

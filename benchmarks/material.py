@@ -12,20 +12,20 @@ import torch
 import yaml
 from torch.nn import functional
 
-from indelible.edits.edit import Edit
+from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS, Editor
+from indelible.exam.exam import answers_frame, known_facts, take_exam
+from indelible.exam.questions import Question, questions_for
+from indelible.facts.choose import choose_bystanders, choose_sets
 from indelible.facts.fact import Fact
-from indelible.facts.readers import read_facts
-from indelible.facts.selection import choose_bystanders, choose_sets
-from indelible.models.bundled import cache_folder, encyclopedia_text, web_text
+from indelible.facts.read import read_facts
+from indelible.models.bundled.fetch import cache_folder, encyclopedia_text, web_text
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.trace import evaluation_mode
-from indelible.probing.exam import answers_frame, known_facts, take_exam
-from indelible.probing.questions import Question, questions_for
-from indelible.study.config import load_config
-from indelible.study.sources import candidate_facts, in_turns
+from indelible.study.design.config import load_config
+from indelible.study.run.sources import candidate_facts, in_turns
 
 _ROW_TOKENS = 128
 

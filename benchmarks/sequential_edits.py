@@ -22,8 +22,8 @@ import pandas as pd
 
 from indelible.edits.editor import Workbench
 from indelible.edits.weight_editor import WeightEditor
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from indelible.probing.questions import questions_for
 from material import Bench, Drawn, counterfact_draw, editor_from, world_draw
 
 PUBLISHED_ROME = "rome:bystander_weight=0,steps=20"

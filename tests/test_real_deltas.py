@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from indelible.cli.main import main
-from indelible.models.bundled import model_folder
+from indelible.models.bundled.fetch import model_folder
 from indelible.models.load import load
 from indelible.models.save import save_model
 from indelible.tuning.settings import TuningSettings

@@ -11,12 +11,12 @@ import torch
 
 from indelible.edits.editor import EDITORS
 from indelible.facts.fact import Fact
-from indelible.models.bundled import encyclopedia_text
+from indelible.models.bundled.fetch import encyclopedia_text
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.tokens import encode_prompt, encode_target
-from indelible.study.config import load_config
-from indelible.study.run import run_study
+from indelible.study.design.config import load_config
+from indelible.study.run.run import run_study
 
 CAPITALS = tuple(
     Fact(subject, subject, "capital", "The capital of {} is", true, new)

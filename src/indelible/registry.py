@@ -1,6 +1,6 @@
 """Name -> factory, for everything that a study picks by name (editors, objectives, masks, ...).
 
-A registry is told the package in which its built-in entries live and the entry-point group through which other
+A registry is told the packages in which its built-in entries live and the entry-point group through which other
 distributions add theirs. Neither is imported before the first look-up, so that listing commands stay quick. Adding a
 built-in means adding one file to that package; nothing else is touched.
 """
@@ -23,13 +23,13 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the entries are, in the singular, for messages ("editor").
-        package: dotted name of the package whose modules register the built-in entries.
+        packages: dotted names of the packages whose modules register the built-in entries.
         group: entry-point group of plug-ins; each entry point loads a module or object that registers itself.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, *packages: str, group: str) -> None:
         self.kind = kind
-        self.package = package
+        self.packages = packages
         self.group = group
         self._entries: dict[str, T] = {}
         self._complete = False
@@ -72,9 +72,9 @@ class Registry(Generic[T]):
     def _import_all(self) -> None:
         if self._complete:
             return
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
+        for name in self.packages:
+            for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
+                importlib.import_module(f"{name}.{module.name}")
         for plugin in entry_points(group=self.group):
             plugin.load()
         self._complete = True

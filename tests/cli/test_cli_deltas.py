@@ -15,11 +15,11 @@ from delta_files import NEW, facts_file, saved, trained
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from indelible.cli.edit import EDITOR_NAMES
+from indelible.cli.commands.edit import EDITOR_NAMES
 from indelible.cli.main import main
-from indelible.edits.edit import Edit
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
-from indelible.edits.update import WeightUpdate
 from indelible.models.load import load
 from tiny_models import SENTENCES
 from tiny_studies import taught_facts

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from indelible.analysis.summary import KEYS
 from indelible.cli import display
 from indelible.cli.display import LiveWatcher, LogWatcher
-from indelible.study.plan import Step
-from indelible.study.progress import Watcher
+from indelible.numbers.summary import KEYS
+from indelible.study.design.plan import Step
+from indelible.study.run.progress import Watcher
 
 STEPS = [
     Step("select", "a" * 64, 0, {}, {}, "choose facts, seed 0"),

@@ -13,8 +13,8 @@ import torch
 from command_line import said
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from indelible.analysis.shares import LABELS, shares
 from indelible.cli.main import main
+from indelible.why.shares import LABELS, shares
 from tiny_models import build_model, build_tokenizer
 from tiny_studies import taught_facts
 
@@ -164,7 +164,7 @@ def test_without_a_file_the_models_own_knowledge_is_asked(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from indelible.facts import world
-    from indelible.facts.readers import read_facts
+    from indelible.facts.read import read_facts
 
     monkeypatch.setattr(world, "world_facts", lambda: list(read_facts(made / "known.jsonl").facts))
     given = json.loads(explain(capsys, [*usual(made), "--json"]))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from command_line import said
 
-from indelible.cli.facts import EXAMPLES
+from indelible.cli.commands.facts import EXAMPLES
 from indelible.cli.main import main
 from indelible.facts.fact import Fact
-from indelible.facts.readers import read_facts
-from indelible.facts.schemas import schemas
+from indelible.facts.formats import schemas
+from indelible.facts.read import read_facts
 from tiny_studies import taught_facts
 
 README = Path(__file__).parents[2] / "README.md"

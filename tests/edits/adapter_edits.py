@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
-from indelible.edits.adapter import Adapter
-from indelible.edits.context import Context
+from indelible.edits.beside.context import Context
+from indelible.edits.beside.hook import Adapter
 from indelible.edits.editor import EDITORS
 
 Make = Callable[..., PreTrainedModel]

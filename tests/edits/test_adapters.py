@@ -16,20 +16,20 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS, fact
 
-from indelible.edits.adapter import Adapter, adapters_in, remove_adapters, set_aside
-from indelible.edits.codebook import Codebook
-from indelible.edits.context import Context
-from indelible.edits.edit import Edit
+from indelible.edits.beside.codebook import Codebook
+from indelible.edits.beside.context import Context
+from indelible.edits.beside.hook import Adapter, adapters_in, remove_adapters, set_aside
+from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, EditError, FingerprintError
+from indelible.exam.exam import take_exam
+from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.models.tokens import encode_prompt
-from indelible.probing.exam import take_exam
-from indelible.probing.questions import Question, questions_for
-from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
 from tiny_families import TABLE, build_family, enliven

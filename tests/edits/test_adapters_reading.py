@@ -13,7 +13,7 @@ from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, in_rows, log
 from tiny_edits import untouched
 from transformers import PreTrainedTokenizerFast
 
-from indelible.edits.context import Context
+from indelible.edits.beside.context import Context
 from indelible.errors import EditError
 from indelible.models.tokens import encode_prompt
 from tiny_families import TABLE, build_family, enliven

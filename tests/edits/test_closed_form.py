@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS
 
-from indelible.edits.closed_form import ClosedFormEditor
-from indelible.edits.covariance import second_moments
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS, Workbench
-from indelible.edits.keys import read_subjects
-from indelible.edits.update import WeightUpdate
-from indelible.edits.values import optimise_values
-from indelible.edits.wordings import FactRows, rows_for, sample_contexts
+from indelible.edits.solving.closed_form import ClosedFormEditor
+from indelible.edits.solving.covariance import second_moments
+from indelible.edits.solving.keys import read_subjects
+from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
+from indelible.edits.solving.values import optimise_values
 from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
 from tiny_families import enliven

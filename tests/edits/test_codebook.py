@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from adapter_edits import Make
 
-from indelible.edits.codebook import Codebook, Entries, nearest
+from indelible.edits.beside.codebook import Codebook, Entries, nearest
 from indelible.models.layout import find_layout
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CORPUS
 
-from indelible.edits.covariance import _cache_name, second_moments
+from indelible.edits.solving.covariance import _cache_name, second_moments
 from indelible.errors import EditError
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout

@@ -12,10 +12,10 @@ from tiny_deltas import Make, edit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
-from indelible.edits.update import WeightUpdate
+from indelible.care.verify import verify_facts
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import EditError
 from indelible.models.fingerprint import fingerprint
-from indelible.probing.verify import verify_facts
 from tiny_families import enliven
 
 

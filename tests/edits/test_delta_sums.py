@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
-from indelible.edits.update import WeightUpdate
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from tiny_families import enliven
 

@@ -11,12 +11,12 @@ from tiny_deltas import Make, bits, edit, same, train
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
-from indelible.edits.edit import Edit
-from indelible.edits.origin import origin
-from indelible.edits.update import Dense, WeightUpdate
+from indelible.care.verify import verify_facts
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.origin import origin
+from indelible.edits.deltas.weights import Dense, WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, fingerprint
-from indelible.probing.verify import verify_facts
 from tiny_families import enliven
 
 

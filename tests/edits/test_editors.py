@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS
 
-from indelible.edits.update import WeightUpdate
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
 from tiny_models import FAMILIES
@@ -152,8 +152,8 @@ def test_the_edited_memory_returns_what_was_optimised(
     name: str, family: str, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     """One fact in one wording: with next to no preservation, the new value is met at the subject."""
-    from indelible.edits.values import ValueOptions, optimise_values
-    from indelible.edits.wordings import rows_for
+    from indelible.edits.solving.texts import rows_for
+    from indelible.edits.solving.values import ValueOptions, optimise_values
 
     model = enliven(build_family(family, len(tiny_tokenizer)))
     layout = find_layout(model)

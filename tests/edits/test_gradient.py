@@ -14,13 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.pytorch_utils import Conv1D
 from worked_facts import CAPITALS, VARIED
 
+from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, restored
 from indelible.edits.editor import EDITORS, Workbench
-from indelible.edits.ft import FineTuning
-from indelible.edits.gradient import GradientEditor, batches, from_prompt, teacher_forced
-from indelible.edits.lora import Lora, adapted, product
-from indelible.edits.update import Dense, LowRank, WeightUpdate, restored
+from indelible.edits.editors.ft import FineTuning
+from indelible.edits.editors.lora import Lora, adapted, product
+from indelible.edits.solving.descent import GradientEditor, batches, from_prompt, teacher_forced
+from indelible.edits.solving.texts import Row, rows_for
 from indelible.edits.weight_editor import Change
-from indelible.edits.wordings import Row, rows_for
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout

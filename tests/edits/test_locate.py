@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CORPUS, VARIED
 
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS, Workbench
-from indelible.edits.locate import choose_layers, located_layers
-from indelible.edits.tracing import GROUPS, Traced, _embedded_spread, trace_facts
-from indelible.edits.update import WeightUpdate
+from indelible.edits.tracing.locate import choose_layers, located_layers
+from indelible.edits.tracing.trace import GROUPS, Traced, _embedded_spread, trace_facts
 from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from indelible.edits.update import Dense, LowRank, WeightUpdate, combined
+from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, combined
 
 
 @pytest.mark.parametrize("rank", [1, 5, 24, 100])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from indelible.edits.solve import Factors, equality, factorise, null_space, null_space_ridge, ridge
+from indelible.edits.solving.solve import Factors, equality, factorise, null_space, null_space_ridge, ridge
 from indelible.errors import EditError
 
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import VARIED
 
-from indelible.edits.suffixes import Site
-from indelible.edits.values import ValueOptions, Values, optimise_values
-from indelible.edits.wordings import FactRows, Row, rows_for
+from indelible.edits.solving.suffixes import Site
+from indelible.edits.solving.texts import FactRows, Row, rows_for
+from indelible.edits.solving.values import ValueOptions, Values, optimise_values
 from indelible.errors import EditError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven

@@ -10,8 +10,8 @@ from tokenizers import pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, VARIED, fact
 
-from indelible.edits.keys import read_subjects
-from indelible.edits.wordings import FactRows, Row, rows_for, sample_contexts
+from indelible.edits.solving.keys import read_subjects
+from indelible.edits.solving.texts import FactRows, Row, rows_for, sample_contexts
 from indelible.errors import EditError, FactsError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from worked_facts import CAPITALS, CORPUS
 
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
-from indelible.edits.update import WeightUpdate
 
 Make = Callable[..., PreTrainedModel]
 MEMIT: dict[str, Any] = {

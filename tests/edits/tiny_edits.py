@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS
 
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS, Editor
-from indelible.edits.update import WeightUpdate
 from indelible.facts.fact import Fact
 from indelible.models.tokens import encode_prompt, encode_target
 

@@ -6,7 +6,7 @@ import pytest
 
 from indelible.errors import EditError
 from indelible.facts.fact import SLOT, Fact
-from indelible.facts.paraphrases import editing_wordings
+from indelible.facts.wordings import editing_wordings
 
 PLAIN = Fact("a", "Oslo", "country", "The city of {} lies in", "Norway")
 

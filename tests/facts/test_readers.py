@@ -12,8 +12,8 @@ import pytest
 
 from indelible.errors import FactsError, UnknownNameError
 from indelible.facts.fact import Fact, Neighbour
-from indelible.facts.readers import Rejected, read_facts, write_facts
-from indelible.facts.schemas import to_template
+from indelible.facts.formats import to_template
+from indelible.facts.read import Rejected, read_facts, write_facts
 
 OWN = {"subject": "Oslo", "prompt": "Oslo lies in", "true_object": "Norway"}
 

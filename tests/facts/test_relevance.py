@@ -7,7 +7,7 @@ import time
 import pytest
 
 from indelible.facts.fact import Fact
-from indelible.facts.relevance import drop_relevant, relation_keywords
+from indelible.facts.mentions import drop_relevant, relation_keywords
 
 CAPITAL = Fact(
     "capital:france",

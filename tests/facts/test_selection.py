@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 import pytest
 
 from indelible.errors import FactsError
+from indelible.facts.choose import choose_sets, draw_neighbours, draw_object
 from indelible.facts.fact import Fact, Neighbour
-from indelible.facts.selection import choose_sets, draw_neighbours, draw_object
 
 SEEDS = range(6)
 

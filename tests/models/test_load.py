@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import DataError, ModelError
-from indelible.models import bundled
+from indelible.models.bundled import fetch as bundled
 from indelible.models.fingerprint import fingerprint
 from indelible.models.load import check_name, default_device, known_models, load
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from indelible.study.run import Outcome, run_study
-from indelible.study.settings import StudyConfig
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import Outcome, run_study
 from tiny_studies import study_settings
 
 

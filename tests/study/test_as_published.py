@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from indelible.errors import ConfigError
-from indelible.probing.criterion import appears
-from indelible.study.config import parse_config
-from indelible.study.run import Outcome, preview_study, run_study
-from indelible.study.settings import StudyConfig
+from indelible.exam.criterion import appears
+from indelible.study.design.config import parse_config
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import Outcome, preview_study, run_study
 from tiny_studies import study_settings
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from indelible.study.arms import resolve_arms
-from indelible.study.cost import QUESTION_TOKENS, SAMPLING, Cost, cost_of, machine_speed
-from indelible.study.plan import Sources, StepKind, make_plan
-from indelible.study.run import preview_study
-from indelible.study.settings import StudyConfig
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.cost import QUESTION_TOKENS, SAMPLING, Cost, cost_of, machine_speed
+from indelible.study.design.plan import Sources, StepKind, make_plan
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import preview_study
 from tiny_studies import study_settings
 
 

@@ -10,19 +10,19 @@ import pytest
 import torch
 import yaml
 
-from indelible.analysis.shares import mask_forecast, shares
-from indelible.edits.edit import Edit
+from indelible.edits.deltas.delta import Edit
 from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.models.load import load
-from indelible.study.arms import resolve_arms
-from indelible.study.explanations import kept_weights
-from indelible.study.plan import FORMATS, Plan, Sources, make_plan
-from indelible.study.progress import seconds_left
-from indelible.study.run import Outcome, preview_study, run_study
-from indelible.study.settings import StudyConfig
-from indelible.study.store import Store
-from indelible.tuning.freeze import frozen_parameters
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.plan import FORMATS, Plan, Sources, make_plan
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.explanations import kept_weights
+from indelible.study.run.progress import seconds_left
+from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.store import Store
+from indelible.tuning.freezing.mask import frozen_parameters
+from indelible.why.shares import mask_forecast, shares
 from tiny_studies import study_settings
 
 SOURCES = Sources(model="m", tokenizer="t", software={}, facts="f", corpus="c", tasks="k")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.study.config import parse_config
-from indelible.study.settings import StudyConfig
+from indelible.study.design.config import parse_config
+from indelible.study.design.settings import StudyConfig
 
 GRID = """
 name: g

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from indelible.edits.edit import Edit
-from indelible.study.run import Outcome, run_study
-from indelible.study.settings import StudyConfig
+from indelible.edits.deltas.delta import Edit
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import Outcome, run_study
 from tiny_studies import study_settings
 
 EDITS = 3

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from indelible.models.fingerprint import fingerprint
-from indelible.study.lent_model import LentModel
+from indelible.study.run.base_model import LentModel
 
 
 @pytest.fixture

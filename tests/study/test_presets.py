@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.study.arms import resolve_arms
-from indelible.study.config import load_config, parse_config, preset_names
-from indelible.study.plan import Arm
-from indelible.study.settings import StudyConfig
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.config import load_config, parse_config, preset_names
+from indelible.study.design.plan import Arm
+from indelible.study.design.settings import StudyConfig
 from indelible.tuning.settings import TuningSettings
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.study.arms import resolve_arms
-from indelible.study.config import load_config, preset_names
-from indelible.study.settings import StudyConfig
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.config import load_config, preset_names
+from indelible.study.design.settings import StudyConfig
 
 
 def config(**changes: Any) -> StudyConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indelible.study.progress import seconds_left
+from indelible.study.run.progress import seconds_left
 
 
 def test_nothing_is_claimed_before_anything_is_timed() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.study.run import Outcome, preview_study
-from indelible.study.settings import StudyConfig
-from indelible.study.store import Store
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import Outcome, preview_study
+from indelible.study.run.store import Store
 from tiny_studies import write_study
 
 PATIENCE = 120.0

@@ -14,14 +14,14 @@ import pandas as pd
 import pytest
 import torch
 
-from indelible.edits.memit import Memit
+from indelible.edits.editors.memit import Memit
 from indelible.errors import ConfigError, EditError, FactsError, LayoutError, StoreError
-from indelible.probing.exam import take_exam
-from indelible.study import run as run_module
-from indelible.study.results import rewrite_report
-from indelible.study.run import Outcome, preview_study, run_study
-from indelible.study.settings import StudyConfig
-from indelible.study.store import Store
+from indelible.exam.exam import take_exam
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run import run as run_module
+from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.store import Store
+from indelible.study.run.tables import rewrite_report
 
 ARMS = ["memit", "memit-frozen", "control"]
 
@@ -266,7 +266,7 @@ def test_a_model_without_a_layout_ends_before_the_first_step(
         raise LayoutError("No blocks.", "Give their path.")
 
     with monkeypatch.context() as patch:
-        patch.setattr("indelible.study.lent_model.find_layout", lost)
+        patch.setattr("indelible.study.run.base_model.find_layout", lost)
         with pytest.raises(LayoutError):
             run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert not list((tmp_path / "run" / "steps").iterdir())
@@ -311,7 +311,7 @@ def test_no_exam_is_taken_twice_at_the_end(
         sat.append(1)
         return take_exam(*arguments, **options)
 
-    monkeypatch.setattr("indelible.probing.callback.take_exam", counted)
+    monkeypatch.setattr("indelible.exam.callback.take_exam", counted)
     settings["arms"] = settings["arms"][2:]
     run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert len(sat) == 1  # after step 3 of 6

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from indelible.errors import StoreError
-from indelible.study.plan import Step
-from indelible.study.settings import StudyConfig
-from indelible.study.store import Store
+from indelible.study.design.plan import Step
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.store import Store
 
 STEP = Step("select", "0123456789abcdef" * 4, 0, {"n": 1}, {}, "choose facts, seed 0")
 
@@ -188,8 +188,8 @@ def test_a_damaged_config_is_told(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_run_one_folder(tmp_path: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from indelible.study.store import Store;"
-        "from indelible.study.settings import StudyConfig;"
+        "import sys, time; from pathlib import Path; from indelible.study.run.store import Store;"
+        "from indelible.study.design.settings import StudyConfig;"
         "config = StudyConfig.model_validate_json(sys.argv[2]);"
         "\nwith Store(Path(sys.argv[1])).open(config): print('held', flush=True); time.sleep(60)"
     )

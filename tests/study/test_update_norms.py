@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from indelible.study.update_norms import product_norm, update_norms
+from indelible.study.run.update_norms import product_norm, update_norms
 
 
 def write_edit(folder: Path, tensors: dict[str, np.ndarray], parameters: list[str], kind: str = "weights") -> None:

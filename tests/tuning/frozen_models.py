@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.models.layout import find_layout
-from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.frozen_prefix import REUSE_BYTES, FrozenPrefix, frozen_prefix
 from tiny_families import build_family, enliven
 

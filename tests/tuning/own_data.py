@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from indelible.errors import IndelibleError
-from indelible.tuning.tasks import Example, Task
-from indelible.tuning.tasks.data import DataSettings, data_task
+from indelible.tuning.own_data.data import DataSettings, data_task
+from indelible.tuning.tasks.task import Example, Task
 
 QUESTIONS = [{"question": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(6)]
 Write = Callable[..., str]

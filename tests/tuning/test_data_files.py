@@ -13,8 +13,8 @@ import pytest
 from own_data import QUESTIONS, Write, examples_of, task_of
 
 from indelible.errors import DataError
-from indelible.tuning.tasks import Example
-from indelible.tuning.tasks.data import DataSettings, data_version
+from indelible.tuning.own_data.data import DataSettings, data_version
+from indelible.tuning.tasks.task import Example
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "A.CSV", "lines.json"])

@@ -9,7 +9,7 @@ import pytest
 from own_data import error_of, examples_of, task_of
 
 from indelible.errors import DataError
-from indelible.tuning.tasks.data import DataSettings, data_version
+from indelible.tuning.own_data.data import DataSettings, data_version
 
 
 def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

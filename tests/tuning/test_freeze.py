@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import ConfigError, UnknownNameError
 from indelible.models.layout import find_layout
-from indelible.tuning.freeze import MASKS, about_edit, check_mask, describe_frozen, frozen_parameters
+from indelible.tuning.freezing.mask import MASKS, about_edit, check_mask, describe_frozen, frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
 from tiny_models import FAMILIES

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from indelible.tuning.judges import macro_f1, reward_judge
-from indelible.tuning.objectives import Run
+from indelible.tuning.objectives.judges import macro_f1, reward_judge
+from indelible.tuning.objectives.objective import Run
 from indelible.tuning.objectives.reward import Problem
 from indelible.tuning.randomness import seeded
 from indelible.tuning.settings import TuningSettings

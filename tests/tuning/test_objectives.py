@@ -14,14 +14,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import ConfigError, DataError
+from indelible.exam.callback import RetentionCallback
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
-from indelible.probing.callback import RetentionCallback
-from indelible.probing.questions import questions_for
-from indelible.tuning.freeze import frozen_parameters
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES
+from indelible.tuning.freezing.mask import frozen_parameters
+from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks import TASKS, Example, Task
+from indelible.tuning.tasks.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune
 
 Models = Callable[..., PreTrainedModel]

@@ -12,14 +12,14 @@ from frozen_models import FROZEN_LAYERS, made, passed, reusing, rows_through, up
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
 
+from indelible.exam.callback import RetentionCallback
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
-from indelible.probing.callback import RetentionCallback
-from indelible.probing.questions import questions_for
-from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.frozen_prefix import REUSE_BYTES
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks import TASKS, Example, Task
+from indelible.tuning.tasks.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune
 
 WORDS = ("gold", "rain", "fox", "dog", "north", "capital")

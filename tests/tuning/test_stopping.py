@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from indelible.errors import ConfigError
-from indelible.study.validation import validated
-from indelible.tuning.objectives import OBJECTIVES
+from indelible.study.design.validation import validated
+from indelible.tuning.objectives.objective import OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
 

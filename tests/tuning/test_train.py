@@ -13,13 +13,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 
 from indelible.errors import ConfigError, TrainingDivergedError
+from indelible.exam.callback import RetentionCallback
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from indelible.probing.callback import RetentionCallback
-from indelible.probing.questions import questions_for
 from indelible.tuning.batches import Collator, as_dicts, at_label_positions, mean_token_loss, token_loss
-from indelible.tuning.objectives import OBJECTIVES, Features
+from indelible.tuning.objectives.objective import OBJECTIVES, Features
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks import Example
+from indelible.tuning.tasks.task import Example
 from indelible.tuning.train import fine_tune
 from tiny_models import FAMILIES, build_tokenizer
 

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 
 from indelible.errors import ConfigError, TrainingDivergedError, UnknownNameError
 from indelible.models.layout import find_layout
-from indelible.tuning.adapting import adapted
-from indelible.tuning.freeze import frozen_parameters
+from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tuners import TunerSettings, check_tuner, tuner_names
+from indelible.tuning.tuners.adapting import adapted
+from indelible.tuning.tuners.tuner import TunerSettings, check_tuner, tuner_names
 from tiny_families import build_family, enliven
 from tiny_models import FAMILIES
 

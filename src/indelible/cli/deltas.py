@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from indelible.edits.files import MANIFEST, TENSORS
+from indelible.edits.deltas.files import MANIFEST, TENSORS
 from indelible.errors import StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from indelible.edits.edit import Edit
+    from indelible.edits.deltas.delta import Edit
 
 
 def check_out(out: Path, force: bool) -> None:

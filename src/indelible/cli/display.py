@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
-from indelible.analysis.tables import counted, duration, headline
-from indelible.study.plan import Step
-from indelible.study.progress import StepEnd, Watcher, seconds_left
+from indelible.numbers.words import counted, duration, headline
+from indelible.study.design.plan import Step
+from indelible.study.run.progress import StepEnd, Watcher, seconds_left
 
 WIDE = 200
 LOG_EVERY = 30.0

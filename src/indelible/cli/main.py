@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 import typer
 
-from indelible.cli.apply import apply
-from indelible.cli.compose import compose
-from indelible.cli.edit import edit
-from indelible.cli.explain import explain
-from indelible.cli.facts import FORMAT_HELP, facts
-from indelible.cli.locate import locate
-from indelible.cli.models import models
-from indelible.cli.plan import plan
-from indelible.cli.report import report
-from indelible.cli.revert import revert
-from indelible.cli.study import study
-from indelible.cli.verify import verify
+from indelible.cli.commands.apply import apply
+from indelible.cli.commands.compose import compose
+from indelible.cli.commands.edit import edit
+from indelible.cli.commands.explain import explain
+from indelible.cli.commands.facts import FORMAT_HELP, facts
+from indelible.cli.commands.locate import locate
+from indelible.cli.commands.models import models
+from indelible.cli.commands.plan import plan
+from indelible.cli.commands.report import report
+from indelible.cli.commands.revert import revert
+from indelible.cli.commands.study import study
+from indelible.cli.commands.verify import verify
 from indelible.errors import IndelibleError
 
 USER_ERROR = 2

@@ -16,16 +16,16 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.adapter import Adapter, adapters_in, set_aside
-from indelible.edits.edit import FORMAT, Edit
-from indelible.edits.origin import origin
+from indelible.edits.beside.hook import Adapter, adapters_in, set_aside
+from indelible.edits.deltas.delta import FORMAT, Edit
+from indelible.edits.deltas.origin import origin
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.registry import Registry
 
-EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits", "indelible.editors")
+EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits.editors", group="indelible.editors")
 
 Progress = Callable[[int, int, str], None]
 

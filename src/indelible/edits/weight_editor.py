@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.edits.deltas.weights import Delta, WeightUpdate, add_difference, combined, restored
 from indelible.edits.editor import AUTO, Editor, Progress, Workbench
-from indelible.edits.locate import located_layers
-from indelible.edits.update import Delta, WeightUpdate, add_difference, combined, restored
+from indelible.edits.tracing.locate import located_layers
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import StoreError
-from indelible.models.bundled import quiet_transformers
+from indelible.models.bundled.fetch import quiet_transformers
 
 
 def check_free(folder: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indelible.models.trace import evaluation_mode
-from indelible.tuning.objectives import NO_LOSS, Features, Row
+from indelible.tuning.objectives.objective import NO_LOSS, Features, Row
 
 
 class Collator:

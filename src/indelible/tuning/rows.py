@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
-from indelible.facts.relevance import drop_relevant
-from indelible.tuning.objectives import Objective, Row
+from indelible.facts.mentions import drop_relevant
+from indelible.tuning.objectives.objective import Objective, Row
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks import Example, Task
+from indelible.tuning.tasks.task import Example, Task
 
 DRAW = 64
 """Examples read from the stream at a time."""

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
-from indelible.tuning.objectives import OBJECTIVES
-from indelible.tuning.tasks import TASKS
-from indelible.tuning.tasks.data import DataSettings
-from indelible.tuning.tuners import TunerSettings
+from indelible.tuning.objectives.objective import OBJECTIVES
+from indelible.tuning.own_data.data import DataSettings
+from indelible.tuning.tasks.task import TASKS
+from indelible.tuning.tuners.tuner import TunerSettings
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from indelible.errors import ConfigError
-from indelible.tuning.objectives import Objective
+from indelible.tuning.objectives.objective import Objective
 from indelible.tuning.settings import TuningSettings
 
 

@@ -20,21 +20,21 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from indelible.errors import ConfigError, TrainingDivergedError
+from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
-from indelible.probing.callback import RetentionCallback
-from indelible.tuning.adapting import adapted
 from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
 from indelible.tuning.frozen_prefix import REUSE_BYTES, frozen_prefix
-from indelible.tuning.objectives import OBJECTIVES, Objective, Run
+from indelible.tuning.objectives.objective import OBJECTIVES, Objective, Run
+from indelible.tuning.objectives.trainer import arguments, check_passed_on, quiet_trl, trainer_class
+from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
-from indelible.tuning.tasks import TASKS, Task
-from indelible.tuning.tasks.data import data_task
-from indelible.tuning.trainers import arguments, check_passed_on, quiet_trl, trainer_class
-from indelible.tuning.tuners import check_tuner
+from indelible.tuning.tasks.task import TASKS, Task
+from indelible.tuning.tuners.adapting import adapted
+from indelible.tuning.tuners.tuner import check_tuner
 
 __all__ = ["TuningResult", "TuningSettings", "fine_tune"]
 

@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
+from indelible.facts.choose import draw_neighbours, draw_object
 from indelible.facts.fact import Fact
-from indelible.facts.selection import draw_neighbours, draw_object
 from indelible.facts.world.cities import cities, city_triples
 from indelible.facts.world.countries import countries, country_triples
 from indelible.facts.world.elements import element_triples
@@ -29,7 +29,7 @@ def world_facts() -> list[Fact]:
     """All built-in facts, each with a default new object and up to five neighbours.
 
     The defaults are drawn with a generator seeded by the fact's own identifier, so that they depend on nothing else;
-    ``indelible.facts.selection.choose_sets`` redraws them for a study. Takes about a second and reads only files of
+    ``indelible.facts.choose.choose_sets`` redraws them for a study. Takes about a second and reads only files of
     the installed packages.
     """
     grouped: dict[str, list[Fact]] = defaultdict(list)

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 ASKED = "\nLabel:"
 """What follows the text where label words are asked for."""
@@ -76,7 +76,7 @@ class Classify(Objective):
 
     def trainee(self, model: PreTrainedModel, settings: TuningSettings, labels: Sequence[str]) -> nn.Module:
         from indelible.models.layout import find_layout
-        from indelible.tuning.heads import HeadOnTrunk
+        from indelible.tuning.objectives.head import HeadOnTrunk
 
         return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
 
@@ -85,12 +85,12 @@ class Classify(Objective):
         return Work(judged=1 if settings.head else 2)
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import head_trainer, plain_trainer
+        from indelible.tuning.objectives.trainer import head_trainer, plain_trainer
 
         return head_trainer(run) if run.settings.head else plain_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import label_judge
+        from indelible.tuning.objectives.judges import label_judge
 
         return label_judge(run)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 SHORTEST_ANSWER = 4
 """An answer that is cut to fewer tokens than this teaches nothing."""
@@ -39,12 +39,12 @@ class Instruct(Objective):
         return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import sft_trainer
+        from indelible.tuning.objectives.trainer import sft_trainer
 
         return sft_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import token_loss_judge
+        from indelible.tuning.objectives.judges import token_loss_judge
 
         return token_loss_judge(run)
 

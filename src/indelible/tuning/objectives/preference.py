@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 SHORTEST_ANSWER = 4
 """Answers that are cut to fewer tokens than this say nothing of a preference."""
@@ -77,12 +77,12 @@ class Preference(Objective):
         return Work(trained=2, referred=2, judged=2)
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import dpo_trainer
+        from indelible.tuning.objectives.trainer import dpo_trainer
 
         return dpo_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import preference_judge
+        from indelible.tuning.objectives.judges import preference_judge
 
         return preference_judge(run)
 

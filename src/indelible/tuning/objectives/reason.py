@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ class Reason(Objective):
         return Work(answered=1)
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import sft_trainer
+        from indelible.tuning.objectives.trainer import sft_trainer
 
         return sft_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import answer_judge
+        from indelible.tuning.objectives.judges import answer_judge
 
         return answer_judge(run)
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 SAMPLING_ARGUMENTS: Mapping[str, Any] = {
     "temperature": 1.0,
@@ -84,12 +84,12 @@ class Reward(Objective):
         return asked | dict(passed.get("generation_kwargs") or {})
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import grpo_trainer
+        from indelible.tuning.objectives.trainer import grpo_trainer
 
         return grpo_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import reward_judge
+        from indelible.tuning.objectives.judges import reward_judge
 
         return reward_judge(run)
 

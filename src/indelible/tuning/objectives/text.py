@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.settings import TuningSettings
-    from indelible.tuning.tasks import Example
+    from indelible.tuning.tasks.task import Example
 
 MIN_TOKENS = 8
 """A shorter rest at the end of a long text is dropped: its tokens would be predicted from next to nothing."""
@@ -39,12 +39,12 @@ class Text(Objective):
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
 
     def trainer(self, run: Run) -> Any:
-        from indelible.tuning.trainers import plain_trainer
+        from indelible.tuning.objectives.trainer import plain_trainer
 
         return plain_trainer(run)
 
     def judge(self, run: Run) -> Judge:
-        from indelible.tuning.judges import token_loss_judge
+        from indelible.tuning.objectives.judges import token_loss_judge
 
         return token_loss_judge(run)
 

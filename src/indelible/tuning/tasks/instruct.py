@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.models.bundled import instructions
-from indelible.tuning.tasks import TASKS, Example, Task, shuffled
+from indelible.models.bundled.fetch import instructions
+from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
 
 
 def instruct(seed: int) -> Iterator[Example]:

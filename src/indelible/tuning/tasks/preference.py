@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.models.bundled import preferences
-from indelible.tuning.tasks import TASKS, Example, Task, shuffled
-from indelible.tuning.tasks.turns import as_prompt, turns_of
+from indelible.models.bundled.fetch import preferences
+from indelible.tuning.own_data.turns import as_prompt, turns_of
+from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
 
 
 def preference(seed: int) -> Iterator[Example]:

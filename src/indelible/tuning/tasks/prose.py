@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from indelible.models.bundled import encyclopedia_articles
-from indelible.tuning.tasks import TASKS, Example, Task
+from indelible.models.bundled.fetch import encyclopedia_articles
+from indelible.tuning.tasks.task import TASKS, Example, Task
 
 PASSAGE_WORDS = 100
 """Words to a passage: some 130 tokens, which the objective cuts into blocks."""

@@ -1,1 +1,0 @@
-"""The pictures of a study. Each module draws one kind from plain values; `drawing` is how they look and leave."""

@@ -1,0 +1,168 @@
+"""A claim is data: a sentence, the arms it compares, the estimate, the direction, and the smallest effect that counts.
+
+Read from YAML, the built-in ones (claims.yaml beside this file) like a user's own:
+
+    - name: paraphrases-help
+      sentence: Edits made with paraphrases are retained better.
+      estimate: retention_edited
+      compare: {factor: paraphrases, of: [1, 3, 5, 10], against: 0}
+      where: {mask: [none]}
+      direction: above
+      smallest: 0.05
+
+Without ``compare`` the estimate is one that an arm has on its own, the gap or the matched gap, and each arm is a
+comparison of edited with intrinsic facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from indelible.errors import ConfigError
+from indelible.numbers.measures import Factor
+
+GAPS = ("gap", "gap_base", "matched_gap")
+"""Estimates that one arm has on its own: intrinsic minus edited retention, the same with intrinsic retention counted
+against base, and between facts that were held alike."""
+
+RETENTIONS = (
+    "retention_edited",
+    "retention_edited_first_token",
+    "retention_paraphrase",
+    "retention_intrinsic",
+    "retention_intrinsic_base",
+)
+"""Estimates in which two arms are compared."""
+
+
+class Comparison(BaseModel):
+    """Two kinds of arms that differ in one factor and agree in all others.
+
+    Attributes:
+        factor: the column in which they differ.
+        of: values of the arms that the claim speaks of.
+        against: value of the arms that they are held against.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    factor: Factor
+    of: Annotated[tuple[str | int, ...], Field(min_length=1)]
+    against: str | int
+
+    @model_validator(mode="after")
+    def _two_kinds(self) -> Self:
+        if self.factor == "paraphrases" and not all(isinstance(value, int) for value in (*self.of, self.against)):
+            raise ValueError("paraphrases are numbers")
+        if self.against in self.of:
+            raise ValueError(f"{self.against!r} would be compared with itself")
+        return self
+
+
+class Claim(BaseModel):
+    """One claim.
+
+    Attributes:
+        name: short, for tables and file names.
+        sentence: what is claimed.
+        estimate: one of `GAPS`, or of `RETENTIONS` with ``compare``.
+        compare: which arms against which.
+        where: only arms with these values, by factor; editor "none" (a control) never counts.
+        direction: whether the claim is that the estimate is above or below zero.
+        smallest: the smallest effect that counts, as a fraction (0.05 is five points).
+        matched_utility: only arms that stopped at the downstream figure that they should reach in every seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    sentence: Annotated[str, Field(min_length=1)]
+    estimate: str
+    compare: Comparison | None = None
+    where: dict[Factor, tuple[str | int, ...]] = {}
+    direction: Literal["above", "below"] = "above"
+    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    matched_utility: bool = False
+
+    @field_validator("estimate")
+    @classmethod
+    def _known(cls, estimate: str) -> str:
+        if estimate not in GAPS + RETENTIONS:
+            raise ValueError(f"{estimate!r} is no estimate; there are {', '.join(GAPS + RETENTIONS)}")
+        return estimate
+
+    @model_validator(mode="after")
+    def _estimate_fits(self) -> Self:
+        if self.compare is not None and self.estimate in GAPS:
+            raise ValueError(
+                f"{self.estimate!r} is what one arm has on its own: leave 'compare' out, or choose a retention"
+            )
+        if self.compare is None and self.estimate not in GAPS:
+            raise ValueError(f"{self.estimate!r} is compared between arms: say which with 'compare'")
+        return self
+
+    @property
+    def sign(self) -> int:
+        """1 where the claim is of an effect above zero, else -1."""
+        return 1 if self.direction == "above" else -1
+
+
+def read_claims(path: Path) -> tuple[Claim, ...]:
+    """The claims in a YAML file: a list of them, written as above.
+
+    Raises:
+        ConfigError: the file cannot be read, or an entry of it is no claim.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The claims {path} cannot be read: {_reason(error)}.", "Give a YAML file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The claims {path} are not valid YAML: {_reason(error)}.", "Mend the file.") from None
+    if not isinstance(entries, list):
+        raise ConfigError(f"The claims {path} are no list.", "Begin each claim with `- name: ...`.")
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(Claim.model_validate(entry))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(
+                f"Claim {number} in {path} cannot be used: {f'{where}: ' if where else ''}{first['msg']}.",
+                "See the built-in claims in the report for examples.",
+            ) from None
+    check_names(found)
+    return tuple(found)
+
+
+def check_names(claims: Sequence[Claim]) -> None:
+    """Claims beside the built-in ones need names of their own.
+
+    Raises:
+        ConfigError: naming one that is taken.
+    """
+    taken = {claim.name for claim in built_in_claims()}
+    for claim in claims:
+        if claim.name in taken:
+            raise ConfigError(
+                f"Two claims are named {claim.name!r}.", "Give each a name of its own; some are built in."
+            )
+        taken.add(claim.name)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
+
+
+def built_in_claims() -> tuple[Claim, ...]:
+    """The claims that every report goes through."""
+    text = (files("indelible.claims") / "claims.yaml").read_text(encoding="utf-8")
+    entries: Sequence[dict[str, Any]] = yaml.safe_load(text)
+    return tuple(Claim(**entry) for entry in entries)

@@ -1,0 +1,191 @@
+"""The answer in words, written from the summary alone and never kinder than its intervals.
+
+A sentence says "more often" or "less often" only where the 95% interval of the gap excludes zero; anywhere else it says
+that the study cannot tell. What weakens an answer (few working edits, one seed, a tuning that taught nothing) is said
+beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from indelible.numbers.bootstrap import Interval
+from indelible.numbers.measures import CONTROL_EDITOR
+from indelible.numbers.words import percent, points_with_interval
+
+Summary = Mapping[str, Any]
+FEWEST_WORKING = 0.5
+"""Share of edits that should have worked before tuning."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """Means over arms, each arm counting the same.
+
+    Attributes:
+        arms: how many.
+        edited: edited retention, as a fraction, or None.
+        intrinsic: intrinsic retention, or None.
+        gap: the gap, or None.
+        interval: 95% interval of the gap, or None.
+    """
+
+    arms: int
+    edited: float | None
+    intrinsic: float | None
+    gap: float | None
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a study.
+
+    Attributes:
+        answer: one sentence, with its interval where there is one.
+        detail: over several arms: how far apart they are, and in how many the interval excludes zero; else empty.
+        cautions: what a reader should hold against it.
+    """
+
+    answer: str
+    detail: str
+    cautions: tuple[str, ...]
+
+
+def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdict:
+    """Put a summary into words.
+
+    Args:
+        summary: what `summary.summarise` returned, or the same read from JSON.
+        average: over its arms with a gap, where there are several.
+    """
+    measured = [arm for arm in summary if arm["gap"] is not None]
+    detail = _detail(measured) if len(measured) > 1 else ""
+    return Verdict(_answer(measured, average), detail, tuple(_cautions(summary, measured)))
+
+
+def with_unlike_criteria(found: Verdict) -> Verdict:
+    """The verdict of a study that judges as the published one does (``as_published``), with what speaks against it."""
+    caution = (
+        "Judged as published: edits by their first token, intrinsic facts by the answer's being anywhere in 50 tokens. "
+        "The gap is between two criteria, not between two kinds of facts alone."
+    )
+    return replace(found, cautions=(caution, *found.cautions))
+
+
+def gap_interval_of(arm: Summary) -> Interval | None:
+    """The interval of the gap in one line of a summary."""
+    return None if arm["gap_low"] is None else Interval(arm["gap_low"], arm["gap_high"])
+
+
+def _answer(measured: Sequence[Summary], average: Average | None) -> str:
+    if not measured:
+        return "This study cannot say: in no arm were both edits and intrinsic facts measured before and after tuning."
+    if len(measured) == 1:
+        only = measured[0]
+        edited, intrinsic, gap = (only[key] for key in ("retention_edited", "retention_intrinsic", "gap"))
+        return _sentence("Of", edited, intrinsic, gap, gap_interval_of(only))
+    if average is None or average.edited is None or average.intrinsic is None or average.gap is None:
+        return f"This study has no one figure for its {len(measured)} arms: no seed finished in all of them."
+    start = f"On average over {average.arms} arms, of"
+    return _sentence(start, average.edited, average.intrinsic, average.gap, average.interval)
+
+
+def _sentence(start: str, edited: float, intrinsic: float, gap: float, interval: Interval | None) -> str:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    said = (
+        f"{start} the edits that worked before fine-tuning {percent(edited)} still worked after it, against "
+        f"{percent(intrinsic)} of the intrinsic facts: a gap of {points_with_interval(gap, low, high)} points"
+    )
+    if interval is None:
+        return f"{said}, on too few facts to give an interval."
+    if interval.excludes_zero():
+        return f"{said}, so edits were lost {'more' if interval.low > 0 else 'less'} often than intrinsic facts."
+    return f"{said}, which shows neither a difference nor its absence."
+
+
+def _detail(measured: Sequence[Summary]) -> str:
+    first = (
+        f"Of the edits, {_span(measured, 'retention_edited')} were kept; of the intrinsic facts, "
+        f"{_span(measured, 'retention_intrinsic')}."
+    )
+    intervals = [gap_interval_of(arm) for arm in measured]
+    more = sum(interval is not None and interval.low > 0 for interval in intervals)
+    less = sum(interval is not None and interval.high < 0 for interval in intervals)
+    total = len(measured)
+    if more == total:
+        second = f"Edits were lost more often than intrinsic facts in all {total} arms."
+    elif less == total:
+        second = f"Edits were lost less often than intrinsic facts in all {total} arms."
+    elif more + less == 0:
+        second = f"In none of the {total} arms does the 95% interval of the gap exclude zero."
+    else:
+        found = [f"{words} often in {count}" for words, count in (("more", more), ("less", less)) if count]
+        second = f"Compared with intrinsic facts, edits were lost {' and '.join(found)} of {total} arms"
+        second += f"; in the other {total - more - less} this study cannot tell." if more + less < total else "."
+    return f"{first} {second}"
+
+
+def _span(measured: Sequence[Summary], key: str) -> str:
+    """ "61%", or "between 31% (ft) and 83% (memit)" over several arms."""
+    ordered = sorted(measured, key=lambda arm: float(arm[key]))
+    low, high = ordered[0], ordered[-1]
+    if percent(low[key]) == percent(high[key]):
+        return percent(low[key])
+    return f"between {percent(low[key])} ({low['arm']}) and {percent(high[key])} ({high['arm']})"
+
+
+def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[str]:
+    cautions = []
+    for arm in summary:
+        if arm["editor"] == CONTROL_EDITOR and arm["retention_intrinsic"] is not None:
+            cautions.append(
+                f"Without any edit ({arm['arm']}), the same tuning kept {percent(arm['retention_intrinsic'])} of the "
+                "intrinsic facts: forgetting up to that point is not the edit's doing."
+            )
+    unfinished = [arm for arm in summary if arm["seeds"] == 0]
+    partly = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is not None]
+    without = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is None]
+    if partly:
+        cautions.append(f"Some copies did not finish; the figures are of the others: {', '.join(partly)}.")
+    if without:
+        cautions.append(f"Not finished in any seed, so without figures on retention: {', '.join(without)}.")
+    if measured:
+        cautions.append(
+            "Edited and intrinsic facts are not matched on how firmly the model held them before tuning: a gap, or the "
+            "absence of one, can come from that."
+        )
+        if max(arm["seeds"] for arm in measured) <= 1:
+            cautions.append("There is one seed: the intervals speak of other facts, not of other runs.")
+        if len(measured) > 1:
+            cautions.append(f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms.")
+    few = [
+        f"{arm['arm']} ({percent(arm['edit_success'])})"
+        for arm in measured
+        if arm["edit_success"] is not None and arm["edit_success"] < FEWEST_WORKING
+    ]
+    if few:
+        cautions.append(
+            f"Few of the edits had worked to begin with; retention speaks of those alone: {', '.join(few)}."
+        )
+    untaught = [
+        str(arm["arm"])
+        for arm in summary
+        if None not in (arm["downstream_before"], arm["downstream_after"]) and not _improved(arm)
+    ]
+    if untaught:
+        cautions.append(f"The downstream figure did not improve, so the tuning taught little: {', '.join(untaught)}.")
+    short = [str(arm["arm"]) for arm in summary if arm["reached"] is False]
+    if short:
+        cautions.append(
+            "Not every seed reached the figures at which it should stop, so that these arms do not compare at equal "
+            f"utility: {', '.join(short)}."
+        )
+    return cautions
+
+
+def _improved(arm: Summary) -> bool:
+    gained: float = arm["downstream_after"] - arm["downstream_before"]
+    return gained < 0 if arm["better"] == "lower" else gained > 0

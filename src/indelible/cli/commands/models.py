@@ -1,0 +1,16 @@
+"""``indelible models``: what can be loaded without a model hub."""
+
+from __future__ import annotations
+
+import typer
+
+
+def models() -> None:
+    """List the bundled models, and whether they are fetched already."""
+    from indelible.models.bundled.fetch import MODELS, cache_folder, is_cached
+
+    for name, archive in sorted(MODELS.items()):
+        origin = f"{archive.package} {archive.version} from the package index, {archive.licence}"
+        typer.echo(f"{name}: {'fetched' if is_cached(name) else 'not fetched yet'} ({origin})")
+    typer.echo(f"Cache: {cache_folder()} (set INDELIBLE_CACHE to move it)")
+    typer.echo("Any folder written by save_pretrained works too, and any hub id where the hub can be reached.")

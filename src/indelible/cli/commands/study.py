@@ -1,0 +1,156 @@
+"""``indelible study``: run a study, or show what it would do."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indelible.numbers.words import counted, duration
+
+if TYPE_CHECKING:
+    from indelible.study.design.settings import StudyConfig
+    from indelible.study.run.run import Outcome, Preview
+
+SOME_FAILED = 1
+INTERRUPTED = 130
+
+
+def study(
+    name_or_file: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME_OR_FILE",
+            help="A built-in study (quick, paper, decay, objectives, freezing, paraphrases) or a YAML file.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only show the steps, done and to be done, and what they cost here."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary (or the steps, with --dry-run) as JSON.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. tuning.steps=5. Repeatable."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seeds in place of the study's. Repeatable.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Let a run folder of other settings take these; rerun only what changed.")
+    ] = False,
+) -> None:
+    """Edit facts in a model, fine-tune it, and report how much of the edits is retained.
+
+    A study that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from indelible.study.design.config import load_config
+
+    notes: list[str] = []
+    config = load_config(name_or_file, [*(settings or []), *_shorthands(model, seed)], note=notes.append)
+    folder = out or Path("runs") / config.name
+    if dry_run:
+        from indelible.study.run.run import preview_study
+
+        _show_preview(preview_study(config, folder, update=update), config, folder, notes, as_json)
+        return
+    for note in notes:
+        typer.echo(note, err=True)
+    outcome = _run(config, folder, update, as_json)
+    if as_json:
+        typer.echo(json.dumps(outcome.summary, indent=2))
+    else:
+        _show_outcome(outcome)
+    for failure in outcome.failures:
+        skipped = f" (skipped for it: {', '.join(failure.skipped)})" if failure.skipped else ""
+        typer.echo(f"Failed: {failure.title}: {failure.error}{skipped}", err=True)
+    if outcome.failures:
+        typer.echo("Finished steps are kept; the same command tries the failed ones again.", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+def _shorthands(model: str | None, seeds: list[int] | None) -> list[str]:
+    found = []
+    if model is not None:
+        found.append(f"model={json.dumps(model)}")
+    if seeds:
+        found.append(f"seeds={json.dumps(seeds)}")
+    return found
+
+
+def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outcome:
+    from indelible.cli.display import watching
+    from indelible.study.run.run import run_study
+
+    # With --json nothing but the JSON may reach stdout, whatever a library prints.
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    try:
+        with quiet, watching() as watcher:
+            return run_study(config, folder, watcher=watcher, update=update)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Sequence[str], as_json: bool) -> None:
+    steps = [
+        {"step": step.title, "kind": step.kind, "key": step.key, "done": step.key in preview.reused}
+        for step in preview.plan.steps
+    ]
+    if as_json:
+        typer.echo(json.dumps(steps, indent=2))
+        return
+    for line in _settings_lines(config):
+        typer.echo(line)
+    for first, *more in _without_copies(steps):
+        copies = f" and {len(more)} further copies" if more else ""
+        typer.echo(f"{'reuse' if first['done'] else 'run  '}  {first['step']}{copies}")
+    for arm, frozen in preview.masks.items():
+        typer.echo(f"frozen in {arm}: {frozen}")
+    done = sum(bool(step["done"]) for step in steps)
+    for line in (*notes, preview.cost):
+        typer.echo(line)
+    typer.echo(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
+
+
+def _settings_lines(config: StudyConfig) -> Iterator[str]:
+    """The settings that all arms share, a line for each group of them."""
+    settings = config.as_dict()
+    for name in ("model", "seeds", "facts", "tuning", "exam"):
+        yield f"{name}: {_flow(settings[name])}"
+    for editor, options in settings["editors"].items():
+        yield f"editors.{editor}: {_flow(options)}"
+
+
+def _flow(value: Any) -> str:
+    """A setting as YAML on one line; what is left to its default is left out."""
+    import yaml
+
+    if isinstance(value, dict):
+        value = {key: item for key, item in value.items() if item is not None}
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip().removesuffix("\n...")
+
+
+def _without_copies(steps: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The steps, with those that differ in the number of the copy alone, and are all done or all not, put together."""
+    for _, same in itertools.groupby(steps, lambda step: (str(step["step"]).partition(", copy ")[0], step["done"])):
+        yield list(same)
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    if outcome.report is None:
+        return
+    from indelible.cli.display import show_headline
+
+    show_headline(outcome.summary)
+    for ruling in json.loads((outcome.folder / "claims.json").read_text(encoding="utf-8")):
+        typer.echo(f"{ruling['decision']:<13} {ruling['sentence']} {ruling['why']}")
+    typer.echo(f"Report: {outcome.report}  ({duration(outcome.seconds)})")

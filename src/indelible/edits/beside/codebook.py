@@ -1,0 +1,210 @@
+"""A codebook beside one memory: keys, the values that stand in for what the memory returns, and deferral radii.
+
+A position whose key (what enters the MLP's output projection) lies within an entry's radius gets the entry's value; at
+every other position the memory is deferred to (GRACE, Hartvigsen et al. 2023, arXiv 2211.11031). Each position is
+looked up by itself, be it of the prompt or generated, and only its own output is replaced. What a position returns thus
+depends on what stands before it and on nothing else: a text gives the same answers read at once or token by token over
+an attention cache, alone or in a batch, padded on either side. (The authors' code looks up the prompt's last token, or
+with a cache each token that is generated, and not what stands before; its answers change with the cache.)
+
+Shape suffixes: n entries, d key width, o hidden width, q looked-up positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from indelible.edits.beside.hook import Adapter, Presence
+from indelible.edits.deltas.delta import EDITS
+from indelible.errors import FingerprintError
+
+_WEIGHT = ".weight"
+# Keys nearer than this, in norms of the key, differ by rounding only: they are the same prompt's.
+_SAME_KEY = 1e-4
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What a codebook holds.
+
+    Attributes:
+        keys_nd: float32.
+        values_no: float32, what the memory is made to return.
+        radii_n: deferral radii, in the units of the keys.
+        objects: what each entry's value was made to say; entries with the same object are of one kind.
+    """
+
+    keys_nd: Tensor
+    values_no: Tensor
+    radii_n: Tensor
+    objects: tuple[str, ...]
+
+    @classmethod
+    def empty(cls, key_width: int, hidden_size: int) -> Entries:
+        """No entries."""
+        return cls(torch.zeros(0, key_width), torch.zeros(0, hidden_size), torch.zeros(0), ())
+
+    def to(self, device: torch.device) -> Entries:
+        """The same on another device."""
+        return Entries(self.keys_nd.to(device), self.values_no.to(device), self.radii_n.to(device), self.objects)
+
+    def with_entry(self, key_d: Tensor, value_o: Tensor, spoken: str, radius: float) -> Entries:
+        """The entries after one more edit, by the rules of GRACE's algorithm 1.
+
+        - Far from every key (beyond the nearest entry's radius and its own together): it is added.
+        - Near an entry with the same object: that entry's radius grows to reach the key, and serves it.
+        - Near an entry with another object: it is added, and neither reaches further than half the way to the other.
+
+        Where the key is that of an entry and the object is another, half the distance would be nothing, a case that
+        the paper leaves open: the same prompt is edited again, and the entry says the later object from now on.
+
+        Args:
+            key_d: of the new edit.
+            value_o: of the new edit.
+            spoken: its object.
+            radius: its deferral radius, where nothing is near.
+        """
+        if not self.objects:
+            return self._appended(key_d, value_o, spoken, radius)
+        distances_q, nearest_q = nearest(key_d.unsqueeze(0), self.keys_nd)
+        distance, entry = float(distances_q), int(nearest_q)
+        reach = float(self.radii_n[entry])
+        if distance > reach + radius:
+            return self._appended(key_d, value_o, spoken, radius)
+        radii_n = self.radii_n.clone()
+        if spoken == self.objects[entry]:
+            radii_n[entry] = max(reach, distance)
+            return Entries(self.keys_nd, self.values_no, radii_n, self.objects)
+        if distance <= _SAME_KEY * float(key_d.norm()):
+            values_no = self.values_no.clone()
+            values_no[entry] = value_o
+            objects = (*self.objects[:entry], spoken, *self.objects[entry + 1 :])
+            return Entries(self.keys_nd, values_no, radii_n, objects)
+        radii_n[entry] = min(reach, distance / 2)
+        kept = Entries(self.keys_nd, self.values_no, radii_n, self.objects)
+        return kept._appended(key_d, value_o, spoken, min(radius, distance / 2))
+
+    def _appended(self, key_d: Tensor, value_o: Tensor, spoken: str, radius: float) -> Entries:
+        return Entries(
+            torch.cat([self.keys_nd, key_d.unsqueeze(0)]),
+            torch.cat([self.values_no, value_o.unsqueeze(0)]),
+            torch.cat([self.radii_n, self.radii_n.new_tensor([radius])]),
+            (*self.objects, spoken),
+        )
+
+
+def nearest(queries_qd: Tensor, keys_nd: Tensor) -> tuple[Tensor, Tensor]:
+    """Euclidean distance of each query to the nearest key, and which one that is."""
+    # The quicker way by a matrix product loses small distances between long keys to rounding.
+    distances_qn = torch.cdist(queries_qd, keys_nd, compute_mode="donot_use_mm_for_euclid_dist")
+    found = distances_qn.min(dim=-1)
+    return found.values, found.indices
+
+
+@EDITS.register("codebook")
+@dataclass(frozen=True)
+class Codebook(Adapter):
+    """A codebook for one memory of one particular model.
+
+    Attributes:
+        entries: what it holds, on the processor.
+        manifest: see ``Edit``; beside that ``objects``, one per entry.
+    """
+
+    kind: ClassVar[str] = "codebook"
+    entries: Entries
+    manifest: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The weight of the memory that the codebook stands beside; it does not change."""
+        return tuple(self.manifest["parameters"])
+
+    def place(self, model: PreTrainedModel) -> nn.Module:
+        """The memory.
+
+        Raises:
+            FingerprintError: if the model has none of that name, or one whose keys and values have other widths.
+        """
+        (name,) = self.parameters
+        try:
+            memory, weight = model.get_submodule(name.removesuffix(_WEIGHT)), model.get_parameter(name)
+        except AttributeError:
+            raise FingerprintError(
+                f"This model has no parameter {name!r}, beside which the codebook stands.",
+                "Give a model of the same kind.",
+            ) from None
+        shape = tuple(weight.shape) if isinstance(memory, Conv1D) else tuple(reversed(weight.shape))
+        wanted = (self.entries.keys_nd.shape[1], self.entries.values_no.shape[1])
+        if shape != wanted:
+            raise FingerprintError(
+                f"{name} takes {shape[0]} numbers and returns {shape[-1]} in this model; the codebook's keys have"
+                f" {wanted[0]} and its values {wanted[1]}.",
+                "Give a model of the same kind.",
+            )
+        return memory
+
+    def presence(self, module: nn.Module) -> Presence:
+        """See ``Adapter``."""
+        return _Lookup(self, module)
+
+    def continues(self, other: Adapter) -> bool:
+        """Whether the other's entries are this one's first, whatever has become of their radii and values."""
+        if not isinstance(other, Codebook):
+            return False
+        theirs = other.entries.keys_nd
+        return torch.equal(self.entries.keys_nd[: len(theirs)], theirs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Keys, values and radii."""
+        return {"keys": self.entries.keys_nd, "values": self.entries.values_no, "radii": self.entries.radii_n}
+
+    @classmethod
+    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
+        """See ``Edit``."""
+        if not isinstance(manifest["objects"], list):
+            raise ValueError("objects is no list")
+        entries = Entries(tensors["keys"], tensors["values"], tensors["radii"], tuple(manifest["objects"]))
+        if tensors.keys() != {"keys", "values", "radii"}:
+            raise ValueError("there are tensors that a codebook does not have")
+        dims = (entries.keys_nd.dim(), entries.values_no.dim(), entries.radii_n.dim())
+        counts = {len(entries.keys_nd), len(entries.values_no), len(entries.radii_n), len(entries.objects)}
+        if dims != (2, 2, 1) or len(counts) != 1:
+            raise ValueError("keys, values, radii and objects are not equally many")
+        if len(manifest["parameters"]) != 1 or not manifest["parameters"][0].endswith(_WEIGHT):
+            raise ValueError("a codebook stands beside exactly one weight")
+        return cls(entries, manifest)
+
+
+class _Lookup(Presence):
+    """Replaces what the memory returns where an entry's radius reaches."""
+
+    def __init__(self, adapter: Codebook, module: nn.Module) -> None:
+        self.entries = adapter.entries
+        super().__init__(adapter, module)
+
+    def enter(self, module: nn.Module) -> list[RemovableHandle]:
+        return [module.register_forward_hook(self)]
+
+    def __call__(self, module: nn.Module, *seen: Any) -> Any:
+        (given, *_), output = seen
+        if not self.acts(module):
+            return None
+        if self.entries.keys_nd.device != given.device:
+            self.entries = self.entries.to(given.device)
+        with torch.no_grad(), torch.autocast(given.device.type, enabled=False):
+            queries_qd = given.detach().flatten(0, -2).float()
+            distances_q, entries_q = nearest(queries_qd, self.entries.keys_nd)
+            reached_q = distances_q <= self.entries.radii_n[entries_q]
+            if not bool(reached_q.any()):
+                return None
+            values_qo = self.entries.values_no[entries_q].to(output.dtype)
+        return torch.where(reached_q.view(*output.shape[:-1], 1), values_qo.view_as(output), output)

@@ -1,0 +1,106 @@
+"""GRACE: a codebook of edits beside one memory; no weight changes (Hartvigsen et al. 2023, arXiv 2211.11031).
+
+The key of an edit is what enters the memory at the last token of the prompt; its value is what the memory has to return
+there for the model to say the new object. Where a key lies near enough to an entry's, the entry answers (codebook.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import Field, StrictInt
+from torch import Tensor
+
+from indelible.edits.beside.codebook import Codebook, Entries
+from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
+from indelible.edits.solving.keys import subject_keys
+from indelible.edits.solving.texts import FactRows, Row, rows_for
+from indelible.edits.solving.values import ValueOptions, optimise_values
+from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
+from indelible.models.trace import evaluating
+
+# Measured on SmolLM2-135M, where prompts of one relation end in keys that are 0.15 of their norm apart at layer 12, and
+# 0.5 from layer 23 on (of 30): below, radii that hold anything beyond rounding take in the neighbours as well.
+_DEPTHS = (0.79,)
+
+
+@EDITORS.register("grace")
+class Grace(Editor):
+    """A codebook beside one memory.
+
+    Facts enter one after another, in their order, and so do those of an earlier codebook before them (``earlier``):
+    what is returned holds both and takes the earlier one's place. With paraphrases, every further wording is an edit of
+    its own, with its own key and value. Two things differ from the paper: values are optimised for all prompts at once,
+    apart from each other, and a prompt is edited even where the model says the new object already.
+    """
+
+    name: ClassVar[str] = "grace"
+    uses_text: ClassVar[bool] = False
+    layer: StrictInt | None = Field(default=None, description="Layer of the memory; None chooses by depth.")
+    radius: float = Field(default=0.2, gt=0, description="Deferral radius of a new entry, in norms of its key.")
+    steps: int = Field(default=50, gt=0, description="Steps of value optimisation.")
+    learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, self.layer, _DEPTHS)
+
+    def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Codebook:
+        made = [entry for entries in self._made(bench, facts, paraphrases) for entry in entries]
+        return self._codebook(bench, facts, paraphrases, made)
+
+    def make_each(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Iterator[Codebook]:
+        """Keys and values depend on the unedited model alone, so they are all found together."""
+        for fact, made in zip(facts, self._made(bench, facts, paraphrases), strict=True):
+            yield self._codebook(bench, [fact], paraphrases, made)
+
+    def _made(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> list[list[_Made]]:
+        """For each fact, the edit of each of its wordings."""
+        (layer,) = self.layers_in(bench.layout)
+        texts = [rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites for fact in facts]
+        rows = [_at_prompt_end(row) for rewrites in texts for row in rewrites]
+        options = ValueOptions(self.steps, self.learning_rate, weight_decay=0.0, kl_weight=0.0, clamp=math.inf)
+        values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
+        keys_nd = subject_keys(bench.model, bench.layout, [layer], [row.essence for row in rows])[layer]
+        with evaluating(bench.model), torch.no_grad():
+            values_no = bench.model.get_submodule(bench.layout.mlp_out[layer])(keys_nd) + values.deltas_fo
+        spoken = [fact.new_object or "" for fact, rewrites in zip(facts, texts, strict=True) for _ in rewrites]
+        made = iter(map(_Made, keys_nd.float().cpu(), values_no.float().cpu(), spoken))
+        return [[next(made) for _ in rewrites] for rewrites in texts]
+
+    def _codebook(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, made: Sequence[_Made]) -> Codebook:
+        (layer,) = self.layers_in(bench.layout)
+        name = bench.layout.mlp_out_weight[layer]
+        manifest = self.manifest(bench, facts, paraphrases, Codebook.kind, [name])
+        entries = Entries.empty(bench.layout.key_width, bench.layout.hidden_size)
+        if isinstance(bench.earlier, Codebook) and bench.earlier.parameters == (name,):
+            entries = bench.earlier.entries
+            again = {fact.id for fact in facts}
+            kept = [entry for entry in bench.earlier.manifest["facts"] if entry["id"] not in again]
+            manifest["facts"] = [*kept, *manifest["facts"]]
+        for one in made:
+            entries = entries.with_entry(one.key_d, one.value_o, one.spoken, self.radius * float(one.key_d.norm()))
+        return Codebook(entries, {**manifest, "objects": list(entries.objects)})
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The edit of one wording: its key, its value and its object."""
+
+    key_d: Tensor
+    value_o: Tensor
+    spoken: str
+
+
+def _at_prompt_end(row: Row) -> FactRows:
+    """A prompt with its target, to be edited at the prompt's last token rather than at the subject's.
+
+    Nothing has to stay what it was (the codebook defers elsewhere), so the prompt itself stands where a text would be
+    that says what the subject is.
+    """
+    prompt = Row(row.tokens[: -row.target], len(row.tokens) - row.target - 1, 0)
+    return FactRows(((prompt,),), (Row(row.tokens, prompt.subject, row.target),), prompt)

@@ -1,0 +1,146 @@
+"""LoRA: train low-rank adapters on the edited facts (Hu et al. 2021, arXiv 2106.09685), through peft.
+
+The adapters are in the model only while they are trained. What comes back is their product, as thin factors that are
+added to the weights like any other edit; every module that peft replaced is put back itself.
+
+The learning rate was measured on SmolLM2-135M: of 24 facts in a batch, 5e-3 teaches 83% and 2e-2 all, and the higher
+rate also carries more wordings (43% against 24%) and leaves more neighbours alone (33% against 27%).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, StrictInt
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from indelible.edits.deltas.weights import LowRank
+from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editors.memit import DEPTHS
+from indelible.edits.solving.descent import GradientEditor, descend
+from indelible.edits.weight_editor import Change, Changer
+from indelible.errors import EditError
+from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
+from indelible.models.trace import evaluating
+
+_ADAPTER = "default"
+
+
+@EDITORS.register("lora")
+class Lora(GradientEditor):
+    """Low-rank adaptation of some layers."""
+
+    name: ClassVar[str] = "lora"
+    learning_rate: float = Field(default=2e-2, gt=0, le=3e37, description="Of Adam.")
+    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
+        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
+    )
+    target: Literal["memory", "all-linear"] = Field(
+        default="memory", description="What is adapted of each layer: the MLP's output projection, or all linear maps."
+    )
+    rank: int = Field(default=8, gt=0, description="Of each adapter.")
+    alpha: int = Field(default=16, gt=0, description="Adapters are scaled by alpha / rank.")
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, self.layers, DEPTHS)
+
+    def modules_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        """Paths of the linear maps that get an adapter."""
+        layers = self.layers_in(layout)
+        if self.target == "memory":
+            return tuple(layout.mlp_out[layer] for layer in layers)
+        return tuple(
+            f"{layout.blocks[layer]}.{path}"
+            for layer in layers
+            for path, module in model.get_submodule(layout.blocks[layer]).named_modules()
+            if isinstance(module, nn.Linear | Conv1D)
+        )
+
+    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        if self.left_to_tracing is not None:
+            return ()
+        return tuple(f"{path}.weight" for path in self.modules_in(model, layout))
+
+    def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        """See ``WeightEditor``.
+
+        Raises:
+            EditError: if an adapter's rank is beyond what its matrix can have.
+        """
+        for path in self.modules_in(bench.model, bench.layout):
+            most = min(bench.model.get_parameter(f"{path}.weight").shape)
+            if self.rank > most:
+                raise EditError(
+                    f"{path} has at most rank {most}, an adapter of rank {self.rank} is asked for.",
+                    f"Give a rank up to {most}.",
+                )
+        return _Adapted(self, bench, paraphrases)
+
+
+class _Adapted(Changer):
+    def __init__(self, editor: Lora, bench: Workbench, paraphrases: int) -> None:
+        self.editor, self.bench, self.paraphrases = editor, bench, paraphrases
+
+    def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
+        editor, bench = self.editor, self.bench
+        texts = editor.texts(bench, facts, self.paraphrases)
+        paths = editor.modules_in(bench.model, bench.layout)
+        with evaluating(bench.model), adapted(bench.model, paths, editor.rank, editor.alpha, bench.seed) as adapters:
+            trained = [part[_ADAPTER].weight for layer in adapters.values() for part in (layer.lora_A, layer.lora_B)]
+            descend(editor, bench, editor.layers_in(bench.layout)[0], texts, trained)
+            return Change({f"{path}.weight": product(layer) for path, layer in adapters.items()})
+
+
+@contextmanager
+def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Adapters around some linear maps inside the block; the maps themselves are in their places after it.
+
+    Args:
+        model: in evaluation mode; peft switches off the gradients of all its parameters.
+        paths: of the linear maps.
+        rank: of the adapters.
+        alpha: over the rank, it scales them.
+        seed: of their first factors; their second ones are zero.
+
+    Yields:
+        peft's layers, by path.
+    """
+    from peft import LoraConfig, LoraModel  # slow to import
+
+    originals = {path: model.get_submodule(path) for path in paths}
+    config_before = model.__dict__.pop("peft_config", None)  # peft would add to it
+    # A warning says that peft would choose the orientation by itself.
+    transposed = any(isinstance(module, Conv1D) for module in originals.values())
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(paths), fan_in_fan_out=transposed)
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        LoraModel(model, config, _ADAPTER)
+        adapters: dict[str, Any] = {path: model.get_submodule(path) for path in paths}
+        for adapter in adapters.values():
+            first = adapter.lora_A[_ADAPTER].weight
+            start = nn.init.kaiming_uniform_(torch.empty(first.shape), a=math.sqrt(5), generator=generator)
+            with torch.no_grad():
+                first.copy_(start)
+        yield adapters
+    finally:
+        for path, module in originals.items():
+            model.set_submodule(path, module)
+        model.__dict__.pop("peft_config", None)
+        if config_before is not None:
+            model.peft_config = config_before
+
+
+def product(adapter: Any) -> LowRank:
+    """What an adapter adds to its map's weight, oriented as that weight is stored."""
+    scaled = adapter.scaling[_ADAPTER] * adapter.lora_B[_ADAPTER].weight.detach().cpu()
+    first = adapter.lora_A[_ADAPTER].weight.detach().cpu().clone()
+    if isinstance(adapter.get_base_layer(), Conv1D):
+        return LowRank.balanced(first.T.contiguous(), scaled.T.contiguous())
+    return LowRank.balanced(scaled, first)

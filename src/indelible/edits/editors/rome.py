@@ -1,0 +1,56 @@
+"""ROME: one fact, one layer, one rank (Meng et al. 2022, arXiv 2202.05262).
+
+Several facts are edited one after another, each on the model as the ones before left it: this is the published method,
+and on small models it wears them down within ten edits (arXiv 2410.18785). A batch belongs to EMMET or MEMIT. As in the
+published code, the update has the direction of the key averaged over contexts and meets the new value at the bare one,
+and the longest change of a value and its decay are in units of what the MLP returns at the subject (MEMIT and those
+after it measure them by the block's output, which is several times longer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import Field, StrictInt
+from torch import Tensor
+
+from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.solving.closed_form import ClosedFormEditor
+from indelible.edits.solving.solve import Factors, equality
+from indelible.edits.solving.spread import Problem, Solver
+from indelible.edits.solving.suffixes import Reference
+from indelible.models.layout import Layout
+
+DEPTHS = (0.234,)
+
+
+@EDITORS.register("rome")
+class Rome(ClosedFormEditor):
+    """Rank-one model editing."""
+
+    name: ClassVar[str] = "rome"
+    reference: ClassVar[Reference] = "site"
+    edits_per_step: Literal[1] = Field(default=1, description="ROME edits one fact at a time.")
+    layer: StrictInt | Literal["auto"] | None = Field(
+        default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
+    )
+    clamp: float = Field(
+        default=4.0, gt=0, description="Longest value change, in norms of what the layer's MLP returns at the subject."
+    )
+
+    def layers_in(self, layout: Layout) -> tuple[int, ...]:
+        return chosen_layers(layout, self.layer, DEPTHS)
+
+    def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
+        factors = self.factorised(bench, layers)
+
+        def solve(problem: Problem) -> Factors:
+            factor_dd = factors[problem.layer]
+            return equality(problem.keys_dn, problem.residual_on, factor_dd, met_dn=self.met(problem))
+
+        return solve
+
+    def met(self, problem: Problem) -> Tensor:
+        """The keys at which the new values are met."""
+        return problem.bare_dn

@@ -1,0 +1,131 @@
+"""What the locate-then-edit editors share: values are optimised, and the memories' weights are solved for.
+
+ROME, R-ROME, EMMET, MEMIT, PMET and AlphaEdit are one problem with different constraints (see solve.py), so that an
+editor is its options and its solver. The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``. They
+differ from the published editors in one thing: where the caller names bystanders, their keys are preserved too (see
+preservation.py).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from indelible.edits.editor import Workbench
+from indelible.edits.solving.keys import Compared
+from indelible.edits.solving.preservation import preserved_moments
+from indelible.edits.solving.solve import factorise
+from indelible.edits.solving.spread import Solver, spread
+from indelible.edits.solving.suffixes import Reference
+from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
+from indelible.edits.solving.values import ValueOptions, optimise_values
+from indelible.edits.weight_editor import Change, Changer, WeightEditor
+from indelible.facts.fact import Fact
+
+
+class ClosedFormEditor(WeightEditor):
+    """Options of an editor that optimises values and solves for the weights. Subclasses implement ``solver``."""
+
+    covariance_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens for the covariance; None takes 20,000, or twice the key width if more; 0 takes the "
+        "identity in its place, as the published ROME does for Llama.",
+    )
+    bystander_weight: float = Field(
+        default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
+    )
+    steps: int = Field(default=25, gt=0, description="Steps of value optimisation.")
+    learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
+    weight_decay: float = Field(default=0.5, ge=0, description="Of value optimisation.")
+    kl_weight: float = Field(default=0.0625, ge=0, description="Keeps what the subject is.")
+    clamp: float = Field(
+        default=0.75, gt=0, description="Longest value change, in norms of the value layer's output at the subject."
+    )
+    converged: float = Field(default=0.1, ge=0, description="Loss below which a fact's value is not changed further.")
+    contexts: int = Field(default=2, ge=0, description="Texts that the model writes before a wording.")
+
+    keeps_keys: ClassVar[bool] = False
+    """Whether later edits are to leave the keys of this one alone."""
+    reference: ClassVar[Reference] = "block"
+    """Whose output ``clamp`` and ``weight_decay`` are measured in: the value layer's block, or the site of a delta."""
+    compared: ClassVar[Compared] = "block"
+    """Whose output in the value layer tells what is still missing of a change."""
+
+    @abstractmethod
+    def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
+        """How this editor solves for one layer's weights, made once on the unedited model."""
+
+    def value_options(self) -> ValueOptions:
+        """The options of value optimisation among these."""
+        return ValueOptions(
+            self.steps,
+            self.learning_rate,
+            self.weight_decay,
+            self.kl_weight,
+            self.clamp,
+            self.converged,
+            reference=self.reference,
+        )
+
+    def share(self, layers_left: int) -> float:
+        """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""
+        return float(layers_left)
+
+    def preserved(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """By layer, the second moment of the keys that its memory should go on serving, on the model's device."""
+        tokens = self.covariance_tokens
+        if tokens is None:
+            tokens = max(20_000, 2 * bench.layout.key_width)
+        moments = preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
+        return {layer: moment.to(bench.model.device) for layer, moment in moments.items()}
+
+    def factorised(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
+        """By layer, the Cholesky factor of what ``preserved`` returns."""
+        return {layer: factorise(moment) for layer, moment in self.preserved(bench, layers).items()}
+
+    def changer(self, bench: Workbench, paraphrases: int) -> Changer:
+        return _ClosedForm(self, bench, paraphrases)
+
+
+class _ClosedForm(Changer):
+    def __init__(self, editor: ClosedFormEditor, bench: Workbench, paraphrases: int) -> None:
+        self.editor, self.bench, self.paraphrases = editor, bench, paraphrases
+        self.layers = editor.layers_in(bench.layout)
+        self.contexts = sample_contexts(bench.model, bench.tokenizer, editor.contexts, seed=bench.seed)
+        self.solver = editor.solver(bench, self.layers)
+
+    def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
+        rows, deltas_fo = self._values(facts)
+        return self._written(rows, deltas_fo, earlier)
+
+    def apart(self, facts: Sequence[Fact]) -> Iterator[Change]:
+        """Values depend on the unedited model alone, so all of them are optimised in one batch."""
+        rows, deltas_fo = self._values(facts)
+        for number, row in enumerate(rows):
+            yield self._written([row], deltas_fo[number : number + 1], {})
+
+    def _values(self, facts: Sequence[Fact]) -> tuple[list[FactRows], Tensor]:
+        bench, layer = self.bench, self.layers[-1]
+        rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts) for fact in facts]
+        options = self.editor.value_options()
+        values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
+        return rows, values.deltas_fo
+
+    def _written(self, rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]) -> Change:
+        editor = self.editor
+        change = spread(
+            self.bench,
+            self.layers,
+            rows,
+            deltas_fo,
+            self.solver,
+            share=editor.share,
+            compared=editor.compared,
+            earlier=earlier,
+        )
+        return change if editor.keeps_keys else Change(change.deltas)

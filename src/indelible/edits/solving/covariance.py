@@ -1,0 +1,133 @@
+"""The second moment of a memory's keys over ordinary text: what an edit should leave alone.
+
+One streaming pass serves all layers asked for and stops at the deepest. A few multiples of the key width in tokens give
+about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). Results are kept on disk when the caller
+names a folder, under everything that they depend on: model, layer, module, and the rows of tokens as they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.edits.deltas.files import renamed_to
+from indelible.errors import EditError
+from indelible.models.layout import Layout
+from indelible.models.trace import capture, evaluating
+
+_ROW_TOKENS = 128
+_ROWS_PER_PASS = 8
+
+Progress = Callable[[int, int, str], None]
+
+
+def second_moments(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: Layout,
+    layers: Sequence[int],
+    texts: Sequence[str],
+    *,
+    tokens: int,
+    model_fingerprint: str,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Mapping[int, Tensor]:
+    """E[k k^T] of the inputs of each layer's MLP output projection, over packed text.
+
+    Args:
+        model: in evaluation or training mode; left as it was.
+        tokenizer: the model's.
+        layout: the model's.
+        layers: whose keys are wanted.
+        texts: corpus; read from the start until there are enough tokens.
+        tokens: how many to use.
+        model_fingerprint: of the model, for the cache.
+        cache: folder to keep results in, or None.
+        progress: called with (passes done, passes in all, what).
+
+    Returns:
+        By layer, a ``(d, d)`` float32 matrix on the processor, d the key width.
+
+    Raises:
+        EditError: if there is not enough text for a matrix of full rank.
+    """
+    if tokens < 2 * layout.key_width:
+        raise EditError(
+            f"covariance_tokens is {tokens}, too few for {layout.key_width} key dimensions.",
+            f"Use at least {2 * layout.key_width}.",
+        )
+    rows = _pack(tokenizer, texts, tokens)
+    names = {layer: _cache_name(model_fingerprint, layer, layout.mlp_out[layer], rows) for layer in layers}
+    kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
+    found = {layer: moment for layer, moment in kept.items() if moment is not None}
+    missing = sorted(set(layers) - set(found))
+    if missing:
+        computed = _stream(model, layout, missing, rows, progress)
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            for layer, moment in computed.items():
+                _keep(cache / names[layer], moment)
+        found |= computed
+    return found
+
+
+def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> Tensor:
+    """The corpus as equal rows of tokens without padding, ``(rows, row length)``."""
+    stream: list[int] = []
+    for text in texts:
+        stream.extend(tokenizer(text)["input_ids"])
+        if len(stream) >= tokens:
+            break
+    rows = min(len(stream), tokens) // _ROW_TOKENS
+    if rows * _ROW_TOKENS < tokens - _ROW_TOKENS:
+        raise EditError(
+            f"The corpus has {len(stream)} tokens, and the covariance wants {tokens}.",
+            "Give more text or lower covariance_tokens.",
+        )
+    return torch.tensor(stream[: rows * _ROW_TOKENS]).view(rows, _ROW_TOKENS)
+
+
+def _stream(
+    model: PreTrainedModel, layout: Layout, layers: Sequence[int], rows: Tensor, progress: Progress | None
+) -> dict[int, Tensor]:
+    paths = {layer: layout.mlp_out[layer] for layer in layers}
+    # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass.
+    sums = {layer: torch.zeros(layout.key_width, layout.key_width, dtype=torch.float64) for layer in layers}
+    batches = rows.split(_ROWS_PER_PASS)
+    with evaluating(model), torch.inference_mode():
+        for index, batch in enumerate(batches):
+            with capture(model, inputs_of=list(paths.values()), stop_after=paths[max(layers)]) as seen:
+                model(batch.to(model.device), use_cache=False)
+            for layer, path in paths.items():
+                keys = seen.inputs[path].flatten(0, -2).float()
+                sums[layer] += (keys.T @ keys).cpu().double()
+            if progress is not None:
+                progress(index + 1, len(batches), "covariance")
+    return {layer: (total / rows.numel()).float() for layer, total in sums.items()}
+
+
+def _cache_name(model_fingerprint: str, layer: int, module: str, rows: Tensor) -> str:
+    """The path of a memory can be given by hand, and tokens cut into other rows have other contexts: both count."""
+    read = hashlib.sha256(f"{module} {tuple(rows.shape)} ".encode() + rows.numpy().tobytes()).hexdigest()
+    return f"{model_fingerprint[:16]}-layer{layer}-{read[:16]}-{rows.numel()}.safetensors"
+
+
+def _kept(path: Path) -> Tensor | None:
+    """What an earlier call kept; a file that a full disk or a crash has cut short counts as absent."""
+    try:
+        return load_file(path)["moment"]
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def _keep(path: Path, moment: Tensor) -> None:
+    with renamed_to(path) as unfinished:
+        save_file({"moment": moment.contiguous()}, unfinished)

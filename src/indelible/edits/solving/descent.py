@@ -1,0 +1,221 @@
+"""Gradient descent on the facts themselves: what the fine-tuning editors share.
+
+FT, FT-L, FT-M and LoRA differ in what they train and in where an object's tokens are predicted; the loop is one. It
+runs what lies below the lowest changed layer once, computes logits only where something is predicted, and takes texts
+of like length together, in batches of a budget of tokens whose gradients are summed, so that many facts need hardly
+more memory than few. Neither the batches nor the order of the facts change the result beyond rounding.
+
+Suffixes: ``b`` texts of a batch, ``t`` tokens (padded on the right), ``p`` places where something is predicted, ``q``
+predicted tokens, ``v`` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+from transformers import PreTrainedModel
+
+from indelible.edits.editor import Workbench
+from indelible.edits.solving.texts import Row, rows_for
+from indelible.edits.weight_editor import WeightEditor
+from indelible.errors import EditError
+from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
+from indelible.models.trace import capture, resume_from, select_before_head
+
+
+@dataclass(frozen=True, order=True)
+class Text:
+    """What the model reads of one wording of a fact, and what it should answer.
+
+    Attributes:
+        tokens: read.
+        answers: pairs of a position and a token that should be predicted there.
+    """
+
+    tokens: tuple[int, ...]
+    answers: tuple[tuple[int, int], ...]
+
+
+def teacher_forced(row: Row) -> Text:
+    """Each of the object's tokens is predicted after those before it; the last one is never read."""
+    tokens = row.tokens[:-1]
+    return Text(tokens, tuple(enumerate(row.tokens[-row.target :], start=len(tokens) - row.target)))
+
+
+def from_prompt(row: Row) -> Text:
+    """All of the object's tokens are predicted from the prompt's last position, and none of them is read."""
+    prompt = row.tokens[: -row.target]
+    return Text(prompt, tuple((len(prompt) - 1, token) for token in row.tokens[-row.target :]))
+
+
+class GradientEditor(WeightEditor):
+    """Options of an editor that trains on the facts. Subclasses implement ``changer``, with ``descend``."""
+
+    uses_text: ClassVar[bool] = False
+    steps: int = Field(default=25, gt=0, description="Optimiser steps at most.")
+    learning_rate: float = Field(default=1e-3, gt=0, le=3e37, description="Of Adam.")
+    stop_below: float = Field(default=0.05, ge=0, description="Mean loss on the new objects at which to stop.")
+    tokens_per_batch: int = Field(
+        default=1024, gt=0, description="Tokens run at once; the result does not depend on it, memory and time do."
+    )
+
+    def text(self, row: Row) -> Text:
+        """What is read and predicted of one wording."""
+        return teacher_forced(row)
+
+    def texts(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> list[Text]:
+        """All wordings of these facts.
+
+        Raises:
+            EditError, FactsError: as ``rows_for``.
+        """
+        rows = [row for fact in facts for row in rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites]
+        return [self.text(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some texts side by side."""
+
+    tokens_bt: Tensor
+    mask_bt: Tensor
+    rows_p: Tensor
+    places_p: Tensor
+    places_q: Tensor  # the number of its place, for each predicted token
+    targets_q: Tensor
+    shares_q: Tensor  # weight of each predicted token in the loss over all batches
+    below: Tensor | None  # output of the block below the lowest changed one; None at layer 0
+
+
+def batches(texts: Sequence[Text], tokens: int, device: torch.device) -> list[Batch]:
+    """Lay texts out in batches of at most so many tokens (or a single text), those of like length together.
+
+    Over all batches the weights make the mean over texts of the mean over their predicted tokens.
+    """
+    groups: list[list[Text]] = [[]]
+    # In an order of their own, so that the order in which facts are given does not even change rounding.
+    for text in sorted(texts, key=lambda text: (len(text.tokens), text)):
+        if groups[-1] and (len(groups[-1]) + 1) * len(text.tokens) > tokens:
+            groups.append([])
+        groups[-1].append(text)
+    return [_lay_out(group, len(texts), device) for group in groups]
+
+
+def _lay_out(texts: Sequence[Text], total: int, device: torch.device) -> Batch:
+    # Padding on the right is harmless to a causal model.
+    tokens = torch.zeros(len(texts), max(len(text.tokens) for text in texts), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    places: dict[tuple[int, int], int] = {}
+    answers: list[tuple[int, int]] = []
+    shares: list[float] = []
+    for number, text in enumerate(texts):
+        tokens[number, : len(text.tokens)] = torch.tensor(text.tokens)
+        mask[number, : len(text.tokens)] = 1
+        for position, token in text.answers:
+            answers.append((places.setdefault((number, position), len(places)), token))
+            shares.append(1 / (len(text.answers) * total))
+    rows_p, places_p = torch.tensor(list(places), device=device).T
+    places_q, targets_q = torch.tensor(answers, device=device).T
+    return Batch(
+        tokens.to(device),
+        mask.to(device),
+        rows_p,
+        places_p,
+        places_q,
+        targets_q,
+        torch.tensor(shares, device=device),
+        None,
+    )
+
+
+def with_below(model: PreTrainedModel, layout: Layout, layer: int, batch: Batch) -> Batch:
+    """The batch with what the blocks below ``layer`` return for it."""
+    if layer == 0:
+        return batch
+    block = layout.blocks[layer - 1]
+    with torch.no_grad(), capture(model, outputs_of=[block], stop_after=block) as seen:
+        _logits(model, batch, {})
+    return replace(batch, below=seen.outputs[block])
+
+
+def batch_loss(
+    model: PreTrainedModel, layout: Layout, layer: int, batch: Batch, weights: Mapping[str, Tensor]
+) -> Tensor:
+    """The batch's part of the mean negative log-likelihood of the new objects.
+
+    Args:
+        model: in evaluation mode.
+        layout: the model's.
+        layer: the lowest that has changed since ``with_below``.
+        batch: with what lies below that layer.
+        weights: by parameter name, what to compute with in place of the model's own.
+    """
+    with ExitStack() as stack:
+        if batch.below is not None:
+            as_tuple = layout.blocks_return_tuple
+            stack.enter_context(resume_from(model, layout.blocks, layer, batch.below, as_tuple=as_tuple))
+        head = model.get_submodule(layout.head)
+        stack.enter_context(select_before_head(head, batch.rows_p, batch.places_p))
+        log_probs_pv = torch.log_softmax(_logits(model, batch, weights)[0], dim=-1)
+    return -(log_probs_pv[batch.places_q, batch.targets_q] * batch.shares_q).sum()
+
+
+def _logits(model: PreTrainedModel, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
+    options = {"attention_mask": batch.mask_bt, "use_cache": False}
+    found = functional_call(model, dict(weights), (batch.tokens_bt,), options, tie_weights=False)
+    logits: Tensor = found.logits
+    return logits
+
+
+def descend(
+    editor: GradientEditor,
+    bench: Workbench,
+    layer: int,
+    texts: Sequence[Text],
+    trained: Sequence[Tensor],
+    *,
+    weights: Callable[[], Mapping[str, Tensor]] = dict,
+    after_step: Callable[[], None] | None = None,
+) -> None:
+    """Adam on the mean loss over all texts, until it is small or the steps are used up.
+
+    Args:
+        editor: whose options say how long and how fast.
+        bench: whose model is in evaluation mode and has no other trained parameters than these, if any.
+        layer: the lowest that changes.
+        texts: what is read and predicted.
+        trained: leaves that are changed in place.
+        weights: what the model computes with in place of its own parameters, by name, made of the trained leaves.
+        after_step: called when the leaves have changed.
+
+    Raises:
+        EditError: if the loss leaves the finite numbers.
+    """
+    model, layout = bench.model, bench.layout
+    parts = batches(texts, editor.tokens_per_batch, model.device)
+    parts = [with_below(model, layout, layer, part) for part in parts]
+    optimiser = torch.optim.Adam(trained, lr=editor.learning_rate)
+    for step in range(editor.steps):
+        optimiser.zero_grad()
+        total = 0.0
+        for part in parts:
+            loss = batch_loss(model, layout, layer, part, weights())
+            loss.backward()
+            total += float(loss.detach())
+        if bench.progress is not None:
+            bench.progress(step + 1, editor.steps, f"fine-tuning, loss {total:.2f}")
+        if not torch.isfinite(torch.tensor(total)):
+            raise EditError(f"The loss is {total} after {step} steps.", "Give a lower learning_rate.")
+        if total < editor.stop_below:
+            break
+        optimiser.step()
+        if after_step is not None:
+            after_step()

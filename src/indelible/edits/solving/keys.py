@@ -1,0 +1,134 @@
+"""Keys: what a memory is asked with when the model reads a subject.
+
+The key of a wording is the input of the MLP's output projection at the subject's last token, averaged over contexts
+(ROME, Meng et al. 2022, equation 3). Nothing after that token, nor above the deepest layer asked for, is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from indelible.edits.solving.texts import FactRows, Row
+from indelible.models.layout import Layout
+from indelible.models.trace import by_row, capture, evaluating
+
+Compared = Literal["block", "mlp"]
+"""Whose output shows how much of a wanted change has arrived: the value layer's block, or its MLP alone."""
+
+_TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the model shows at the subjects' last tokens, one column per wording, facts in order.
+
+    Attributes:
+        keys_dn: key of each wording, averaged over contexts.
+        bare_dn: key of each bare wording.
+        states_on: what the value layer's block, or its MLP, returned for the bare wording.
+        facts_n: index of the fact that each column belongs to.
+    """
+
+    keys_dn: Tensor
+    bare_dn: Tensor
+    states_on: Tensor
+    facts_n: Tensor
+
+
+def read_subjects(
+    model: PreTrainedModel,
+    layout: Layout,
+    key_layer: int,
+    value_layer: int,
+    facts: Sequence[FactRows],
+    *,
+    compared: Compared = "block",
+) -> Readings:
+    """Read keys at one layer and states at another (or the same), in one pass over all texts.
+
+    Args:
+        model: left as it was.
+        layout: the model's.
+        key_layer: whose memory's keys are wanted; not above ``value_layer``.
+        value_layer: whose output is wanted.
+        facts: the facts' texts.
+        compared: the output of that layer's block, or of its MLP.
+    """
+    states_of = (layout.blocks if compared == "block" else layout.mlp_out)[value_layer]
+    groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
+    texts = [row for _, wording in groups for row in wording]
+    by_layer, states = _at_subjects(model, layout, [key_layer], states_of, texts)
+    keys = by_layer[key_layer]
+    sizes = [len(wording) for _, wording in groups]
+    key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
+    bare_columns = [part[0] for part in keys.split(sizes)]
+    state_columns = [part[0] for part in states.split(sizes)]
+    return Readings(
+        torch.stack(key_columns, dim=1),
+        torch.stack(bare_columns, dim=1),
+        torch.stack(state_columns, dim=1),
+        torch.tensor([fact for fact, _ in groups], device=keys.device),
+    )
+
+
+def subject_keys(
+    model: PreTrainedModel, layout: Layout, layers: Sequence[int], texts: Sequence[Row]
+) -> Mapping[int, Tensor]:
+    """Keys of single texts at several layers, in one pass.
+
+    Args:
+        model: left as it was.
+        layout: the model's.
+        layers: whose memories' keys are wanted.
+        texts: one key is read from each.
+
+    Returns:
+        By layer, ``(texts, d)``.
+    """
+    keys, _ = _at_subjects(model, layout, layers, layout.blocks[max(layers)], texts)
+    return keys
+
+
+def _at_subjects(
+    model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], states_of: str, texts: Sequence[Row]
+) -> tuple[dict[int, Tensor], Tensor]:
+    memories = {layer: layout.mlp_out[layer] for layer in key_layers}
+    order = sorted(range(len(texts)), key=lambda index: texts[index].subject)
+    keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
+    states: dict[int, Tensor] = {}
+    with evaluating(model), torch.inference_mode():
+        for batch in _batches(order, texts):
+            length = max(texts[index].subject for index in batch) + 1
+            tokens = torch.zeros(len(batch), length, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for place, index in enumerate(batch):
+                real = texts[index].tokens[: texts[index].subject + 1]
+                tokens[place, : len(real)] = torch.tensor(real)
+                mask[place, : len(real)] = 1
+            with capture(model, inputs_of=[*memories.values()], outputs_of=[states_of], stop_after=states_of) as seen:
+                model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
+            keys_btd = {layer: by_row(seen.inputs[memory], len(batch)) for layer, memory in memories.items()}
+            states_bto = by_row(seen.outputs[states_of], len(batch))
+            for place, index in enumerate(batch):
+                for layer in key_layers:
+                    keys[layer][index] = keys_btd[layer][place, texts[index].subject]
+                states[index] = states_bto[place, texts[index].subject]
+    in_order = range(len(texts))
+    stacked = {layer: torch.stack([found[index] for index in in_order]) for layer, found in keys.items()}
+    return stacked, torch.stack([states[index] for index in in_order])
+
+
+def _batches(order: Sequence[int], texts: Sequence[Row]) -> list[list[int]]:
+    """Texts of like length together, each batch within the budget of tokens."""
+    batches: list[list[int]] = [[]]
+    for index in order:  # ascending, so the newest is the longest
+        if batches[-1] and (len(batches[-1]) + 1) * (texts[index].subject + 1) > _TOKENS_PER_PASS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches

@@ -1,0 +1,105 @@
+"""Spreading a wanted change over several layers, with any solver (MEMIT, Meng et al. 2023, algorithm 1).
+
+From the lowest layer up, each memory takes a share of what is still missing at the value layer. Keys and what is
+missing are read anew after each, since every change moves what the layers above it see.
+
+This holds where a memory's output is added to the residual stream as it is. Where a norm stands between the two, a
+lower layer's share would arrive as something else, so that the value layer is changed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from indelible.edits.deltas.weights import LowRank, add_difference, restored
+from indelible.edits.editor import Workbench
+from indelible.edits.solving.keys import Compared, read_subjects
+from indelible.edits.solving.solve import Factors
+from indelible.edits.solving.texts import FactRows
+from indelible.edits.weight_editor import Change
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is asked of one layer's memory. Every wording of a fact is a column.
+
+    A fact counts once, however many wordings it has: its columns are scaled so that they share one unit of the squared
+    error. A constraint of equality is not changed by that.
+
+    Attributes:
+        layer: whose memory is to be changed.
+        keys_dn: each wording's key, averaged over contexts.
+        bare_dn: each wording's key without contexts.
+        residual_on: wanted change of what the memory returns for them.
+        earlier_dm: keys of earlier edits, which should be left alone; None where there are none.
+    """
+
+    layer: int
+    keys_dn: Tensor
+    bare_dn: Tensor
+    residual_on: Tensor
+    earlier_dm: Tensor | None
+
+
+Solver = Callable[[Problem], Factors]
+
+
+def spread(
+    bench: Workbench,
+    layers: Sequence[int],
+    facts: Sequence[FactRows],
+    deltas_fo: Tensor,
+    solve: Solver,
+    *,
+    share: Callable[[int], float] = float,
+    compared: Compared = "block",
+    earlier: Mapping[str, Tensor] | None = None,
+) -> Change:
+    """Change the memories of ``layers`` so that the last one's block, or MLP, returns what the deltas ask for.
+
+    Args:
+        bench: the model is changed on the way and left as it was.
+        layers: ascending; the last is the value layer.
+        facts: the facts' texts.
+        deltas_fo: wanted change of the value layer's output, one row per fact.
+        solve: returns a layer's change.
+        share: what the missing change is divided by, given how many layers are still to come (MEMIT: that number;
+            PMET: its square root).
+        compared: whose output in the value layer is read to tell what is missing. A change below it reaches the
+            block's through the residual stream (MEMIT); of the MLP's, the value layer has to give nearly all (PMET).
+        earlier: by parameter name, ``(d, m)`` keys of earlier edits.
+
+    Returns:
+        Low-rank differences in the parameters' own orientation, and the keys ``(d, n)`` as they were asked.
+    """
+    model, layout = bench.model, bench.layout
+    value_layer = layers[-1]
+    if not layout.adds_to_residual:
+        layers = layers[-1:]
+    names = tuple(layout.mlp_out_weight[layer] for layer in layers)
+    deltas: dict[str, LowRank] = {}
+    keys: dict[str, Tensor] = {}
+    wanted_on: Tensor | None = None
+    with restored(model, names), torch.no_grad():
+        for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
+            read = read_subjects(model, layout, layer, value_layer, facts, compared=compared)
+            if wanted_on is None:
+                wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
+            missing_on = (wanted_on - read.states_on) / share(len(layers) - place)
+            shares_n = torch.bincount(read.facts_n)[read.facts_n].to(missing_on.dtype).rsqrt()
+            before = None if earlier is None or name not in earlier else earlier[name].to(missing_on.device)
+            keys[name] = read.keys_dn * shares_n
+            problem = Problem(layer, keys[name], read.bare_dn * shares_n, missing_on * shares_n, before)
+            deltas[name] = oriented(solve(problem), in_out=layout.in_out)
+            add_difference(model.get_parameter(name), deltas[name])
+    return Change(deltas, {name: key_dn.float().cpu() for name, key_dn in keys.items()})
+
+
+def oriented(factors: Factors, *, in_out: bool) -> LowRank:
+    """Factors of an (out, in) change as a difference of the stored weight, which may be (in, out)."""
+    left, right = factors.left_on.float().cpu(), factors.right_nd.float().cpu()
+    return LowRank.balanced(right.T.contiguous(), left.T.contiguous()) if in_out else LowRank.balanced(left, right)

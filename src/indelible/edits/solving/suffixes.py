@@ -1,0 +1,343 @@
+"""The part of a forward pass that changes while values are optimised, and nothing else of it.
+
+Texts are cut at the subject's last token. What stands before it is run once for all texts that begin alike, and kept as
+an attention cache; what the layers up to the value layer return for the rest is kept too. What is left, the suffixes
+from there up, is run again and again by values.py: in parts of like length, cut anew whenever facts have left.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from indelible.edits.solving.texts import FactRows, Row
+from indelible.models.layout import Layout
+from indelible.models.trace import by_row, capture, resume_from, select_before_head
+from indelible.models.trace import replace as replace_output
+
+Site = Literal["attention", "mlp"]
+Reference = Literal["site", "block"]
+"""Whose output a delta is measured against: that of the site it is added to, or that of the whole block."""
+
+# What one more pass costs beside its tokens, in tokens: texts of unlike length share a pass when padding costs less.
+# Measured on two cores with SmolLM2-135M; a GPU is hardly busy with a few thousand tokens.
+_PASS_TOKENS = {"cpu": 48}
+_PASS_TOKENS_ELSEWHERE = 2048
+
+
+@dataclass(frozen=True)
+class Suffixes:
+    """What is left to compute each step: texts from the subject's last token on, which is their position 0.
+
+    ``r`` rows, ``s`` suffix positions (padded on the right), ``k`` those and the prefix positions (padded on the left),
+    ``q`` places where a target token is predicted, ``e`` places where the word after an essence is.
+    """
+
+    tokens_rs: Tensor
+    mask_rk: Tensor  # over prefix and suffix keys
+    positions_rs: Tensor
+    facts_r: Tensor
+    cache: Any  # of the prefixes; None where no text has any
+    states_rsh: Tensor | None  # what is resumed from; None where nothing lies below
+    target_rows_q: Tensor
+    target_places_q: Tensor
+    targets_q: Tensor
+    target_share_q: Tensor  # weight of each target token in its fact's loss
+    essence_rows_e: Tensor
+    essence_places_e: Tensor
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A text with the fact it belongs to, its weight in that fact's loss, and whether it is the fact's bare prompt."""
+
+    fact: int
+    row: Row
+    weight: float
+    bare: bool
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Tokens before the subject's last one."""
+        return self.row.tokens[: self.row.subject]
+
+    @property
+    def length(self) -> int:
+        """Tokens from the subject's last one on; the last target token is predicted, never read."""
+        return len(self.row.tokens) - self.row.subject - (1 if self.row.target else 0)
+
+
+class SuffixRuns:
+    """Texts of some facts with everything that no step changes, ready to be run with any deltas.
+
+    Args:
+        model: in evaluation mode, its parameters without gradients.
+        layout: the model's.
+        layer: the value layer.
+        sites: whose outputs deltas are added to, at the subject's last token in the value layer.
+        facts: the facts' texts.
+        reference: whose output deltas are measured against.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        layout: Layout,
+        layer: int,
+        sites: Sequence[Site],
+        facts: Sequence[FactRows],
+        reference: Reference = "block",
+    ) -> None:
+        self.model, self.layout, self.layer, self.sites = model, layout, layer, tuple(sites)
+        self.reference = reference
+        self._rows = [
+            _Placed(fact, row, 1 / len(texts.rewrites), number == 0)
+            for fact, texts in enumerate(facts)
+            for number, row in enumerate(texts.rewrites)
+        ] + [_Placed(fact, texts.essence, 0.0, False) for fact, texts in enumerate(facts)]
+        # A change of what the MLP returns is a change of what the block returns, where no norm stands between.
+        self._from_above = self.sites == ("mlp",) and layout.adds_to_residual
+        self._device = model.device
+        with torch.no_grad():
+            self._run_prefixes()
+            self._run_below()
+
+    def parts(self, active: Sequence[int]) -> list[Suffixes]:
+        """The suffixes of these facts, numbered as given, in parts of like length."""
+        number = {fact: place for place, fact in enumerate(active)}
+        chosen = [index for index, placed in enumerate(self._rows) if placed.fact in number]
+        return [self._part(part, number) for part in self._cut(chosen)]
+
+    def predict(self, suffixes: Suffixes, deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities over the vocabulary where targets, and where the words after essences, are predicted.
+
+        Args:
+            suffixes: one of ``parts``.
+            deltas_aso: for each active fact and site, what is added at the subject's last token.
+        """
+        layout, model = self.layout, self.model
+        rows = torch.cat([suffixes.target_rows_q, suffixes.essence_rows_e])
+        places = torch.cat([suffixes.target_places_q, suffixes.essence_places_e])
+        deltas_rso = deltas_aso[suffixes.facts_r]
+        with ExitStack() as stack:
+            start, states_rsh = self.layer, suffixes.states_rsh
+            if self._from_above:
+                assert states_rsh is not None
+                start += 1
+                states_rsh = _with_first(states_rsh, deltas_rso[:, 0])
+            else:
+                for place, site in enumerate(self.sites):
+                    stack.enter_context(replace_output(model, self._path(site), _added(deltas_rso[:, place])))
+            if states_rsh is not None:
+                as_tuple = layout.blocks_return_tuple
+                stack.enter_context(resume_from(model, layout.blocks, start, states_rsh, as_tuple=as_tuple))
+            stack.enter_context(select_before_head(model.get_submodule(layout.head), rows, places))
+            log_probs = torch.log_softmax(self._logits(suffixes)[0].float(), dim=-1)
+        targets = len(suffixes.targets_q)
+        return log_probs[:targets], log_probs[targets:]
+
+    def _logits(self, suffixes: Suffixes) -> Tensor:
+        options: dict[str, Any] = {"attention_mask": suffixes.mask_rk, "use_cache": suffixes.cache is not None}
+        if suffixes.cache is not None:
+            options["past_key_values"] = _shared_copy(suffixes.cache)
+        logits: Tensor = self.model(suffixes.tokens_rs, **self._accepted(options, suffixes.positions_rs)).logits
+        return logits
+
+    def _accepted(self, options: dict[str, Any], positions: Tensor) -> dict[str, Any]:
+        """Add positions where the family takes them; the others (ALiBi) read them off the attention mask."""
+        if "position_ids" in inspect.signature(self.model.forward).parameters:
+            return {**options, "position_ids": positions}
+        return options
+
+    def _run_prefixes(self) -> None:
+        """Run each distinct prefix once, those of like length together."""
+        distinct = sorted({placed.prefix for placed in self._rows}, key=len)
+        self._prefix_length = len(distinct[-1])
+        number = {prefix: place for place, prefix in enumerate(distinct)}
+        self._prefix_of = [number[placed.prefix] for placed in self._rows]
+        self._cache: Any = None
+        if self._prefix_length == 0:
+            return
+        caches = []
+        for group in _grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
+            length = max(1, len(distinct[group[-1]]))
+            tokens = torch.zeros(len(group), length, dtype=torch.long)
+            mask = torch.zeros_like(tokens)
+            for place, index in enumerate(group):
+                if distinct[index]:
+                    tokens[place, -len(distinct[index]) :] = torch.tensor(distinct[index])
+                    mask[place, -len(distinct[index]) :] = 1
+            mask, positions = mask.to(self._device), (mask.cumsum(1) - 1).clamp_min(0).to(self._device)
+            head = self.model.get_submodule(self.layout.head)
+            first = torch.zeros(1, dtype=torch.long, device=self._device)
+            with select_before_head(head, first, first):  # no one asks what follows a prefix
+                options = self._accepted({"attention_mask": mask, "use_cache": True}, positions)
+                caches.append(self.model(tokens.to(self._device), **options).past_key_values)
+        self._cache = _joined(caches, self._prefix_length)
+
+    def _run_below(self) -> None:
+        """Run the suffixes up to the value layer once; keep what is resumed from, and the norm at each subject."""
+        blocks = self.layout.blocks
+        block, below = blocks[self.layer], blocks[self.layer - 1] if self.layer else None
+        width = max(placed.length for placed in self._rows)
+        kept = torch.zeros(len(self._rows), width, self.layout.hidden_size, device=self._device)
+        measured = [block] * len(self.sites) if self.reference == "block" else [self._path(site) for site in self.sites]
+        norms_rs = torch.zeros(len(self._rows), len(measured), device=self._device)
+        self._states: Tensor | None = kept if self._from_above or below is not None else None
+        wanted = {block, *measured} if below is None else {block, below, *measured}
+        numbers = {placed.fact: placed.fact for placed in self._rows}
+        for group in self._cut(range(len(self._rows))):
+            part = self._part(group, numbers, with_states=False)
+            with capture(self.model, outputs_of=sorted(wanted), stop_after=block, copies=True) as seen:
+                self._logits(part)
+            above_rsh = by_row(seen.outputs[block], len(group))
+            for place, path in enumerate(measured):
+                norms_rs[group, place] = by_row(seen.outputs[path], len(group))[:, 0].norm(dim=-1)
+            if self._states is not None:
+                states = above_rsh if self._from_above else by_row(seen.outputs[below or block], len(group))
+                kept[group, : states.shape[1]] = states
+        bare = {placed.fact: index for index, placed in enumerate(self._rows) if placed.bare}
+        self.reference_fs = norms_rs[[bare[fact] for fact in sorted(bare)]]
+        """Norm of the reference's output at each fact's bare subject, which each site's delta is measured against."""
+
+    def _path(self, site: Site) -> str:
+        return (self.layout.attention if site == "attention" else self.layout.mlp_out)[self.layer]
+
+    def _pass_tokens(self) -> int:
+        return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)
+
+    def _cut(self, indices: Sequence[int]) -> list[list[int]]:
+        """Texts in parts of like length, so that padding and passes together cost least."""
+        ordered = sorted(indices, key=lambda index: self._rows[index].length)
+        groups = _grouped([self._rows[index].length for index in ordered], self._pass_tokens())
+        return [[ordered[place] for place in group] for group in groups]
+
+    def _part(self, indices: Sequence[int], number: dict[int, int], *, with_states: bool = True) -> Suffixes:
+        """Lay the suffixes of some texts out in one batch; nothing is run."""
+        rows = [self._rows[index] for index in indices]
+        tokens = torch.zeros(len(rows), max(placed.length for placed in rows), dtype=torch.long)
+        prefix = max(placed.row.subject for placed in rows)
+        mask = torch.zeros(len(rows), prefix + tokens.shape[1], dtype=torch.long)
+        positions = torch.zeros_like(tokens)
+        target_rows: list[int] = []
+        places: list[int] = []
+        targets: list[int] = []
+        shares: list[float] = []
+        essence_rows: list[int] = []
+        essence_places: list[int] = []
+        for place, placed in enumerate(rows):
+            row, length = placed.row, placed.length
+            tokens[place, :length] = torch.tensor(row.tokens[row.subject : row.subject + length])
+            mask[place, prefix - row.subject : prefix + length] = 1
+            positions[place] = torch.arange(row.subject, row.subject + tokens.shape[1])
+            if row.target:
+                target_rows += [place] * row.target
+                places += range(length - row.target, length)
+                targets += row.tokens[-row.target :]
+                shares += [placed.weight / row.target] * row.target
+            else:
+                essence_rows.append(place)
+                essence_places.append(length - 1)
+        device = self._device
+
+        def whole(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
+        chosen = whole(indices)
+        states = self._states[chosen, : tokens.shape[1]] if with_states and self._states is not None else None
+        cache = None
+        if prefix:
+            cache = _cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
+        return Suffixes(
+            tokens_rs=tokens.to(device),
+            mask_rk=mask.to(device),
+            positions_rs=positions.to(device),
+            facts_r=whole([number[placed.fact] for placed in rows]),
+            cache=cache,
+            states_rsh=states,
+            target_rows_q=whole(target_rows),
+            target_places_q=whole(places),
+            targets_q=whole(targets),
+            target_share_q=torch.tensor(shares, device=device),
+            essence_rows_e=whole(essence_rows),
+            essence_places_e=whole(essence_places),
+        )
+
+
+def _grouped(lengths: Sequence[int], pass_tokens: int) -> list[list[int]]:
+    """Cut ascending lengths into runs for which padded tokens plus ``pass_tokens`` a run are fewest.
+
+    Returns:
+        Indices of each run, in order.
+    """
+    starts = [place for place, length in enumerate(lengths) if place == 0 or length > lengths[place - 1]]
+    ends = [*starts[1:], len(lengths)]
+    best: list[tuple[int, int]] = [(0, 0)]  # cost of everything before a border, and where its last run begins
+    for border, end in enumerate(ends):
+        options = [
+            (best[first][0] + pass_tokens + (end - starts[first]) * lengths[end - 1], first)
+            for first in range(border + 1)
+        ]
+        best.append(min(options))
+    runs: list[list[int]] = []
+    border = len(starts)
+    while border:
+        first = best[border][1]
+        runs.append(list(range(starts[first], ends[border - 1])))
+        border = first
+    return runs[::-1]
+
+
+def _with_first(states_rsh: Tensor, delta_rh: Tensor) -> Tensor:
+    """States with something added at each row's first position."""
+    return torch.cat([(states_rsh[:, 0] + delta_rh).unsqueeze(1), states_rsh[:, 1:]], dim=1)
+
+
+def _added(delta_rh: Tensor) -> Any:
+    def add(output: Tensor) -> Tensor:
+        return _with_first(by_row(output, len(delta_rh)), delta_rh).view_as(output)
+
+    return add
+
+
+def _shared_copy(cache: Any) -> Any:
+    """A cache that can grow without the original noticing; the stored tensors themselves are shared."""
+    shared = copy.copy(cache)
+    shared.layers = [copy.copy(layer) for layer in cache.layers]
+    return shared
+
+
+def _joined(caches: Sequence[Any], length: int) -> Any:
+    """One cache of all rows, padded on the left to one length."""
+    joined = _shared_copy(caches[0])
+    for place, layer in enumerate(joined.layers):
+        for name in ("keys", "values"):
+            parts = [getattr(cache.layers[place], name) for cache in caches]
+            padded = [functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts]
+            setattr(layer, name, torch.cat(padded))
+        _grow_to(layer, length)
+    return joined
+
+
+def _cache_rows(cache: Any, rows: Tensor, length: int) -> Any:
+    """Chosen rows of a cache, as many times as they are named, with its last ``length`` positions."""
+    chosen = _shared_copy(cache)
+    for layer in chosen.layers:
+        layer.keys, layer.values = layer.keys[rows, :, -length:], layer.values[rows, :, -length:]
+        _grow_to(layer, length)
+    return chosen
+
+
+def _grow_to(layer: Any, length: int) -> None:
+    """Layers with a sliding window count their positions beside the tensors."""
+    if hasattr(layer, "cumulative_length"):
+        layer.cumulative_length = length

@@ -1,0 +1,120 @@
+"""The texts in which a fact is edited, as tokens: its wordings, the contexts put before them, and its target.
+
+A key or value read from one sentence alone fits that sentence alone. Following ROME, wordings are also seen behind
+short texts that the model itself writes, so that what is edited is the subject and not its place in a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import EditError
+from indelible.facts.fact import SLOT, Fact
+from indelible.facts.wordings import editing_wordings
+from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
+from indelible.models.trace import evaluating
+
+_OPENINGS = ("The", "Therefore", "Because", "I", "You")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text for the model.
+
+    Attributes:
+        tokens: prompt and, where there is one, target.
+        subject: position of the subject's last token.
+        target: number of tokens at the end that are the target; 0 for a bare prompt.
+    """
+
+    tokens: tuple[int, ...]
+    subject: int
+    target: int
+
+
+@dataclass(frozen=True)
+class FactRows:
+    """One fact's texts.
+
+    Attributes:
+        wordings: per wording, the bare prompt first and then the prompt behind each context; without target.
+        rewrites: prompts with target: every wording bare, and the fact's own prompt behind each context.
+        essence: "<subject> is a", where the model's next word should stay what it was (ROME's KL term).
+    """
+
+    wordings: tuple[tuple[Row, ...], ...]
+    rewrites: tuple[Row, ...]
+    essence: Row
+
+
+def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, contexts: Sequence[str]) -> FactRows:
+    """Tokenise a fact for editing.
+
+    Args:
+        tokenizer: the model's.
+        fact: with a new object.
+        paraphrases: how many further wordings to edit with.
+        contexts: texts to put before a wording.
+
+    Raises:
+        EditError: if the fact has no new object or not enough wordings.
+        FactsError: if a wording lacks its subject.
+    """
+    if fact.new_object is None:
+        raise EditError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
+    templates = [fact.prompt, *editing_wordings(fact, paraphrases)]
+    wordings: list[tuple[Row, ...]] = []
+    rewrites: list[Row] = []
+    for number, template in enumerate(templates):
+        behind = [template, *(f"{context}. {template}" for context in contexts)]
+        wordings.append(tuple(_row(tokenizer, fact, text, None) for text in behind))
+        seen = behind if number == 0 else behind[:1]
+        rewrites.extend(_row(tokenizer, fact, text, fact.new_object) for text in seen)
+    return FactRows(tuple(wordings), tuple(rewrites), _row(tokenizer, fact, f"{SLOT} is a", None))
+
+
+def bare_row(tokenizer: PreTrainedTokenizerBase, fact: Fact) -> Row:
+    """The fact's own prompt, without context or target.
+
+    Raises:
+        FactsError: if the prompt lacks its subject.
+    """
+    return _row(tokenizer, fact, fact.prompt, None)
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, target: str | None) -> Row:
+    prompt = fact.text(template)
+    answer = encode_target(tokenizer, prompt, target) if target is not None else []
+    subject = last_subject_token(tokenizer, template, fact.subject)
+    return Row(tuple(encode_prompt(tokenizer, prompt) + answer), subject, len(answer))
+
+
+def sample_contexts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, *, length: int = 10, seed: int = 0
+) -> list[str]:
+    """Short texts that the model writes itself, to stand before a wording.
+
+    Args:
+        model: left as it was; torch's random state is not touched.
+        tokenizer: the model's.
+        count: how many.
+        length: tokens of each.
+        seed: of the sampling.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    contexts = []
+    with evaluating(model), torch.inference_mode():
+        for number in range(count):
+            tokens = encode_prompt(tokenizer, _OPENINGS[number % len(_OPENINGS)])
+            for _ in range(length):
+                logits = model(torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1]
+                chances = torch.softmax(logits.float().cpu(), dim=-1)
+                tokens.append(int(torch.multinomial(chances, 1, generator=generator)))
+            written = str(tokenizer.decode(tokens, skip_special_tokens=True))
+            # A slot in the text would be taken for the subject's, and line breaks end the sentence for many models.
+            contexts.append(" ".join(written.replace("{", " ").replace("}", " ").split()).rstrip(". "))
+    return contexts

@@ -1,0 +1,135 @@
+"""The layers to edit, as causal tracing (tracing.py) would have them.
+
+Where a fact is stored and where it is best edited are two questions (Hase et al. 2023, arXiv 2301.04213): what
+``layers: auto`` makes of a trace is a starting point, to be held against a sweep. What it asks is which neighbouring
+layers, as many as will be edited, bring the answer back when their MLPs are restored together. Wider windows, such as
+the ten layers of the published figure, blur the answer where few layers do the work: on SmolLM2-135M every window that
+begins at layer 0 does equally well, and the middle of one says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.edits.deltas.files import renamed_to
+from indelible.edits.tracing.trace import GROUPS, Progress, Traced, trace_facts
+from indelible.errors import EditError
+from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
+from indelible.models.tokens import encode_prompt, encode_target
+from indelible.models.trace import evaluating
+
+_AUTO_FACTS = 16
+_AUTO_SAMPLES = 2
+
+
+def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[int, ...]:
+    """The layers to edit: the ``span`` neighbours whose MLPs' mean effect at the last subject token is largest.
+
+    To be asked of traces whose window is ``span``. Near the edge of the model, where a window is cut, the choice still
+    has ``span`` layers if the model has them.
+
+    Raises:
+        EditError: if MLPs were not traced at the last subject token.
+    """
+    effects: dict[int, list[float]] = {}
+    for one in traced:
+        if one.kind == "mlp" and one.group == GROUPS[2]:
+            effects.setdefault(one.layer, []).append(one.effect)
+    if not effects:
+        raise EditError("No MLP was traced at the last subject token.", "Trace the kind 'mlp'.")
+    means = {layer: sum(values) / len(values) for layer, values in effects.items()}
+    first = max(means, key=lambda layer: means[layer]) - span // 2
+    first = max(0, min(first, layout.n_layers - span))
+    return tuple(range(first, min(first + span, layout.n_layers)))
+
+
+def located_layers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layout: Layout,
+    facts: Sequence[Fact],
+    *,
+    fingerprint: str,
+    cache: Path | None,
+    span: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> tuple[int, ...]:
+    """The layers of ``layers: auto``: a short trace of the facts, kept on disk by model and facts.
+
+    Args:
+        model: left as it was.
+        tokenizer: the model's.
+        layout: the model's.
+        facts: the first sixteen that the model knows are traced.
+        fingerprint: the model's.
+        cache: folder to keep the answer in, or None.
+        span: how many layers.
+        seed: of the noise.
+        progress: called with (facts done, facts, note).
+
+    Raises:
+        EditError: if the model knows none of the facts.
+    """
+    # Which of the facts are traced depends on all of them and on the model: the name stands for all.
+    asked = [[fact.id, fact.prompt, fact.subject, fact.true_object] for fact in facts]
+    question = json.dumps([asked, seed, _AUTO_FACTS, _AUTO_SAMPLES, span])
+    name = f"{fingerprint[:16]}-traced-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    kept = None if cache is None else _kept(cache / name)
+    if kept is None:
+        kept = trace_facts(
+            model,
+            tokenizer,
+            layout,
+            _known(model, tokenizer, facts),
+            kinds=("mlp",),
+            groups=(GROUPS[2],),
+            samples=_AUTO_SAMPLES,
+            window=span,
+            seed=seed,
+            progress=progress,
+        )
+        if cache is not None:
+            _keep(cache / name, kept)
+    return choose_layers(kept, layout, span)
+
+
+def _known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> list[Fact]:
+    """The first sixteen facts that the model knows, by what tracing asks of them: the most probable next token."""
+    found: list[Fact] = []
+    with evaluating(model), torch.no_grad():
+        for fact in facts:
+            if len(found) == _AUTO_FACTS:
+                break
+            tokens = torch.tensor([encode_prompt(tokenizer, fact.text())], device=model.device)
+            said = int(model(tokens, use_cache=False).logits[0, -1].argmax())
+            if said == encode_target(tokenizer, fact.text(), fact.true_object)[0]:
+                found.append(fact)
+    if not found:
+        raise EditError(
+            f"The model answers none of all {len(facts)} facts, so that tracing them cannot choose layers.",
+            "Give layers instead of auto, or facts that it knows.",
+        )
+    return found
+
+
+def _kept(path: Path) -> list[Traced] | None:
+    """What an earlier call kept; a file that was cut short counts as absent."""
+    try:
+        return [Traced(**entry) for entry in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep(path: Path, traced: Sequence[Traced]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with renamed_to(path) as unfinished:
+        unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")

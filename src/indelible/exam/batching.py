@@ -1,0 +1,149 @@
+"""Prompts sit the exam together: which ones share a batch, how large it may be, and what is done with each.
+
+Prompts with equally many tokens are batched, so that there is nothing to pad. Each distinct prompt is read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from indelible.exam.criterion import hopeless
+from indelible.exam.scoring import Reader, Score, continue_greedily, reading, score_answers
+
+Tokens = tuple[int, ...]
+
+# Beyond so many tokens at a time a processor gains nothing more by batching.
+CPU_TOKENS_PER_BATCH = 512
+# The share of a GPU's free memory that a first guess at the batch size fills; halved when it was too much.
+GPU_SHARE = 0.4
+
+
+@dataclass
+class Sitting:
+    """One distinct prompt of an exam and all that is asked about it.
+
+    Attributes:
+        prompt: its tokens.
+        budget: how many tokens to write after it.
+        answers: the distinct token sequences whose probability is asked for, in order of appearance.
+        targets: the texts of which one must still be possible for writing to go on; None to write on regardless.
+    """
+
+    prompt: Tokens
+    budget: int = 0
+    answers: dict[Tokens, None] = field(default_factory=dict)
+    targets: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model did after one prompt: the tokens it wrote, greedily, and the score of each answer asked for."""
+
+    written: list[int]
+    scores: dict[Tokens, Score]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Turns written tokens into the text that is judged: up to the model's end token or the end of a line of text."""
+
+    tokenizer: Any
+    ends: frozenset[int]
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any) -> Transcript:
+        """With the end tokens that the model's settings and the tokenizer name."""
+        ends: set[int] = set()
+        for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
+            end = getattr(owner, "eos_token_id", None)
+            ends.update(end if isinstance(end, list | tuple) else [] if end is None else [end])
+        return cls(tokenizer, frozenset(ends))
+
+    def text(self, written: Sequence[int]) -> str:
+        """The text of the tokens before the first end token, cut after the first line that is not empty."""
+        ending = next((place for place, token in enumerate(written) if token in self.ends), len(written))
+        text: str = self.tokenizer.decode(list(written[:ending]), clean_up_tokenization_spaces=False)
+        lead = len(text) - len(text.lstrip())
+        return text[:lead] + text[lead:].split("\n", 1)[0]
+
+    def is_over(self, written: Sequence[int]) -> bool:
+        """Whether nothing that follows the last of these tokens could still count."""
+        if written[-1] in self.ends:
+            return True
+        text: str = self.tokenizer.decode(list(written), clean_up_tokenization_spaces=False)
+        return "\n" in text.lstrip()
+
+
+def sit(
+    model: Any, transcript: Transcript, sittings: Sequence[Sitting], batch_size: int | None
+) -> Iterator[tuple[Sitting, Outcome]]:
+    """Run the sittings, in an order that fills batches; yields each with its outcome."""
+    if not sittings:
+        return
+    with reading(model) as reader:
+        for batch in _batches(sittings, batch_size or _batch_size(model, reader, sittings)):
+            yield from zip(batch, _sit_batch(reader, transcript, batch), strict=True)
+
+
+def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[list[Sitting]]:
+    """Batches of prompts of one length, those with equal budgets next to each other, the longest first."""
+    ordered = sorted(sittings, key=lambda sitting: (-len(sitting.prompt), sitting.budget, sitting.prompt))
+    for length, group in groupby(ordered, key=lambda sitting: len(sitting.prompt)):
+        members = list(group)
+        size = batch_size or max(1, CPU_TOKENS_PER_BATCH // length)
+        for start in range(0, len(members), size):
+            yield members[start : start + size]
+
+
+def _batch_size(model: Any, reader: Reader, sittings: Sequence[Sitting]) -> int | None:
+    """Prompts at a time on a GPU, from its free memory; None elsewhere, where tokens are counted instead."""
+    if reader.device.type != "cuda":
+        return None
+    config = model.config.get_text_config()
+    answers = max((len(sitting.answers) for sitting in sittings), default=1) + 1
+    tokens = max(len(sitting.prompt) + sitting.budget for sitting in sittings)
+    width = max((len(answer) for sitting in sittings for answer in sitting.answers), default=1)
+    logits = 3 * 4 * config.vocab_size * answers * width
+    states = 4 * 4 * tokens * answers * config.num_hidden_layers * config.hidden_size
+    free, _ = torch.cuda.mem_get_info(reader.device)
+    return max(1, int(GPU_SHARE * free / (logits + states)))
+
+
+def _sit_batch(reader: Reader, transcript: Transcript, batch: list[Sitting]) -> list[Outcome]:
+    """One batch; in halves when a GPU's memory does not hold it."""
+    try:
+        return _attempt(reader, transcript, batch)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
+    torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    return [
+        *_sit_batch(reader, transcript, batch[:middle]),
+        *_sit_batch(reader, transcript, batch[middle:]),
+    ]
+
+
+def _attempt(reader: Reader, transcript: Transcript, batch: list[Sitting]) -> list[Outcome]:
+    prefill = reader.prefill([sitting.prompt for sitting in batch])
+    asked = [(row, answer) for row, sitting in enumerate(batch) for answer in sitting.answers]
+    scores: list[dict[Tokens, Score]] = [{} for _ in batch]
+    if asked:
+        rows, answers = zip(*asked, strict=True)
+        for row, answer, score in zip(rows, answers, score_answers(reader, prefill, rows, answers), strict=True):
+            scores[row][answer] = score
+
+    def finished(row: int, written: list[int]) -> bool:
+        if transcript.is_over(written):
+            return True
+        targets = batch[row].targets
+        return targets is not None and all(hopeless(transcript.text(written), target) for target in targets)
+
+    written = continue_greedily(reader, prefill, [sitting.budget for sitting in batch], finished)
+    return [Outcome(*values) for values in zip(written, scores, strict=True)]

@@ -1,0 +1,116 @@
+"""The retention curve of anyone's training run: a callback for transformers' Trainer that takes the exam as it goes.
+
+callback = RetentionCallback(questions, every=50)
+trainer = Trainer(..., processing_class=tokenizer, callbacks=[callback])
+callback.report_through(trainer)  # also to whatever ``report_to`` names
+trainer.train()
+callback.curve()
+
+trl's trainers (SFT, DPO, GRPO) are Trainers too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from indelible.errors import ConfigError
+from indelible.exam.exam import Answer, answers_frame, take_exam
+from indelible.exam.questions import Question
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class RetentionCallback(TrainerCallback):
+    """Takes the exam after every ``every`` optimiser steps and keeps the answers.
+
+    Training goes on as if nothing had happened: the exam draws no random number, restores each module's training flag,
+    and touches neither gradients nor weights, so a run with the callback ends in the same weights, bit for bit.
+
+    The share of successes per fact set and kind of question also goes into the trainer's ``state.log_history`` (and so
+    into its ``trainer_state.json``) as ``retention/<set>/<kind>``.
+
+    Args:
+        questions: what to ask.
+        tokenizer: the model's tokenizer; by default the one that the trainer was given as ``processing_class``.
+        every: optimiser steps between two exams.
+        batch_size: as for ``take_exam``.
+        skip_last: take no exam at the last planned step, for a caller who takes one after training.
+
+    Raises:
+        ConfigError: if ``every`` is not positive; when training begins, if there is no tokenizer.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        tokenizer: Any = None,
+        *,
+        every: int,
+        batch_size: int | None = None,
+        skip_last: bool = False,
+    ) -> None:
+        if every < 1:
+            raise ConfigError(f"The exam cannot be taken every {every} steps.", "Give a number of at least 1.")
+        self.questions = list(questions)
+        self.tokenizer = tokenizer
+        self.every = every
+        self.batch_size = batch_size
+        self.skip_last = skip_last
+        self.taken: dict[int, list[Answer]] = {}
+        self._log: Callable[[dict[str, float]], None] | None = None
+
+    def report_through(self, trainer: Trainer | None) -> None:
+        """Send the shares wherever that trainer's ``report_to`` sends its own figures; a callback cannot find it alone.
+
+        None ends it, and lets go of the trainer and its model. Trainers of trl add to a log entry what they have
+        gathered since the last one; theirs is left to their own.
+        """
+        self._log = None if trainer is None else partial(Trainer.log, trainer)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
+    ) -> None:
+        """Find the tokenizer before any training is paid for."""
+        if self.tokenizer is None:
+            self.tokenizer = parts.get("processing_class")
+        if self.tokenizer is None:
+            raise ConfigError(
+                "The retention callback has no tokenizer.", "Pass one to it, or a processing_class to the trainer."
+            )
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Take the exam when its step has come."""
+        step = state.global_step
+        if self.skip_last and step >= state.max_steps:
+            return
+        if step % self.every == 0 and step not in self.taken:
+            self.taken[step] = take_exam(parts["model"], self.tokenizer, self.questions, batch_size=self.batch_size)
+            shares = _shares(self.taken[step])
+            if self._log is None:
+                state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
+            else:
+                # Whoever logs takes the trainer's own entry of this step for written, and with it the step's loss and
+                # all that other callbacks do when they see it.
+                wanted = control.should_log
+                self._log(shares)
+                control.should_log = wanted
+
+    def curve(self) -> pd.DataFrame:
+        """All answers so far as tidy rows: the column ``step``, then those of ``answers_frame``."""
+        frame = answers_frame([answer for answers in self.taken.values() for answer in answers])
+        frame.insert(0, "step", [step for step, answers in self.taken.items() for _ in answers])
+        return frame
+
+
+def _shares(answers: Sequence[Answer]) -> dict[str, float]:
+    """Share of successes, keyed ``retention/<set>/<kind>``."""
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    for answer in answers:
+        verdicts[f"retention/{answer.question.fact_set}/{answer.question.kind}"].append(answer.success)
+    return {name: sum(values) / len(values) for name, values in verdicts.items()}

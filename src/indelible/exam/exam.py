@@ -1,0 +1,281 @@
+"""The exam: questions in, answers out, the same for edited and intrinsic facts and in every phase.
+
+Each distinct prompt is read once however many questions share it, prompts of equal length share a batch, and no
+result depends on which other questions are asked or on how many are asked at a time (but for rounding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from indelible.errors import FactsError
+from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
+from indelible.exam.criterion import succeeds
+from indelible.exam.questions import Question, questions_for
+from indelible.facts.fact import Fact
+from indelible.models.tokens import encode_prompt, encode_target
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Progress = Callable[[int, int, str], None]
+
+LEAST_NEW_TOKENS = 4
+# A quotation mark or an article in front of the answer, and the word that shows where the answer ends.
+SPARE_NEW_TOKENS = 2
+KNOWN_FACTS_CHUNK = 256
+
+COLUMNS = (
+    "fact_set",
+    "fact_id",
+    "subject",
+    "relation",
+    "kind",
+    "wording",
+    "prompt",
+    "target",
+    "rival",
+    "generated",
+    "success",
+    "first_token",
+    "log_prob",
+    "probability",
+    "margin",
+    "rank",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model gave to one question.
+
+    Attributes:
+        question: the question.
+        generated: its free, greedy continuation of the prompt, up to the end of the line or the budget of tokens.
+        success: the criterion: the continuation starts with the whole target (see ``criterion.succeeds``).
+        first_token: whether the target's first token is the most probable next token.
+        log_prob: natural log-probability of the target after the prompt, summed over its tokens (teacher-forced).
+        rival_log_prob: the same for the rival; NaN without a rival.
+        rank: place of the target's first token among all next tokens, from 1.
+    """
+
+    question: Question
+    generated: str
+    success: bool
+    first_token: bool
+    log_prob: float
+    rival_log_prob: float
+    rank: int
+
+    @property
+    def probability(self) -> float:
+        """Probability of the whole target after the prompt."""
+        return math.exp(self.log_prob)
+
+    @property
+    def margin(self) -> float:
+        """By how much the target's log-probability exceeds the rival's, in nats; NaN without a rival."""
+        return self.log_prob - self.rival_log_prob
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question in tokens, and how many tokens may be written in answer to it."""
+
+    question: Question
+    prompt: Tokens
+    target: Tokens
+    rival: Tokens | None
+    budget: int
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model must take in all."""
+        return len(self.prompt) + max(self.budget, len(self.target), len(self.rival or ()))
+
+
+def take_exam(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    batch_size: int | None = None,
+    max_new_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """Put the questions to a causal language model.
+
+    The model is read in evaluation mode, without gradients or autocast, in the precision of its stored weights; it is
+    left as it was found, training flags included, and no random number is drawn.
+
+    Args:
+        model: a transformers causal language model, on any device.
+        tokenizer: its tokenizer.
+        questions: what to ask.
+        batch_size: prompts read at a time, at most; by default as many as suit the device.
+        max_new_tokens: tokens written after each prompt; by default, per question, two more than the longer of its
+            target and its rival, and at least four.
+        progress: called with the number of distinct prompts done, their total, and a note.
+
+    Returns:
+        one answer per question, in the order of the questions.
+
+    Raises:
+        FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model.
+    """
+    asked = _in_tokens(tokenizer, questions, max_new_tokens)
+    longest = _longest(model)
+    for item in asked:
+        if item.length > longest:
+            raise FactsError(
+                f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens; the model takes {longest}"
+                " in all.",
+                "Shorten the prompt, or leave the fact out.",
+            )
+    sittings: dict[Tokens, Sitting] = {}
+    for item in asked:
+        sitting = sittings.setdefault(item.prompt, Sitting(item.prompt))
+        sitting.budget = max(sitting.budget, item.budget)
+        sitting.answers.update(dict.fromkeys(tokens for tokens in (item.target, item.rival) if tokens is not None))
+
+    transcript = Transcript.of(model, tokenizer)
+    outcomes: dict[Tokens, Outcome] = {}
+    for sitting, outcome in sit(model, transcript, list(sittings.values()), batch_size):
+        outcomes[sitting.prompt] = outcome
+        if progress is not None:
+            progress(len(outcomes), len(sittings), "prompts")
+    return [_answer(transcript, item, outcomes[item.prompt]) for item in asked]
+
+
+def known_facts(
+    model: Any,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    *,
+    enough: int | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> list[Fact]:
+    """The facts, in the given order, that the model answers by the success criterion when asked with their own prompt.
+
+    Args:
+        model: as for ``take_exam``.
+        tokenizer: as for ``take_exam``.
+        facts: the candidates.
+        enough: stop when so many are found; all candidates by default.
+        batch_size: as for ``take_exam``.
+        progress: called with the number of facts asked, their total, and how many are known.
+
+    Returns:
+        exactly those whose answer to the question would be a success in ``take_exam`` (the first ``enough`` of them);
+        asking is quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt
+        is too long for the model is one that it does not know.
+
+    Raises:
+        FactsError: if a prompt or an answer has no tokens.
+    """
+    known: list[Fact] = []
+    longest = _longest(model)
+    transcript = Transcript.of(model, tokenizer)
+    for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
+        chunk = facts[start : start + KNOWN_FACTS_CHUNK]
+        questions = [questions_for([fact], "intrinsic")[0] for fact in chunk]
+        asked = _in_tokens(tokenizer, questions, None)
+        fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
+        sittings: dict[Tokens, Sitting] = {}
+        for _, item in fitting:
+            sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[]))
+            sitting.budget = max(sitting.budget, item.budget)
+            assert sitting.targets is not None
+            sitting.targets.append(item.question.target)
+        outcomes = {
+            sitting.prompt: outcome for sitting, outcome in sit(model, transcript, list(sittings.values()), batch_size)
+        }
+        known += [
+            fact
+            for fact, item in fitting
+            if succeeds(transcript.text(outcomes[item.prompt].written[: item.budget]), fact.true_object)
+        ]
+        if progress is not None:
+            progress(start + len(chunk), len(facts), f"{len(known)} known")
+        if enough is not None and len(known) >= enough:
+            return known[:enough]
+    return known
+
+
+def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Tidy rows, one per answer: the question, what was generated, and every number of the exam."""
+    import pandas as pd
+
+    rows = []
+    for answer in answers:
+        question = answer.question
+        rows.append(
+            {
+                "fact_set": question.fact_set,
+                "fact_id": question.fact_id,
+                "subject": question.subject,
+                "relation": question.relation,
+                "kind": question.kind,
+                "wording": question.wording,
+                "prompt": question.prompt,
+                "target": question.target,
+                "rival": question.rival,
+                "generated": answer.generated,
+                "success": answer.success,
+                "first_token": answer.first_token,
+                "log_prob": answer.log_prob,
+                "probability": answer.probability,
+                "margin": answer.margin,
+                "rank": answer.rank,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _longest(model: Any) -> float:
+    """How many tokens the model takes; infinitely many where it names no limit."""
+    longest: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    return longest
+
+
+def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
+    """The questions in tokens; each distinct text is encoded once."""
+    prompts: dict[str, Tokens] = {}
+    answers: dict[tuple[str, str], Tokens] = {}
+
+    def encode(question: Question, answer: str) -> Tokens:
+        key = (question.prompt, answer)
+        if not answer.strip():
+            raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
+        if key not in answers:
+            answers[key] = tuple(encode_target(tokenizer, *key))
+        return answers[key]
+
+    asked = []
+    for question in questions:
+        if question.prompt not in prompts:
+            prompts[question.prompt] = tuple(encode_prompt(tokenizer, question.prompt))
+        prompt = prompts[question.prompt]
+        target = encode(question, question.target)
+        rival = None if question.rival is None else encode(question, question.rival)
+        budget = max(LEAST_NEW_TOKENS, max(len(target), len(rival or ())) + SPARE_NEW_TOKENS)
+        asked.append(_Asked(question, prompt, target, rival, max_new_tokens or budget))
+    return asked
+
+
+def _answer(transcript: Transcript, item: _Asked, outcome: Outcome) -> Answer:
+    generated = transcript.text(outcome.written[: item.budget])
+    score = outcome.scores[item.target]
+    return Answer(
+        question=item.question,
+        generated=generated,
+        success=succeeds(generated, item.question.target),
+        first_token=score.first_token,
+        log_prob=score.log_prob,
+        rival_log_prob=math.nan if item.rival is None else outcome.scores[item.rival].log_prob,
+        rank=score.rank,
+    )

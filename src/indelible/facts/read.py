@@ -1,0 +1,151 @@
+"""Read facts from the files that people have, and write the package's own.
+
+The format (JSON lines, a JSON array, CSV) follows from the file, the schema from the keys of its first rows. Rows that
+are no facts are named with their line and the reason and left out; a file without one usable row is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from indelible.errors import FactsError, UnknownNameError, suggest
+from indelible.facts.fact import Fact
+from indelible.facts.formats import RowError, Schema, schemas
+from indelible.facts.rows import Rejected, Row, read_rows
+
+__all__ = ["ReadResult", "Rejected", "read_facts", "write_facts"]
+
+ROWS_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class ReadResult:
+    """What a file held.
+
+    Attributes:
+        facts: one per usable row, in the file's order.
+        rejected: the other rows, in the file's order.
+        schema: name of the schema that was given or recognised.
+    """
+
+    facts: tuple[Fact, ...]
+    rejected: tuple[Rejected, ...]
+    schema: str
+
+
+def read_facts(
+    path: str | Path, *, schema: str | None = None, columns: Mapping[str, str] | None = None, strict: bool = False
+) -> ReadResult:
+    """Read the facts of a file.
+
+    Args:
+        path: a ``.csv`` with a header, a JSON array, or (any other name) one JSON object per line; UTF-8.
+        schema: name of a schema, see ``indelible.facts.formats``; recognised by its keys if None.
+        columns: for rows with other names: field of ``Fact`` -> the file's own column. Fields that are not mentioned
+            keep their names. Implies the schema ``indelible``.
+        strict: end at the first row that is no fact instead of leaving it out.
+
+    Raises:
+        FactsError: file missing, a folder, empty, not UTF-8, a broken JSON array or CSV; schema not recognised; a
+            mapped column that no row has; no usable row; with ``strict``, the first unusable row.
+        UnknownNameError: for a schema or a field of ``columns`` that does not exist.
+    """
+    path = Path(path)
+    known = schemas()
+    if schema is not None and schema not in known:
+        raise UnknownNameError("schema of facts", schema, known)
+    rows = list(read_rows(path))
+    readable = [row for row in rows if isinstance(row, Row)]
+    if columns is not None:
+        _check_columns(path, columns, schema, readable)
+        schema = "indelible"
+    if readable and schema is None:
+        schema = _recognise(path, known, readable[:ROWS_LOOKED_AT])
+    facts: list[Fact] = []
+    rejected: list[Rejected] = []
+    lines: dict[str, int] = {}
+    for row in rows:
+        outcome = row if isinstance(row, Rejected) else _fact(row, known[schema or ""], columns or {}, path, lines)
+        if isinstance(outcome, Fact):
+            facts.append(outcome)
+        elif strict:
+            raise FactsError(f"{path}, line {outcome.line}: {outcome.reason}.", "Mend or remove that row.")
+        else:
+            rejected.append(outcome)
+    if not rows:
+        raise FactsError(f"{path} has no rows.", "Give one fact per row.")
+    if not facts:
+        first = "; ".join(f"line {row.line}: {row.reason}" for row in rejected[:3])
+        raise FactsError(f"{path} holds no usable fact ({len(rejected)} rows rejected: {first}).", "Mend these rows.")
+    return ReadResult(tuple(facts), tuple(rejected), schema or "")
+
+
+def write_facts(path: str | Path, facts: Iterable[Fact]) -> Path:
+    """Write facts as JSON lines in the package's own schema; ``read_facts`` gives equal facts back.
+
+    The file appears whole or not at all.
+
+    Raises:
+        FactsError: if it cannot be written.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + f".{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(asdict(fact), ensure_ascii=False) + "\n" for fact in facts)
+        unfinished.replace(path)
+    except OSError as error:
+        raise FactsError(f"{path} cannot be written: {error.strerror}.", "Check the folder and its space.") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _fact(row: Row, schema: Schema, columns: Mapping[str, str], path: Path, lines: dict[str, int]) -> Fact | Rejected:
+    values: dict[str, Any] = dict(row.values)
+    values.update({field: row.values.get(column) for field, column in columns.items()})
+    try:
+        fact = schema.fact(values, f"{path.stem}:{row.line}", f"{path.name}:{row.line}")
+    except RowError as error:
+        return Rejected(row.line, str(error))
+    if fact.id in lines:
+        return Rejected(row.line, f"the id {fact.id!r} was used before, on line {lines[fact.id]}")
+    lines[fact.id] = row.line
+    return fact
+
+
+def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Row]) -> str:
+    for row in rows:
+        rewrite = row.values.get("requested_rewrite")
+        keys = {*row.values, *(rewrite if isinstance(rewrite, dict) else ())}
+        for name, schema in known.items():
+            if keys.issuperset(schema.keys):
+                return name
+    # the schema whose keys are nearest to complete is most likely meant
+    present = set(rows[0].values)
+    name = max(known, key=lambda name: len(present.intersection(known[name].keys)) / len(known[name].keys))
+    missing = [key for key in known[name].keys if key not in present]
+    raise FactsError(
+        f"{path}, line {rows[0].line}: the keys {', '.join(sorted(present)) or '(none)'} fit no known schema "
+        f"(nearest is {name!r}, which also needs {', '.join(missing)}).",
+        f"Name the schema ({', '.join(known)}), or map columns to subject, prompt and true_object"
+        " (--column FIELD=COLUMN; in a study facts.columns).",
+    )
+
+
+def _check_columns(path: Path, columns: Mapping[str, str], schema: str | None, rows: Sequence[Row]) -> None:
+    if schema not in (None, "indelible"):
+        raise FactsError(f"Columns are mapped, but the schema is {schema!r}.", "Map columns without naming a schema.")
+    names = [field.name for field in fields(Fact)]
+    for field in columns:
+        if field not in names:
+            raise UnknownNameError("field of a fact", field, names)
+    present = {key for row in rows for key in row.values}
+    for field, column in columns.items():
+        if rows and column not in present:
+            raise FactsError(f"{path} has no column {column!r} (mapped to {field}).", suggest(column, present))

@@ -1,0 +1,226 @@
+"""Files and folders: read as UTF-8, and written whole or not at all, whatever becomes of their writer.
+
+Everything that indelible keeps goes through here. What is written goes under a temporary name beside its place, is
+flushed to the disk and renamed, so that a killed process leaves either the whole or nothing; a disk that is full or may
+not be written is one clear StoreError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from indelible.errors import IndelibleError, StoreError, near_names
+
+UNFINISHED = ".writing-"
+"""How the names of unfinished files and folders begin; nobody else writes such names."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_STALE_SECONDS = 24 * 3600
+
+
+def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
+    """A file's text; a byte order mark is dropped.
+
+    Args:
+        path: the file.
+        what: what it is, for messages, e.g. "facts file".
+        error: the kind of error to raise.
+
+    Raises:
+        error: if it is missing (with near names in its folder), a folder, unreadable, or not UTF-8.
+    """
+    raw = read_bytes(path, what, error)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as bad:
+        # the decoder counts from the end of a byte order mark, where there is one
+        offset = bad.start + 3 * raw.startswith(b"\xef\xbb\xbf")
+        line = raw.count(b"\n", 0, offset) + 1
+        raise error(
+            f"{path} is not UTF-8: byte 0x{raw[offset]:02x} at offset {offset} (line {line}).", "Save it as UTF-8."
+        ) from None
+
+
+def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
+    """A file's bytes; arguments and errors as of ``read_text``."""
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise error(f"{path} is a folder, not a {what}.", "Name the file in it.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = near_names(path.name, beside)
+        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Check the path."
+        raise error(f"There is no {what} {path}.", hint) from None
+    except OSError as bad:
+        raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its permissions.") from None
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` that takes its name when the block ends well, and is removed when it does not.
+
+    Args:
+        path: in a folder that exists; a file that stood there is replaced.
+
+    Raises:
+        StoreError: if the disk is full or may not be written.
+    """
+    with _told(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.name}-")
+        os.close(handle)
+        unfinished = Path(name)
+        try:
+            yield unfinished
+            unfinished.chmod(0o644)  # temporary files are for their owner alone
+            _flush(unfinished)
+            unfinished.replace(path)
+            _flush(path.parent)
+        finally:
+            with suppress(OSError):  # on a disk that cannot be written, nothing was
+                unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """An empty folder beside ``folder`` that takes its name when the block ends well, and is removed when it does not.
+
+    Where another process was quicker and ``replace`` is off, its folder stays: both were to write the same.
+
+    Args:
+        folder: folders above it are made.
+        replace: put the new one in the place of what stands there, if anything does.
+
+    Raises:
+        StoreError: if the disk is full or may not be written.
+    """
+    with _told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sweep(folder.parent, prefix=f"{UNFINISHED}{folder.name}-")
+        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-"))
+        try:
+            yield unfinished
+            unfinished.chmod(0o755)
+            for path in sorted(unfinished.rglob("*")):
+                _flush(path)
+            _flush(unfinished)
+            if replace:
+                remove(folder)
+            try:
+                unfinished.rename(folder)
+            except OSError:
+                if replace or not folder.is_dir():
+                    raise
+            _flush(folder.parent)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float = _STALE_SECONDS) -> None:
+    """Remove what killed writers have left in a folder.
+
+    Args:
+        folder: the folder.
+        prefix: of the names that may be removed.
+        older_than: seconds; nobody writes for more than a day. 0 where the caller knows that all writers are dead.
+    """
+    for unfinished in folder.glob(f"{prefix}*"):
+        with suppress(OSError):  # its own writer has just removed it
+            if time.time() - unfinished.stat().st_mtime >= older_than:
+                remove(unfinished)
+
+
+def remove(path: Path) -> None:
+    """Take away a file or a whole folder, if it is there; a link goes without what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def check_free(folder: Path) -> None:
+    """Say at once that a folder cannot be written, before anything is computed for it.
+
+    Raises:
+        StoreError: if it exists and holds anything, or cannot be made.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise StoreError(f"{folder} exists already.", "Give a folder that does not, or remove it.")
+    check_writable(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Say at once that a folder cannot be made or written into.
+
+    Raises:
+        StoreError: if it, or the nearest folder above it that exists, is a file or may not be written.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise StoreError(f"{there} is a file.", "Give a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StoreError(f"{there} may not be written.", "Give another folder.")
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the system says about a full disk or an unwritable folder into one clear StoreError; the rest passes.
+
+    For what is not a whole file or folder of its own, such as a line appended to a log.
+    """
+    with _told(folder):
+        yield
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether the error, or what caused it, says that the disk is full (libraries wrap it in their own kinds)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            return True
+        if "no space left on device" in str(seen).lower():
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def full_disk(place: Path, error: BaseException) -> StoreError:
+    """The error for a disk on which nothing more fits: the one that the error names, or else the place's."""
+    named = getattr(error, "filename", None)
+    where = Path(str(named)).parent if named else place
+    return StoreError(
+        f"The disk that holds {where} is full.", "Make room and run the same command again; finished steps are kept."
+    )
+
+
+@contextmanager
+def _told(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except IndelibleError:
+        raise
+    except Exception as error:
+        if is_full_disk(error):
+            raise full_disk(place, error) from error
+        if isinstance(error, OSError) and error.errno:
+            reason = os.strerror(error.errno)
+            raise StoreError(f"{place} cannot be written: {reason}.", "Check the folder, or give another.") from error
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file's or folder's content on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

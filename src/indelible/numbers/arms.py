@@ -1,0 +1,101 @@
+"""Which arms of a study can be compared: those that differ in one thing, so that a difference has one cause.
+
+What an arm is called by (editor, paraphrases, objective, tuner, mask) is not all that it is: two arms may also differ
+in their protocol, their editor's options, or the settings of their tuning. Those have to agree too, but for what a
+factor brings with it: another editor has options of its own, another tuner its own rate, another objective its own
+length and its own figure to stop at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, Factor, require_columns
+
+OF_THE_TUNER = ("tuner", "rank", "alpha", "dropout", "target_modules", "tuner_options", "learning_rate")
+"""Settings of tuning that come with the tuner."""
+
+
+@dataclass(frozen=True)
+class ArmFactors:
+    """What an arm is, for finding those that differ in one thing.
+
+    Attributes:
+        name: of the arm.
+        factors: its value of each factor.
+        reached: whether every seed stopped at its downstream figure; None without such a rule.
+        protocol: "batch" or "isolated".
+        options: its editor's.
+        tuning: the settings of its tuning; empty where the run table does not have them.
+    """
+
+    name: str
+    factors: Mapping[Factor, str | int]
+    reached: bool | None
+    protocol: str = "batch"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+
+
+def arms_of(runs: pd.DataFrame) -> list[ArmFactors]:
+    """The arms of a run table that edit something and were asked after tuning in some seed, in order of appearance."""
+    require_columns(runs, ["arm", *FACTORS, "reached", "status"], "table of runs")
+    arms = []
+    for name, own in runs[runs["status"] != "failed"].groupby("arm", sort=False):
+        first = own.iloc[0]
+        if first["editor"] == CONTROL_EDITOR:
+            continue
+        known = own["reached"].dropna()
+        arms.append(
+            ArmFactors(
+                str(name),
+                {factor: _plain(first[factor]) for factor in FACTORS},
+                None if known.empty else bool(known.all()),
+                str(first.get("protocol", "batch")),
+                _settings(first.get("options")),
+                _settings(first.get("tuning")),
+            )
+        )
+    return arms
+
+
+def comparable(arm: ArmFactors, other: ArmFactors, factor: Factor) -> bool:
+    """Whether two arms differ in that factor and in nothing that does not come with it."""
+    if arm.factors[factor] == other.factors[factor] or arm.protocol != other.protocol:
+        return False
+    if any(arm.factors[one] != other.factors[one] for one in FACTORS if one != factor):
+        return False
+    if factor != "editor" and arm.options != other.options:
+        return False
+    ignored = set(arm.tuning) | set(other.tuning) if factor == "objective" else set[str]()
+    ignored |= set(OF_THE_TUNER) if factor == "tuner" else set[str]()
+    return _without(arm.tuning, ignored) == _without(other.tuning, ignored)
+
+
+def factor_between(arm: ArmFactors, other: ArmFactors) -> Factor | None:
+    """The factor that alone tells two arms apart; None where more does, or nothing."""
+    return next((factor for factor in FACTORS if comparable(arm, other, factor)), None)
+
+
+def varying(arms: Sequence[ArmFactors]) -> list[Factor]:
+    """Factors that take several values."""
+    return [factor for factor in FACTORS if len({arm.factors[factor] for arm in arms}) > 1]
+
+
+def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
+
+
+def _settings(text: object) -> Mapping[str, Any]:
+    found = json.loads(text) if isinstance(text, str) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _plain(value: object) -> str | int:
+    return int(value) if isinstance(value, (int, np.integer)) else str(value)

@@ -1,0 +1,157 @@
+"""How many facts and seeds a study needs to show a gap, and how much more data an undecided effect wants.
+
+Power is worked out for the interval that `statistics` gives. The gap is a difference of two proportions of independent
+facts, plus a normal deviation per seed; its estimate is taken as normal. The interval's own variance is what facts
+explain, and more where seeds happen to differ by more than that, which follows a chi-square distribution; power is the
+mean over it. Simulated studies confirm it (`tests/analysis/test_power.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from indelible.errors import DataError
+from indelible.numbers.bootstrap import LEVEL, between_seeds
+from indelible.numbers.measures import CONTROL_EDITOR
+from indelible.numbers.replicates import Effect, replicate
+
+USUAL_POWER = 0.8
+MOST_EDITS = 100_000
+"""Per seed; where more would be needed, no number of facts is named."""
+MOST_TIMES = 100
+"""Where an undecided effect wants more than so many times the data, only that is said."""
+_QUANTILES = (np.arange(400) + 0.5) / 400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is expected to find, and with what.
+
+    Attributes:
+        gap: intrinsic less edited retention, as a fraction.
+        retention: of intrinsic facts, as a fraction.
+        intrinsic_per_edit: intrinsic facts for each edit, both counted before tuning and only where they succeed.
+        seeds: number of seeds.
+        spread: standard deviation of the gap between seeds, beyond what facts explain, as a fraction.
+    """
+
+    gap: float
+    retention: float = 0.7
+    intrinsic_per_edit: float = 2.5
+    seeds: int = 3
+    spread: float = 0.03
+
+
+def power(plan: Plan, edits: int) -> float:
+    """The chance that the 95% interval of the gap excludes zero, on the gap's own side.
+
+    Args:
+        plan: the study.
+        edits: per seed, that work before tuning.
+    """
+    kept_edited = plan.retention - plan.gap
+    of_facts = kept_edited * (1 - kept_edited) + plan.retention * (1 - plan.retention) / plan.intrinsic_per_edit
+    of_facts /= edits * plan.seeds
+    whole = of_facts + plan.spread**2 / plan.seeds
+    if plan.seeds == 1:
+        estimated = np.array([of_facts])
+    else:
+        freedom = plan.seeds - 1
+        estimated = np.maximum(of_facts, whole * stats.chi2.ppf(_QUANTILES, freedom) / freedom)
+    if whole == 0:
+        return 1.0 if plan.gap else 0.0
+    shortfall = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(estimated / whole) - abs(plan.gap) / math.sqrt(whole)
+    return float(np.mean(stats.norm.sf(shortfall)))
+
+
+def facts_needed(plan: Plan, wanted: float = USUAL_POWER) -> int | None:
+    """The fewest edits per seed with which a study has the wanted power; None where no number of them suffices."""
+    if power(plan, MOST_EDITS) < wanted:
+        return None
+    low, high = 0, MOST_EDITS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(plan, middle) >= wanted else (middle, high)
+    return high
+
+
+def power_table(plan: Plan, edits: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
+    """Power by edits per seed and seeds: one row per pair, with the columns edits, seeds, power."""
+    lines = [(count, number, power(replace(plan, seeds=number), count)) for count in edits for number in seeds]
+    return pd.DataFrame(lines, columns=["edits", "seeds", "power"])
+
+
+def expected(rows: pd.DataFrame, gap: float) -> Plan:
+    """A plan with the rates and the spread of a finished study.
+
+    Retention of intrinsic facts and the facts per edit are means over its arms that edit. The spread is the root of the
+    mean variance between the seeds that an arm has, 0 where seeds differ by no more than their facts explain.
+
+    Args:
+        rows: tidy rows of the study.
+        gap: that the new study should show.
+
+    Raises:
+        DataError: if in no arm both sets were measured before and after tuning.
+    """
+    arms = [str(name) for name in rows.loc[rows["editor"] != CONTROL_EDITOR, "arm"].unique()]
+    joint = replicate(rows, arms, ["retention_intrinsic", "retention_edited"], draws=39)
+    keys = [[(arm, "retention_intrinsic"), (arm, "retention_edited")] for arm in arms]
+    pairs = [joint.over_common_seeds(pair) for pair in keys if all(key in joint.samples for key in pair)]
+    pairs = [pair for pair in pairs if all(sample.facts for sample in pair)]
+    if not pairs:
+        raise DataError("No arm of this run has edits and intrinsic facts that were measured.", "Give --retention.")
+    variance = float(np.mean([between_seeds(pair, (1.0, -1.0)) * len(pair[0].asked) for pair in pairs]))
+    return Plan(
+        gap,
+        retention=float(np.mean([intrinsic.rate for intrinsic, _ in pairs])),
+        intrinsic_per_edit=float(np.mean([intrinsic.asked.sum() / edited.asked.sum() for intrinsic, edited in pairs])),
+        seeds=len(joint.seeds),
+        spread=math.sqrt(max(variance, 0.0)),
+    )
+
+
+def more_facts(effect: Effect, smallest: float) -> str | None:
+    """How much more data would decide an undecided effect, if it stays what it is: a sentence, or None.
+
+    The variance has a part that facts explain, which falls with their number, and one that seeds add, which does not:
+    only more seeds, each with as many facts, lessen both. An effect of at least ``smallest`` is decided when the
+    interval excludes zero; a smaller one when it excludes ``smallest``.
+
+    Args:
+        effect: an observed effect; positive is what is claimed.
+        smallest: the smallest effect that counts, as a fraction.
+
+    Returns:
+        None where there is no interval, or where it decides already.
+    """
+    if effect.value is None or effect.interval is None:
+        return None
+    if effect.value >= smallest:
+        reach, distance = effect.value - effect.interval.low, effect.value
+    else:
+        reach, distance = effect.interval.high - effect.value, smallest - effect.value
+    if reach < distance:
+        return None
+    less = (reach / distance) ** 2 if distance > 0 else math.inf  # by so many times the variance must fall
+    left = 1 - effect.seed_share * less if effect.seed_share else 1.0
+    times = (1 - effect.seed_share) * less / left if left > 0 else math.inf
+    if times <= MOST_TIMES:
+        facts = math.floor(round(effect.facts * times, 6)) + 1
+        return (
+            f"About {max(times, 1.1):.1f} times the facts ({facts} over all seeds in place of {effect.facts}) would "
+            "decide it, if the effect stays as it is."
+        )
+    if effect.seed_share > 0 and less <= MOST_TIMES:
+        seeds = math.floor(round(effect.seeds * less, 6)) + 1
+        return (
+            f"More seeds would decide it, not more facts: about {seeds} in place of {effect.seeds}, if the effect "
+            "stays as it is."
+        )
+    return f"Even {MOST_TIMES} times the facts would not decide it, if the effect stays as it is."

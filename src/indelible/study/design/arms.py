@@ -1,0 +1,95 @@
+"""Arms with every default filled in, checked by the rooms that the settings belong to.
+
+This is where names become things: an editor's options are checked by the editor's own class, the settings of tuning by
+tuning's. What comes out holds plain values only, so that steps can be keyed by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from indelible.edits.editor import EDITORS
+from indelible.errors import ConfigError, IndelibleError, suggest
+from indelible.study.design.plan import Arm
+from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
+from indelible.study.design.validation import validated
+from indelible.tuning.freezing.mask import about_edit, check_mask
+from indelible.tuning.own_data.data import data_version
+from indelible.tuning.settings import TuningSettings
+
+
+def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
+    """Every arm of the study, complete.
+
+    Raises:
+        ConfigError: an unknown editor, mask, objective or option, or a value that cannot be used.
+    """
+    for name in config.editors:
+        _check("editor", name, EDITORS.names(), "editors")
+        validated(EDITORS.get(name), config.editors[name], f"editors.{name}")
+    validated(TuningSettings, config.tuning, "tuning")
+    return tuple(_resolve(arm, config) for arm in config.arms)
+
+
+def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
+    here = f"arms.{arm.name}"
+    tuning = validated(TuningSettings, {**config.tuning, **arm.tuning}, f"{here}.tuning")
+    try:
+        mask = check_mask(arm.mask)
+        data = None if tuning.data is None else data_version(tuning.data)
+    except IndelibleError as error:
+        raise ConfigError(f"{error.what.removesuffix('.')} in {here!r}.", error.fix) from None
+    _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
+    options, uses_text = {}, False
+    if arm.editor == NO_EDITOR:
+        _check_control(arm, here)
+    else:
+        chosen = {**config.editors.get(arm.editor, {}), **arm.options}
+        editor = validated(EDITORS.get(arm.editor), chosen, f"{here}.options")
+        options, uses_text = editor.model_dump(mode="json"), editor.uses_text
+    return Arm(
+        arm.name,
+        arm.editor,
+        options,
+        arm.paraphrases,
+        mask,
+        tuning.model_dump(mode="json"),
+        uses_text,
+        data,
+        arm.protocol == "isolated",
+        _explained(arm, config, here),
+    )
+
+
+def _explained(arm: ArmSettings, config: StudyConfig, here: str) -> bool:
+    """Whether the arm's losses are to be explained; what holds for the whole study leaves out where they cannot be."""
+    if arm.protocol == "isolated" and arm.explain:
+        raise ConfigError(
+            f"'{here}.explain' is set, but the arm tunes a copy for every edit (protocol: isolated).",
+            "Remove it, or edit in one batch.",
+        )
+    can_be = arm.editor != NO_EDITOR and arm.protocol != "isolated"
+    return can_be and (config.explain if arm.explain is None else arm.explain)
+
+
+def _check(kind: str, name: str, known: Iterable[str], where: str) -> None:
+    if name not in (names := list(known)):
+        raise ConfigError(f"Unknown {kind} {name!r} in {where!r}.", suggest(name, names))
+
+
+def _check_control(arm: ArmSettings, here: str) -> None:
+    for key, value, plain in (
+        ("paraphrases", arm.paraphrases, 0),
+        ("options", arm.options, {}),
+        ("protocol", arm.protocol, "batch"),
+        ("explain", bool(arm.explain), False),
+    ):
+        if value != plain:
+            raise ConfigError(
+                f"'{here}.{key}' is set, but the arm edits nothing (editor: none).", "Remove it, or choose an editor."
+            )
+    if about_edit(arm.mask):
+        raise ConfigError(
+            f"'{here}.mask' is {arm.mask!r}, which goes by an edit, but the arm edits nothing (editor: none).",
+            "Remove it, choose an editor, or name layers (layers:0-5).",
+        )

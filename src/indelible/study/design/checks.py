@@ -1,0 +1,110 @@
+"""What can be found wrong with a study before its first step, so that nobody learns of it minutes later.
+
+The facts are checked as soon as they are read, what depends on the model as soon as it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from transformers import PreTrainedTokenizerBase
+
+from indelible.edits.editor import EDITORS
+from indelible.errors import ConfigError, EditError
+from indelible.facts.fact import Fact
+from indelible.facts.wordings import editing_wordings
+from indelible.models.layout import Layout
+from indelible.models.load import default_device
+from indelible.study.design.plan import Arm
+from indelible.study.design.settings import NO_EDITOR, WORLD, FactsSettings
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import check_settings, with_precision
+
+COVARIANCE_TOKENS = "covariance_tokens"
+
+
+def settled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms with what their tuning leaves to the machine decided, once nothing is found wrong with it.
+
+    Raises:
+        ConfigError: if trl is missing where an arm needs it, or a tuner or trainer cannot work with its options.
+    """
+    found = []
+    for arm in arms:
+        settings = TuningSettings(**arm.tuning)
+        try:
+            check_settings(settings)
+        except ConfigError as error:
+            raise ConfigError(f"'arms.{arm.name}.tuning': {error.what}", error.fix) from None
+        settings = with_precision(settings, default_device())
+        found.append(replace(arm, tuning=settings.model_dump(mode="json")))
+    return tuple(found)
+
+
+def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> None:
+    """Whether every fact that may be edited has the wordings that the arms edit with.
+
+    Raises:
+        ConfigError: naming the arm, and the fact that has too few.
+    """
+    arm = max(arms, key=lambda arm: arm.paraphrases)
+    if arm.paraphrases == 0:
+        return
+    redraw = settings.source == WORLD if settings.redraw is None else settings.redraw
+    for fact in candidates:
+        if redraw or fact.new_object is not None:
+            try:
+                editing_wordings(fact, arm.paraphrases)
+            except EditError as error:
+                raise ConfigError(f"'arms.{arm.name}.paraphrases': {error.what}", error.fix) from None
+
+
+def check_with_model(
+    arms: Sequence[Arm], layout: Layout, tokenizer: PreTrainedTokenizerBase, corpus: Callable[[], list[str]]
+) -> None:
+    """Whether the arms' layers exist, and whether their covariances can have full rank.
+
+    Args:
+        arms: of the study.
+        layout: the model's.
+        tokenizer: the model's.
+        corpus: gives the texts for covariances; read only when an arm needs them.
+
+    Raises:
+        ConfigError: naming the arm and what does not fit the model.
+    """
+    wanted: dict[str, int] = {}
+    for arm in arms:
+        if arm.editor == NO_EDITOR:
+            continue
+        try:
+            EDITORS.get(arm.editor)(**arm.options).layers_in(layout)
+        except ConfigError as error:
+            raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
+        if arm.options.get(COVARIANCE_TOKENS, 0) != 0:
+            wanted[arm.name] = _covariance_tokens(arm, layout)
+    if not wanted:
+        return
+    name, most = max(wanted.items(), key=lambda entry: entry[1])
+    found = 0
+    for text in corpus():
+        found += len(tokenizer(text)["input_ids"])
+        if found >= most:
+            return
+    raise ConfigError(
+        f"The corpus has {found} tokens, and the covariances of arm {name!r} want {most}.",
+        f"Give more text, or lower {COVARIANCE_TOKENS} (at least {2 * layout.key_width} for this model).",
+    )
+
+
+def _covariance_tokens(arm: Arm, layout: Layout) -> int:
+    """How many tokens the arm's covariances need at the least."""
+    given = arm.options[COVARIANCE_TOKENS]
+    least = 2 * layout.key_width
+    if given is not None and given < least:
+        raise ConfigError(
+            f"'arms.{arm.name}.options.{COVARIANCE_TOKENS}' is {given}, too few for {layout.key_width} key dimensions.",
+            f"Give at least {least}.",
+        )
+    return least if given is None else int(given)

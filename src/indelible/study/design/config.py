@@ -1,0 +1,220 @@
+"""Settings out of study files: a built-in study's or one's own, with what was typed laid over it.
+
+On the way what is short in a file is written out: settings for the study's own model (``by_model``), the cross product
+of a grid (see grid.py), and file names that hold from any folder. What comes out is checked (see settings.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from indelible.errors import ConfigError, suggest
+from indelible.models.bundled.fetch import MODELS
+from indelible.study.design.grid import with_grid
+from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, Options, StudyConfig
+from indelible.study.design.validation import validated
+
+
+def preset_names() -> list[str]:
+    """Names of the built-in studies."""
+    folder = files("indelible.study") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(
+    name_or_file: str, overrides: Sequence[str] = (), *, note: Callable[[str], None] | None = None
+) -> StudyConfig:
+    """Read a built-in study by name, or a study file.
+
+    Relative paths inside a file are taken from the file's folder, those in overrides from the working folder.
+
+    Args:
+        name_or_file: "quick", or the path of a YAML file.
+        overrides: assignments like "tuning.steps=5" or "arms.memit.paraphrases=2" that replace what the file says.
+        note: told in a sentence when ``by_model`` says nothing about the study's model.
+
+    Raises:
+        ConfigError: the study cannot be found or read, or a setting is unknown or impossible.
+    """
+    if name_or_file in preset_names():
+        text = (files("indelible.study") / "presets" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
+        return parse_config(text, f"built-in study {name_or_file!r}", Path.cwd(), overrides, note=note)
+    path = Path(name_or_file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+            raise ConfigError(f"There is no study file {name_or_file!r}.", "Check the path.") from None
+        raise ConfigError(
+            f"There is no built-in study {name_or_file!r} and no file of that name.",
+            suggest(name_or_file, preset_names()),
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name_or_file} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{name_or_file} cannot be read: {error.strerror}.", "Give a readable YAML file.") from None
+    return parse_config(text, name_or_file, path.parent, overrides, note=note)
+
+
+def parse_config(
+    text: str,
+    where: str,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    note: Callable[[str], None] | None = None,
+) -> StudyConfig:
+    """Settings out of YAML text.
+
+    Args:
+        text: the YAML.
+        where: what to call the text in messages.
+        folder: relative paths in the text start here; those in overrides start at the working folder.
+        overrides: see load_config.
+        note: see load_config.
+
+    Raises:
+        ConfigError: as load_config.
+    """
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line} is not valid YAML: {error.problem}.", "Mend that line.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
+    settings = _for_its_model(settings, overrides, note)
+    # The grid's axes are set before it is written out, its arms after.
+    to_arms = [override for override in overrides if override.startswith("arms.")]
+    for override in (override for override in overrides if override not in to_arms):
+        assign(settings, override)
+    settings = with_grid(settings)
+    for override in to_arms:
+        assign(settings, override)
+    config = validated(StudyConfig, settings, "")
+    typed = {override.partition("=")[0] for override in overrides}
+    return _with_absolute_paths(config, folder, typed)
+
+
+def _for_its_model(
+    settings: dict[str, Any], overrides: Sequence[str], note: Callable[[str], None] | None
+) -> dict[str, Any]:
+    """The settings with what ``by_model`` says for the study's own model laid over them.
+
+    A table of settings that were published for some models, by their exact names, so that another model is one word.
+
+    Raises:
+        ConfigError: ``by_model`` is no mapping of mappings.
+    """
+    table = settings.pop("by_model", {})
+    if not isinstance(table, dict) or not all(isinstance(own, dict) for own in table.values()):
+        raise ConfigError(f"'by_model' is {table!r}.", "Map names of models to settings.")
+    chosen = {"model": settings.get("model")}
+    for override in overrides:
+        if override.startswith("model="):
+            assign(chosen, override)
+    model = chosen["model"]
+    if not isinstance(model, str):  # said when all settings are checked
+        return settings
+    if table and model not in table and note is not None:
+        note(f"by_model has no entry for {model!r}: the study's base settings hold.")
+    return _laid_over(settings, table.get(model, {}))
+
+
+def _laid_over(settings: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The settings with others in the place of theirs, mapping by mapping."""
+    merged = dict(settings)
+    for key, value in other.items():
+        below = merged.get(key)
+        merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[str]) -> StudyConfig:
+    """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again.
+
+    Args:
+        config: the settings.
+        folder: of the study file.
+        typed: keys that were typed into a shell, which knows its own folder only.
+    """
+
+    def path(key: str, name: str) -> Path:
+        here = any(key == one or key.startswith(f"{one}.") for one in typed)
+        return ((Path.cwd() if here else folder) / Path(name).expanduser()).resolve()
+
+    changes: dict[str, Any] = {}
+    if config.facts.source != WORLD:
+        source = str(path("facts.source", config.facts.source))
+        changes["facts"] = config.facts.model_copy(update={"source": source})
+    if config.corpus != ENCYCLOPEDIA:
+        changes["corpus"] = str(path("corpus", config.corpus))
+    changes["tuning"] = _with_absolute_data(config.tuning, "tuning", path)
+    changes["arms"] = tuple(
+        arm.model_copy(update={"tuning": _with_absolute_data(arm.tuning, f"arms.{arm.name}.tuning", path)})
+        for arm in config.arms
+    )
+    if config.model not in MODELS and (model := path("model", config.model)).is_dir():
+        changes["model"] = str(model)
+    return config.model_copy(update=changes)
+
+
+def _with_absolute_data(tuning: Options, key: str, path: Callable[[str, str], Path]) -> Options:
+    """Settings of tuning in which a data file is named for good; a hub dataset's name stays as it is."""
+    data = tuning.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("source"), str):
+        return tuning
+    file = path(f"{key}.data.source", data["source"])
+    return {**tuning, "data": {**data, "source": str(file)}} if file.is_file() else tuning
+
+
+def assign(settings: dict[str, Any], override: str) -> None:
+    """Carry out one "a.b.c=value" on nested mappings; list items go by number or by their ``name``.
+
+    Raises:
+        ConfigError: if it assigns nothing, or nothing can be set there.
+    """
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
+    place: Any = settings
+    *parents, last = path.split(".")
+    for part in parents:
+        place = _item(place, part, override)
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise ConfigError(f"--set {override!r}: nothing can be set inside a single value.", "Check the key's path.")
+
+
+def _item(place: Any, part: str, override: str) -> Any:
+    if isinstance(place, list):
+        return place[_index(place, part, override)]
+    if isinstance(place, dict):
+        if place.get(part) is None:
+            place[part] = {}
+        return place[part]
+    raise ConfigError(f"--set {override!r}: nothing can be set inside {part!r}.", "Check the key's path.")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = [str(name) for name in names if name is not None]
+    raise ConfigError(f"--set {override!r}: there is no {part!r} in that list.", suggest(part, known))

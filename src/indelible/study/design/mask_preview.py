@@ -1,0 +1,54 @@
+"""What each arm's mask would freeze, said before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from indelible.edits.editor import EDITORS
+from indelible.edits.weight_editor import WeightEditor
+from indelible.models.bundled import fetch as bundled
+from indelible.models.layout import Layout, find_layout
+from indelible.models.load import load
+from indelible.study.design.plan import Arm
+from indelible.study.design.settings import NO_EDITOR
+from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, frozen_parameters
+
+
+def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
+    """In words what the mask of each arm freezes; arms without a mask are left out.
+
+    The model is loaded for it where that fetches nothing.
+
+    Raises:
+        ConfigError: if a mask cannot be applied to the model.
+    """
+    masked = [arm for arm in arms if arm.mask != NONE]
+    if not masked:
+        return {}
+    if not (bundled.is_cached(model) if model in bundled.MODELS else Path(model).is_dir()):
+        return {arm.name: "counts come once the model has been fetched" for arm in masked}
+    loaded = load(model, device="cpu").model
+    layout = find_layout(loaded)
+    said = {}
+    for arm in masked:
+        edited = _edited(arm, loaded, layout)
+        if about_edit(arm.mask) and not edited:
+            said[arm.name] = "what is edited is known once the edit is made"
+            continue
+        found = describe_frozen(loaded, layout, frozen_parameters(arm.mask, loaded, layout, edited))
+        said[arm.name] = (
+            f"{found.tensors} of {found.of_tensors} tensors, {found.numbers:,} of {found.of_numbers:,} numbers: "
+            + "; ".join(found.places)
+        )
+    return said
+
+
+def _edited(arm: Arm, model: PreTrainedModel, layout: Layout) -> Sequence[str]:
+    """Parameters that the arm's editor will change; none where only the edit itself can tell."""
+    if arm.editor == NO_EDITOR:
+        return ()
+    editor = EDITORS.get(arm.editor)(**arm.options)
+    return editor.parameters_in(model, layout) if isinstance(editor, WeightEditor) else ()

@@ -1,0 +1,198 @@
+"""A study's settings: what is asked of which model, with which edits, tuned how.
+
+A study file is YAML. It is read into the frozen, typed classes below once; nothing after this point meets an unknown
+key or a word where a number belongs. What belongs to another room (an editor's options, the settings of tuning) stays
+a plain mapping here and is checked by that room's own class when the plan is made (see arms.py), so that adding an
+editor never touches this file.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from indelible.claims.claim import Claim, check_names
+
+WORLD = "world"
+ENCYCLOPEDIA = "encyclopedia"
+NO_EDITOR = "none"
+Options = dict[str, Any]
+Protocol = Literal["batch", "isolated"]
+_LATER: dict[str, Any] = {"explain": False, "as_published": False, "claims": []}
+_LATER_IN_ARMS: dict[str, Any] = {"explain": None, "protocol": "batch"}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FactsSettings(_Settings):
+    """Which facts are edited and asked.
+
+    Attributes:
+        source: "world" (the built-in facts) or a file that facts.readers can read.
+        schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
+        columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
+        strict: refuse a file with a row that cannot be used; False leaves such rows out.
+        relations: take facts of these relations only; None takes all.
+        redraw: draw new objects and neighbours by seed; False keeps those that the facts bring along. None draws for
+            the built-in facts and keeps a file's.
+        held_out: how many held-out wordings are asked of each fact; None asks all.
+        neighbours: how many neighbours of each edited fact are asked; None asks all.
+        bystanders: how many further facts' subjects closed-form editors are told to leave alone; 0 for the published
+            methods.
+        n_edits: facts to edit, all at once.
+        n_intrinsic: facts that the model knows and that are left alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+    source: str = WORLD
+    schema_name: str | None = Field(default=None, alias="schema")
+    columns: dict[str, str] | None = None
+    strict: bool = True
+    relations: tuple[str, ...] | None = None
+    redraw: bool | None = None
+    held_out: Annotated[int, Field(ge=0)] | None = None
+    neighbours: Annotated[int, Field(ge=0)] | None = None
+    bystanders: Annotated[int, Field(ge=0)] = 400
+    n_edits: Annotated[int, Field(ge=1)] = 24
+    n_intrinsic: Annotated[int, Field(ge=1)] = 60
+
+    @field_validator("relations")
+    @classmethod
+    def _some_relation(cls, relations: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if relations is not None and not relations:
+            raise ValueError("at least one relation is needed; leave the key out to take all")
+        return relations
+
+
+class ExamSettings(_Settings):
+    """How often the retention curve gets a point.
+
+    Attributes:
+        every: training steps between two points; None for no curve, only its two ends.
+    """
+
+    every: Annotated[int, Field(ge=1)] | None = None
+
+
+class ArmSettings(_Settings):
+    """One way of editing and tuning, to be compared with the others.
+
+    Attributes:
+        name: what the arm is called in tables and figures.
+        editor: a registered editor, or "none" for the control (the unedited model tuned alike).
+        paraphrases: further wordings of each fact that take part in the edit.
+        protocol: "batch", all facts in one edit of one model; or "isolated", each fact edited in a copy of its own,
+            which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits.
+        mask: which weights tuning leaves alone (see tuning.freeze).
+        tuning: settings that differ from the study's.
+        options: editor options that differ from the study's for that editor.
+        explain: whether to find out which weights lost what tuning lost (see probing.mixtures); None as the study says.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    editor: str
+    paraphrases: Annotated[int, Field(ge=0)] = 0
+    protocol: Protocol = "batch"
+    mask: str = "none"
+    tuning: Options = {}
+    options: Options = {}
+    explain: bool | None = None
+
+
+class StudyConfig(_Settings):
+    """Everything that decides what a study computes.
+
+    Attributes:
+        name: names the run folder, when none is given.
+        model: a bundled name, a hub id or a folder.
+        seeds: the whole chain is run once for each.
+        facts: see FactsSettings.
+        corpus: texts for key covariances: "encyclopedia", or a UTF-8 text file with one text per line.
+        editors: options for an editor in all arms that use it, by the editor's name.
+        tuning: settings of tuning for all arms (see tuning.train.TuningSettings).
+        exam: see ExamSettings.
+        explain: whether to explain the losses of all arms that edit one model, where an arm says nothing. The weights
+            that their tuning changed are kept in the run folder: as large as the model, for each arm and seed.
+        arms: at least one.
+        as_published: keep three defects of the published protocol (Wen & Zhang, arXiv 2507.14198), to see what they
+            do: edits are judged by the first token, intrinsic facts by the answer's being anywhere in 50 generated
+            ones; held-out rows are trained on; an edited fact's true object may stand in training lines. Without curves
+            and explanations, which judge by the criterion of all other studies.
+        claims: what is claimed beside the built-in claims (see analysis.claim); judged in the report.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    facts: FactsSettings = FactsSettings()
+    corpus: str = ENCYCLOPEDIA
+    editors: dict[str, Options] = {}
+    tuning: Options = {}
+    exam: ExamSettings = ExamSettings()
+    explain: bool = False
+    as_published: bool = False
+    arms: tuple[ArmSettings, ...]
+    claims: tuple[Claim, ...] = ()
+
+    @field_validator("claims")
+    @classmethod
+    def _names_of_claims_differ(cls, claims: tuple[Claim, ...]) -> tuple[Claim, ...]:
+        check_names(claims)
+        return claims
+
+    @field_validator("name")
+    @classmethod
+    def _name_fits_a_folder(cls, name: str) -> str:
+        if set(name) & set("/\\ \t\n") or name.startswith("."):
+            raise ValueError("it names a folder, so it can hold no slash, space or leading dot")
+        return name
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("at least one seed is needed")
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is listed twice")
+        return seeds
+
+    @field_validator("arms")
+    @classmethod
+    def _names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
+        if not arms:
+            raise ValueError("at least one arm is needed")
+        names = [arm.name for arm in arms]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two arms are named {name!r}")
+        return arms
+
+    @model_validator(mode="after")
+    def _one_criterion(self) -> Self:
+        if self.as_published and self.exam.every is not None:
+            raise ValueError("as_published has no exam.every: points of a curve are judged by another criterion")
+        if self.as_published and (self.explain or any(arm.explain for arm in self.arms)):
+            raise ValueError("as_published has no explain: mixtures are judged by another criterion")
+        return self
+
+    def to_yaml(self) -> str:
+        """The settings as a study file that reads back as equal settings."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain lists, mappings and scalars, keyed as in a study file.
+
+        What came later stands there only where it is set, so that run folders older than those keys are of equal
+        settings.
+        """
+        settings = self.model_dump(mode="json", by_alias=True)
+        for part, later in ((settings, _LATER), *((arm, _LATER_IN_ARMS) for arm in settings["arms"])):
+            for key, unset in later.items():
+                if part[key] == unset:
+                    del part[key]
+        return settings

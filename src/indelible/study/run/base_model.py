@@ -1,0 +1,94 @@
+"""The one model of a study: loaded once, lent to every step, and the base model again after each of them.
+
+Whole models are never written to disk. One copy of the base weights is kept in memory instead; after a step that may
+have changed anything it is put back, and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import ModelError
+from indelible.models.fingerprint import Identity, tensors_of
+from indelible.models.layout import Layout, find_layout
+from indelible.models.load import LoadedModel, load
+from indelible.study.design.plan import digest
+from indelible.study.run.sources import ModelVersion
+
+
+class LentModel:
+    """A base model with what the steps of a study need to know about it.
+
+    Args:
+        name: see models.load.
+        note: told when the model is being loaded.
+
+    Raises:
+        ModelError, LayoutError: the model cannot be had, or its parts cannot be found.
+    """
+
+    def __init__(self, name: str, note: Callable[[str], None]) -> None:
+        note(f"loading {name}")
+        loaded: LoadedModel = load(name)
+        self._model: PreTrainedModel = loaded.model
+        self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
+        self.layout: Layout = find_layout(self._model)
+        self.identity = Identity.of(self._model)
+        self.fingerprint: str = self.identity.fingerprint
+        self.version = ModelVersion(self.fingerprint, tokenizer_digest(self.tokenizer, self._model))
+        self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(self._model)}
+        self._attributes = frozenset(vars(self._model))
+        self._trainable = {name: weight.requires_grad for name, weight in self._model.named_parameters()}
+
+    @contextmanager
+    def base_model(self) -> Iterator[PreTrainedModel]:
+        """The base model; whatever is done to it inside the block is undone at its end, bit for bit."""
+        try:
+            yield self._model
+        finally:
+            self._restore()
+
+    def _restore(self) -> None:
+        model = self._model
+        # What a trainer hangs on a model (a wrapped ``forward``, say) would change what later steps compute.
+        for attribute in frozenset(vars(model)) - self._attributes:
+            delattr(model, attribute)
+        model.eval()
+        for name, weight in model.named_parameters():
+            weight.grad = None
+            weight.requires_grad_(self._trainable[name])
+        found = dict(tensors_of(model))
+        if found.keys() != self._base.keys():
+            raise ModelError(
+                f"A step left the model with other weights: {sorted(found.keys() ^ self._base.keys())[:3]}.",
+                "Report this as a defect.",
+            )
+        with torch.no_grad():
+            for name, kept in self._base.items():
+                kept = kept.to(found[name].device)
+                if not torch.equal(found[name], kept):
+                    found[name].copy_(kept)
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> str:
+    """64 hex digits for all that turns text into tokens and back, and for the tokens that end an answer.
+
+    To be taken of a fresh tokenizer: some keep the padding and cutting of their last call.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    settings = ("clean_up_tokenization_spaces", "add_prefix_space", "split_special_tokens", "add_bos_token")
+    owners = (getattr(model, "generation_config", None), model.config, tokenizer)
+    return digest(
+        {
+            "kind": type(tokenizer).__name__,
+            "tokens": sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str(),
+            "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+            "settings": {name: str(getattr(tokenizer, name, None)) for name in (*settings, "add_eos_token")},
+            "ends": [str(getattr(owner, "eos_token_id", None)) for owner in owners],
+            "pad": tokenizer.pad_token_id,
+        }
+    )

@@ -1,0 +1,103 @@
+"""Exams as a study takes them: by which criterion, and as rows that say when and of which copy of the model.
+
+Answers are judged as everywhere (see probing.criterion), unless the study is ``as_published``: then edits are judged by
+their first token, and knowledge from pre-training by the answer's being somewhere in 50 tokens (Wen & Zhang, arXiv
+2507.14198).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from indelible.exam.callback import RetentionCallback
+from indelible.exam.criterion import appears
+from indelible.exam.exam import Answer, answers_frame, take_exam
+from indelible.exam.questions import Question
+
+PUBLISHED_TOKENS = 50
+"""Tokens in which the published protocol looks for the answer to an intrinsic prompt."""
+
+
+def ask(
+    model: Any,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    *,
+    phase: str,
+    step: int = 0,
+    copy: int = 0,
+    published: bool = False,
+    progress: Callable[[int, int, str], None],
+) -> pd.DataFrame:
+    """Tidy rows of one exam: those of `probing.exam.answers_frame`, after phase, step and copy.
+
+    Args:
+        model: that is asked.
+        tokenizer: the model's.
+        questions: of the exam.
+        phase: "base", "edited" or "tuned".
+        step: steps of tuning that went before.
+        copy: which copy of the model it is, where each fact is edited in one of its own.
+        published: whether answers are judged as the published study does.
+        progress: told how many questions are answered.
+    """
+    budget = PUBLISHED_TOKENS if published else None
+    answers = take_exam(model, tokenizer, questions, max_new_tokens=budget, progress=progress)
+    rows = answers_frame(answers)
+    if published:
+        rows["success"] = [_published_success(answer) for answer in answers]
+    rows.insert(0, "phase", phase)
+    rows.insert(1, "step", step)
+    rows.insert(2, "copy", copy)
+    return rows
+
+
+def _published_success(answer: Answer) -> bool:
+    """Edits by their first token, knowledge from pre-training by the answer's being somewhere in 50 tokens."""
+    if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
+        return answer.first_token
+    return appears(answer.generated, answer.question.target)
+
+
+def curve_callback(questions: Sequence[Question], tokenizer: Any, every: int | None) -> RetentionCallback | None:
+    """Asks each fact's own prompt while tuning goes on; the whole exam is kept for the ends.
+
+    Args:
+        questions: of the whole exam.
+        tokenizer: the model's.
+        every: steps of tuning between two points; None for no curve.
+    """
+    if every is None:
+        return None
+    prompts = [question for question in questions if question.kind == "prompt"]
+    # The whole exam follows the last step anyway.
+    return RetentionCallback(prompts, tokenizer, every=every, skip_last=True)
+
+
+def with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
+    """The curve's rows before those of the end; a point at the end, of tuning that stopped early, would repeat it.
+
+    Args:
+        rows: of the exam after tuning.
+        points: what the callback's ``curve`` returned.
+        last: step at which tuning ended.
+    """
+    points = points[points["step"] < last].copy()
+    if points.empty:
+        return rows
+    points.insert(0, "phase", "tuning")
+    points.insert(2, "copy", rows["copy"].iloc[0])
+    return pd.concat([points[list(rows.columns)], rows], ignore_index=True)
+
+
+def successes(rows: pd.DataFrame) -> str:
+    """How many facts' own prompts succeeded, in words: "20 of 24 edited, 55 of 60 intrinsic"."""
+    prompts = rows[rows["kind"] == "prompt"]
+    shares = [
+        f"{int(group['success'].sum())} of {len(group)} {name}"
+        for name, group in prompts.groupby("fact_set", sort=True)
+    ]
+    return ", ".join(shares)

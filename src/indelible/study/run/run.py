@@ -1,0 +1,288 @@
+"""A whole study, from settings to report: the only place that knows the whole chain.
+
+The plan's steps are done in order, in this process, on one model. A step that is in the store is not done again; one
+that fails is noted, what builds on it is skipped, and the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from indelible.errors import IndelibleError, ModelError, StoreError
+from indelible.facts.fact import Fact
+from indelible.models.load import check_name, default_device, parameter_count
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.checks import check_facts, check_with_model, settled
+from indelible.study.design.cost import cost_of, machine_speed
+from indelible.study.design.mask_preview import mask_previews
+from indelible.study.design.plan import Arm, Plan, Sources, Step, make_plan
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.base_model import LentModel
+from indelible.study.run.disk import full_disk, is_full_disk
+from indelible.study.run.progress import Silent, Watcher
+from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
+from indelible.study.run.sources import (
+    ModelVersion,
+    candidate_facts,
+    corpus_texts,
+    corpus_version,
+    facts_version,
+    keep_model,
+    known_model,
+    tasks_version,
+)
+from indelible.study.run.steps import Material, do_step
+from indelible.study.run.store import Store
+from indelible.study.run.tables import write_results
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that could not be done: its title, what went wrong, and the titles of the steps skipped for it."""
+
+    title: str
+    error: str
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to.
+
+    Attributes:
+        folder: the run folder.
+        summary: one dictionary per arm; empty when nothing could be measured.
+        report: the report; None when nothing could be measured.
+        failures: steps that failed.
+        seconds: time of this run.
+    """
+
+    folder: Path
+    summary: list[dict[str, Any]]
+    report: Path | None
+    failures: tuple[Failure, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a study would do.
+
+    Attributes:
+        plan: its steps.
+        reused: keys of the steps that are done already.
+        masks: for each arm with a mask, in words what that freezes.
+        cost: of what would run, in words.
+    """
+
+    plan: Plan
+    reused: frozenset[str]
+    masks: Mapping[str, str]
+    cost: str
+
+
+def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
+    """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
+
+    Raises:
+        IndelibleError: as ``run_study``, for all that can be known without the weights.
+    """
+    store = Store(folder)
+    checked = _checked(config, store, update, unseen=True)
+    unread = f"not read yet: {config.model}"
+    plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
+    reused = frozenset(step.key for step in plan.steps if store.has(step))
+    return Preview(plan, reused, mask_previews(checked.arms, config.model), _cost(checked, plan, reused))
+
+
+def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
+    """Do a study, or what is left of it, and write its tables and report.
+
+    Args:
+        config: the settings.
+        folder: the run folder.
+        watcher: told what happens.
+        update: let a folder of other settings take these, and do only what changed.
+
+    Raises:
+        IndelibleError: before any step, when the settings, the facts, the model or the folder cannot be used;
+            StoreError also in between, when the disk is full.
+    """
+    began = time.time()
+    store = Store(folder)
+    checked = _checked(config, store, update)
+    with store.open(config, update=update):
+        run = _Run(checked, store, watcher or Silent())
+        model = None if update else known_model(store, config.model)
+        if model is None:
+            model = run.open_model().version
+            keep_model(store, config.model, model)
+        plan = checked.plan(model)
+        run.do_all(plan, model)
+        summary = write_results(store, plan, run.errors(), _provenance(model, began))
+    report = store.folder / "report.html" if summary else None
+    return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """Settings in which nothing was found wrong, and what they name; all but the model itself."""
+
+    config: StudyConfig
+    arms: tuple[Arm, ...]
+    candidates: list[Fact]
+    corpus: str
+
+    def plan(self, model: ModelVersion) -> Plan:
+        """The steps, for that version of the model."""
+        sources = Sources(
+            model=model.fingerprint,
+            tokenizer=model.tokenizer,
+            software=software(),
+            facts=facts_version(self.candidates),
+            corpus=self.corpus,
+            tasks=tasks_version(),
+        )
+        return make_plan(self.config, self.arms, sources)
+
+
+def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = False) -> _Checked:
+    """Find whatever can be found wrong before the first heavy thing is done and the first byte written.
+
+    ``unseen`` lets a model of the hub pass that no hub can be asked about: what would be done can be shown without it.
+    """
+    arms = settled(resolve_arms(config))
+    store.check_config(config, update=update)
+    candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
+    check_facts(candidates, arms, config.facts)
+    check_name(config.model, unseen=unseen)
+    return _Checked(config, arms, candidates, corpus)
+
+
+def _cost(checked: _Checked, plan: Plan, reused: Collection[str]) -> str:
+    """What the steps that are not done will cost on this machine, in words."""
+    cost = cost_of(plan, reused, checked.config.facts)
+    parameters = parameter_count(checked.config.model)
+    if parameters is None:
+        return cost.in_words(None)
+    mixed = any(arm.tuning["precision"] == "bf16-mixed" for arm in checked.arms)
+    speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
+    return cost.in_words(cost.seconds(parameters, speed))
+
+
+def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
+    return {
+        "model_fingerprint": model.fingerprint,
+        "tokenizer": model.tokenizer,
+        "versions": versions(),
+        "hardware": hardware(),
+        "project": project_commit(Path.cwd()),
+        "command": " ".join(command_line()),
+        "last_run": {
+            "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.time() - began, 1),
+        },
+    }
+
+
+class _Run:
+    """One pass over a plan: what has been loaded, and what has failed.
+
+    Attributes:
+        failures: by the key of the failed step.
+        blame: for each step that is failed or skipped, the key of the failed step.
+    """
+
+    def __init__(self, checked: _Checked, store: Store, watcher: Watcher) -> None:
+        self.checked = checked
+        self.config = checked.config
+        self.store = store
+        self.watcher = watcher
+        self.lent: LentModel | None = None
+        self.failures: dict[str, Failure] = {}
+        self.blame: dict[str, str] = {}
+
+    def open_model(self) -> LentModel:
+        """The model that is lent to the steps, loaded at the first call."""
+        if self.lent is None:
+            self.lent = LentModel(self.config.model, self.watcher.note)
+        return self.lent
+
+    def errors(self) -> dict[str, str]:
+        """What went wrong, for each failed or skipped step's key."""
+        return {key: self.failures[culprit].error for key, culprit in self.blame.items()}
+
+    def do_all(self, plan: Plan, model: ModelVersion) -> None:
+        """Go through the plan's steps, each once."""
+        reused = {step.key for step in plan.steps if self.store.has(step)}
+        self.watcher.planned(plan.steps, reused, self.store.seconds_by_kind())
+        if len(reused) < len(plan.steps):
+            self._check_model(model)
+            self.watcher.note(_cost(self.checked, plan, reused))
+        for step in plan.steps:
+            culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
+            if step.key in reused:
+                self.store.record("reused", step)
+            elif culprit is not None:
+                self._skip(step, culprit)
+            else:
+                self._do(step, plan)
+
+    def _check_model(self, model: ModelVersion) -> None:
+        """Find what can be found wrong with the model in hand, before the first step."""
+        lent = self.open_model()
+        if lent.version != model:
+            raise ModelError(
+                f"The model {self.config.model!r} is another than when {self.store.folder} was begun.",
+                "Give --update to rerun what depends on it, or choose another --out.",
+            )
+        check_with_model(self.checked.arms, lent.layout, lent.tokenizer, lambda: corpus_texts(self.config.corpus))
+
+    def _skip(self, step: Step, culprit: str) -> None:
+        failed = self.failures[culprit]
+        self.failures[culprit] = Failure(failed.title, failed.error, (*failed.skipped, step.title))
+        self.blame[step.key] = culprit
+        self.store.record("skipped", step)
+        self.watcher.ended(step, "skipped", 0.0, f"needs: {failed.title}")
+
+    def _do(self, step: Step, plan: Plan) -> None:
+        started = time.time()
+        self.store.record("started", step)
+        self.watcher.started(step)
+        material = Material(
+            self.open_model(),
+            self.checked.candidates,
+            lambda: corpus_texts(self.config.corpus),
+            {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},
+            self.watcher.advanced,
+        )
+        try:
+            result = do_step(step, material)
+            record = {**result.record, "found": result.note, "versions": versions()}
+            self.store.keep(step, started, record, result.write)
+        except StoreError:
+            raise
+        except Exception as error:
+            # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
+            if is_full_disk(error):
+                raise full_disk(self.store.folder, error) from error
+            self._fail(step, error, time.time() - started)
+        else:
+            self.watcher.ended(step, "finished", time.time() - started, result.note)
+
+    def _fail(self, step: Step, error: Exception, seconds: float) -> None:
+        lines = str(error).strip().splitlines() or [""]
+        what = str(error) if isinstance(error, IndelibleError) else f"{type(error).__name__}: {lines[0]}"
+        self.failures[step.key] = Failure(step.title, what)
+        self.blame[step.key] = step.key
+        self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
+        self.watcher.ended(step, "failed", seconds, what)

@@ -1,0 +1,313 @@
+"""A run folder: where the results of steps are kept so that no work is lost or done twice.
+
+    config.yaml          the settings that the folder belongs to
+    steps/KIND-KEY/      a finished step: its files and step.json; there only when it is whole
+    failed/KIND-KEY.json why a step failed; tried again at the next run
+    events.jsonl         every start, finish, reuse and failure, appended as it happens
+    lock                 held by the process that runs the study
+
+A step's files are written to a temporary folder beside the final one, flushed to the disk and renamed, so that a
+killed process leaves either a whole step or none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from filelock import FileLock, Timeout
+
+from indelible.errors import StoreError
+from indelible.study.design.plan import Step
+from indelible.study.design.settings import StudyConfig
+from indelible.study.design.validation import first_difference
+from indelible.study.run.disk import told, unwritable
+
+EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]
+_TEMPORARY = ".writing-"
+# What is in a run folder before it has a config.yaml.
+_OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
+# What is made of finished steps, and speaks of the settings that they were made with.
+_RESULTS = (
+    "facts.parquet",
+    "runs.parquet",
+    "shares.parquet",
+    "drift.parquet",
+    "summary.json",
+    "claims.json",
+    "provenance.json",
+    "report.html",
+    "comparison.html",
+    "figures",
+    "tables",
+)
+
+
+class Store:
+    """The results in one run folder.
+
+    Making one touches nothing; ``open`` is what creates, checks, locks and sweeps.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def open(self, config: StudyConfig, *, update: bool = False) -> Iterator[None]:
+        """Take the folder for one run of that study: check that it can be written and is this study's, lock it.
+
+        What killed runs left half written is removed: whoever holds the lock knows that they are dead.
+
+        Args:
+            config: the study.
+            update: let a folder that belongs to other settings take these; steps that they share are kept.
+
+        Raises:
+            StoreError: unwritable or full, belongs to other settings, or in use by another process.
+        """
+        self.check_config(config, update=update)
+        with told(self.folder):
+            for part in (self.folder, self.folder / "steps", self.folder / "failed"):
+                part.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / "lock")
+        try:
+            with told(self.folder):
+                lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(
+                f"Another process{self._last_opener()} is running the study in {self.folder}.",
+                "Wait for it, or choose another --out.",
+            ) from None
+        try:
+            self.check_config(config, update=update)
+            self._sweep()
+            if self.config_dict() != config.as_dict():
+                self._remove_results()
+            self.write_text("config.yaml", config.to_yaml())
+            self.record("opened", None)
+            yield
+            self.record("closed", None)
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        with told(self.folder):
+            for leftover in (self.folder / "steps").glob(f"{_TEMPORARY}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in self.folder.glob(f"{_TEMPORARY}*"):
+                _remove(leftover)
+
+    def _remove_results(self) -> None:
+        """Should this run not come to its end, nothing made with other settings stands beside the new ones."""
+        with told(self.folder):
+            for name in _RESULTS:
+                _remove(self.folder / name)
+
+    def check_config(self, config: StudyConfig, *, update: bool = False) -> None:
+        """Refuse settings other than those that the folder was made with, as soon as it holds a finished step.
+
+        Raises:
+            StoreError: names the first key that differs.
+        """
+        kept = self.config_dict()
+        if kept is None:
+            if self.folder.is_dir() and any(_is_foreign(path.name) for path in self.folder.iterdir()):
+                raise StoreError(
+                    f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
+                )
+            return
+        different = first_difference(kept, config.as_dict())
+        if different is not None and not update and self._holds_steps():
+            raise StoreError(
+                f"{self.folder} holds a study with other settings: {different!r} differs.",
+                "Choose another --out, or give --update to rerun only what changed.",
+            )
+
+    def config_dict(self) -> dict[str, Any] | None:
+        """The settings that the folder was made with, or None when it holds no study."""
+        try:
+            kept = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            raise StoreError(f"{self.folder / 'config.yaml'} is damaged.", "Choose another --out.") from None
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        if not isinstance(kept, dict):
+            raise StoreError(f"{self.folder / 'config.yaml'} is damaged.", "Choose another --out.")
+        return kept
+
+    def _holds_steps(self) -> bool:
+        return any(self._record_of(path.name) for path in (self.folder / "steps").glob("[!.]*"))
+
+    def has(self, step: Step) -> bool:
+        """Whether that step is finished."""
+        return self._record_of(step.name).get("key") == step.key
+
+    def path(self, step: Step) -> Path:
+        """Folder of a finished step."""
+        return self.folder / "steps" / step.name
+
+    def record_of(self, step: Step) -> dict[str, Any]:
+        """What step.json says about a finished step."""
+        return self._record_of(step.name)
+
+    def seconds_by_kind(self) -> dict[str, float]:
+        """Mean duration of the finished steps of each kind, for estimates."""
+        found: dict[str, list[float]] = {}
+        for path in (self.folder / "steps").glob("*/step.json"):
+            record = self._record_of(path.parent.name)
+            if "kind" in record:
+                found.setdefault(str(record["kind"]), []).append(float(record["seconds"]))
+        return {kind: sum(seconds) / len(seconds) for kind, seconds in found.items()}
+
+    def keep(self, step: Step, started: float, extra: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+        """Make a step finished: write its files and its record, all or nothing.
+
+        Args:
+            step: the step.
+            started: when it began, in seconds since 1970.
+            extra: further entries for step.json.
+            write: writes the step's files into the folder that it is given.
+
+        Raises:
+            StoreError: full or unwritable disk; nothing of the step remains then.
+        """
+        temporary = self.folder / "steps" / f"{_TEMPORARY}{step.name}-{os.getpid()}"
+        record = {
+            "kind": step.kind,
+            "key": step.key,
+            "title": step.title,
+            "options": step.options,
+            "inputs": step.inputs,
+            "started": started,
+            "seconds": time.time() - started,
+            **extra,
+        }
+        try:
+            with told(self.folder):
+                temporary.mkdir()
+                write(temporary)
+                (temporary / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+                for path in sorted(temporary.rglob("*")):
+                    _flush(path)
+                _flush(temporary)
+                if self.path(step).exists():  # damaged, or it would not have been done again
+                    shutil.rmtree(self.path(step))
+                temporary.rename(self.path(step))
+                _flush(self.folder / "steps")
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        with told(self.folder):
+            self._failure_path(step).unlink(missing_ok=True)
+        self.record("finished", step, seconds=record["seconds"])
+
+    def keep_failure(self, step: Step, what: str, trace: str) -> None:
+        """Note why a step failed."""
+        content = {"kind": step.kind, "key": step.key, "title": step.title, "error": what, "traceback": trace}
+        self.write_text(f"failed/{step.name}.json", json.dumps(content, indent=2))
+        self.record("failed", step, error=what)
+
+    def record(self, event: EventKind, step: Step | None, **more: Any) -> None:
+        """Append one line to events.jsonl."""
+        line: dict[str, Any] = {"event": event, "time": time.time(), "pid": os.getpid(), "host": socket.gethostname()}
+        if step is not None:
+            line |= {"step": step.name, "key": step.key, "title": step.title}
+        text = json.dumps(line | more) + "\n"
+        with told(self.folder), (self.folder / "events.jsonl").open("a+b") as file:
+            # A process killed while writing may have left a line without its end.
+            if file.tell() and _last_byte(file.fileno()) != b"\n":
+                text = "\n" + text
+            file.write(text.encode("utf-8"))
+
+    def events(self) -> list[dict[str, Any]]:
+        """All whole lines of events.jsonl, oldest first."""
+        try:
+            lines = (self.folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run folder whole or not at all."""
+        self.write(name, lambda path: _write_utf8(path, text))
+
+    def write(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Let ``write`` make a file under a temporary name, then give it its own; the same errors as ``keep``."""
+        final = self.folder / name
+        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{final.name}"
+        try:
+            with told(self.folder):
+                write(temporary)
+                _flush(temporary)
+                temporary.replace(final)
+        except BaseException:
+            with suppress(OSError):  # on a disk that cannot be written, nothing was
+                temporary.unlink(missing_ok=True)
+            raise
+        return final
+
+    def _record_of(self, name: str) -> dict[str, Any]:
+        try:
+            record = json.loads((self.folder / "steps" / name / "step.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def _failure_path(self, step: Step) -> Path:
+        return self.folder / "failed" / f"{step.name}.json"
+
+    def _last_opener(self) -> str:
+        opened = [event for event in self.events() if event["event"] == "opened"]
+        return f" (number {opened[-1]['pid']} on {opened[-1]['host']})" if opened else ""
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
+    return name not in _OWN_NAMES and not name.startswith(_TEMPORARY)
+
+
+def _remove(path: Path) -> None:
+    """Take away a file or a whole folder, if it is there; a link goes without what it leads to."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_utf8(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _flush(path: Path) -> None:
+    """Have the system put a file's or folder's content on the disk."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _last_byte(handle: int) -> bytes:
+    os.lseek(handle, -1, os.SEEK_END)
+    return os.read(handle, 1)

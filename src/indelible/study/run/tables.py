@@ -1,0 +1,297 @@
+"""Tables and report of a run, put together from the results of its steps.
+
+Every arm gets its rows under its own name, also those that it shares with other arms, so that whoever reads the tables
+needs to know nothing about steps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from indelible.claims.claim import Claim, built_in_claims, check_names
+from indelible.claims.judge import judge
+from indelible.errors import StoreError
+from indelible.numbers.answers import Answers
+from indelible.numbers.summary import summarise
+from indelible.report.comparison import Run, render_comparison
+from indelible.report.page import write_page
+from indelible.report.report import write_report
+from indelible.study.design.plan import Arm, ArmRun, Plan, Step
+from indelible.study.run.disk import told
+from indelible.study.run.store import Store
+from indelible.study.run.update_norms import update_norms
+from indelible.why.drift_summary import drift_summary
+from indelible.why.forecasts import with_outcomes
+from indelible.why.shares import mask_forecast, shares
+
+ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
+RUN_COLUMNS = (
+    *ARM_COLUMNS,
+    "figure",
+    "better",
+    "downstream_before",
+    "downstream_after",
+    "downstream",
+    "reached",
+    "steps",
+    "tokens",
+    "seconds",
+    "status",
+    "error",
+    "edit",
+    "update_norms",
+    "dropped",
+    "dropped_reasons",
+    "protocol",
+    "options",
+    "tuning",
+)
+
+
+def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
+    """The tidy rows of all arms and seeds, from whatever steps are finished; empty when none is."""
+    frames = []
+    for run in plan.runs:
+        for key in (run.base, run.edited, *run.tunes):
+            if key is not None and store.has(step := plan.step(key)):
+                frame = with_copies(pd.read_parquet(store.path(step) / "rows.parquet"))
+                if key == run.base and run.arm.isolated:
+                    frame = _in_each_copy(frame, len(run.tunes))
+                for place, (column, value) in enumerate(_about(run).items()):
+                    frame.insert(place, column, value)
+                frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*ARM_COLUMNS, "phase", "step"])
+
+
+def with_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that say of which copy of the model they are; those written before there were several are of the first."""
+    return rows if "copy" in rows else rows.assign(copy=0)
+
+
+def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
+    """The base model's answers as those of every copy: about the copy's own edited fact, and all intrinsic ones."""
+    edited = rows["fact_set"] == "edited"
+    own = dict(zip(rows.loc[edited, "fact_id"].drop_duplicates(), range(copies), strict=True))
+    shared = [rows[~edited].assign(copy=copy) for copy in range(copies)]
+    return pd.concat([rows[edited].assign(copy=rows.loc[edited, "fact_id"].map(own)), *shared], ignore_index=True)
+
+
+def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.DataFrame:
+    """One row per arm and seed: losses, cost, and whether it came to its end. Isolated arms are means over copies.
+
+    ``status`` is "done", "failed", or "partly" where some copies of an isolated arm did not come to their end.
+    ``protocol``, ``options`` and ``tuning`` (JSON) are what else the arm is.
+    ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
+    how the edit was made, ``update_norms`` (JSON) how large it is. ``downstream`` (JSON) holds all downstream figures
+    before and after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
+    (JSON) counts them by reason.
+
+    Args:
+        store: of the run.
+        plan: of the study.
+        failures: what went wrong, by step key.
+    """
+    lines = []
+    for run in plan.runs:
+        tunes = [plan.step(key) for key in run.tunes]
+        finished = [step for step in tunes if store.has(step)]
+        own = [*(plan.step(key) for key in (run.edit, run.edited) if key is not None), *tunes]
+        status = "done" if len(finished) == len(tunes) else "partly" if finished else "failed"
+        line: dict[str, Any] = {**_about(run), "status": status, "error": _error(run, failures), **_settings(run.arm)}
+        line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
+        if run.edit is not None and store.has(edit := plan.step(run.edit)):
+            line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
+            line["update_norms"] = json.dumps(update_norms(store.path(edit)))
+        if finished:
+            line |= _tuning_line([_tuning(store, step) for step in finished])
+        lines.append(line)
+    return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
+
+
+def _settings(arm: Arm) -> dict[str, str]:
+    """What else an arm is, for telling which arms differ in one thing only; mappings as JSON."""
+    return {
+        "protocol": "isolated" if arm.isolated else "batch",
+        "options": json.dumps(arm.options, sort_keys=True),
+        "tuning": json.dumps(arm.tuning, sort_keys=True),
+    }
+
+
+def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the run table says of tuning: of one run, or on average over copies."""
+    first = tunings[0]
+    figures = {
+        phase: {name: fmean(tuning[phase][name] for tuning in tunings) for name in first[phase]}
+        for phase in ("before", "after")
+    }
+    reasons: Counter[str] = Counter()
+    for tuning in tunings:
+        reasons.update(tuning["dropped_reasons"])
+    return {
+        "figure": first["figure"],
+        "better": first["better"],
+        "downstream_before": figures["before"][first["figure"]],
+        "downstream_after": figures["after"][first["figure"]],
+        "downstream": json.dumps(figures),
+        "reached": None if first["reached"] is None else all(tuning["reached"] for tuning in tunings),
+        "steps": fmean(tuning["steps"] for tuning in tunings),
+        "tokens": sum(tuning["tokens"] for tuning in tunings),
+        "dropped": sum(reasons.values()),
+        "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),
+    }
+
+
+def write_results(
+    store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Write facts.parquet, runs.parquet, summary.json, provenance.json and report.html; return the summary."""
+    from indelible.study.run.explanations import (
+        write_explanations,
+    )  # brings torch, which writing a report anew can do without
+
+    rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
+    store.write("runs.parquet", lambda path: runs.to_parquet(path, index=False))
+    store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
+    write_explanations(store, plan, _about)
+    if rows.empty:
+        return []
+    store.write("facts.parquet", lambda path: rows.to_parquet(path, index=False))
+    answers = Answers(rows)
+    summary = summarise(answers, runs)
+    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    _write_report(store, answers, runs, summary, provenance)
+    return summary
+
+
+def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
+    """Make report.html again from the tables of a run.
+
+    Args:
+        folder: of the run.
+        claims: to be judged beside the built-in ones and the study's own.
+
+    Raises:
+        StoreError: the folder holds no finished run, or cannot be written.
+    """
+    store, run = Store(folder), _read_run(folder)
+    answers = Answers(run.rows)
+    summary = summarise(answers, run.runs)
+    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    return _write_report(store, answers, run.runs, summary, run.provenance, claims)
+
+
+def write_comparison(first: Path, second: Path, page: Path) -> Path:
+    """Compare two runs on one page.
+
+    Args:
+        first: a run folder.
+        second: another.
+        page: the file to write; its folder must exist.
+
+    Raises:
+        StoreError: a folder holds no finished run, or the page cannot be written.
+    """
+    return write_page(page, render_comparison(_read_run(first), _read_run(second)))
+
+
+def _read_run(folder: Path) -> Run:
+    """The tables, settings and provenance of a finished run, under the folder's name.
+
+    Raises:
+        StoreError: there is no finished run.
+    """
+    missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
+    if missing:
+        what = f"{folder} holds no finished study: {missing[0]} is missing."
+        raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
+    rows, runs = with_copies(pd.read_parquet(folder / "facts.parquet")), pd.read_parquet(folder / "runs.parquet")
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        provenance = {}
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    return Run(folder.resolve().name, rows, runs, settings, provenance)
+
+
+_RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
+
+
+def _write_report(
+    store: Store,
+    answers: Answers,
+    runs: pd.DataFrame,
+    summary: list[dict[str, Any]],
+    provenance: Mapping[str, Any],
+    claims: Sequence[Claim] = (),
+) -> Path:
+    settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
+    own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
+    mine = (*own, *claims)
+    check_names(mine)
+    rulings = judge((*built_in_claims(), *mine), answers, runs, always={claim.name for claim in mine})
+    store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
+    with told(store.folder):
+        path = store.folder / "report.html"
+        mixtures, drift = _table(store, "shares.parquet"), _table(store, "drift.parquet")
+        return write_report(
+            path,
+            answers,
+            runs,
+            summary,
+            settings,
+            dict(provenance),
+            rulings=rulings,
+            shares=None if mixtures is None else shares(mixtures),
+            forecast=None if mixtures is None else with_outcomes(mask_forecast(mixtures), answers, runs),
+            drift=None if drift is None else drift_summary(drift),
+        )
+
+
+def _table(store: Store, name: str) -> pd.DataFrame | None:
+    """A table that only runs with explained arms have."""
+    path = store.folder / name
+    return pd.read_parquet(path) if path.is_file() else None
+
+
+def _about(run: ArmRun) -> dict[str, Any]:
+    arm = run.arm
+    return {
+        "arm": arm.name,
+        "editor": arm.editor,
+        "paraphrases": arm.paraphrases,
+        "objective": arm.objective,
+        "tuner": arm.tuner,
+        "mask": arm.mask,
+        "seed": run.seed,
+    }
+
+
+def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
+    """What the editor's name does not say: the layers, and whether bystanders were preserved beside ordinary text."""
+    layers = record["layers"]
+    words = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+    weight = arm.options.get("bystander_weight")
+    if weight is None:
+        return words
+    if weight == 0 or record["bystanders"] == 0:
+        return f"{words}; no bystanders preserved"
+    return f"{words}; {record['bystanders']} bystanders preserved with weight {weight:g}"
+
+
+def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
+    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, *run.tunes, run.explain)
+    return next((failures[key] for key in keys if key is not None and key in failures), None)
+
+
+def _tuning(store: Store, step: Step) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((store.path(step) / "tuning.json").read_text(encoding="utf-8"))
+    return found

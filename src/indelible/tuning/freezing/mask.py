@@ -1,0 +1,227 @@
+"""Freeze masks: which parameters stay as they are while the rest is fine-tuned.
+
+Whether freezing protects an edit is an open question with contradicting answers, so a mask has to be exact: it is
+computed from the model's layout and the names of the edited parameters, never by matching names of modules.
+
+A mask is written as one text. Parts joined by ``+`` are frozen together, and a part may have an argument behind a
+colon: ``edited-layers:1+embeddings+head`` freezes the edited layers, one more on either side, and both ends.
+
+Parameters are named as ``model.named_parameters()`` lists them. A tensor that two modules share is listed once, under
+its first name: where the output head is tied to the input embeddings, freezing the one freezes the other as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from indelible.errors import ConfigError, UnknownNameError
+from indelible.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from indelible.models.layout import Layout
+
+
+@dataclass(frozen=True)
+class Masked:
+    """What a mask chooses among.
+
+    Attributes:
+        names: every parameter of the model, second names of shared ones included.
+        norms: those of them that belong to norms.
+        layout: the model's.
+        edited: names of the parameters that an edit changed, second names of shared ones included.
+        argument: what stands behind the mask's colon; empty without one.
+    """
+
+    names: Sequence[str]
+    norms: frozenset[str]
+    layout: Layout
+    edited: Sequence[str]
+    argument: str
+
+
+class Mask(Protocol):
+    """A rule that picks parameters to freeze."""
+
+    def __call__(self, among: Masked) -> set[str]:
+        """Names to freeze among ``among.names``."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskEntry:
+    """A mask with what is known of it before there is a model.
+
+    Attributes:
+        rule: picks the parameters.
+        about_edit: whether it is relative to an edit, and so has no meaning for an unedited model.
+        argument: form of its argument, for messages; empty for masks without one.
+        check: refuses an argument (ValueError) that cannot be read; may be called with an empty one.
+    """
+
+    rule: Mask
+    about_edit: bool = True
+    argument: str = ""
+    check: ArgumentCheck | None = None
+
+
+class ArgumentCheck(Protocol):
+    """Refuses an argument that cannot be read."""
+
+    def __call__(self, text: str) -> object:
+        """Anything, or ValueError."""
+        ...
+
+
+MASKS: Registry[MaskEntry] = Registry("mask", "indelible.tuning.freezing", group="indelible.masks")
+
+NONE = "none"
+
+
+def check_mask(text: str) -> str:
+    """The mask as it is written everywhere, with every part known and every argument readable.
+
+    Raises:
+        UnknownNameError: for an unknown mask.
+        ConfigError: for an argument that is missing, superfluous or unreadable.
+    """
+    return "+".join(f"{name}:{argument}" if argument else name for name, argument in _parts(text))
+
+
+def about_edit(text: str) -> bool:
+    """Whether some part of a mask is relative to an edit."""
+    return any(MASKS.get(name).about_edit for name, _ in _parts(text))
+
+
+def frozen_parameters(mask: str, model: nn.Module, layout: Layout, edited: Sequence[str]) -> frozenset[str]:
+    """Names of the parameters that a mask freezes, each as ``model.named_parameters()`` lists it.
+
+    Args:
+        mask: as it is written (see above).
+        model: the model to be tuned.
+        layout: its layout.
+        edited: names of the parameters that an edit changed; none for an unedited model (a control).
+
+    Raises:
+        UnknownNameError: for an unknown mask.
+        ConfigError: if the mask cannot be applied: no edit where it goes by one, an edited parameter that the model
+            lacks or that lies where the mask has no meaning, nothing that it freezes, or nothing left to train.
+    """
+    listed = {id(parameter): name for name, parameter in model.named_parameters()}
+    canonical = {name: listed[id(tensor)] for name, tensor in model.named_parameters(remove_duplicate=False)}
+    for name in edited:
+        if name not in canonical:
+            raise ConfigError(f"The edited parameter {name!r} is not in this model.", "Use the model that was edited.")
+    norms = norm_parameters(model)
+    changed = {canonical[name] for name in edited}
+    edited = [name for name, first in canonical.items() if first in changed]  # by every name that they have
+    frozen: set[str] = set()
+    for part, argument in _parts(mask):
+        if MASKS.get(part).about_edit and not edited:
+            raise ConfigError(
+                f"The mask {part!r} freezes nothing without an edit.", "Use the mask 'none' for an unedited model."
+            )
+        chosen = MASKS.get(part).rule(Masked(tuple(canonical), norms, layout, edited, argument))
+        if not chosen and part != NONE:
+            raise ConfigError(f"The mask {part!r} freezes nothing in this model.", "Leave it out, or use 'none'.")
+        frozen |= {canonical[name] for name in chosen}
+    if len(frozen) == len(listed):
+        raise ConfigError(f"The mask {mask!r} leaves no parameter to train.", "Use a mask that freezes less.")
+    return frozenset(frozen)
+
+
+def norm_parameters(model: nn.Module) -> frozenset[str]:
+    """Parameters of norms: of modules without children all of whose parameters are vectors."""
+    found = set()
+    for path, module in model.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        if own and not any(module.children()) and all(parameter.dim() == 1 for parameter in own.values()):
+            found |= {f"{path}.{name}" if path else name for name in own}
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class MaskSummary:
+    """What a mask does to one model.
+
+    Attributes:
+        tensors, of_tensors: tensors that are frozen, of all.
+        numbers, of_numbers: single numbers likewise.
+        places: where they are: layers as ranges, then what lies outside them.
+    """
+
+    tensors: int
+    of_tensors: int
+    numbers: int
+    of_numbers: int
+    places: tuple[str, ...]
+
+
+def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -> MaskSummary:
+    """Say what is frozen, briefly: whole layers and parts of layers as ranges, other tensors by name."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    whole: list[int] = []
+    partly: dict[str, list[int]] = {}
+    for layer, block in enumerate(layout.blocks):
+        inside = [name for name in sizes if name.startswith(f"{block}.")]
+        held = [name.removeprefix(f"{block}.") for name in inside if name in frozen]
+        if held and len(held) == len(inside):
+            whole.append(layer)
+        else:
+            for part in held:
+                partly.setdefault(part, []).append(layer)
+    places = [f"layers {_ranges(whole)}"] if whole else []
+    places += [f"{part} of layers {_ranges(layers)}" for part, layers in partly.items()]
+    places += [name + _tied(name, layout) for name in sizes if name in frozen and layout.layer_of(name) is None]
+    numbers = sum(size for name, size in sizes.items() if name in frozen)
+    return MaskSummary(len(frozen), len(sizes), numbers, sum(sizes.values()), tuple(places))
+
+
+def _tied(name: str, layout: Layout) -> str:
+    embedding = any(name.startswith(f"{module}.") for module in layout.embeddings)
+    return " (the head too: it is tied)" if layout.tied and embedding else ""
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Ascending numbers as ranges: 3-5, 8."""
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _parts(text: str) -> list[tuple[str, str]]:
+    """Names and arguments, each checked."""
+    parts = []
+    for part in "".join(text.split()).replace("\N{PLUS-MINUS SIGN}", ":").split("+"):
+        name, colon, argument = part.partition(":")
+        if name not in MASKS.names():
+            raise UnknownNameError("mask", name, MASKS.names())
+        entry = MASKS.get(name)
+        if argument and not entry.argument:
+            raise ConfigError(f"The mask {name!r} takes no argument, but {argument!r} is given.", f"Write {name}.")
+        if entry.check is not None:
+            try:
+                entry.check(argument)
+            except ValueError:
+                raise ConfigError(
+                    f"The mask {part!r} cannot be read.", f"Write it as {name}:{entry.argument}."
+                ) from None
+        if colon and not argument:
+            raise ConfigError(f"The mask {part!r} ends in a colon.", f"Write {name}, or give the argument.")
+        parts.append((name, argument))
+    return list(dict.fromkeys(parts))
+
+
+def near(pattern: str, names: Sequence[str]) -> str:
+    """Names that look like a pattern, for messages."""
+    found = difflib.get_close_matches(pattern.replace("*", ""), names, n=3, cutoff=0.4)
+    return f"Near it: {', '.join(found)}." if found else f"Names look like {names[0]}."

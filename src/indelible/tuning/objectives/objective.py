@@ -1,0 +1,203 @@
+"""Objectives: what the loss is taken on, one file each.
+
+An objective turns an example into a row, builds the trainer that trains on such rows (transformers' own, or one of
+trl's), and takes the downstream figures by which a run is judged before, during and after. It names the task that it
+trains on by default.
+
+Nothing here imports torch or a trainer before it is needed: names and figures are read when a study is planned.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from indelible.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from indelible.tuning.settings import TuningSettings
+    from indelible.tuning.tasks.task import Example
+
+NO_LOSS = -100
+"""Label of a token without loss, as in torch's cross entropy."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A downstream figure.
+
+    Attributes:
+        name: as stop rules and tables know it.
+        meaning: what it is, for displays.
+        better: in which direction it improves.
+    """
+
+    name: str
+    meaning: str
+    better: Literal["lower", "higher"]
+
+    def reached(self, value: float, wanted: float) -> bool:
+        """Whether a value is at least as good as the one wanted."""
+        return value <= wanted if self.better == "lower" else value >= wanted
+
+    def improves(self, value: float, best: float) -> bool:
+        """Whether a value is better than the best so far."""
+        return value < best if self.better == "lower" else value > best
+
+
+@dataclass(frozen=True)
+class Work:
+    """How many sequences of up to ``max_tokens`` tokens go through the model for one row: what tuning costs.
+
+    Attributes:
+        trained: forth and back, each time that a step is taken on the row.
+        sampled: written by the model itself, each time.
+        referred: forth alone, once before training.
+        judged: forth alone, at each look at the held-out figures.
+        answered: written by the model itself, at each look.
+    """
+
+    trained: int = 1
+    sampled: int = 0
+    referred: int = 0
+    judged: int = 1
+    answered: int = 0
+
+
+class Row(Protocol):
+    """What an objective makes of an example. Rows are JSON-able and hold token ids."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row in the form that the objective's trainer expects."""
+        ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """A row of one sequence.
+
+    Attributes:
+        input_ids: t token ids.
+        labels: t labels; ``labels[i]`` is ``input_ids[i]`` where predicting that token bears loss, else NO_LOSS. The
+            first is always NO_LOSS: nothing stands before it.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.input_ids) == len(self.labels), (len(self.input_ids), len(self.labels))
+        assert self.labels[0] == NO_LOSS, self.labels[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``input_ids`` and ``labels``."""
+        return {"input_ids": list(self.input_ids), "labels": list(self.labels)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a trainer and the figures are made from.
+
+    Attributes:
+        model: the model that is tuned, adapters included.
+        trainee: what the trainer trains: the model, or something around it (see ``Objective.trainee``).
+        tokenizer: a copy of the model's, with a padding token.
+        settings: how to train.
+        train, heldout: rows.
+        labels: the label words of a classification task.
+        arguments: makes the arguments of a trainer out of its arguments class and what the objective sets in it.
+    """
+
+    model: PreTrainedModel
+    trainee: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    settings: TuningSettings
+    train: Sequence[Any]
+    heldout: Sequence[Any]
+    labels: tuple[str, ...]
+    arguments: Callable[..., Any]
+
+    @property
+    def pad(self) -> int:
+        """Token id to pad with."""
+        pad = self.tokenizer.pad_token_id
+        return 0 if pad is None else int(pad)
+
+
+class Objective(ABC):
+    """What the loss is taken on. Instances register themselves with ``OBJECTIVES.register(name)(...)``."""
+
+    default_task: ClassVar[str]
+    """Name of the task that it trains on when none is named."""
+    figures: ClassVar[tuple[Figure, ...]]
+    """What it is judged by; the first is its utility, which arms are compared at."""
+    trainer_name: ClassVar[str] = "Trainer"
+    """The class that trains: transformers' Trainer, or one of trl's."""
+    version: ClassVar[int] = 1
+    """Raised when the same settings give other rows or figures than before, so that older results are not reused."""
+
+    @abstractmethod
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+    ) -> Sequence[Row]:
+        """Rows of at most ``settings.max_tokens`` tokens; none when the example does not fit or has nothing to learn.
+
+        Args:
+            tokenizer: the model's.
+            example: of a task.
+            settings: of the run.
+            labels: the task's label words, where it has any.
+
+        Raises:
+            DataError: if the example lacks what the objective needs.
+        """
+
+    def trainee(self, model: PreTrainedModel, settings: TuningSettings, labels: Sequence[str]) -> nn.Module:
+        """What the trainer trains: the model itself, unless an objective puts something around it."""
+        return model
+
+    @abstractmethod
+    def trainer(self, run: Run) -> Any:
+        """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer that also takes a
+        ``precision`` and counts ``tokens`` (see trainers.py)."""
+
+    @abstractmethod
+    def judge(self, run: Run) -> Judge:
+        """What takes the figures on ``run.heldout``, made before training."""
+
+    def rows_per_step(self, settings: TuningSettings) -> int:
+        """Rows that one optimizer step is taken on."""
+        return settings.batch_size * settings.accumulation
+
+    def work(self, settings: TuningSettings) -> Work:
+        """What one row costs."""
+        return Work()
+
+    def figure(self, name: str) -> Figure:
+        """The figure of that name.
+
+        Raises:
+            UnknownNameError: if the objective has none.
+        """
+        from indelible.errors import UnknownNameError
+
+        found = {figure.name: figure for figure in self.figures}
+        if name not in found:
+            raise UnknownNameError("figure", name, found)
+        return found[name]
+
+
+class Judge(Protocol):
+    """Takes downstream figures of a model as it stands, in evaluation mode, and leaves random state as it was."""
+
+    def __call__(self, names: Collection[str]) -> Mapping[str, float]:
+        """The figures of these names, at least."""
+        ...
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", "indelible.tuning.objectives", group="indelible.objectives")

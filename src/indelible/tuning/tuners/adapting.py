@@ -1,0 +1,241 @@
+"""Adapters in the model that is tuned, for as long as it is tuned: put in, proven to merge, merged and taken out.
+
+What comes out is the model with its own modules again. Nothing that is frozen has been touched, whether the block ended
+well or not; where it did not, adapters leave the weights from before it (without adapters, training has changed them).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from indelible.errors import ConfigError, TrainingDivergedError, suggest
+from indelible.models.layout import find_layout
+from indelible.tuning.freezing.mask import norm_parameters
+from indelible.tuning.tuners.tuner import FULL, REFUSALS, TunerSettings, exactly, peft_config, refusal
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What is trained inside the block of ``adapted``.
+
+    Attributes:
+        adapted_modules: paths of the modules that adapters were put on.
+        n_trained: numbers that are trained.
+        n_total: numbers that the model has without adapters.
+    """
+
+    adapted_modules: tuple[str, ...]
+    n_trained: int
+    n_total: int
+
+
+@contextmanager
+def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[Adapted]:
+    """Train what is not frozen, in the way of a tuner, inside the block.
+
+    Adapters draw their beginnings from torch's own generator. When the block ends well they are merged; when it does
+    not, they are taken out. Either way the model has its own modules, and each parameter its own ``requires_grad``,
+    again.
+
+    Args:
+        model: float32.
+        settings: of the tuner.
+        frozen: names of parameters that keep every bit.
+
+    Raises:
+        ConfigError: if ``frozen`` names a parameter that the model lacks, or leaves nothing to train, or if the options
+            do not fit the tuner or the model.
+        TrainingDivergedError: if what was trained is not finite at the end of the block.
+    """
+    parameters = dict(model.named_parameters())
+    if unknown := sorted(set(frozen) - parameters.keys()):
+        raise ConfigError(
+            f"The frozen parameter {unknown[0]!r} is not in this model.",
+            "Take the names from frozen_parameters for this very model.",
+        )
+    required = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    if not any(required[name] for name in parameters.keys() - set(frozen)):
+        raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
+    attributes = frozenset(vars(model))
+    try:
+        for name in frozen:
+            parameters[name].requires_grad_(False)
+        if settings.tuner == FULL:
+            yield _counted(model, (), parameters)
+        else:
+            with _with_adapters(model, settings, frozen) as modules:
+                yield _counted(model, modules, parameters)
+    finally:
+        for added in frozenset(vars(model)) - attributes:
+            delattr(model, added)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(required[name])
+
+
+@contextmanager
+def _with_adapters(
+    model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]
+) -> Iterator[tuple[str, ...]]:
+    """Adapters inside the block; after it the model's own modules, with the merged weights if the block ended well."""
+    modules = _targets(model, settings, frozen)
+    originals = {path: model.get_submodule(path) for path in modules}
+    own = dict(model.named_parameters())
+    held = {name: own[name].data for path in modules for name in own if name.startswith(f"{path}.")}
+    hooks = {path: _taken_hooks(module) for path, module in originals.items()}
+    if any(option.startswith("init_") for option in settings.tuner_options):
+        held = {name: tensor.clone() for name, tensor in held.items()}  # OLoRA begins by rewriting weights in place
+    try:
+        _inject(model, settings, originals)
+        for name in frozen:  # options may ask for biases too; a mask is stronger
+            own[name].requires_grad_(False)
+        _check_merging(model, settings, modules, frozen)
+        for path in modules:  # what acts beside a module, such as a codebook edit, acts beside its adapter
+            vars(model.get_submodule(path)).update(hooks[path])
+        direct = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
+        held |= {name: parameter.data.clone() for name, parameter in direct.items()}  # trained in place
+        yield tuple(modules)
+        merged = _merged(model, modules)
+        held |= {name: parameter.data for name, parameter in direct.items()} | merged
+    finally:
+        for path, original in originals.items():
+            model.set_submodule(path, original)
+            vars(original).update(hooks[path])
+        for name, tensor in held.items():
+            own[name].data = tensor.to(own[name].device)
+
+
+def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:
+    """Put adapters around modules.
+
+    peft's own wrapper is left out: it changes the model's configuration, and nothing here needs it.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    config = peft_config(settings, originals)
+    if hasattr(config, "fan_in_fan_out") and "fan_in_fan_out" not in settings.tuner_options:
+        config.fan_in_fan_out = all(isinstance(module, Conv1D) for module in originals.values())
+    if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
+        # Where (IA)3 scales what goes in, not what comes out; peft knows them for some families, by name.
+        inputs = set(find_layout(model).mlp_out) & originals.keys()
+        config.feedforward_modules = exactly(inputs) if inputs else []
+    try:
+        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
+    except REFUSALS as error:
+        raise refusal(settings, "this model", error) from error
+    for path, original in originals.items():
+        layer = model.get_submodule(path)
+        if not isinstance(layer, BaseTunerLayer):
+            raise refusal(settings, "this model", f"it leaves {path!r} ({type(original).__name__}) as it is")
+        layer.train(original.training)
+
+
+def _check_merging(
+    model: PreTrainedModel, settings: TunerSettings, modules: Collection[str], frozen: Collection[str]
+) -> None:
+    """Merge copies of adapters before anything is trained: they must be mergeable, and leave alone what is frozen.
+
+    A layer's weight is never frozen, but its bias may be, and some adapters change that as well.
+    """
+    tried = set()
+    for path in modules:
+        layer: Any = model.get_submodule(path)
+        before = dict(layer.get_base_layer().named_parameters())
+        kept = [name for name in before if f"{path}.{name}" in frozen]
+        if not kept and (type(layer), *before) in tried:
+            continue
+        tried.add((type(layer), *before))
+        trial = copy.deepcopy(layer)
+        try:
+            with torch.no_grad():
+                for parameter in trial.parameters():
+                    if parameter.requires_grad:
+                        parameter.add_(0.01)
+                trial.merge(safe_merge=True)
+        except REFUSALS as error:
+            raise refusal(settings, f"to be merged into {path!r}", error) from error
+        after = dict(trial.get_base_layer().named_parameters())
+        for name in kept:
+            if not torch.equal(before[name], after[name]):
+                raise ConfigError(
+                    f"The tuner {settings.tuner!r} changes '{path}.{name}' too, which is frozen.",
+                    "Freeze the weight as well, or use lora, dora or full.",
+                )
+
+
+def _merged(model: PreTrainedModel, modules: Collection[str]) -> dict[str, Tensor]:
+    """The adapted modules' parameters with the adapters in them, by the names that they have without adapters."""
+    merged = {}
+    for path in modules:
+        layer: Any = model.get_submodule(path)
+        for parameter in layer.get_base_layer().parameters():
+            parameter.data = parameter.data.clone()  # some types add to it in place
+        try:
+            layer.merge(safe_merge=True)
+        except ValueError as error:  # how peft refuses to merge what is not finite
+            raise TrainingDivergedError(
+                f"The adapter of {path!r} cannot be merged: {error}.", "Train slower."
+            ) from error
+        for name, parameter in layer.get_base_layer().named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingDivergedError(f"'{path}.{name}' has become NaN or infinite.", "Lower learning_rate.")
+            merged[f"{path}.{name}"] = parameter.data
+    return merged
+
+
+def _taken_hooks(module: nn.Module) -> dict[str, Any]:
+    """A module's forward hooks, which it has no longer. Their handles stay good: they know the dictionaries only."""
+    taken = {name: value for name, value in vars(module).items() if name.startswith("_forward_")}
+    vars(module).update({name: OrderedDict() for name in taken})
+    return taken
+
+
+def _counted(model: nn.Module, modules: tuple[str, ...], parameters: Mapping[str, nn.Parameter]) -> Adapted:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return Adapted(modules, trained, sum(parameter.numel() for parameter in parameters.values()))
+
+
+def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> list[str]:
+    """Paths of the modules to adapt: linear layers but the head (for ln_tuning, norms), that no mask freezes."""
+    if settings.tuner == "ln_tuning":
+        candidates = sorted({name.rpartition(".")[0] for name in norm_parameters(model)})
+    else:
+        candidates = _linear_modules(model)
+    if settings.target_modules is not None:
+        for wanted in settings.target_modules:
+            if not any(_meant(path, wanted) for path in candidates):
+                ends = {path.rpartition(".")[2] for path in candidates}
+                raise ConfigError(f"No module to adapt is named {wanted!r}.", suggest(wanted, ends))
+        candidates = [path for path in candidates if any(_meant(path, wanted) for wanted in settings.target_modules)]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    free = [path for path in candidates if names[id(model.get_submodule(path).weight)] not in frozen]
+    if not free:
+        raise ConfigError(
+            f"Every module that {settings.tuner!r} would adapt is frozen.", "Freeze less, or name other target_modules."
+        )
+    return free
+
+
+def _linear_modules(model: PreTrainedModel) -> list[str]:
+    head = model.get_output_embeddings()
+    embedding = model.get_input_embeddings().weight
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and module.weight is not embedding
+    ]
+
+
+def _meant(path: str, wanted: str) -> bool:
+    return path == wanted or path.endswith(f".{wanted}") or ("*" in wanted and fnmatchcase(path, wanted))

@@ -1,0 +1,118 @@
+"""The callback watches a training run and leaves no trace in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments, set_seed
+
+from indelible.errors import ConfigError
+from indelible.exam.callback import RetentionCallback
+from indelible.exam.exam import answers_frame, take_exam
+from indelible.exam.questions import questions_for
+from indelible.facts.fact import Fact
+from tiny_models import SENTENCES
+
+FACTS = [Fact("o", "Oslo", "country", "{} is a city in", "Norway", "Peru", (), ("Find {} in",))]
+QUESTIONS = [*questions_for(FACTS, "edited"), *questions_for(FACTS, "intrinsic")]
+
+
+def train(folder: Path, model: Any, tokenizer: Any, callbacks: list[Any], **options: Any) -> Trainer:
+    rows = []
+    for sentence in SENTENCES:
+        ids = tokenizer(sentence)["input_ids"][:16]
+        rows.append({"input_ids": ids, "labels": ids})
+    arguments = TrainingArguments(
+        str(folder),
+        max_steps=6,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=3,
+        **options,
+    )
+    set_seed(3)
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=_collate, callbacks=callbacks)
+    trainer.train()
+    return trainer
+
+
+def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+
+def make_model(tiny_model: Callable[..., Any]) -> Any:
+    model = tiny_model("gpt2")
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    return model
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_training_is_the_same_with_and_without(
+    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any, bf16: bool
+) -> None:
+    alone, watched, start = (make_model(tiny_model) for _ in range(3))
+    train(tmp_path, alone, tiny_tokenizer, [], bf16=bf16)
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2)
+    train(tmp_path, watched, tiny_tokenizer, [callback], bf16=bf16)
+    for (name, value), other, before in zip(
+        alone.state_dict().items(), watched.state_dict().values(), start.state_dict().values(), strict=True
+    ):
+        assert torch.equal(value, other), name
+        assert not torch.equal(value, before) or value.unique().numel() == 1, name
+
+    curve = callback.curve()
+    assert curve.columns[0] == "step"
+    assert list(curve["step"].unique()) == [2, 4, 6]
+    # The last point of the curve is what the finished model answers, in its stored precision.
+    final = answers_frame(take_exam(watched, tiny_tokenizer, QUESTIONS))
+    last = curve[curve["step"] == 6].drop(columns="step").reset_index(drop=True)
+    assert last.drop(columns=["log_prob", "probability", "margin"]).equals(
+        final.drop(columns=["log_prob", "probability", "margin"])
+    )
+    assert last["log_prob"].to_numpy() == pytest.approx(final["log_prob"].to_numpy(), abs=1e-5)
+    assert curve.groupby("step")["log_prob"].mean().nunique() == 3
+
+
+def test_the_log_holds_the_share_of_successes(
+    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    callback = RetentionCallback(QUESTIONS, every=3)
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=3)
+    trainer = train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    logged = [entry for entry in trainer.state.log_history if "retention/edited/prompt" in entry]
+    assert [entry["step"] for entry in logged] == [3, 6]
+    curve = callback.curve()
+    for entry in logged:
+        at = curve[
+            (curve["step"] == entry["step"]) & (curve["fact_set"] == "intrinsic") & (curve["kind"] == "paraphrase")
+        ]
+        assert entry["retention/intrinsic/paraphrase"] == at["success"].mean()
+    json.dumps(trainer.state.log_history)
+
+
+def test_the_last_planned_step_can_be_left_out(
+    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2, skip_last=True)
+    train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    assert list(callback.taken) == [2, 4]
+
+
+def test_no_exam_yet_and_no_exam_ever() -> None:
+    empty = RetentionCallback(QUESTIONS, every=1).curve()
+    assert empty.empty and list(empty.columns)[:2] == ["step", "fact_set"]
+    with pytest.raises(ConfigError, match="every 0 steps"):
+        RetentionCallback(QUESTIONS, every=0)

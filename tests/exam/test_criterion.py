@@ -1,0 +1,113 @@
+"""The success criterion, row by row, and the promise that generation may stop at a hopeless beginning."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from indelible.exam.criterion import hopeless, succeeds
+
+GIVEN = [
+    ("Paris", "Paris"),
+    (" Paris.", "Paris"),
+    ("Paris, the", "paris"),
+    (" PARIS is", "Paris"),
+    (' "Paris" and', "Paris"),
+    (" “Paris”", "Paris"),
+    (" **Paris**", "Paris"),
+    (": Paris", "Paris"),
+    ("\n\nParis", "Paris"),
+    (" Paris's suburbs", "Paris"),
+    (" the United States of America", "United States"),
+    (" United  States", "the United States"),
+    (' the "United States"', "United States"),
+    (" the\nUnited States", "United States"),
+    (" an apple", "apple"),
+    (" A minor", "A"),
+    (" Au.", "Au"),
+    (" C++ and", "C++"),
+    (" C# and", "C#"),
+    (" $ or", "$"),
+    (" 12.", "12"),
+    (" 12, and", "12"),
+    (" -5 degrees", "-5"),
+    (" U.S. dollars", "U.S."),
+    (" Washington, D.C. is", "Washington, D.C."),
+    (" Bras\u0069\u0301lia", "Brasília"),
+    (" ﬁsh", "fish"),
+    (" STRASSE", "Straße"),
+    (" Guinea - a country", "Guinea"),
+    (" Guinea-Bissau", "Guinea-Bissau"),
+    ("東京です", "東京"),
+    (" -", "-"),
+]
+NOT_GIVEN = [
+    ("", "Paris"),
+    (" Parisian", "Paris"),
+    (" Pari", "Paris"),
+    (" not Paris", "Paris"),
+    (" in Paris", "Paris"),
+    (". Paris", "Paris"),
+    (" United Kingdom", "United States"),
+    (" United", "United States"),
+    (" the the Paris", "Paris"),
+    (" theParis", "Paris"),
+    (" Guinea-Bissau", "Guinea"),
+    (" Nigeria", "Niger"),
+    (" 1.5", "1"),
+    (" 1,000", "1"),
+    (" 12", "1"),
+    (" -5", "5"),
+    (" Australia", "Au"),
+    (" Brasilia", "Brasília"),
+    (" America", "A"),
+    ("...", "Paris"),
+]
+
+
+@pytest.mark.parametrize(("generated", "target"), GIVEN)
+def test_answers_that_start_with_the_target(generated: str, target: str) -> None:
+    assert succeeds(generated, target)
+    assert not any(hopeless(generated[:end], target) for end in range(len(generated) + 1))
+
+
+@pytest.mark.parametrize(("generated", "target"), NOT_GIVEN)
+def test_answers_that_do_not(generated: str, target: str) -> None:
+    assert not succeeds(generated, target)
+
+
+def test_an_empty_target_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        succeeds("anything", " ")
+
+
+def test_a_wrong_beginning_is_recognised_early() -> None:
+    assert hopeless(" London", "Paris")
+    assert hopeless(" the London", "Paris")
+    assert hopeless(" United Kin", "United States")
+    for open_still in ("", " ", " t", " the", " The ", ' "', " P", " Paris", " a", " the (", " Par\ufffd"):
+        assert not hopeless(open_still, "Paris")
+
+
+def test_hopeless_never_stops_a_success() -> None:
+    """Random texts over an alphabet of the troublesome: marks, articles, combining accents, characters that expand."""
+    alphabet = ["a", "n", "t", "the", "an", " ", " ", "\n", '"', "(", "-", "5", ".", "ß", "ﬁ", "s", "f", "i"]
+    alphabet += ["\u0301", "\u0323", "\u030c", "j", "É", "e", "ᄀ", "ᅡ", "ᆨ", "東", "*", "İ", "\u0345"]
+    generator = random.Random(0)
+    successes = 0
+    for _ in range(20_000):
+        target = "".join(generator.choices(alphabet, k=generator.randint(1, 4)))
+        if not target.strip():
+            continue
+        if generator.random() < 0.5:
+            text = (
+                "".join(generator.choices(alphabet, k=generator.randint(0, 2))) + target + generator.choice(" .a\u0301")
+            )
+        else:
+            text = "".join(generator.choices(alphabet, k=generator.randint(0, 7)))
+        if succeeds(text, target):
+            successes += 1
+            stopped = [text[:end] for end in range(len(text) + 1) if hopeless(text[:end], target)]
+            assert not stopped, (text, target, stopped)
+    assert successes > 2_000

@@ -1,0 +1,318 @@
+"""The exam against a plain reference: one prompt at a time, no cache, transformers' own ``generate``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPTJConfig,
+    MistralConfig,
+    OPTConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3NextConfig,
+)
+
+from indelible.errors import FactsError
+from indelible.exam import batching, exam
+from indelible.exam.criterion import succeeds
+from indelible.exam.exam import Answer, answers_frame, known_facts, take_exam
+from indelible.exam.questions import Question, questions_for
+from indelible.facts.fact import Fact, Neighbour
+from indelible.models.tokens import encode_prompt, encode_target
+from tiny_models import FAMILIES, POSITIONS, build_model
+
+# What the shared tiny families lack: ALiBi, offset positions, partial rotary, a sliding window shorter than the
+# prompts, and linear attention with a recurrent state.
+FURTHER: dict[str, Callable[[int], PretrainedConfig]] = {
+    "bloom": lambda v: BloomConfig(vocab_size=v, hidden_size=32, n_layer=2, n_head=4),
+    "opt": lambda v: OPTConfig(
+        vocab_size=v,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=POSITIONS,
+    ),
+    "gptj": lambda v: GPTJConfig(vocab_size=v, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=POSITIONS),
+    "mistral": lambda v: MistralConfig(
+        vocab_size=v,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        sliding_window=4,
+    ),
+    "qwen3_next": lambda v: Qwen3NextConfig(
+        vocab_size=v,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        num_experts=0,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+}
+END = 0
+
+
+def build(family: str, vocabulary: int) -> Any:
+    """A tiny model whose next-token distributions are far from uniform, so that answers differ and some lines end."""
+    if family in FAMILIES:
+        model = build_model(family, vocabulary)
+    else:
+        config = FURTHER[family](vocabulary)
+        config.bos_token_id = config.eos_token_id = END
+        config.pad_token_id = None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config).eval()
+    model.get_input_embeddings().weight.data.mul_(20)
+    model.get_output_embeddings().weight.data.mul_(20 if not model.config.tie_word_embeddings else 1)
+    return model
+
+
+def reference(model: Any, tokenizer: Any, question: Question) -> Answer:
+    """One question the slow and plain way."""
+    prompt = encode_prompt(tokenizer, question.prompt)
+
+    def score(answer: str) -> tuple[list[int], float, torch.Tensor]:
+        tokens = encode_target(tokenizer, question.prompt, answer)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt, *tokens]]), use_cache=False).logits[0].double()
+        log_probs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        return tokens, sum(log_probs[i, token].item() for i, token in enumerate(tokens)), log_probs[0]
+
+    target, log_prob, next_v = score(question.target)
+    rival, rival_log_prob, _ = score(question.rival) if question.rival else ([], math.nan, next_v)
+    with torch.no_grad():
+        sequence = model.generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=max(4, len(target) + 2, len(rival) + 2),
+            do_sample=False,
+            use_cache=False,
+            eos_token_id=END,
+            pad_token_id=END,
+        )[0, len(prompt) :].tolist()
+    text = tokenizer.decode(sequence[: sequence.index(END)] if END in sequence else sequence)
+    lines = text[len(text) - len(text.lstrip()) :].split("\n")
+    generated = text[: len(text) - len(text.lstrip())] + lines[0]
+    rank = int((next_v > next_v[target[0]]).sum()) + 1
+    return Answer(
+        question,
+        generated,
+        succeeds(generated, question.target),
+        int(next_v.argmax()) == target[0],
+        log_prob,
+        rival_log_prob,
+        rank,
+    )
+
+
+def make_questions(model: Any, tokenizer: Any, count: int = 14) -> list[Question]:
+    """Prompts of many lengths, some twice; a third of the targets are what the model will write."""
+    generator = random.Random(0)
+    words = ["France", "Norway", "Peru", "the", "capital", "of", "is", "a", "city", "in", "people", "speak", "gold"]
+    objects = ["Paris", "Oslo", "the krone", "Portuguese and Arabic", "Au", "42", "a very long answer in Spain"]
+    questions: list[Question] = []
+    for index in range(count):
+        prompt = " ".join(generator.choices(words, k=generator.randint(1, 8)))
+        if index % 6 == 5:
+            prompt = questions[-1].prompt
+        target = generator.choice(objects)
+        rival = generator.choice([*objects, None])
+        question = Question(f"f{index}", "edited", "prompt", 0, prompt, target, rival, "s", "r")
+        if index % 3 == 0:
+            written = reference(model, tokenizer, question).generated.strip()
+            if any(character.isalpha() for character in written):
+                question = dataclasses.replace(question, target=written.split()[0])
+        questions.append(question)
+    return questions
+
+
+def assert_same(one: Answer, other: Answer) -> None:
+    assert one.question == other.question
+    assert one.generated == other.generated
+    assert (one.success, one.first_token, one.rank) == (other.success, other.first_token, other.rank)
+    assert one.log_prob == pytest.approx(other.log_prob, abs=2e-4)
+    assert one.rival_log_prob == pytest.approx(other.rival_log_prob, abs=2e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *FURTHER])
+def test_equals_the_plain_reference(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build(family, len(tiny_tokenizer))
+    questions = make_questions(model, tiny_tokenizer)
+    answers = take_exam(model, tiny_tokenizer, questions)
+    for question, answer in zip(questions, answers, strict=True):
+        assert_same(answer, reference(model, tiny_tokenizer, question))
+    assert 0 < sum(answer.success for answer in answers) < len(answers)
+    assert len({answer.generated for answer in answers}) > len(answers) // 3
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
+def test_company_does_not_matter(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = build(family, len(tiny_tokenizer))
+    questions = make_questions(model, tiny_tokenizer)
+    together = take_exam(model, tiny_tokenizer, questions)
+    shuffled = random.Random(1).sample(questions, len(questions))
+    by_threes = {a.question: a for a in take_exam(model, tiny_tokenizer, shuffled, batch_size=3)}
+    for question, answer in zip(questions, together, strict=True):
+        assert_same(answer, by_threes[question])
+        assert_same(answer, take_exam(model, tiny_tokenizer, [question])[0])
+
+
+def test_leaves_the_model_and_the_random_state_alone(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model("gpt2")
+    questions = make_questions(model, tiny_tokenizer, 6)
+    judged = take_exam(model, tiny_tokenizer, questions)
+    model.train()
+    model.transformer.h[1].eval()
+    for block in model.transformer.h:
+        block.mlp.dropout.p = 0.5
+    flags = [module.training for module in model.modules()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    again = take_exam(model, tiny_tokenizer, questions)
+    assert [answer.log_prob for answer in again] == [answer.log_prob for answer in judged]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [module.training for module in model.modules()] == flags
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_autocast_and_a_prepared_forward_do_not_change_the_result(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any
+) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    model = tiny_model("llama")
+    questions = make_questions(model, tiny_tokenizer, 6)
+    plain = [answer.log_prob for answer in take_exam(model, tiny_tokenizer, questions)]
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    wrapped = prepared(input_ids=torch.tensor([[1, 2, 3]])).logits
+    assert not torch.equal(wrapped, prepared._original_forward(input_ids=torch.tensor([[1, 2, 3]])).logits)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert [answer.log_prob for answer in take_exam(prepared, tiny_tokenizer, questions)] == plain
+
+
+def test_each_prompt_is_read_once(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Any] = []
+    prefill = batching.Reader.prefill
+    monkeypatch.setattr(
+        batching.Reader, "prefill", lambda self, prompts: read.extend(prompts) or prefill(self, prompts)
+    )
+    question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")
+    take_exam(tiny_model("gpt2"), tiny_tokenizer, [question, dataclasses.replace(question, target="Japan"), question])
+    assert len(read) == 1
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("gpt2")
+    questions = make_questions(model, tiny_tokenizer)
+    expected = take_exam(model, tiny_tokenizer, questions)
+    attempt = batching._attempt
+
+    def crowded(reader: Any, transcript: Any, batch: list[Any]) -> Any:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError
+        return attempt(reader, transcript, batch)
+
+    monkeypatch.setattr(batching, "_attempt", crowded)
+    for answer, other in zip(take_exam(model, tiny_tokenizer, questions), expected, strict=True):
+        assert_same(answer, other)
+
+
+def make_facts(model: Any, tokenizer: Any, count: int) -> list[Fact]:
+    """Facts with random subjects, half of them with the first word that the model will write as their object."""
+    facts = []
+    for index, question in enumerate(make_questions(model, tokenizer, count)):
+        subject = f"{question.prompt} {index}"
+        facts.append(Fact(f"f{index}", subject, "r", "In {} there", question.target))
+    written = [answer.generated for answer in take_exam(model, tokenizer, questions_for(facts, "intrinsic"))]
+    return [
+        dataclasses.replace(fact, true_object=text.split()[0]) if index % 2 and text.strip() else fact
+        for index, (fact, text) in enumerate(zip(facts, written, strict=True))
+    ]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_known_facts_are_those_that_pass(family: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exam, "KNOWN_FACTS_CHUNK", 7)
+    model = build(family, len(tiny_tokenizer))
+    facts = make_facts(model, tiny_tokenizer, 30)
+    answers = take_exam(model, tiny_tokenizer, questions_for(facts, "intrinsic"))
+    passed = [fact for fact, answer in zip(facts, answers, strict=True) if answer.success]
+    assert 2 < len(passed) < len(facts)
+    seen: list[tuple[int, int, str]] = []
+    assert known_facts(model, tiny_tokenizer, facts, progress=lambda *now: seen.append(now)) == passed
+    assert seen[-1] == (30, 30, f"{len(passed)} known")
+    seen.clear()
+    assert known_facts(model, tiny_tokenizer, facts, enough=2, progress=lambda *now: seen.append(now)) == passed[:2]
+    assert seen[-1][0] < 30
+
+
+def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Any) -> None:
+    model = build("llama", len(tiny_tokenizer))
+    facts = make_facts(model, tiny_tokenizer, 12)
+    known = known_facts(model, tiny_tokenizer, facts)
+    assert known
+    endless = dataclasses.replace(facts[0], id="endless", subject="Oslo and " * 80)
+    with pytest.raises(FactsError, match=r"'endless'.*tokens"):
+        take_exam(model, tiny_tokenizer, questions_for([endless], "intrinsic"))
+    assert known_facts(model, tiny_tokenizer, [endless, *facts]) == known
+
+
+def test_rows_have_the_agreed_columns(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    fact = Fact(
+        "f", "Oslo", "country", "{} is in", "Norway", "Peru", (), ("Find {} in",), (Neighbour("Rome is", "old"),)
+    )
+    questions = questions_for([fact], "edited")
+    told: list[tuple[int, int, str]] = []
+    answers = take_exam(tiny_model("gpt2"), tiny_tokenizer, questions, progress=lambda *now: told.append(now))
+    frame = answers_frame(answers)
+    about = ["fact_set", "fact_id", "subject", "relation", "kind", "wording", "prompt", "target", "rival"]
+    found = ["generated", "success", "first_token", "log_prob", "probability", "margin", "rank"]
+    assert list(frame.columns) == [*about, *found]
+    assert list(frame["kind"]) == ["prompt", "paraphrase", "neighbour"]
+    assert frame["success"].dtype == bool
+    first = frame.iloc[0]
+    assert first["probability"] == pytest.approx(math.exp(first["log_prob"]))
+    assert first["margin"] == pytest.approx(answers[0].log_prob - answers[0].rival_log_prob)
+    assert told[-1][:2] == (3, 3)
+    assert answers_frame([]).shape == (0, 16)
+    asked = questions_for([dataclasses.replace(fact, new_object=None)], "intrinsic")[:1]
+    assert math.isnan(answers_frame(take_exam(tiny_model("gpt2"), tiny_tokenizer, asked))["margin"][0])
+
+
+def test_bad_questions_are_named(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+    model = tiny_model("gpt2")
+    question = Question("f7", "edited", "prompt", 0, "Oslo is in", "Norway", None, "Oslo", "country")
+    with pytest.raises(FactsError, match=r"'f7'.*empty answer"):
+        take_exam(model, tiny_tokenizer, [dataclasses.replace(question, target=" ")])
+    with pytest.raises(FactsError, match=r"'f7'.*tokens; the model takes 128"):
+        take_exam(model, tiny_tokenizer, [dataclasses.replace(question, prompt="Oslo is in " * 60)])
+    with pytest.raises(FactsError, match="no tokens"):
+        take_exam(model, tiny_tokenizer, [dataclasses.replace(question, prompt="")])
+    assert take_exam(model, tiny_tokenizer, []) == []

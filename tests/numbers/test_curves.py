@@ -1,0 +1,106 @@
+"""Retention curves: where they start and end, and what happens when seeds stop at different steps or fail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import SimulatedArm, simulate
+
+from indelible.numbers.curves import CurvePoint, retention_curves
+from indelible.numbers.measures import arm_counts, rate
+
+
+def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> list[dict[str, object]]:
+    """Rows of one exam on the intrinsic facts; one digit per fact."""
+    return [
+        {
+            "editor": "memit",
+            "seed": seed,
+            "phase": phase,
+            "step": step,
+            "fact_set": "intrinsic",
+            "fact_id": f"fact-{index}",
+            "kind": "prompt",
+            "copy": copy,
+            "wording": 0,
+            "success": mark == "1",
+        }
+        for index, mark in enumerate(successes)
+    ]
+
+
+def shares(rows: list[dict[str, object]]) -> dict[int, float]:
+    curves = retention_curves(pd.DataFrame(rows), draws=50, generator=np.random.default_rng(0))
+    return {point.step: point.retention for point in curves.get("intrinsic", [])}
+
+
+def test_a_curve_by_hand() -> None:
+    rows = (
+        answers(0, "base", 0, "1111")
+        + answers(0, "edited", 0, "1110")
+        + answers(0, "tuning", 0, "0000")
+        + answers(0, "tuning", 5, "0110")
+        + answers(0, "tuning", 10, "0000")  # the exam at the end falls on the same step, and is the one to keep
+        + answers(0, "tuned", 10, "1001")
+    )
+    assert shares(rows) == {0: 1.0, 5: pytest.approx(2 / 3), 10: pytest.approx(1 / 3)}
+    assert shares(rows[::-1]) == shares(rows)
+
+
+def test_a_seed_that_stopped_early_keeps_its_last_answers() -> None:
+    short = answers(0, "edited", 0, "11") + answers(0, "tuning", 5, "11") + answers(0, "tuned", 7, "10")
+    long = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "10") + answers(1, "tuned", 10, "00")
+    # Step 7 was asked in one seed only, while the other was still under way: no point there.
+    assert shares(short + long) == {0: 1.0, 5: 0.75, 10: 0.25}
+
+
+def test_each_copy_of_an_isolated_arm_stops_for_itself() -> None:
+    def copy(number: int, end: int, before: str, after: str) -> list[dict[str, object]]:
+        return answers(0, "edited", 0, before, number) + answers(0, "tuned", end, after, number)
+
+    under_way = answers(0, "tuning", 5, "10", 1)
+    # The same two facts are asked of both copies; the one that ended at 5 keeps its answers until 10.
+    assert shares(copy(0, 5, "11", "01") + under_way + copy(1, 10, "10", "00")) == {
+        0: 1.0,
+        5: pytest.approx(2 / 3),
+        10: pytest.approx(1 / 3),
+    }
+    # No point where the other copy was under way and not asked.
+    assert shares(copy(0, 5, "11", "01") + copy(1, 10, "10", "00")) == {0: 1.0, 10: pytest.approx(1 / 3)}
+
+
+def test_a_failed_seed_is_left_out_unless_it_is_all_there_is() -> None:
+    failed = answers(0, "edited", 0, "11") + answers(0, "tuning", 5, "00")
+    done = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "11") + answers(1, "tuned", 10, "11")
+    assert shares(failed + done) == {0: 1.0, 5: 1.0, 10: 1.0}
+    assert shares(failed) == {0: 1.0, 5: 0.0}
+    further = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "11") + answers(1, "tuning", 10, "11")
+    assert shares(failed + further) == {0: 1.0, 5: 0.5}  # nobody knows what the first would have said at 10
+
+
+def test_no_curve_without_anything_to_follow() -> None:
+    assert shares(answers(0, "edited", 0, "11")) == {}
+    assert shares(answers(0, "edited", 0, "00") + answers(0, "tuned", 5, "11")) == {}
+
+
+def test_the_end_of_a_curve_is_the_retention_of_the_summary() -> None:
+    rows, _ = simulate([SimulatedArm("a")], seeds=(0, 1), generator=np.random.default_rng(2))
+    curves = retention_curves(rows, draws=200, generator=np.random.default_rng(0))
+    counted = arm_counts(rows)
+    for series, measure in (
+        ("edited", "retention_edited"),
+        ("paraphrase", "retention_paraphrase"),
+        ("intrinsic", "retention_intrinsic"),
+    ):
+        end = curves[series][-1]
+        assert (end.step, end.retention) == (40, rate(counted[measure]))
+        assert end.low is not None and end.high is not None and end.low <= end.retention <= end.high
+    assert curves["edited"][0] == CurvePoint(0, 1.0, None, None)
+
+
+def test_the_control_follows_what_was_known_in_base() -> None:
+    rows, _ = simulate([SimulatedArm("control", editor="none")], generator=np.random.default_rng(2))
+    curves = retention_curves(rows, draws=50, generator=np.random.default_rng(0))
+    assert list(curves) == ["intrinsic"]
+    assert curves["intrinsic"][-1].retention == rate(arm_counts(rows)["retention_intrinsic_base"])

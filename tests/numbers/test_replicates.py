@@ -1,0 +1,277 @@
+"""Joint draws of many rates: paired where arms share facts, together in seeds, and the same whatever stands beside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
+
+from indelible.numbers.effects import effects_table, pairs_of_arms, pairs_with_control
+from indelible.numbers.measures import arm_counts, rate
+from indelible.numbers.replicates import RateKey, Replicates, replicate, replicate_counts
+
+MEASURES = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return simulate(seeds=(0, 1, 2), generator=np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def joint(study: tuple[pd.DataFrame, pd.DataFrame]) -> Replicates:
+    return replicate(study[0], [arm.name for arm in ARMS], MEASURES, draws=4_000)
+
+
+def gap(arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+    return {(arm, "retention_intrinsic"): sign, (arm, "retention_edited"): -sign}
+
+
+def test_values_are_the_pooled_rates(study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates) -> None:
+    rows, _ = study
+    for arm in ("memit", "ft", "control"):
+        counted = arm_counts(rows[rows["arm"] == arm])
+        for measure in MEASURES:
+            assert joint.values[arm, measure] == (rate(counted[measure]) if measure in counted else None)
+    effect = joint.effect(gap("memit"))
+    intrinsic, edited = (joint.values["memit", f"retention_{name}"] for name in ("intrinsic", "edited"))
+    assert intrinsic is not None and edited is not None
+    assert effect.value == pytest.approx(intrinsic - edited)
+    counted = arm_counts(rows[rows["arm"] == "memit"])
+    asked = sum(int(counted[f"retention_{name}"]["asked"].sum()) for name in ("intrinsic", "edited"))
+    assert (effect.facts, effect.seeds) == (asked, 3)
+
+
+def counts_of(**rates: Sequence[tuple[int, int]]) -> Replicates:
+    """Rates of one arm, each with hits and asked per seed: one question a fact, and no fact in two seeds."""
+    counts = {}
+    for measure, seeds in rates.items():
+        index = [(seed, 0, f"{seed}-{fact}") for seed, (_, asked) in enumerate(seeds) for fact in range(asked)]
+        hits = [int(fact < kept) for kept, asked in seeds for fact in range(asked)]
+        counts["memit", measure] = pd.DataFrame(
+            {"hits": hits, "asked": 1}, index=pd.MultiIndex.from_tuples(index, names=["seed", "copy", "fact_id"])
+        )
+    return replicate_counts(counts, {key: key[1] for key in counts}, draws=20_000, seed=0)
+
+
+def test_the_interval_of_a_gap_is_that_of_two_independent_shares() -> None:
+    found = counts_of(retention_intrinsic=[(320, 400)], retention_edited=[(120, 200)]).effect(gap("memit"))
+    assert found.interval is not None and found.value == pytest.approx(0.2)
+    half_width = 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.6 * 0.4 / 200)
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.2 - half_width, 0.2 + half_width), abs=0.004)
+
+
+def test_both_sets_follow_the_same_draw_of_seeds() -> None:
+    """When a seed lifts both sets alike the gap is certain but for facts; independent seeds would make it vary."""
+    seeds = [(2, 30), (28, 30), (28, 30)]
+    joint = counts_of(retention_intrinsic=seeds, retention_edited=seeds)
+    together, alone = joint.effect(gap("memit")).interval, joint.effect({("memit", "retention_edited"): 1.0}).interval
+    assert together is not None and alone is not None
+    assert together.high - together.low < 0.5 * (alone.high - alone.low)
+
+
+def test_seeds_are_aligned_by_fact() -> None:
+    index = pd.MultiIndex.from_tuples(
+        [(0, 0, "b"), (0, 0, "c"), (1, 0, "c"), (1, 0, "a")], names=["seed", "copy", "fact_id"]
+    )
+    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
+    joint = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0)
+    sample = joint.samples["memit", "retention_edited"]
+    assert (sample.hits.tolist(), sample.asked.tolist()) == ([[0, 1, 2], [1, 0, 0]], [[0, 1, 3], [1, 0, 3]])
+
+
+def test_a_batch_arm_is_drawn_alike_beside_an_isolated_one(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, _ = study
+    mixed = replicate(isolated(rows, "ft"), ["memit", "ft"], MEASURES[:2], draws=500)
+    alone = replicate(rows, ["memit"], MEASURES[:2], draws=500)
+    assert len(mixed.models) > len(mixed.seeds) == 3 and len(alone.models) == 0
+    assert mixed.effect(gap("memit")) == alone.effect(gap("memit"))
+
+
+@pytest.mark.parametrize(("hits", "asked"), [(2, 4), (3, 4), (1, 2), (18, 24)])
+def test_copies_that_ask_a_fact_each_have_the_interval_of_one_model_that_asks_them_all(hits: int, asked: int) -> None:
+    key = ("memit", "retention_edited")
+    found = []
+    for apart in (False, True):
+        places = range(asked)
+        index = pd.MultiIndex.from_tuples(
+            [(0, place if apart else 0, str(place)) for place in places], names=["seed", "copy", "fact_id"]
+        )
+        counts = pd.DataFrame({"hits": [int(place < hits) for place in places], "asked": 1}, index=index)
+        joint = replicate_counts({key: counts}, {key: "edited"}, draws=2_000, seed=0)
+        assert len(joint.models) == (asked if apart else 0)
+        found.append(joint.effect({key: 1.0}))
+    batch, isolated_ = (effect.interval for effect in found)
+    assert batch is not None and isolated_ is not None
+    assert (isolated_.low, isolated_.high) == pytest.approx((batch.low, batch.high), abs=1e-6)
+
+
+def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
+    truth = {"a": (0.6, 0.8), "b": (0.6, 0.8)}
+    widths = {}
+    for alike in (0.0, 0.95):
+        counts, populations = simulate_counts(
+            truth, seeds=3, n_edits=100, alike=alike, generator=np.random.default_rng(4)
+        )
+        joint = replicate_counts(counts, populations, draws=2_000, seed=0)
+        interval = joint.effect({("a", "retention_edited"): 1, ("b", "retention_edited"): -1}).interval
+        assert interval is not None
+        widths[alike] = interval.high - interval.low
+    assert widths[0.95] < 0.5 * widths[0.0]
+
+
+def test_figures_do_not_depend_on_the_arms_beside_them(
+    study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates
+) -> None:
+    rows, _ = study
+    alone = replicate(rows.sample(frac=1, random_state=0), ["memit"], MEASURES[:2], draws=4_000)
+    assert alone.effect(gap("memit")) == joint.effect(gap("memit"))
+    other = replicate(rows, ["memit"], MEASURES[:2], draws=4_000, seed=1)
+    assert other.effect(gap("memit")) != joint.effect(gap("memit"))
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        gap("memit"),
+        gap("memit + 3 paraphrases"),
+        {("ft", "retention_edited"): 1, ("memit", "retention_edited"): -1},
+        gap("memit") | gap("ft", -1),
+    ],
+)
+def test_p_is_at_most_five_percent_exactly_where_the_interval_excludes_zero(
+    weights: dict[RateKey, float], joint: Replicates
+) -> None:
+    effect = joint.effect(weights)
+    assert effect.interval is not None and effect.p is not None
+    assert (effect.p <= 0.05) is effect.interval.excludes_zero()
+    mirrored = joint.effect({key: -weight for key, weight in weights.items()})
+    assert mirrored.p == effect.p
+    assert mirrored.interval is not None
+    assert (mirrored.interval.low, mirrored.interval.high) == pytest.approx(
+        (-effect.interval.high, -effect.interval.low)
+    )
+
+
+def test_arms_with_different_seeds_are_compared_over_the_seeds_they_share(
+    study: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    rows, _ = study
+    difference = {("ft", "retention_edited"): 1.0, ("memit", "retention_edited"): -1.0}
+    without = rows[~((rows["arm"] == "ft") & (rows["seed"] == 2))]
+    uneven = replicate(without, ["ft", "memit"], MEASURES, draws=500).effect(difference)
+    even = replicate(rows[rows["seed"] != 2], ["ft", "memit"], MEASURES, draws=500).effect(difference)
+    assert uneven == even
+    assert uneven.seeds == 2
+
+
+def test_rates_that_were_not_measured_give_no_effect(joint: Replicates) -> None:
+    for arm in ("control", "ft, high rate"):
+        effect = joint.effect(gap(arm))
+        assert (effect.value, effect.interval, effect.p, effect.facts) == (None, None, None, 0)
+    with pytest.raises(KeyError, match="locality"):
+        joint.effect({("memit", "locality"): 1.0})
+    assert replicate(pd.DataFrame(columns=["arm"]), ["memit"], MEASURES).effect(gap("memit")).value is None
+
+
+def test_one_fact_has_a_rate_and_no_interval() -> None:
+    index = pd.MultiIndex.from_tuples([(0, 0, "a"), (0, 0, "b")], names=["seed", "copy", "fact_id"])
+    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 0], "asked": [1, 0]}, index=index)}
+    effect = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0).effect(
+        {("memit", "retention_edited"): 1.0}
+    )
+    assert (effect.value, effect.interval, effect.facts) == (1.0, None, 1)
+    beside = counts_of(retention_intrinsic=[(9, 9)], retention_edited=[(1, 1)]).effect(gap("memit"))
+    assert (beside.value, beside.interval, beside.facts) == (0.0, None, 10)
+
+
+def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:
+    names = [f"arm {number}" for number in range(36)]
+    rows, _ = simulate(
+        [SimulatedArm(name) for name in names[:2]],
+        seeds=(0, 1, 2),
+        wordings=1,
+        steps=(10, 20),
+        generator=np.random.default_rng(0),
+    )
+    grid = pd.concat([rows[rows["arm"] == "arm 0"].assign(arm=name) for name in names])
+    assert len(grid) > 50_000
+    start = time.process_time()
+    joint = replicate(grid, names, MEASURES)
+    for name in names:
+        assert joint.effect(gap(name)).interval is not None
+    assert time.process_time() - start < 10
+
+
+def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
+    study: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    rows, runs = study
+    assert set(pairs_of_arms(runs)) == {
+        ("memit + 3 paraphrases", "memit"),
+        ("memit, edited layers frozen", "memit"),
+        ("ft", "memit"),
+    }  # an arm that failed has nothing to compare
+    assert {control for _, control in pairs_with_control(runs)} == {"control"}
+    table = effects_table(rows, runs, draws=1_000)
+    assert not table.duplicated(["arm", "versus", "measure"]).any()
+    assert table["value"].notna().all()
+    alone = table[table["versus"].isna()].set_index(["arm", "measure"])
+    flipped, kept = alone.loc[("memit", "flip_ratio")], alone.loc[("memit", "retention_edited")]
+    assert (flipped["value"], flipped["low"], flipped["high"]) == pytest.approx(
+        (1 - kept["value"], 1 - kept["high"], 1 - kept["low"])
+    )
+    assert alone.loc[("memit", "downstream_change"), "value"] == pytest.approx(2.871 - 3.412)
+    against = table[table["versus"] == "memit"].set_index(["arm", "measure"])
+    line = against.loc[("memit + 3 paraphrases", "retention_edited")]
+    more = alone.loc[("memit + 3 paraphrases", "retention_edited"), "value"]
+    assert line["value"] == pytest.approx(more - kept["value"])
+    assert line["test"] == "larger of permutation of facts, and bootstrap" and line["p"] < 0.05 and line["low"] > 0
+    assert {"gap", "gap_base", "matched_gap", "retention_neighbour", "retention_paraphrase"} <= set(
+        against.loc["ft"].index
+    )
+    controlled = table[table["versus"] == "control"]
+    assert set(controlled["measure"]) == {"retention_intrinsic"}
+    assert "ft, high rate" not in set(controlled["arm"])
+
+
+def test_an_isolated_arm_is_compared_by_all_of_its_models() -> None:
+    arms = [SimulatedArm("a", retention_edited=0.5), SimulatedArm("b", editor="ft", retention_edited=0.7)]
+    arms.append(SimulatedArm("control", editor="none"))
+    options = {"n_edits": 20, "n_intrinsic": 10, "wordings": 0, "neighbours": 0, "steps": (10,)}
+    rows, runs = simulate(arms, generator=np.random.default_rng(3), **options)  # type: ignore[arg-type]
+    together, apart = (
+        effects_table(answers, runs, draws=400).set_index(["arm", "versus", "measure"])
+        for answers in (rows, isolated(rows, "b"))
+    )
+    lines = [table.loc[("b", "a", "retention_edited"), ["value", "p", "test"]].tolist() for table in (together, apart)]
+    assert lines[0] == lines[1] and lines[0][1] < 0.5
+    for versus in ("a", "control"):
+        of_both = [table.loc[("b", versus, "retention_intrinsic"), "p"] for table in (together, apart)]
+        assert of_both[1] == pytest.approx(of_both[0])  # all sign patterns of ten facts, or their binomial
+
+
+def test_the_p_of_a_difference_between_arms_knows_that_runs_vary() -> None:
+    """Two arms alike whose runs scatter: by the paired test alone, half of these studies are significant at 5%
+    where the interval of the difference has zero in it."""
+    arms = [SimulatedArm(name, editor=name, spread_between_seeds=0.15) for name in ("memit", "ft")]
+    found = []
+    for study in range(8):
+        rows, runs = simulate(
+            arms,
+            seeds=(0, 1, 2),
+            n_edits=80,
+            n_intrinsic=2,
+            wordings=0,
+            neighbours=0,
+            steps=(10,),
+            generator=np.random.default_rng(study),
+        )
+        table = effects_table(rows, runs, draws=400).set_index(["arm", "versus", "measure"])
+        found.append(table.loc[("ft", "memit", "retention_edited")])
+    assert sum(bool(line["low"] < 0 < line["high"]) for line in found) >= 5
+    assert all(bool(line["p"] <= 0.05) <= bool(line["low"] > 0 or line["high"] < 0) for line in found)

@@ -1,0 +1,140 @@
+"""Intervals of a rate: they cover the truth as often as they say, at the width that theory gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from indelible.numbers.bootstrap import Interval, Sample, rate_interval
+
+Pairs = NDArray[np.int64]
+
+
+def made_up(
+    generator: np.random.Generator,
+    retention: float,
+    *,
+    facts: int,
+    seeds: int = 1,
+    spread: float = 0.0,
+    before: float = 0.9,
+) -> list[Pairs]:
+    """Per seed (facts, 2) hits and asked, where retention varies between seeds by ``spread``."""
+    study = []
+    for _ in range(seeds):
+        asked = generator.binomial(1, before, facts)
+        chance = np.clip(retention + generator.normal(0, spread), 0, 1)
+        study.append(np.stack([generator.binomial(asked, chance), asked], axis=1))
+    return study
+
+
+def sample(*seeds: Pairs) -> Sample:
+    """Of seeds in which row i is one fact."""
+    table = np.stack(seeds).astype(np.float64)
+    return Sample(table[..., 0], table[..., 1], "facts")
+
+
+def apart(*seeds: Pairs) -> Sample:
+    """Of seeds that share no fact."""
+    return sample(*(np.concatenate([pairs * (other is pairs) for other in seeds]) for pairs in seeds))
+
+
+def fixed(hits: int, asked: int, facts: int) -> Pairs:
+    table = np.zeros((facts, 2), dtype=np.int64)
+    table[:asked, 1] = 1
+    table[:hits, 0] = 1
+    return table
+
+
+def test_with_seeds_that_differ_the_interval_still_covers_the_truth() -> None:
+    generator = np.random.default_rng(21)
+    studies, covered = 400, 0
+    for _ in range(studies):
+        study = made_up(generator, 0.6, facts=40, seeds=5, spread=0.04)
+        interval = rate_interval(apart(*study), draws=500, generator=generator)
+        assert interval is not None
+        covered += interval.low <= 0.6 <= interval.high
+    assert 0.93 <= covered / studies <= 0.97
+
+
+def test_the_width_is_that_of_the_binomial_and_of_seeds() -> None:
+    generator = np.random.default_rng(0)
+    one = rate_interval(sample(fixed(240, 400, 400)), draws=20_000, generator=generator)
+    assert one is not None
+    half_width = 1.96 * np.sqrt(0.6 * 0.4 / 400)
+    assert (one.low, one.high) == pytest.approx((0.6 - half_width, 0.6 + half_width), abs=0.004)
+    # Facts without noise inside a seed: what is left is the variance of the mean of seeds.
+    shares = np.array([0.4, 0.5, 0.4, 0.5])
+    seeds = [np.tile([[share * 10, 10]], (50, 1)).astype(np.int64) for share in shares]
+    several = rate_interval(sample(*seeds), draws=20_000, generator=generator)
+    assert several is not None
+    half_width = 1.96 * shares.std(ddof=1) / np.sqrt(4)
+    assert (several.low, several.high) == pytest.approx((0.45 - half_width, 0.45 + half_width), abs=0.002)
+
+
+def test_seeds_that_agree_more_than_their_facts_explain_add_nothing() -> None:
+    alike = [fixed(30, 50, 50) for _ in range(3)]
+    generator = np.random.default_rng(0)
+    together = rate_interval(apart(*alike), draws=20_000, generator=generator)
+    pooled = rate_interval(sample(fixed(90, 150, 150)), draws=20_000, generator=generator)
+    assert together is not None and pooled is not None
+    assert (together.low, together.high) == pytest.approx((pooled.low, pooled.high), abs=0.005)
+
+
+def test_facts_that_all_seeds_share_are_not_counted_thrice() -> None:
+    one_seed = fixed(30, 50, 50)
+    generator = np.random.default_rng(0)
+    shared = rate_interval(sample(one_seed, one_seed, one_seed), draws=20_000, generator=generator)
+    one = rate_interval(sample(one_seed), draws=20_000, generator=generator)
+    assert shared is not None and one is not None
+    assert (shared.low, shared.high) == pytest.approx((one.low, one.high), abs=0.005)
+
+
+@pytest.mark.parametrize(("hits", "asked"), [(24, 24), (0, 24), (23, 24), (12, 20), (2, 3)])
+def test_a_share_of_independent_facts_has_the_interval_of_jeffreys(hits: int, asked: int) -> None:
+    """Reference: quantiles of the Beta(hits + ½, misses + ½) distribution."""
+    found = rate_interval(sample(fixed(hits, asked, 30)), draws=100_000, generator=np.random.default_rng(1))
+    assert found is not None
+    expected = beta.ppf([0.025, 0.975], hits + 0.5, asked - hits + 0.5)
+    assert (found.low, found.high) == pytest.approx(expected, abs=0.006)
+
+
+def test_facts_are_drawn_whole() -> None:
+    """With several wordings per fact: the interval is near that of drawing facts one by one with replacement."""
+    generator = np.random.default_rng(5)
+    facts = np.repeat([[0, 2], [0, 1], [1, 1], [1, 1], [2, 3], [0, 2], [3, 3], [1, 2]], 8, axis=0).astype(np.int64)
+    interval = rate_interval(sample(facts), draws=20_000, generator=generator)
+    assert interval is not None
+    totals = facts[generator.integers(len(facts), size=(20_000, len(facts)))].sum(axis=1)
+    one_by_one = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
+    assert (interval.low, interval.high) == pytest.approx(one_by_one, abs=0.015)
+
+
+def test_the_order_of_facts_does_not_matter_and_a_seed_repeats() -> None:
+    generator = np.random.default_rng(0)
+    study = made_up(generator, 0.7, facts=50, seeds=2)
+    order = generator.permutation(50)
+    shuffled = [pairs[order] for pairs in reversed(study)]
+    first, again, second, other = (
+        rate_interval(sample(*facts), draws=20_000, generator=np.random.default_rng(seed))
+        for facts, seed in ((study, 7), (study, 7), (shuffled, 7), (study, 8))
+    )
+    assert first == again != other
+    assert first is not None and second is not None
+    assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=0.005)
+
+
+def test_without_two_facts_there_is_no_interval() -> None:
+    generator = np.random.default_rng(0)
+    for few in (np.zeros((0, 2), dtype=np.int64), fixed(0, 0, 24), fixed(1, 1, 24)):
+        assert rate_interval(sample(few), draws=100, generator=generator) is None
+    assert rate_interval(sample(fixed(2, 2, 24)), draws=100, generator=generator) is not None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "excludes"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0, 0, False)]
+)
+def test_excluding_zero(low: float, high: float, excludes: bool) -> None:
+    assert Interval(low, high).excludes_zero() is excludes

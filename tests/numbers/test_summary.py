@@ -1,0 +1,218 @@
+"""The summary: its keys, its nulls, its arms, and the truth of simulated studies."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import ARMS, SimulatedArm, simulate
+
+from indelible.errors import DataError
+from indelible.numbers.replicates import replicate
+from indelible.numbers.summary import arm_generator, summarise
+from indelible.numbers.words import MINUS, MISSING, headline
+from indelible.report.transcript import transcript
+
+KEYS = [
+    "arm",
+    "editor",
+    "paraphrases",
+    "objective",
+    "tuner",
+    "mask",
+    "seeds",
+    "n_edits",
+    "n_intrinsic",
+    "edit_success",
+    "edit_success_first_token",
+    "paraphrase_success",
+    "locality",
+    "retention_edited",
+    "retention_intrinsic",
+    "gap",
+    "gap_low",
+    "gap_high",
+    "figure",
+    "better",
+    "downstream_before",
+    "downstream_after",
+    "reached",
+    "seconds",
+    "retention_paraphrase",
+    "retention_intrinsic_paraphrase",
+    "retention_intrinsic_base",
+    "retention_edited_first_token",
+    "retention_neighbour",
+]
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    return simulate(seeds=(0, 1), generator=np.random.default_rng(0))
+
+
+def test_one_line_per_arm_with_exactly_the_keys(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    summary = summarise(*study, draws=200)
+    assert [line["arm"] for line in summary] == [arm.name for arm in ARMS]
+    assert all(list(line) == KEYS for line in summary)
+
+
+def test_it_is_plain_json_without_nan(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    summary = summarise(*study, draws=200)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert {type(value) for line in summary for value in line.values()} <= {str, int, float, type(None)}
+    memit = summary[0]
+    assert (memit["seeds"], memit["n_edits"], memit["n_intrinsic"], memit["paraphrases"]) == (2, 24, 60, 0)
+    assert (memit["downstream_before"], memit["seconds"]) == (pytest.approx(3.412), 262.0)
+
+
+def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
+    study: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    by_arm = {line["arm"]: line for line in summarise(*study, draws=200)}
+    control = {key for key, value in by_arm["control"].items() if value is None}
+    assert control == {
+        "edit_success",
+        "edit_success_first_token",
+        "paraphrase_success",
+        "locality",
+        "retention_edited",
+        "gap",
+        "gap_low",
+        "gap_high",
+        "reached",
+        "retention_paraphrase",
+        "retention_edited_first_token",
+        "retention_neighbour",
+    }
+    assert by_arm["control"]["n_edits"] == 0
+    assert by_arm["control"]["retention_intrinsic"] == by_arm["control"]["retention_intrinsic_base"]
+    failed = by_arm["ft, high rate"]
+    assert failed["seeds"] == 0
+    assert failed["edit_success"] is not None and failed["downstream_before"] is not None
+    assert {key for key, value in failed.items() if value is None} == {
+        "retention_edited",
+        "retention_intrinsic",
+        "gap",
+        "gap_low",
+        "gap_high",
+        "downstream_after",
+        "reached",
+        "retention_paraphrase",
+        "retention_intrinsic_paraphrase",
+        "retention_intrinsic_base",
+        "retention_edited_first_token",
+        "retention_neighbour",
+    }
+
+
+def test_an_arm_without_any_rows_keeps_its_line(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, runs = study
+    line = summarise(rows[rows["arm"] != "ft"], runs, draws=50)[3]
+    assert (line["arm"], line["n_edits"], line["edit_success"], line["editor"]) == ("ft", None, None, "ft")
+
+
+def test_large_studies_find_the_truth() -> None:
+    arms = [SimulatedArm("a", retention_edited=0.45, retention_intrinsic=0.75, edit_success=0.9, locality=0.6)]
+    (line,) = summarise(
+        *simulate(arms, n_edits=1500, n_intrinsic=1500, generator=np.random.default_rng(4)), draws=2_000
+    )
+    assert line["edit_success"] == pytest.approx(0.9, abs=0.03)
+    assert line["locality"] == pytest.approx(0.6, abs=0.03)
+    assert line["retention_edited"] == pytest.approx(0.45, abs=0.04)
+    assert line["retention_intrinsic"] == pytest.approx(0.75, abs=0.04)
+    assert line["gap"] == line["retention_intrinsic"] - line["retention_edited"]
+    assert line["gap_low"] < line["gap"] < line["gap_high"]
+    assert line["gap_high"] - line["gap_low"] < 0.12
+
+
+def test_neither_the_order_of_rows_nor_other_arms_matter(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, runs = study
+    summary = summarise(rows, runs, draws=300, seed=5)
+    assert summarise(rows.sample(frac=1, random_state=1), runs, draws=300, seed=5) == summary
+    alone = summarise(rows[rows["arm"] == "ft"], runs[runs["arm"] == "ft"], draws=300, seed=5)
+    assert len(alone) == 1 and alone[0] == pytest.approx(summary[3])  # sums of other lengths round otherwise
+    assert summarise(rows, runs, draws=300, seed=6)[0]["gap_low"] != summary[0]["gap_low"]
+    assert arm_generator(5, "ft").random() != arm_generator(5, "memit").random()
+
+
+def test_the_interval_of_the_gap_is_that_of_the_joint_draws(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """The page shows both, and one gap cannot have two intervals."""
+    rows, runs = study
+    joint = replicate(rows, [arm.name for arm in ARMS], ["retention_edited", "retention_intrinsic"], draws=300, seed=5)
+    for line in summarise(rows, runs, draws=300, seed=5)[:4]:
+        arm = str(line["arm"])
+        effect = joint.effect({(arm, "retention_intrinsic"): 1.0, (arm, "retention_edited"): -1.0})
+        assert effect.interval is not None
+        assert (line["gap_low"], line["gap_high"]) == (effect.interval.low, effect.interval.high)
+
+
+def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, runs = study
+    lost = (rows["seed"] == 1) & rows["phase"].isin(["tuning", "tuned"])
+    runs = runs.assign(
+        status=np.where(runs["seed"] == 1, "failed", runs["status"]),
+        downstream_after=runs["downstream_after"].where(runs["seed"] == 0),
+    )
+    line = summarise(rows[~lost], runs, draws=200)[0]
+    assert line["seeds"] == 1
+    assert line["downstream_after"] == pytest.approx(2.871)
+    first = (rows["seed"] == 0) & (rows["arm"] == "memit")
+    assert line["retention_edited"] == summarise(rows[first], runs.iloc[:1], draws=200)[0]["retention_edited"]
+
+
+def test_tables_read_back_from_parquet_give_the_same(
+    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("tables")
+    for name, table in zip(("rows", "runs"), study, strict=True):
+        table.to_parquet(folder / f"{name}.parquet")
+    again = [pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "runs")]
+    assert summarise(*again, draws=100) == summarise(*study, draws=100)
+
+
+def test_categories_do_not_multiply(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Columns of few values may come as categories, whose absent combinations must not become facts."""
+    rows, runs = study
+    texts = ["arm", "editor", "phase", "fact_set", "fact_id", "kind", "prompt", "generated"]
+    packed = rows.astype(dict.fromkeys(texts, "category"))
+    assert summarise(packed, runs, draws=100) == summarise(rows, runs, draws=100)
+    arm = packed["arm"] == "memit"
+    assert transcript(packed[arm]) == transcript(rows[arm])
+
+
+def test_a_run_table_that_lacks_a_column_is_an_error(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    with pytest.raises(DataError, match="table of runs lacks the column status"):
+        summarise(study[0], study[1].drop(columns="status"))
+
+
+def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    line = dict.fromkeys(KEYS) | {
+        "arm": "memit",
+        "editor": "memit",
+        "edit_success": 0.958,
+        "retention_edited": 0.125,
+        "gap": -0.154,
+        "gap_low": -0.3,
+        "gap_high": 0.002,
+        "figure": "loss",
+        "downstream_before": 3.4125,
+        "seconds": 131.4,
+    }
+    table = headline([line])
+    assert dict(zip(table.columns, table.rows[0], strict=True)) == {
+        "arm": "memit",
+        "editor": "memit",
+        "edit success": "96%",
+        "first token": MISSING,
+        "paraphrases": MISSING,
+        "locality": MISSING,
+        "edited kept": "13%",
+        "intrinsic kept": MISSING,
+        "gap, points [95%]": f"{MINUS}15 [{MINUS}30, +0.2]",
+        "downstream": f"loss 3.41 → {MISSING}",
+        "time": "2 min 11 s",
+    }
+    assert len(headline(summarise(*study, draws=50)).rows) == len(ARMS)

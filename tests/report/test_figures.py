@@ -1,0 +1,244 @@
+"""Figures: what stands in them, that nothing leaves their edges, that colours can be read and told apart."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from html import unescape
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from simulated import ARMS, SimulatedArm, simulate
+
+from indelible.claims.rulings import Finding, Ruling
+from indelible.numbers.bootstrap import Interval
+from indelible.numbers.summary import summarise
+from indelible.report import report_figures
+from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
+from indelible.report.drawing.heat_map import STRONGEST_WASH, Heat, heat_map
+from indelible.report.drawing.retention_curves import curve_panel
+from indelible.report.drawing.style import COLOURS, STRONG, inline_svg, save
+from indelible.report.evidence import Evidence, control_of, gather, heat_maps
+from indelible.report.exports import all_figures
+
+GRID = [
+    SimulatedArm(
+        f"{editor}, {objective}, {mask} <&$x_1$>",
+        editor=editor,
+        objective=objective,
+        mask=mask,
+        retention_edited=retention,
+    )
+    for (editor, retention), objective, mask in itertools.product(
+        (("memit", 0.8), ("ft-m", 0.3)), ("text", "reason"), ("none", "edited-layers")
+    )
+] + [SimulatedArm("control, text", editor="none", objective="text")]
+
+RULING = Ruling(
+    claim="edits-are-lost-more",
+    sentence="Edits are lost more.",
+    decision="supported",
+    value=0.2,
+    interval=Interval(0.1, 0.3),
+    smallest=0.05,
+    why="Because.",
+    findings=(
+        Finding("memit, text", "supported", 0.3, Interval(0.1, 0.5), 0.001, 24, 3),
+        Finding("a comparison with a name that is much longer than its column", "undecided", None, None, None, 0, 0),
+    ),
+)
+SHARES = pd.DataFrame(
+    {
+        "arm": "memit",
+        "fact_set": ["edited", "intrinsic", "edited", "intrinsic"],
+        "group": ["below", "below", "projections", "projections"],
+        "share": [0.3, 0.1, -0.05, np.nan],
+        "low": [0.1, 0.0, -0.1, np.nan],
+        "high": [0.5, 0.2, 0.02, np.nan],
+        "of_loss": [1.2, 1.0, -0.2, np.nan],
+        "facts": 24,
+        "seeds": 1,
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def evidence() -> Evidence:
+    rows, runs = simulate(GRID, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
+    return gather(rows, runs, summarise(rows, runs, draws=100), rulings=(RULING,), shares=SHARES)
+
+
+def texts(svg: str) -> list[str]:
+    return [unescape(found) for found in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+
+
+def drawn_words(figure: Figure) -> Iterator[Text]:
+    """Every text of a figure but the labels of ticks that lie outside the axes, which are not drawn."""
+    found = [*figure.texts, *(words for legend in figure.legends for words in legend.get_texts())]
+    for axes in figure.axes:
+        found += [*axes.texts, axes.title, axes.xaxis.label, axes.yaxis.label]
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, sorted(axes.get_ylim()))):
+            found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return (words for words in found if words.get_text().strip())
+
+
+def test_every_figure_keeps_its_words_inside(evidence: Evidence) -> None:
+    names = []
+    for name, figure in all_figures(evidence):
+        names.append(name)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        width, height = canvas.get_width_height()
+        for words in drawn_words(figure):
+            box = words.get_window_extent()
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+            assert inside, (name, words, box)
+    assert names == [
+        "overview",
+        "curves",
+        "gap",
+        "heat-map-retention",
+        "heat-map-gap",
+        "trade-off-text-loss",
+        "trade-off-reason-loss",
+        "claim-edits-are-lost-more",
+        "shares-1",
+    ]
+
+
+def test_the_forest_groups_by_editor_and_shows_every_gap(evidence: Evidence) -> None:
+    shown = texts(inline_svg(report_figures.forest(evidence), "forest", "d"))
+    assert shown.count("memit") == shown.count("ft-m") == 1
+    assert "text, none <&$x_1$>" in shown  # its editor's name stands above it
+    assert "mean over arms" in shown
+    assert sum(re.fullmatch(r"(0|[+−][\d.]+) \[.*\]", words) is not None for words in shown) == 8 + 1  # noqa: RUF001
+
+
+def test_a_gap_is_marked_by_what_its_interval_says() -> None:
+    assert direction(Interval(0.01, 0.2)) == "more"
+    assert direction(Interval(-0.2, -0.01)) == "less"
+    assert direction(Interval(-0.2, 0.1)) == direction(None) == "unclear"
+
+
+def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(evidence: Evidence) -> None:
+    with_control = {arm for arm, curves in evidence.curves.items() if "control" in curves}
+    assert with_control == {arm.name for arm in GRID[:-1] if arm.objective == "text"}
+    arm = GRID[0].name
+    assert evidence.curves[arm]["control"] == evidence.curves["control, text"]["intrinsic"]
+    shown = inline_svg(curve_panel(evidence.curves[arm], last_step=40), "panel", "d")
+    assert all(f"var(--{name}," in shown for name in ("edited", "paraphrase", "intrinsic", "control"))
+
+
+def test_the_nearest_control_is_taken() -> None:
+    def line(arm: str, editor: str, mask: str = "none", tuner: str = "full") -> dict[str, object]:
+        return {"arm": arm, "editor": editor, "objective": "text", "tuner": tuner, "mask": mask}
+
+    plain, masked = line("plain", "none"), line("masked", "none", mask="layers:0-5")
+    summary = [plain, masked, line("a", "memit", mask="layers:0-5"), line("b", "memit", mask="edited-layers")]
+    assert control_of(summary[2], summary) == "masked"
+    assert control_of(summary[3], summary) == "plain"
+    assert control_of(line("c", "memit", tuner="lora"), summary) is None
+
+
+def test_heat_maps_take_the_first_factor_that_differs(evidence: Evidence) -> None:
+    maps = evidence.heat_maps
+    assert maps is not None and maps.factor == "objective"
+    assert list(maps.gap.rows) == ["memit", "ft-m"] and list(maps.gap.columns) == ["text", "reason"]
+    cell = [line for line in evidence.measured if (line["editor"], line["objective"]) == ("ft-m", "reason")]
+    assert maps.gap.arms["ft-m", "reason"] == len(cell) == 2
+    assert maps.gap.values["ft-m", "reason"] == pytest.approx(np.mean([line["gap"] for line in cell]))
+    by_mask = heat_maps([line for line in evidence.summary if line["objective"] == "text"])
+    assert by_mask is not None and by_mask.factor == "mask"
+    assert heat_maps([line for line in evidence.summary if line["editor"] == "memit"]) is None
+
+
+def test_cells_say_their_values_and_empty_ones_a_dash() -> None:
+    heat = Heat(["a", "b"], ["x"], {("a", "x"): -0.12}, {("a", "x"): 1})
+    assert {"−12", "–"} <= set(texts(inline_svg(heat_map(heat, "difference"), "h", "d")))  # noqa: RUF001
+
+
+def test_trade_offs_turn_every_figure_so_that_up_is_better(evidence: Evidence) -> None:
+    assert [(shown.objective, shown.figure, len(shown.payments)) for shown in evidence.trade_offs] == [
+        ("text", "loss", 4),
+        ("reason", "loss", 4),
+    ]
+    assert [point.number for shown in evidence.trade_offs for point in shown.payments] == list(range(1, 9))
+    assert evidence.trade_offs[0].payments[0].gain == pytest.approx(3.412 - 2.871)  # a fall in loss
+    assert evidence.trade_offs[0].axis == "downstream gain: fall in loss"
+
+
+def test_nothing_to_draw_is_no_error() -> None:
+    rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
+    evidence = gather(rows, runs, summarise(rows, runs, draws=50))
+    assert [name for name, _ in all_figures(evidence)] == ["overview"]
+    assert evidence.heat_maps is None and not evidence.trade_offs and evidence.average is None
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_figure_is_saved_with_the_same_bytes_twice(tmp_path: Path, ending: str) -> None:
+    def figure() -> Figure:
+        return dot_plot([Block("memit", [Dot("text", "more", 0.2, Interval(0.1, 0.3), "+20")])], label="gap")
+
+    first, second = (save(figure(), tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
+    assert first == second
+    assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
+    assert len(first) > 3_000
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rrggbb" (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def washed(colour: str, paper: str, share: float) -> str:
+    mixed = [
+        round(share * int(colour[place : place + 2], 16) + (1 - share) * int(paper[place : place + 2], 16))
+        for place in (1, 3, 5)
+    ]
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def themes() -> list[dict[str, str]]:
+    """The page's colours in light, dark and print."""
+    style = (files("indelible.report") / "templates" / "page.css").read_text(encoding="utf-8")
+    found = [
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})\b", block))
+        for block in re.findall(r":root \{(.*?)\}", style, re.S)
+    ]
+    return [
+        {
+            name: "#" + "".join(2 * digit for digit in colour[1:]) if len(colour) == 4 else colour
+            for name, colour in of.items()
+        }
+        for of in found
+    ]
+
+
+@pytest.mark.parametrize("theme", range(3), ids=["light", "dark", "print"])
+def test_colours_can_be_read_on_their_paper(theme: int) -> None:
+    colours = themes()[theme]
+    assert set(COLOURS) <= set(colours)  # each colour of a figure follows the page
+    for name in ("ink", "soft", *COLOURS):
+        assert contrast(colours[name], colours["paper"]) >= 4.5, name
+    for name in ("kept", "edited", "intrinsic"):  # words on the strongest cells of a heat map
+        assert contrast(colours["ink"], washed(colours[name], colours["paper"], STRONGEST_WASH)) >= 4.5, name
+
+
+def test_saved_figures_and_the_light_page_have_the_same_colours() -> None:
+    light = themes()[0]
+    assert {name: light[name] for name in COLOURS} == dict(COLOURS)
+    assert light["ink"] == STRONG

@@ -1,0 +1,299 @@
+"""The report, its words and its figures: complete, escaped, self-contained, and the same every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import ARMS, SimulatedArm, simulate
+
+from indelible.claims.verdict import Average, verdict
+from indelible.errors import StoreError
+from indelible.numbers.bootstrap import Interval
+from indelible.numbers.summary import summarise
+from indelible.numbers.words import percent
+from indelible.report.page import write_page
+from indelible.report.report import LARGEST_TRANSCRIPT, render_report, write_report
+from indelible.report.transcript import shorten, transcript
+
+SETTINGS = {"model": "smollm2-135m", "tuning": {"learning_rate": 1e-4, "steps": 40}, "seeds": [0, 1], "note": None}
+PROVENANCE = {"indelible": "0.1.0", "machine": "<b>bold</b>"}
+EVIL = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    arms = (*ARMS[:1], *ARMS[4:], SimulatedArm("$x_1$ <i>& more"))
+    rows, runs = simulate(arms, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
+    hit = rows["fact_id"] == "edited-1"
+    rows.loc[hit, ["prompt", "target", "generated"]] = EVIL
+    runs.loc[runs["status"] == "failed", "error"] = EVIL + " is not a number."
+    return rows, runs
+
+
+@pytest.fixture(scope="module")
+def page(study: tuple[pd.DataFrame, pd.DataFrame]) -> str:
+    return render_report(*study, summarise(*study, draws=200), SETTINGS, PROVENANCE)
+
+
+class Elements(HTMLParser):
+    """All elements with their attributes; checks that they close in order."""
+
+    VOID = frozenset(("meta", "link", "br", "hr", "img", "input"))
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_it_is_well_formed_and_its_identifiers_are_unique(page: str) -> None:
+    elements = Elements(page)
+    assert elements.open == []
+    identifiers = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    # Each reference inside a figure or from a region to its heading leads somewhere.
+    references = re.findall(r'(?:url\(#|href="#|aria-labelledby=")([^)"]+)', page)
+    assert references and set(references) <= set(identifiers)
+
+
+def test_what_came_from_outside_is_escaped(page: str) -> None:
+    tags = [tag for tag, _ in Elements(page).found]
+    assert tags.count("script") == 1  # our own
+    assert "alert" not in page[page.index("<script>") :]
+    assert "b" not in tags and "i" not in tags
+    assert page.count("&lt;script&gt;") > 6
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    overview = page[page.index(">", page.index("<svg")) : page.index("</svg>")]  # without its label
+    assert "$x_1$ &lt;i&gt;&amp; more" in overview
+
+
+def test_the_only_script_that_may_run_is_ours(page: str) -> None:
+    script = page[page.index("<script>") + len("<script>") : page.index("</script>")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src &#39;sha256-{digest}&#39;" in page or f"script-src 'sha256-{digest}'" in page
+    assert "default-src 'none'" in page
+    assert not any(name.startswith("on") for _, attributes in Elements(page).found for name in attributes)
+
+
+def test_it_asks_nothing_of_the_network(page: str) -> None:
+    assert not re.search(r"https?:|//[a-z]|@import|srcset|<iframe|<object", page)
+    for tag, attributes in Elements(page).found:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
+
+
+def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    summary = summarise(*study, draws=200)
+    text = unescape(re.sub(r"<[^>]+>", " ", page))
+    assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
+        "Retention while tuning",
+        "The gap",
+        "Who pays what",
+        "What was asked, and what the model said",
+        "What was edited where",
+        "Failures",
+        "How to run it again",
+        "Settings",
+        "Provenance",
+        "Terms",
+    ]
+    assert verdict(summary).detail in text
+    assert "judged alike" in text and "Judged as published" not in text
+    assert "On average over 2 arms" in text
+    assert page.count('<details class="arm"') == 4
+    # The overview, the curves of all arms but the failed one, the gap, and what it was paid for.
+    assert page.count("<svg") == 6
+    assert "tuning.learning_rate" in text and "0.0001" in text and "smollm2-135m" in text
+    assert "is not a number." in text
+    assert len(page) < 400_000
+
+
+def test_the_same_tables_give_the_same_bytes_in_any_order(study: tuple[pd.DataFrame, pd.DataFrame], page: str) -> None:
+    rows, runs = study
+    shuffled = rows.sample(frac=1, random_state=0)
+    assert render_report(shuffled, runs, summarise(rows, runs, draws=200), SETTINGS, PROVENANCE) == page
+
+
+def test_a_long_transcript_is_cut_and_says_so() -> None:
+    rows, runs = simulate(
+        ARMS[:1], n_edits=LARGEST_TRANSCRIPT, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0)
+    )
+    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    assert f"{LARGEST_TRANSCRIPT} of {LARGEST_TRANSCRIPT + 5} facts, what was lost first" in page
+    listed = page[page.index('id="facts"') : page.index('id="compared"')]
+    assert listed.count("<tr>") == LARGEST_TRANSCRIPT + 1
+    assert listed.count('class="tag intrinsic"') == 5  # a long list of edits leaves room for the others
+    assert "None were recorded." in page and "None was recorded." in page
+
+
+def test_a_study_in_which_everything_failed_still_has_a_report() -> None:
+    rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
+    for left in (rows, rows.iloc[:0]):
+        page = render_report(left, runs, summarise(left, runs, draws=50), {}, {})
+        assert "This study cannot say" in page
+        assert "The loss became nan" in page
+
+
+def test_write_report_replaces_the_file_whole(
+    study: tuple[pd.DataFrame, pd.DataFrame], page: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    assert write_report(path, *study, summarise(*study, draws=200), SETTINGS, PROVENANCE) == path
+    assert path.read_text(encoding="utf-8") == page
+    assert {found.name for found in tmp_path.iterdir()} == {"report.html", "figures", "tables"}
+
+
+def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    rows, runs = simulate(ARMS[-1:], n_edits=1, n_intrinsic=2, steps=(5,), generator=np.random.default_rng(0))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "report.html", rows, runs, [], {}, {})
+
+
+def test_a_full_disk_leaves_nothing_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, mode: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "chmod", full)
+    with pytest.raises(StoreError, match="No space left"):
+        write_page(tmp_path / "report.html", "<!doctype html>")
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_says_how_edits_were_made_and_what_was_dropped(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, runs = study
+    runs = runs.assign(
+        edit="layers 3, 4; 400 bystanders preserved with weight 10", dropped=3, dropped_reasons='{"names both": 3}'
+    )
+    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    compared = page[page.index('id="compared"') : page.index('id="failures"')]
+    lines = {re.sub(r"<[^>]+>", "|", line) for line in compared.splitlines() if line.startswith("<tr>")}
+    memit = next(line for line in lines if "|memit|" in line.replace("||", "|")[:8])
+    assert "400 bystanders preserved with weight 10" in memit
+    assert "6 (names both 6)" in memit  # two seeds
+    control = next(line for line in lines if "control" in line)
+    assert "bystanders" not in control and "6 (names both 6)" in control
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [(0.0, "0%"), (1.0, "100%"), (0.996, "99.6%"), (0.9999, "99.9%"), (0.004, "0.4%"), (0.625, "63%"), (None, "–")],  # noqa: RUF001
+)
+def test_none_and_all_are_said_only_of_none_and_all(rate: float | None, shown: str) -> None:
+    assert percent(rate) == shown
+
+
+def line(
+    arm: str, edited: float, intrinsic: float, low: float | None, high: float | None, **more: Any
+) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "editor": "memit",
+        "seeds": 3,
+        "edit_success": 0.9,
+        "retention_edited": edited,
+        "retention_intrinsic": intrinsic,
+        "gap": intrinsic - edited,
+        "gap_low": low,
+        "gap_high": high,
+        "better": "lower",
+        "downstream_before": 3.0,
+        "downstream_after": 2.0,
+        "reached": None,
+    } | more
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (0.02, 0.4, "a gap of +20 [+2, +40] points, so edits were lost more often than intrinsic facts."),
+        (-0.4, -0.02, "a gap of +20 [−40, −2] points, so edits were lost less often than intrinsic facts."),  # noqa: RUF001
+        (-0.1, 0.4, "a gap of +20 [−10, +40] points, which shows neither a difference nor its absence."),  # noqa: RUF001
+        (None, None, "a gap of +20 points, on too few facts to give an interval."),
+    ],
+)
+def test_the_words_follow_the_interval(low: float | None, high: float | None, says: str) -> None:
+    said = verdict([line("memit", 0.5, 0.7, low, high)])
+    assert said.answer.endswith(says)
+    assert said.answer.startswith("Of the edits that worked before fine-tuning 50% still worked after it, against 70%")
+    assert said.detail == ""
+
+
+@pytest.mark.parametrize(
+    ("interval", "says"),
+    [
+        (Interval(0.1, 0.3), "so edits were lost more often than intrinsic facts."),
+        (Interval(-0.1, 0.3), "which shows neither a difference nor its absence."),
+        (None, "on too few facts to give an interval."),
+    ],
+)
+def test_several_arms_are_answered_by_their_mean(interval: Interval | None, says: str) -> None:
+    arms = [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1)]
+    said = verdict(arms, Average(2, 0.6, 0.8, 0.2, interval)).answer
+    assert said.startswith("On average over 2 arms, of the edits that worked before fine-tuning 60% still worked")
+    assert said.endswith(says)
+    assert "no seed finished in all of them" in verdict(arms, Average(2, None, 0.8, None, None)).answer
+
+
+def test_several_arms_are_counted_too() -> None:
+    said = verdict(
+        [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1), line("c", 0.7, 0.7, -0.1, 0.1)]
+    ).detail
+    assert "between 50% (a) and 90% (b)" in said
+    assert "lost more often in 1 and less often in 1 of 3 arms; in the other 1 this study cannot tell" in said
+
+
+def test_what_weakens_an_answer_is_said() -> None:
+    one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
+    cautions = " ".join(one_seed.cautions)
+    for words in ("one seed", "did not improve", "not matched"):
+        assert words in cautions
+    assert "equal utility" not in cautions
+    short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions
+    assert any("equal utility: a." in caution for caution in short)
+    risen = line("a", 0.5, 0.7, 0, 1, better="higher", downstream_after=3.5)
+    assert not any("did not improve" in caution for caution in verdict([risen]).cautions)
+    assert "Few of the edits had worked to begin with; retention speaks of those alone: a (25%)." in cautions
+    assert not any("one seed" in caution for caution in verdict([line("a", 0.5, 0.7, 0, 1)]).cautions)
+
+
+def test_a_transcript_shows_what_was_lost_first(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    rows, _ = study
+    lines = transcript(rows[rows["arm"] == "memit"])
+    assert len(lines) == 2 * (8 + 12)
+    edited = [line.outcome for line in lines if line.fact_set == "edited"]
+    assert edited == sorted(edited, key=["lost", "kept", "gained", "never worked"].index)
+    lost = lines[0]
+    base, after_edit, tuned = lost.said
+    assert lost.outcome == "lost" and base and after_edit and tuned
+    assert (base.success, after_edit.success, tuned.success) == (False, True, False)
+    assert re.fullmatch(r"[0-2]/2 → [0-2]/2", lost.wordings)
+    control = transcript(rows[rows["arm"] == "control"])
+    assert {line.fact_set for line in control} == {"intrinsic"}
+    assert all(line.said[1] is None for line in control)
+
+
+def test_long_answers_are_cut_to_one_line() -> None:
+    assert shorten(" Paris,\n  which ") == "Paris, which"
+    assert len(shorten("word " * 60)) <= 72 and shorten("word " * 60).endswith("…")
