@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +22,10 @@ UNFINISHED = ".writing-"
 """How the names of unfinished files and folders begin; nobody else writes such names."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNWRITABLE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+}
 _STALE_SECONDS = 24 * 3600
 
 
@@ -55,12 +59,14 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
     except IsADirectoryError:
         raise error(f"{path} is a folder, not a {what}.", "Name the file in it.") from None
     except (FileNotFoundError, NotADirectoryError):
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside: list[str] = []
+        with suppress(OSError):
+            beside = [other.name for other in path.parent.iterdir()]
         near = near_names(path.name, beside)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "Check the path."
         raise error(f"There is no {what} {path}.", hint) from None
     except OSError as bad:
-        raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its permissions.") from None
+        raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its name and permissions.") from None
 
 
 @contextmanager
@@ -73,13 +79,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         StoreError: if the disk is full or may not be written.
     """
-    with _told(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.name}-")
-        os.close(handle)
-        unfinished = Path(name)
+    unfinished = _beside(path)
+    with disk_errors(path):
+        sweep(path.parent, prefix=f"{UNFINISHED}{path.name}-")
+        unfinished.touch(exist_ok=False)
         try:
             yield unfinished
-            unfinished.chmod(0o644)  # temporary files are for their owner alone
             _flush(unfinished)
             unfinished.replace(path)
             _flush(path.parent)
@@ -101,23 +106,16 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         StoreError: if the disk is full or may not be written.
     """
-    with _told(folder):
+    unfinished = _beside(folder)
+    with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         sweep(folder.parent, prefix=f"{UNFINISHED}{folder.name}-")
-        unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-"))
+        unfinished.mkdir()
         try:
             yield unfinished
-            unfinished.chmod(0o755)
-            for path in sorted(unfinished.rglob("*")):
+            for path in (*unfinished.rglob("*"), unfinished):
                 _flush(path)
-            _flush(unfinished)
-            if replace:
-                remove(folder)
-            try:
-                unfinished.rename(folder)
-            except OSError:
-                if replace or not folder.is_dir():
-                    raise
+            _rename(unfinished, folder, replace)
             _flush(folder.parent)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -131,10 +129,11 @@ def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float = _STALE_
         prefix: of the names that may be removed.
         older_than: seconds; nobody writes for more than a day. 0 where the caller knows that all writers are dead.
     """
-    for unfinished in folder.glob(f"{prefix}*"):
-        with suppress(OSError):  # its own writer has just removed it
-            if time.time() - unfinished.stat().st_mtime >= older_than:
-                remove(unfinished)
+    with suppress(OSError):
+        for path in [path for path in folder.iterdir() if path.name.startswith(prefix)]:
+            with suppress(OSError):  # its own writer has just removed it
+                if time.time() - path.lstat().st_mtime >= older_than:
+                    remove(path)
 
 
 def remove(path: Path) -> None:
@@ -151,7 +150,9 @@ def check_free(folder: Path) -> None:
     Raises:
         StoreError: if it exists and holds anything, or cannot be made.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    with disk_errors(folder):
+        taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if taken:
         raise StoreError(f"{folder} exists already.", "Give a folder that does not, or remove it.")
     check_writable(folder)
 
@@ -162,7 +163,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         StoreError: if it, or the nearest folder above it that exists, is a file or may not be written.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with disk_errors(folder):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise StoreError(f"{there} is a file.", "Give a folder.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -170,13 +172,25 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the system says about a full disk or an unwritable folder into one clear StoreError; the rest passes.
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn what the system says about a full disk or an unwritable place into one clear StoreError; the rest passes.
 
-    For what is not a whole file or folder of its own, such as a line appended to a log.
+    Errors about files that lie elsewhere pass too: they are not the place's.
+
+    Args:
+        place: the file or folder that is written in the block.
     """
-    with _told(folder):
+    try:
         yield
+    except IndelibleError:
+        raise
+    except Exception as error:
+        if is_full_disk(error):
+            raise full_disk(place, error) from error
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE and _concerns(error, place):
+            reason = os.strerror(error.errno)
+            raise StoreError(f"{place} cannot be written: {reason}.", "Check the folder, or give another.") from error
+        raise
 
 
 def is_full_disk(error: BaseException) -> bool:
@@ -185,7 +199,8 @@ def is_full_disk(error: BaseException) -> bool:
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _FULL:
             return True
-        if "no space left on device" in str(seen).lower():
+        text = str(seen).lower()
+        if "no space left on device" in text or any(f"(os error {code})" in text for code in _FULL):
             return True
         seen = seen.__cause__ or seen.__context__
     return False
@@ -200,27 +215,52 @@ def full_disk(place: Path, error: BaseException) -> StoreError:
     )
 
 
-@contextmanager
-def _told(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except IndelibleError:
-        raise
-    except Exception as error:
-        if is_full_disk(error):
-            raise full_disk(place, error) from error
-        if isinstance(error, OSError) and error.errno:
-            reason = os.strerror(error.errno)
-            raise StoreError(f"{place} cannot be written: {reason}.", "Check the folder, or give another.") from error
-        raise
+def _beside(path: Path) -> Path:
+    """A name that nobody else uses. Made by hand: what ``tempfile`` makes is closed to all but its owner."""
+    return path.with_name(f"{UNFINISHED}{path.name}-{uuid.uuid4().hex[:12]}")
+
+
+def _rename(unfinished: Path, folder: Path, replace: bool) -> None:
+    """Give a finished folder its name. An old one is out of the way for no longer than that takes."""
+    old = _beside(folder)
+    while True:
+        if replace:
+            with suppress(FileNotFoundError):
+                folder.rename(old)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                with suppress(FileNotFoundError):
+                    old.rename(folder)
+                raise
+            if not replace:
+                return
+            remove(old)  # another process was quicker: what it has put there goes next
+        else:
+            remove(old)
+            return
+
+
+def _concerns(error: OSError, place: Path) -> bool:
+    if error.filename is None:
+        return True
+    named, folder = Path(str(error.filename)).absolute(), place.parent.absolute()
+    return named.is_relative_to(folder) or folder.is_relative_to(named)
 
 
 def _flush(path: Path) -> None:
-    """Have the system put a file's or folder's content on the disk."""
-    if path.is_dir() and os.name == "nt":
+    """Have the system put a file's or folder's content on the disk, where it can."""
+    if os.name == "nt":
         return
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder may be writable but not readable
+        return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks flush no folders
+            raise
     finally:
         os.close(handle)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from indelible.edits.deltas.files import MANIFEST, TENSORS
 from indelible.errors import StoreError
+from indelible.files import check_writable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,8 +20,6 @@ def check_out(out: Path, force: bool) -> None:
     Raises:
         StoreError: if the folder cannot be written, holds a delta already, or something else's manifest.
     """
-    from indelible.models.save import check_writable
-
     check_writable(out)
     if (out / MANIFEST).exists() and not (out / TENSORS).is_file():
         raise StoreError(f"{out} has a {MANIFEST} that is no delta's: there is no {TENSORS}.", "Give another folder.")

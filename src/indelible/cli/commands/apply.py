@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.errors import EditError
+from indelible.files import check_free
 from indelible.numbers.words import counted
 
 
@@ -23,7 +24,7 @@ def apply(
     """
     from indelible.edits.deltas.delta import Edit
     from indelible.models.load import load
-    from indelible.models.save import check_free, save_model
+    from indelible.models.save import save_model
 
     check_free(out)
     edit = Edit.load(delta)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.errors import EditError
+from indelible.files import check_free
 
 
 def revert(
@@ -28,7 +29,7 @@ def revert(
     from indelible.edits.deltas.weights import WeightUpdate
     from indelible.models.fingerprint import fingerprint
     from indelible.models.load import load
-    from indelible.models.save import check_free, save_model
+    from indelible.models.save import save_model
 
     check_free(out)
     edit = Edit.load(delta)
