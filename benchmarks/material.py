@@ -16,7 +16,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS, Editor
 from indelible.exam.exam import answers_frame, known_facts, take_exam
 from indelible.exam.questions import Question, questions_for
-from indelible.facts.choose import choose_bystanders, choose_sets
+from indelible.facts.choose import choose_bystanders, choose_sets, in_turns
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
 from indelible.models.bundled.fetch import cache_folder, encyclopedia_text, web_text
@@ -25,7 +25,7 @@ from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.trace import evaluation_mode
 from indelible.study.design.config import load_config
-from indelible.study.run.sources import candidate_facts, in_turns
+from indelible.study.run.sources import candidate_facts
 
 _ROW_TOKENS = 128
 

@@ -9,7 +9,7 @@ import pytest
 from indelible.errors import ConfigError
 from indelible.study.design.config import load_config, parse_config, preset_names
 from indelible.study.design.settings import StudyConfig
-from indelible.study.design.validation import first_difference
+from indelible.validation import first_difference
 
 BASE = "name: a\nmodel: m\narms:\n  - {name: x, editor: memit}\n"
 

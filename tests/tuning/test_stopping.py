@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 from indelible.errors import ConfigError
-from indelible.study.design.validation import validated
 from indelible.tuning.objectives.objective import OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
+from indelible.validation import validated
 
 BEFORE = {"loss": 4.0, "accuracy": 0.5}
 

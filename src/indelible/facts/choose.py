@@ -18,6 +18,16 @@ from indelible.facts.fact import Fact, Neighbour
 NEIGHBOURS = 5
 
 
+def in_turns(facts: Sequence[Fact], seed: int) -> list[Fact]:
+    """The facts in drawn order with relations taking turns, so that any beginning has some of every relation."""
+    generator = random.Random(seed)
+    by_relation: dict[str, list[Fact]] = defaultdict(list)
+    for fact in generator.sample(facts, len(facts)):
+        by_relation[fact.relation].append(fact)
+    placed = [(place, relation, fact) for relation, group in by_relation.items() for place, fact in enumerate(group)]
+    return [fact for _, _, fact in sorted(placed, key=lambda entry: entry[:2])]
+
+
 def choose_sets(
     known: Sequence[Fact],
     n_edits: int,

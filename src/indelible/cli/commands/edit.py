@@ -166,7 +166,7 @@ def _editor(name: str, settings: list[str]) -> Any:
     from indelible.edits.editor import EDITORS
     from indelible.study.design.config import assign
     from indelible.study.design.settings import NO_EDITOR
-    from indelible.study.design.validation import validated
+    from indelible.validation import validated
 
     if name == NO_EDITOR:
         raise EditError(f"{name!r} makes no edit: it is the control of a study.", f"Give one of {EDITOR_NAMES}.")

@@ -160,8 +160,8 @@ def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int) -> list[Fact]
     """Built-in facts that the edited model answers, none about an edited subject."""
     from indelible.cli.display import counting
     from indelible.exam.exam import known_facts
+    from indelible.facts.choose import in_turns
     from indelible.facts.world import world_facts
-    from indelible.study.run.sources import in_turns
 
     subjects = {fact.subject for fact in edited}
     candidates = [fact for fact in in_turns(world_facts(), seed) if fact.subject not in subjects]

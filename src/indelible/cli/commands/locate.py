@@ -129,8 +129,8 @@ def locate(
 def _known(loaded: Any, given: list[Fact] | None, limit: int, seed: int) -> list[Fact]:
     from indelible.cli.display import counting
     from indelible.exam.exam import known_facts
+    from indelible.facts.choose import in_turns
     from indelible.facts.world import world_facts
-    from indelible.study.run.sources import in_turns
 
     candidates = in_turns(world_facts(), seed) if given is None else given
     with counting("asking") as progress:

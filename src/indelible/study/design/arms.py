@@ -12,10 +12,10 @@ from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.study.design.plan import Arm
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
-from indelible.study.design.validation import validated
 from indelible.tuning.freezing.mask import about_edit, check_mask
 from indelible.tuning.own_data.data import data_version
 from indelible.tuning.settings import TuningSettings
+from indelible.validation import validated
 
 
 def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:

@@ -17,7 +17,7 @@ from indelible.errors import ConfigError, suggest
 from indelible.models.bundled.fetch import MODELS
 from indelible.study.design.grid import with_grid
 from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, Options, StudyConfig
-from indelible.study.design.validation import validated
+from indelible.validation import validated
 
 
 def preset_names() -> list[str]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -65,16 +63,6 @@ def _all_facts(settings: FactsSettings) -> list[Fact]:
 def facts_version(facts: Sequence[Fact]) -> str:
     """Digest of facts, in their order."""
     return digest([asdict(fact) for fact in facts])
-
-
-def in_turns(facts: Sequence[Fact], seed: int) -> list[Fact]:
-    """The facts in drawn order with relations taking turns, so that any beginning has some of every relation."""
-    generator = random.Random(seed)
-    by_relation: dict[str, list[Fact]] = defaultdict(list)
-    for fact in generator.sample(facts, len(facts)):
-        by_relation[fact.relation].append(fact)
-    placed = [(place, relation, fact) for relation, group in by_relation.items() for place, fact in enumerate(group)]
-    return [fact for _, _, fact in sorted(placed, key=lambda entry: entry[:2])]
 
 
 def corpus_texts(source: str) -> list[str]:

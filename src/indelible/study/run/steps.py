@@ -20,7 +20,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS
 from indelible.errors import FactsError
 from indelible.exam.exam import known_facts
-from indelible.facts.choose import choose_bystanders, choose_sets
+from indelible.facts.choose import choose_bystanders, choose_sets, in_turns
 from indelible.facts.fact import Fact
 from indelible.models.bundled.fetch import cache_folder
 from indelible.numbers.words import counted
@@ -29,7 +29,6 @@ from indelible.study.run.base_model import LentModel
 from indelible.study.run.chosen_facts import as_asked, chosen_bystanders, chosen_facts
 from indelible.study.run.exams import ask, curve_callback, successes, with_curve
 from indelible.study.run.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
-from indelible.study.run.sources import in_turns
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import count_reasons

@@ -28,8 +28,8 @@ from filelock import FileLock, Timeout
 from indelible.errors import StoreError
 from indelible.study.design.plan import Step
 from indelible.study.design.settings import StudyConfig
-from indelible.study.design.validation import first_difference
 from indelible.study.run.disk import told, unwritable
+from indelible.validation import first_difference
 
 EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]
 _TEMPORARY = ".writing-"
