@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from simulated import ARMS, simulate
-
 from indelible.cli.main import main
+from simulated import ARMS, simulate
 
 
 def write_run(folder: Path, seed: int) -> Path:
