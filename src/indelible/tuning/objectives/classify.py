@@ -45,7 +45,9 @@ class Labelled(Features):
 class Classify(Objective):
     """Loss on the label word's tokens, or cross entropy of a head over the labels."""
 
+    name = "classify"
     default_task = "classify"
+    needs = (("text", "label"), ("prompt", "label"))
     figures = (
         Figure("accuracy", "share of held-out texts labelled right", "higher"),
         Figure("macro_f1", "mean F1 over labels", "higher"),
@@ -95,4 +97,4 @@ class Classify(Objective):
         return label_judge(run)
 
 
-OBJECTIVES.register("classify")(Classify())
+OBJECTIVES.register(Classify.name)(Classify())

@@ -20,7 +20,9 @@ SHORTEST_ANSWER = 4
 class Instruct(Objective):
     """Loss on the answer and what closes it; an answer that is too long is cut, without its close."""
 
+    name = "instruct"
     default_task = "instruct"
+    needs = (("prompt", "answer"), ("prompt",))
     figures = (Figure("loss", "mean loss per answer token", "lower"),)
     trainer_name = "SFTTrainer"
 
@@ -49,4 +51,4 @@ class Instruct(Objective):
         return token_loss_judge(run)
 
 
-OBJECTIVES.register("instruct")(Instruct())
+OBJECTIVES.register(Instruct.name)(Instruct())

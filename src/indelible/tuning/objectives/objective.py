@@ -132,8 +132,13 @@ class Run:
 class Objective(ABC):
     """What the loss is taken on. Instances register themselves with ``OBJECTIVES.register(name)(...)``."""
 
+    name: ClassVar[str]
+    """As it is registered."""
     default_task: ClassVar[str]
     """Name of the task that it trains on when none is named."""
+    needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Fields of users' own data (see own_data) that are enough for it, best first; without any it takes tasks alone. A
+    prompt alone has to be a conversation with an answer."""
     figures: ClassVar[tuple[Figure, ...]]
     """What it is judged by; the first is its utility, which arms are compared at."""
     trainer_name: ClassVar[str] = "Trainer"

@@ -48,7 +48,9 @@ class Pair:
 class Preference(Objective):
     """DPO's loss; implicit rewards are measured against the model before tuning."""
 
+    name = "preference"
     default_task = "preference"
+    needs = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
     figures = (
         Figure("preference_accuracy", "share of held-out pairs whose chosen answer gained more (ties: half)", "higher"),
         Figure("margin", "mean difference of implicit rewards, chosen less rejected", "higher"),
@@ -87,4 +89,4 @@ class Preference(Objective):
         return preference_judge(run)
 
 
-OBJECTIVES.register("preference")(Preference())
+OBJECTIVES.register(Preference.name)(Preference())

@@ -39,7 +39,9 @@ class Answered(Features):
 class Reason(Objective):
     """Loss on the answer's tokens and the end-of-text token that follows them."""
 
+    name = "reason"
     default_task = "reason"
+    needs = (("prompt", "answer"), ("prompt",))
     figures = (
         Figure("loss", "mean loss per answer token", "lower"),
         Figure("exact_match", "share of held-out questions answered exactly", "higher"),
@@ -78,4 +80,4 @@ class Reason(Objective):
         return answer_judge(run)
 
 
-OBJECTIVES.register("reason")(Reason())
+OBJECTIVES.register(Reason.name)(Reason())

@@ -47,7 +47,9 @@ class Problem:
 class Reward(Objective):
     """GRPO's loss on answers that the model samples itself."""
 
+    name = "reward"
     default_task = "reward"
+    needs = (("prompt", "answer"),)
     figures = (
         Figure("mean_reward", "mean reward of answers to held-out problems, sampled as in training", "higher"),
         Figure("greedy_reward", "mean reward of greedy answers to held-out problems", "higher"),
@@ -94,4 +96,4 @@ class Reward(Objective):
         return reward_judge(run)
 
 
-OBJECTIVES.register("reward")(Reward())
+OBJECTIVES.register(Reward.name)(Reward())

@@ -20,7 +20,9 @@ MIN_TOKENS = 8
 class Text(Objective):
     """Loss on all tokens but the first; long texts are cut into blocks."""
 
+    name = "text"
     default_task = "text"
+    needs = (("text",), ("prompt", "answer"))
     figures = (
         Figure("loss", "mean loss per token", "lower"),
         Figure("perplexity", "exponential of the mean loss per token", "lower"),
@@ -49,4 +51,4 @@ class Text(Objective):
         return token_loss_judge(run)
 
 
-OBJECTIVES.register("text")(Text())
+OBJECTIVES.register(Text.name)(Text())
