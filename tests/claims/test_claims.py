@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
-from simulated import SimulatedArm, simulate
 
 from indelible.claims.claim import Claim, Comparison, built_in_claims, read_claims
 from indelible.claims.judge import comparisons, decide, judge
@@ -19,6 +18,7 @@ from indelible.errors import ConfigError
 from indelible.numbers.arms import arms_of, factor_between
 from indelible.numbers.bootstrap import Interval
 from indelible.numbers.replicates import Effect
+from simulated import SimulatedArm, simulate
 
 LOST_MORE = Claim(name="lost-more", sentence="Edits are lost more.", estimate="gap")
 PARAPHRASES = Claim(

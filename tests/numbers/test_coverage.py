@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from simulated import simulate_confidence, simulate_counts, simulate_isolated
 
 from indelible.claims.judge import decide
 from indelible.numbers.matching import matched_gap
 from indelible.numbers.replicates import replicate, replicate_counts
+from simulated import simulate_confidence, simulate_counts, simulate_isolated
 
 STUDIES = 1_000
 MATCHED_STUDIES = 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SimulatedArm, simulate
 
 from indelible.numbers.curves import CurvePoint, retention_curves
 from indelible.numbers.measures import arm_counts, rate
+from simulated import SimulatedArm, simulate
 
 
 def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> list[dict[str, object]]:

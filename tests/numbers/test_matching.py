@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import simulate_confidence
 
 from indelible.numbers.matching import matched_gap, mean_matched_gap
+from simulated import simulate_confidence
 
 DRAWS = 500
 

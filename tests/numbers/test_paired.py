@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binom
-from simulated import SimulatedArm, isolated, simulate
 
 from indelible.claims.claim import Claim, Comparison
 from indelible.claims.judge import judge
 from indelible.numbers.measures import MEASURES, outcomes
 from indelible.numbers.paired import PairedTest, compare, hits_among, holm
+from simulated import SimulatedArm, isolated, simulate
 
 
 def two_arms(outcomes: list[tuple[int, str, int, bool, bool]], kind: str = "prompt") -> pd.DataFrame:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SimulatedArm, simulate, simulate_counts
 
 from indelible.errors import DataError
 from indelible.numbers.bootstrap import Interval
 from indelible.numbers.power import Plan, expected, facts_needed, more_facts, power, power_table
 from indelible.numbers.replicates import Effect, replicate_counts
+from simulated import SimulatedArm, simulate, simulate_counts
 
 
 @pytest.mark.parametrize(

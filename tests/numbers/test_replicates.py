@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
 
 from indelible.numbers.effects import effects_table, pairs_of_arms, pairs_with_control
 from indelible.numbers.measures import arm_counts, rate
 from indelible.numbers.replicates import RateKey, Replicates, replicate, replicate_counts
+from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
 
 MEASURES = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
 

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import ARMS, SimulatedArm, simulate
 
 from indelible.errors import DataError
 from indelible.numbers.replicates import replicate
 from indelible.numbers.summary import arm_generator, summarise
 from indelible.numbers.words import MINUS, MISSING, headline
 from indelible.report.transcript import transcript
+from simulated import ARMS, SimulatedArm, simulate
 
 KEYS = [
     "arm",

@@ -7,10 +7,10 @@ from html import unescape
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SimulatedArm, isolated, simulate
 
 from indelible.numbers.measures import arm_counts, rate
 from indelible.report.comparison import Comparison, Run, answer, compare_runs, paired_arms, render_comparison
+from simulated import SimulatedArm, isolated, simulate
 
 
 def run(name: str, *arms: SimulatedArm, seed: int = 0, n_edits: int = 24, **settings: object) -> Run:

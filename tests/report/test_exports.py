@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import ARMS, SimulatedArm, simulate
 from test_figures import RULING, SHARES
 
 from indelible.errors import StoreError
@@ -20,6 +19,7 @@ from indelible.report.evidence import Evidence, gather
 from indelible.report.exports import all_frames, all_tables, write_exports
 from indelible.report.latex import escaped, latex_table
 from indelible.why.drift_summary import drift_summary
+from simulated import ARMS, SimulatedArm, simulate
 
 EVIL = r"50% of $x_1$ & {b} ~ ^ # \n <i>"
 DRIFT = drift_summary(

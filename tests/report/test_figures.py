@@ -15,7 +15,6 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from simulated import ARMS, SimulatedArm, simulate
 
 from indelible.claims.rulings import Finding, Ruling
 from indelible.numbers.bootstrap import Interval
@@ -27,6 +26,7 @@ from indelible.report.drawing.retention_curves import curve_panel
 from indelible.report.drawing.style import COLOURS, STRONG, inline_svg, save
 from indelible.report.evidence import Evidence, control_of, gather, heat_maps
 from indelible.report.exports import all_figures
+from simulated import ARMS, SimulatedArm, simulate
 
 GRID = [
     SimulatedArm(

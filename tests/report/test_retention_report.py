@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import ARMS, SimulatedArm, simulate
 
 from indelible.claims.verdict import Average, verdict
 from indelible.errors import StoreError
@@ -23,6 +22,7 @@ from indelible.numbers.words import percent
 from indelible.report.page import write_page
 from indelible.report.report import LARGEST_TRANSCRIPT, render_report, write_report
 from indelible.report.transcript import shorten, transcript
+from simulated import ARMS, SimulatedArm, simulate
 
 SETTINGS = {"model": "smollm2-135m", "tuning": {"learning_rate": 1e-4, "steps": 40}, "seeds": [0, 1], "note": None}
 PROVENANCE = {"indelible": "0.1.0", "machine": "<b>bold</b>"}

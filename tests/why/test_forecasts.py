@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SimulatedArm, simulate
 
 from indelible.why.forecasts import with_outcomes
+from simulated import SimulatedArm, simulate
 
 PLAIN = SimulatedArm("memit", retention_edited=0.5)
 FORECAST = pd.DataFrame(
