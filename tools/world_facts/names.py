@@ -1,4 +1,4 @@
-"""A bare (subject, relation, object) on its way from a data package to a fact, and how spellings are compared."""
+"""A bare (subject, relation, object) on its way from the data packages to a fact, and how spellings are compared."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ class Triple:
     """One statement of a data package, not yet put into words.
 
     Attributes:
-        relation: one of the names in ``WORDINGS``.
+        relation: one of those that ``indelible.facts.world.wordings`` puts into words.
         subject: as it stands inside a sentence.
         true_object: as it follows the prompt.
-        source: the package or packages that say so.
+        source: the package or packages that say so; one relation's are the same for all of its facts.
     """
 
     relation: str
     subject: str
     true_object: str
     source: str
+
+    @property
+    def id(self) -> str:
+        """The fact's identifier: its relation and the subject in plain letters."""
+        return f"{self.relation}:{re.sub(r'[^a-z0-9]+', '-', fold(self.subject)).strip('-')}"
 
 
 def fold(name: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.facts.world.cities import City, own_names
-from indelible.facts.world.triple import Triple, fold, shares_word
+from world_facts.cities import City, own_names
+from world_facts.names import Triple, fold, shares_word
 
 SMALLEST_POPULATION = 250_000
 """Countries with fewer people are hardly written about, and their names often belong to something else as well."""
