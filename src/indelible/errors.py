@@ -38,6 +38,10 @@ class UnknownNameError(IndelibleError, LookupError):
         super().__init__(f"Unknown {kind} {name!r}.", suggest(name, self.known))
 
 
+class PluginError(IndelibleError, ImportError):
+    """What another distribution adds through an entry point cannot be loaded."""
+
+
 class ConfigError(IndelibleError, ValueError):
     """A setting that cannot be used, in a study file or on the command line."""
 

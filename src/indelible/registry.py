@@ -1,19 +1,21 @@
-"""Name -> factory, for everything that a study picks by name (editors, objectives, masks, ...).
+"""Name -> thing, for everything that a study or a report picks by name (editors, objectives, masks, exhibits, ...).
 
 A registry is told the packages in which its built-in entries live and the entry-point group through which other
 distributions add theirs. Neither is imported before the first look-up, so that listing commands stay quick. Adding a
-built-in means adding one file to that package; nothing else is touched.
+built-in means adding one file to that package; nothing else is touched. Another distribution adds an entry point, named
+like the thing, that leads to the module in which the thing registers itself.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from indelible.errors import UnknownNameError
+from indelible.errors import PluginError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -24,7 +26,7 @@ class Registry(Generic[T]):
     Args:
         kind: what the entries are, in the singular, for messages ("editor").
         packages: dotted names of the packages whose modules register the built-in entries.
-        group: entry-point group of plug-ins; each entry point loads a module or object that registers itself.
+        group: entry-point group of plug-ins.
     """
 
     def __init__(self, kind: str, *packages: str, group: str) -> None:
@@ -53,6 +55,7 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownNameError: with the nearest names, if there is none.
+            PluginError: if a plug-in cannot be loaded.
         """
         if name not in self._entries:
             self._import_all()
@@ -62,7 +65,11 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, name, self._entries) from None
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """All names, sorted.
+
+        Raises:
+            PluginError: if a plug-in cannot be loaded.
+        """
         self._import_all()
         return sorted(self._entries)
 
@@ -76,5 +83,32 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
                 importlib.import_module(f"{name}.{module.name}")
         for plugin in entry_points(group=self.group):
-            plugin.load()
+            self._load(plugin)
         self._complete = True
+
+    def _load(self, plugin: EntryPoint) -> None:
+        try:
+            plugin.load()
+            if plugin.name not in self._entries:
+                raise LookupError(f"{plugin.value} registers no {self.kind} of that name")
+        except Exception as error:  # whatever anyone's module raises
+            owner = f"the distribution {plugin.dist.name!r}" if plugin.dist else "an unnamed distribution"
+            raise PluginError(
+                f"The {self.kind} {plugin.name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}.",
+                "Mend or uninstall that distribution.",
+            ) from error
+
+
+def listed(package: str, group: str) -> list[str]:
+    """Sorted names of things, told without importing any, where each module of the package holds one.
+
+    A module bears its thing's name, with an underscore for a hyphen; so does a plug-in's entry point.
+
+    Args:
+        package: dotted name of the package that holds the built-in ones; those above it are imported.
+        group: entry-point group of plug-ins.
+    """
+    spec = importlib.util.find_spec(package)
+    places = spec.submodule_search_locations if spec else None
+    built_in = {module.name.replace("_", "-") for module in pkgutil.iter_modules(places or [])}
+    return sorted(built_in | {plugin.name for plugin in entry_points(group=group)})

@@ -232,14 +232,14 @@ def test_a_batch_that_does_not_fit_is_halved(
     model = tiny_model("gpt2")
     questions = make_questions(model, tiny_tokenizer)
     expected = take_exam(model, tiny_tokenizer, questions)
-    attempt = batching._attempt
+    attempt = batching._sit_batch
 
     def crowded(reader: Any, transcript: Any, batch: list[Any]) -> Any:
         if len(batch) > 2:
             raise torch.OutOfMemoryError
         return attempt(reader, transcript, batch)
 
-    monkeypatch.setattr(batching, "_attempt", crowded)
+    monkeypatch.setattr(batching, "_sit_batch", crowded)
     for answer, other in zip(take_exam(model, tiny_tokenizer, questions), expected, strict=True):
         assert_same(answer, other)
 

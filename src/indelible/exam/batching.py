@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from indelible.exam.criterion import hopeless
 from indelible.exam.scoring import Reader, Score, continue_greedily, reading, score_answers
+from indelible.models.batches import in_halves, in_pieces
 
 Tokens = tuple[int, ...]
 
@@ -87,17 +89,14 @@ def sit(
         return
     with reading(model) as reader:
         for batch in _batches(sittings, batch_size or _batch_size(model, reader, sittings)):
-            yield from zip(batch, _sit_batch(reader, transcript, batch), strict=True)
+            yield from zip(batch, in_halves(partial(_sit_batch, reader, transcript), batch), strict=True)
 
 
-def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[list[Sitting]]:
+def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[Sequence[Sitting]]:
     """Batches of prompts of one length, those with equal budgets next to each other, the longest first."""
     ordered = sorted(sittings, key=lambda sitting: (-len(sitting.prompt), sitting.budget, sitting.prompt))
     for length, group in groupby(ordered, key=lambda sitting: len(sitting.prompt)):
-        members = list(group)
-        size = batch_size or max(1, CPU_TOKENS_PER_BATCH // length)
-        for start in range(0, len(members), size):
-            yield members[start : start + size]
+        yield from in_pieces(list(group), batch_size or max(1, CPU_TOKENS_PER_BATCH // length))
 
 
 def _batch_size(model: Any, reader: Reader, sittings: Sequence[Sitting]) -> int | None:
@@ -114,23 +113,7 @@ def _batch_size(model: Any, reader: Reader, sittings: Sequence[Sitting]) -> int 
     return max(1, int(GPU_SHARE * free / (logits + states)))
 
 
-def _sit_batch(reader: Reader, transcript: Transcript, batch: list[Sitting]) -> list[Outcome]:
-    """One batch; in halves when a GPU's memory does not hold it."""
-    try:
-        return _attempt(reader, transcript, batch)
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
-    # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
-    torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    return [
-        *_sit_batch(reader, transcript, batch[:middle]),
-        *_sit_batch(reader, transcript, batch[middle:]),
-    ]
-
-
-def _attempt(reader: Reader, transcript: Transcript, batch: list[Sitting]) -> list[Outcome]:
+def _sit_batch(reader: Reader, transcript: Transcript, batch: Sequence[Sitting]) -> list[Outcome]:
     prefill = reader.prefill([sitting.prompt for sitting in batch])
     asked = [(row, answer) for row, sitting in enumerate(batch) for answer in sitting.answers]
     scores: list[dict[Tokens, Score]] = [{} for _ in batch]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from indelible.errors import FactsError
@@ -16,6 +17,7 @@ from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
 from indelible.exam.criterion import succeeds
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
+from indelible.models.batches import most_tokens
 from indelible.models.tokens import encode_prompt, encode_target
 
 if TYPE_CHECKING:
@@ -28,24 +30,8 @@ LEAST_NEW_TOKENS = 4
 SPARE_NEW_TOKENS = 2
 KNOWN_FACTS_CHUNK = 256
 
-COLUMNS = (
-    "fact_set",
-    "fact_id",
-    "subject",
-    "relation",
-    "kind",
-    "wording",
-    "prompt",
-    "target",
-    "rival",
-    "generated",
-    "success",
-    "first_token",
-    "log_prob",
-    "probability",
-    "margin",
-    "rank",
-)
+_OF_QUESTION = ("fact_set", "fact_id", "subject", "relation", "kind", "wording", "prompt", "target", "rival")
+_OF_ANSWER = ("generated", "success", "first_token", "log_prob", "probability", "margin", "rank")
 
 
 @dataclass(frozen=True)
@@ -127,7 +113,7 @@ def take_exam(
         FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model.
     """
     asked = _in_tokens(tokenizer, questions, max_new_tokens)
-    longest = _longest(model)
+    longest = most_tokens(model)
     for item in asked:
         if item.length > longest:
             raise FactsError(
@@ -178,7 +164,7 @@ def known_facts(
         FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
-    longest = _longest(model)
+    longest = most_tokens(model)
     transcript = Transcript.of(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
@@ -210,36 +196,9 @@ def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     """Tidy rows, one per answer: the question, what was generated, and every number of the exam."""
     import pandas as pd
 
-    rows = []
-    for answer in answers:
-        question = answer.question
-        rows.append(
-            {
-                "fact_set": question.fact_set,
-                "fact_id": question.fact_id,
-                "subject": question.subject,
-                "relation": question.relation,
-                "kind": question.kind,
-                "wording": question.wording,
-                "prompt": question.prompt,
-                "target": question.target,
-                "rival": question.rival,
-                "generated": answer.generated,
-                "success": answer.success,
-                "first_token": answer.first_token,
-                "log_prob": answer.log_prob,
-                "probability": answer.probability,
-                "margin": answer.margin,
-                "rank": answer.rank,
-            }
-        )
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _longest(model: Any) -> float:
-    """How many tokens the model takes; infinitely many where it names no limit."""
-    longest: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    return longest
+    questions, given = attrgetter(*_OF_QUESTION), attrgetter(*_OF_ANSWER)
+    rows = [(*questions(answer.question), *given(answer)) for answer in answers]
+    return pd.DataFrame(rows, columns=[*_OF_QUESTION, *_OF_ANSWER])
 
 
 def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:

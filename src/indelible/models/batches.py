@@ -1,0 +1,85 @@
+"""Batches: rows padded to one length, texts of like length together, and smaller batches where memory is short."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def padded(
+    rows: Sequence[Sequence[int]], fill: int = 0, *, side: Literal["left", "right"] = "right"
+) -> tuple[Tensor, Tensor]:
+    """Rows of numbers as one tensor, and where in it they stand.
+
+    Args:
+        rows: one or more, of any lengths.
+        fill: what stands beside the shorter ones.
+        side: on which.
+
+    Returns:
+        Numbers and mask (1 at a row's own numbers, else 0), both int64 of shape ``(rows, longest row)``, on the CPU.
+    """
+
+    def whole(parts: Sequence[Sequence[int]], value: int) -> Tensor:
+        tensors = [torch.tensor(part, dtype=torch.long) for part in parts]
+        return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)
+
+    return whole(rows, fill), whole([[1] * len(row) for row in rows], 0)
+
+
+def in_pieces(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in order, ``size`` at a time, the last piece perhaps shorter."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def of_like_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Batches of texts of like length, the shortest first, each with as many as a budget of padded tokens allows.
+
+    Args:
+        lengths: of each text, in tokens.
+        tokens: of a batch, padding included; a text that is longer by itself has a batch of its own.
+
+    Returns:
+        Places in ``lengths``, by batch.
+    """
+    batches: list[list[int]] = [[]]
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):  # ascending, so the newest is the longest
+        if batches[-1] and (len(batches[-1]) + 1) * lengths[place] > tokens:
+            batches.append([])
+        batches[-1].append(place)
+    return batches if batches[0] else []
+
+
+def in_halves(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]) -> list[Result]:
+    """What comes of a batch; of its halves, and theirs, when a GPU's memory does not hold it.
+
+    Args:
+        work: results for some items, in their order. It is called again for the parts of what it has failed on.
+        batch: one item or more.
+
+    Raises:
+        torch.OutOfMemoryError: if the memory does not hold one item.
+    """
+    try:
+        return list(work(batch))
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
+    torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    return [*in_halves(work, batch[:middle]), *in_halves(work, batch[middle:])]
+
+
+def most_tokens(model: Any) -> float:
+    """How many tokens a causal language model takes at a time; infinitely many where it names no limit."""
+    most: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+    return most
