@@ -7,7 +7,7 @@ result depends on which other questions are asked or on how many are asked at a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,10 @@ from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens
 from indelible.models.tokens import encode_prompt, encode_target
+from indelible.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[int, int, str], None]
 
 LEAST_NEW_TOKENS = 4
 # A quotation mark or an article in front of the answer, and the word that shows where the answer ends.
