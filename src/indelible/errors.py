@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class IndelibleError(Exception):
@@ -26,6 +27,17 @@ class IndelibleError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what} {self.fix}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error comes back from another process as it was, whatever its own ``__init__`` takes."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[IndelibleError], arguments: tuple[Any, ...], state: dict[str, Any]) -> IndelibleError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
 
 
 class UnknownNameError(IndelibleError, LookupError):

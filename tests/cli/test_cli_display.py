@@ -11,20 +11,20 @@ from rich.console import Console
 from indelible.cli import display
 from indelible.cli.display import LiveWatcher, LogWatcher
 from indelible.numbers.summary import KEYS
-from indelible.study.design.plan import Step
-from indelible.study.run.progress import Watcher
+from indelible.progress import Clock, Piece, Watcher
 
 STEPS = [
-    Step("select", "a" * 64, 0, {}, {}, "choose facts, seed 0"),
-    Step("edit", "b" * 64, 0, {}, {}, "edit: memit [bold], seed 0"),
-    Step("tune", "c" * 64, 0, {}, {}, "tune: memit, seed 0"),
+    Piece("a", "choose facts, seed 0", "select", 2.0),
+    Piece("b", "edit: memit [bold], seed 0", "edit", 10.0),
+    Piece("c", "tune: memit, seed 0", "tune", 60.0),
 ]
 
 
 def watch(watcher: Watcher) -> None:
     """A study of three steps: one done earlier, one that fails, one skipped for it."""
     watcher.note("loading a model")
-    watcher.planned(STEPS, {STEPS[0].key}, {"select": 2.0})
+    watcher.planned(clock := Clock(STEPS, {"a": 2.0}))
+    clock.start(STEPS[1])
     watcher.started(STEPS[1])
     for done in range(1, 101):
         watcher.advanced(done, 100, f"value {done}")
@@ -75,11 +75,11 @@ def test_a_terminal_shows_the_step_its_share_and_how_it_ended() -> None:
     assert "FAILED  edit: memit [bold], seed 0 (12 s): It broke." in shown
 
 
-def test_seconds_of_earlier_runs_give_an_estimate_at_once() -> None:
+def test_what_is_left_is_said_with_every_end() -> None:
     console = Console(file=io.StringIO(), width=160)
     watcher = LogWatcher(console)
-    watcher.planned(STEPS, {STEPS[0].key}, {"edit": 10.0, "tune": 60.0})
-    watcher.started(STEPS[1])
+    watcher.planned(clock := Clock(STEPS, {"a": 2.0}))
+    clock.end(STEPS[1], 10.0)
     watcher.ended(STEPS[1], "finished", 10.0, "done")
     assert "about 1 min 00 s left" in console.file.getvalue()  # type: ignore[attr-defined]
 

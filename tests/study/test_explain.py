@@ -15,10 +15,9 @@ from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.design.arms import resolve_arms
-from indelible.study.design.plan import FORMATS, Plan, Sources, make_plan
+from indelible.study.design.plan import Plan, Sources, make_plan
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.explanations import kept_weights
-from indelible.study.run.progress import seconds_left
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.store import Store
 from indelible.tuning.freezing.mask import frozen_parameters
@@ -104,11 +103,6 @@ def test_arms_that_cannot_be_explained_say_so(settings: dict[str, Any]) -> None:
 def test_a_preview_shows_the_step(settings: dict[str, Any], tmp_path: Path) -> None:
     preview = preview_study(config_of(explaining(settings, "memit")), tmp_path / "run")
     assert "explain: memit, seed 0" in [step.title for step in preview.plan.steps]
-
-
-def test_every_kind_of_step_has_its_time_estimated() -> None:
-    for kind in FORMATS:
-        assert seconds_left([kind], {"select": 2.0}, None, 0.0, 0.0) is not None
 
 
 def test_both_ends_are_the_exams_of_the_study(explained: Outcome) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,57 +16,21 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table
 
 from indelible.numbers.words import counted, duration, headline
-from indelible.study.design.plan import Step
-from indelible.study.run.progress import StepEnd, Watcher, seconds_left
+from indelible.progress import Clock, Piece, PieceEnd, Watcher
 
 WIDE = 200
 LOG_EVERY = 30.0
 """Seconds between two lines of a log that say how far one piece of work is."""
 
-_SIGNS: Mapping[StepEnd, str] = {"finished": "done", "failed": "FAILED", "skipped": "skipped"}
+_SIGNS: Mapping[PieceEnd, str] = {"finished": "done", "failed": "FAILED", "skipped": "skipped"}
 
 
-class _Clock:
-    """Where a study stands: which step of how many, for how long, and how long it may still take."""
-
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.steps: list[Step] = []
-        self.over: set[str] = set()
-        self.timed: dict[str, list[float]] = {}
-        self.earlier: Mapping[str, float] = {}
-        self.current: Step | None = None
-        self.current_began = 0.0
-        self.share = 0.0
-
-    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
-        self.steps, self.over, self.earlier = list(steps), set(reused), seconds
-
-    def started(self, step: Step) -> None:
-        self.current, self.current_began, self.share = step, time.monotonic(), 0.0
-
-    def ended(self, step: Step, end: StepEnd, seconds: float) -> None:
-        self.over.add(step.key)
-        self.current = None
-        if end == "finished":
-            self.timed.setdefault(step.kind, []).append(seconds)
-
-    def number(self, step: Step) -> str:
-        """Place of a step in the plan: "3/12"."""
-        place = next(place for place, planned in enumerate(self.steps, 1) if planned.key == step.key)
-        return f"{place}/{len(self.steps)}"
-
-    def times(self) -> str:
-        """Time so far and time left, in words."""
-        so_far = duration(time.monotonic() - self.began)
-        if len(self.over) == len(self.steps):
-            return so_far
-        running = None if self.current is None else self.current.key
-        waiting = [step.kind for step in self.steps if step.key not in self.over and step.key != running]
-        timed = {**self.earlier, **{kind: sum(values) / len(values) for kind, values in self.timed.items()}}
-        kind = None if self.current is None else self.current.kind
-        left = seconds_left(waiting, timed, kind, time.monotonic() - self.current_began, self.share)
-        return so_far if left is None else f"{so_far}, about {duration(left)} left"
+def _times(clock: Clock) -> str:
+    """Time so far and time left, in words."""
+    so_far = duration(clock.passed)
+    if len(clock.over) == len(clock.pieces):
+        return so_far
+    return f"{so_far}, about {duration(clock.left())} left"
 
 
 class _Log:
@@ -85,45 +49,42 @@ class _Log:
         return time.monotonic() - self._said >= LOG_EVERY
 
 
-class LogWatcher:
+class LogWatcher(Watcher):
     """One line when a step starts, one when it ends, and in between one now and then, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._log = _Log(console)
-        self._clock = _Clock()
+        self._clock = Clock([], {})
 
     def note(self, text: str) -> None:
         """Print it."""
         self._log.say(text)
 
-    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
+    def planned(self, clock: Clock) -> None:
         """Print how many steps there are."""
-        self._clock.planned(steps, reused, seconds)
-        self._log.say(f"{counted(len(steps), 'step')}, {len(reused)} done already")
+        self._clock = clock
+        self._log.say(f"{counted(len(clock.pieces), 'step')}, {len(clock.over)} done already")
 
-    def started(self, step: Step) -> None:
+    def started(self, piece: Piece) -> None:
         """Print the step's title."""
-        self._clock.started(step)
-        self._log.say(f"[{self._clock.number(step)}] {step.title} ...")
+        self._log.say(f"[{self._clock.place(piece)}] {piece.title} ...")
 
     def advanced(self, done: int, total: int, note: str) -> None:
-        """Remember it for the estimate, and print how far the step is where nothing was said for long."""
-        self._clock.share = done / max(total, 1)
+        """Print how far the step is where nothing was said for long."""
         if self._log.due and self._clock.current is not None:
-            self._log.say(f"[{self._clock.number(self._clock.current)}] {note} ({self._clock.share:.0%} of this)")
+            self._log.say(f"[{self._clock.place(self._clock.current)}] {note} ({done / max(total, 1):.0%} of this)")
 
-    def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
+    def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         """Print how the step ended."""
-        self._clock.ended(step, end, seconds)
-        number = self._clock.number(step)
-        self._log.say(f"[{number}] {_SIGNS[end]}: {step.title} ({duration(seconds)}): {note} [{self._clock.times()}]")
+        said = f"{_SIGNS[end]}: {piece.title} ({duration(seconds)}): {note}"
+        self._log.say(f"[{self._clock.place(piece)}] {said} [{_times(self._clock)}]")
 
 
-class LiveWatcher:
+class LiveWatcher(Watcher):
     """Two bars: the whole study and the current step, with finished steps listed above them."""
 
     def __init__(self, console: Console) -> None:
-        self._clock = _Clock()
+        self._clock = Clock([], {})
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -145,36 +106,33 @@ class LiveWatcher:
         """Show it beside the study's bar."""
         self._bars.update(self._whole, note=text)
 
-    def planned(self, steps: Sequence[Step], reused: Collection[str], seconds: Mapping[str, float]) -> None:
+    def planned(self, clock: Clock) -> None:
         """Set the study's bar."""
-        self._clock.planned(steps, reused, seconds)
-        self._bars.update(self._whole, total=len(steps), completed=len(reused))
+        self._clock = clock
+        self._bars.update(self._whole, total=len(clock.pieces), completed=len(clock.over))
         self._tick()
 
-    def started(self, step: Step) -> None:
+    def started(self, piece: Piece) -> None:
         """Begin the step's bar."""
-        self._clock.started(step)
-        self._bars.update(self._whole, description=f"step {self._clock.number(step)}")
-        self._bars.reset(self._step, total=None, description=step.title, note="", visible=True)
+        self._bars.update(self._whole, description=f"step {self._clock.place(piece)}")
+        self._bars.reset(self._step, total=None, description=piece.title, note="", visible=True)
         self._tick()
 
     def advanced(self, done: int, total: int, note: str) -> None:
         """Move the step's bar."""
-        self._clock.share = done / max(total, 1)
         self._bars.update(self._step, completed=done, total=total, note=note)
         self._tick()
 
-    def ended(self, step: Step, end: StepEnd, seconds: float, note: str) -> None:
+    def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         """List the step above the bars."""
-        self._clock.ended(step, end, seconds)
-        line = f"{_SIGNS[end]:>7}  {step.title} ({duration(seconds)}): {note}"
+        line = f"{_SIGNS[end]:>7}  {piece.title} ({duration(seconds)}): {note}"
         self._bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
         self._bars.update(self._whole, completed=len(self._clock.over))
         self._bars.update(self._step, visible=False)
         self._tick()
 
     def _tick(self) -> None:
-        self._bars.update(self._whole, note=self._clock.times())
+        self._bars.update(self._whole, note=_times(self._clock))
 
 
 @contextmanager

@@ -8,8 +8,7 @@ product is reached. It is an upper end: rows are mostly shorter than ``max_token
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -41,19 +40,22 @@ MEASURED_FOR = 0.3
 
 @dataclass(frozen=True)
 class Cost:
-    """What is still to be done.
+    """What a step takes, or several of them together.
 
     Attributes:
+        operations: floating-point operations per parameter.
         tunings: runs of fine-tuning.
         optimizer_steps: of all of them together, at most.
         tokens: trained on, at most.
-        operations: floating-point operations per parameter, of tuning and of the rest.
     """
 
-    tunings: int
-    optimizer_steps: int
-    tokens: int
-    operations: float
+    operations: float = 0.0
+    tunings: int = 0
+    optimizer_steps: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def seconds(self, parameters: int, speed: float) -> float:
         """Roughly how long it takes.
@@ -74,36 +76,31 @@ class Cost:
         return f"Cost: {tuning}{steps}; roughly {duration(seconds)} on this machine, less where runs stop early."
 
 
-def cost_of(plan: Plan, done: Collection[str], facts: FactsSettings) -> Cost:
-    """What the steps will cost that are not done yet.
+def cost_of(step: Step, plan: Plan, facts: FactsSettings) -> Cost:
+    """What a step will cost.
 
     Args:
-        plan: all steps.
-        done: keys of those that are done.
+        step: the step.
+        plan: that it is in.
         facts: how many are edited and asked.
     """
-    tunings = optimizer_steps = tokens = 0
-    operations = 0.0
     each = 1 + sum(WORDINGS_ASKED if limit is None else limit for limit in (facts.held_out, facts.neighbours))
-    for step in plan.steps:
-        if step.key in done:
-            continue
-        isolated = _isolated(step, plan)
-        # Each fact's own prompt, of those that one model is asked.
-        prompts = 2.0 * _question_tokens(step) * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
-        if step.kind == "tune":
-            settings = TuningSettings(**step.options["tuning"])
-            points = settings.steps_at_most // step.options["every"] if step.options["every"] else 0
-            tunings, optimizer_steps = tunings + 1, optimizer_steps + settings.steps_at_most
-            tokens += _rows(settings) * _work(settings).trained * settings.max_tokens
-            operations += _tuning_operations(settings) + (each + points) * prompts
-        elif step.kind == "edit":
-            operations += 6.0 * FACT_TOKENS * facts.n_edits * (1 + step.options["paraphrases"])
-        elif step.kind == "explain":
-            operations += 2**5 * prompts
-        elif step.kind in ("base-probe", "edited-probe", "select"):
-            operations += (facts.n_edits if isolated else 1) * each * prompts
-    return Cost(tunings, optimizer_steps, tokens, operations)
+    isolated = _isolated(step, plan)
+    # Each fact's own prompt, of those that one model is asked.
+    prompts = 2.0 * _question_tokens(step) * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
+    if step.kind == "tune":
+        settings = TuningSettings(**step.options["tuning"])
+        points = settings.steps_at_most // step.options["every"] if step.options["every"] else 0
+        tokens = _rows(settings) * _work(settings).trained * settings.max_tokens
+        operations = _tuning_operations(settings) + (each + points) * prompts
+        return Cost(operations, 1, settings.steps_at_most, tokens)
+    if step.kind == "edit":
+        return Cost(6.0 * FACT_TOKENS * facts.n_edits * (1 + step.options["paraphrases"]))
+    if step.kind == "explain":
+        return Cost(2**5 * prompts)
+    if step.kind == "bystanders":
+        return Cost()
+    return Cost((facts.n_edits if isolated else 1) * each * prompts)
 
 
 def _isolated(step: Step, plan: Plan) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,15 +19,15 @@ import torch
 from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.facts.fact import Fact
 from indelible.models.load import check_name, default_device, parameter_count
+from indelible.progress import Clock, Piece, PieceEnd, Watcher
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.checks import check_facts, check_with_model, settled
-from indelible.study.design.cost import cost_of, machine_speed
+from indelible.study.design.cost import Cost, cost_of, machine_speed
 from indelible.study.design.mask_preview import mask_previews
 from indelible.study.design.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import LentModel
 from indelible.study.run.disk import full_disk, is_full_disk
-from indelible.study.run.progress import Silent, Watcher
 from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.run.sources import (
     ModelVersion,
@@ -100,7 +100,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
     reused = frozenset(step.key for step in plan.steps if store.has(step))
-    return Preview(plan, reused, mask_previews(checked.arms, config.model), _cost(checked, plan, reused))
+    return Preview(plan, reused, mask_previews(checked.arms, config.model), _cost(checked, plan, store)[0])
 
 
 def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
@@ -120,7 +120,7 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
     store = Store(folder)
     checked = _checked(config, store, update)
     with store.open(config, update=update):
-        run = _Run(checked, store, watcher or Silent())
+        run = _Run(checked, store, watcher or Watcher())
         model = None if update else known_model(store, config.model)
         if model is None:
             model = run.open_model().version
@@ -167,15 +167,20 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
     return _Checked(config, arms, candidates, corpus)
 
 
-def _cost(checked: _Checked, plan: Plan, reused: Collection[str]) -> str:
-    """What the steps that are not done will cost on this machine, in words."""
-    cost = cost_of(plan, reused, checked.config.facts)
+def _cost(checked: _Checked, plan: Plan, store: Store) -> tuple[str, Clock]:
+    """What the steps that are not done will cost on this machine, in words, and a clock to go by while they are done.
+
+    As long as the model is not here, nobody knows how long they take, and the clock is of no use.
+    """
+    costs = {step.key: cost_of(step, plan, checked.config.facts) for step in plan.steps}
     parameters = parameter_count(checked.config.model)
-    if parameters is None:
-        return cost.in_words(None)
     mixed = any(arm.tuning["precision"] == "bf16-mixed" for arm in checked.arms)
     speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
-    return cost.in_words(cost.seconds(parameters, speed))
+    done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
+    pieces = [Piece(s.key, s.title, s.kind, costs[s.key].seconds(parameters or 0, speed)) for s in plan.steps]
+    clock = Clock(pieces, done)
+    rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
+    return rest.in_words(None if parameters is None else clock.left()), clock
 
 
 def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
@@ -224,10 +229,13 @@ class _Run:
     def do_all(self, plan: Plan, model: ModelVersion) -> None:
         """Go through the plan's steps, each once."""
         reused = {step.key for step in plan.steps if self.store.has(step)}
-        self.watcher.planned(plan.steps, reused, self.store.seconds_by_kind())
         if len(reused) < len(plan.steps):
             self._check_model(model)
-            self.watcher.note(_cost(self.checked, plan, reused))
+        said, self.clock = _cost(self.checked, plan, self.store)
+        self.pieces = {piece.key: piece for piece in self.clock.pieces}
+        self.watcher.planned(self.clock)
+        if len(reused) < len(plan.steps):
+            self.watcher.note(said)
         for step in plan.steps:
             culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
             if step.key in reused:
@@ -252,18 +260,28 @@ class _Run:
         self.failures[culprit] = Failure(failed.title, failed.error, (*failed.skipped, step.title))
         self.blame[step.key] = culprit
         self.store.record("skipped", step)
-        self.watcher.ended(step, "skipped", 0.0, f"needs: {failed.title}")
+        self._end(step, "skipped", 0.0, f"needs: {failed.title}")
+
+    def _end(self, step: Step, end: PieceEnd, seconds: float, note: str) -> None:
+        piece = self.pieces[step.key]
+        self.clock.end(piece, seconds if end == "finished" else None)
+        self.watcher.ended(piece, end, seconds, note)
+
+    def _advanced(self, done: int, total: int, note: str) -> None:
+        self.clock.share = done / max(total, 1)
+        self.watcher.advanced(done, total, note)
 
     def _do(self, step: Step, plan: Plan) -> None:
         started = time.time()
         self.store.record("started", step)
-        self.watcher.started(step)
+        self.clock.start(self.pieces[step.key])
+        self.watcher.started(self.pieces[step.key])
         material = Material(
             self.open_model(),
             self.checked.candidates,
             lambda: corpus_texts(self.config.corpus),
             {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},
-            self.watcher.advanced,
+            self._advanced,
         )
         try:
             result = do_step(step, material)
@@ -277,7 +295,7 @@ class _Run:
                 raise full_disk(self.store.folder, error) from error
             self._fail(step, error, time.time() - started)
         else:
-            self.watcher.ended(step, "finished", time.time() - started, result.note)
+            self._end(step, "finished", time.time() - started, result.note)
 
     def _fail(self, step: Step, error: Exception, seconds: float) -> None:
         lines = str(error).strip().splitlines() or [""]
@@ -285,4 +303,4 @@ class _Run:
         self.failures[step.key] = Failure(step.title, what)
         self.blame[step.key] = step.key
         self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
-        self.watcher.ended(step, "failed", seconds, what)
+        self._end(step, "failed", seconds, what)

@@ -163,15 +163,6 @@ class Store:
         """What step.json says about a finished step."""
         return self._record_of(step.name)
 
-    def seconds_by_kind(self) -> dict[str, float]:
-        """Mean duration of the finished steps of each kind, for estimates."""
-        found: dict[str, list[float]] = {}
-        for path in (self.folder / "steps").glob("*/step.json"):
-            record = self._record_of(path.parent.name)
-            if "kind" in record:
-                found.setdefault(str(record["kind"]), []).append(float(record["seconds"]))
-        return {kind: sum(seconds) / len(seconds) for kind, seconds in found.items()}
-
     def keep(self, step: Step, started: float, extra: Mapping[str, Any], write: Callable[[Path], None]) -> None:
         """Make a step finished: write its files and its record, all or nothing.
 
