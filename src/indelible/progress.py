@@ -1,18 +1,22 @@
 """How far long work is, and how long the rest of it will take.
 
-Work speaks to whoever gave it a ``Progress``, or to a ``Watcher`` where it is made of many pieces; whether that is a
-display, log lines or nothing is not its business.
+Work speaks to a ``Progress``, or, where it is of several jobs one after another, asks for one by each job's name; a
+study, whose pieces are planned before, to a ``Watcher``. Whether that is a display, a log or nobody is not its business.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
 Progress = Callable[[int, int, str], None]
-"""Told how many parts are done, of how many, and a short note."""
+"""Told how much is done, of how much, and a note."""
+
+Jobs = Callable[[str], AbstractContextManager[Progress | None]]
+"""Given a job's name, whom to tell while it is done."""
 
 PieceEnd = Literal["finished", "failed", "skipped"]
 
@@ -22,6 +26,12 @@ SHARE_THAT_TELLS = 0.05
 
 def silent(done: int, total: int, note: str) -> None:
     """The Progress of work whose whole is told elsewhere, or to nobody."""
+
+
+@contextmanager
+def silently(job: str) -> Iterator[None]:
+    """Nobody to tell of a job."""
+    yield None
 
 
 @dataclass(frozen=True)
