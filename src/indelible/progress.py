@@ -1,7 +1,7 @@
 """How far long work is, and how long the rest of it will take.
 
 Work speaks to a ``Progress``, or, where it is of several jobs one after another, asks for one by each job's name; a
-study, whose pieces are planned before, to a ``Watcher``. Whether that is a display, a log or nobody is not its business.
+study, whose pieces are planned before, to a ``Watcher``. Whether that is a display, a log or nobody is not its affair.
 """
 
 from __future__ import annotations
