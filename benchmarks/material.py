@@ -67,7 +67,7 @@ class Bench:
     def ask_under(self, edit: Edit, questions: Sequence[Question]) -> pd.DataFrame:
         """The answers with an edit applied."""
         with edit.applied(self.loaded.model, known_fingerprint=self.fingerprint):
-            return self.ask(questions)
+            return self.ask([replace(question, context=edit.context) for question in questions])
 
     def perplexity(self, tokens: int) -> float:
         """Of held-out web text, which no covariance was estimated from, in rows of 128 tokens."""

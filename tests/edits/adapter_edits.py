@@ -11,22 +11,18 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
-from indelible.edits.beside.context import Context
-from indelible.edits.beside.hook import Adapter
+from indelible.edits.beside.codebook import Codebook
 from indelible.edits.editor import EDITORS
 
 Make = Callable[..., PreTrainedModel]
 
-SETTINGS: dict[str, dict[str, Any]] = {"grace": {"layer": 2, "steps": 15}, "ike": {"copies": 1}}
 FACTS = CAPITALS[:3]
 
 
-def edit(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Any = FACTS, **more: Any
-) -> Adapter:
-    options = {key: more.pop(key) for key in ("layer", "radius", "steps", "copies", "retain") if key in more}
-    made = EDITORS.get(name)(**{**SETTINGS[name], **options}).edit(model, tokenizer, facts, **more)
-    assert isinstance(made, Adapter)
+def edit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Any = FACTS, **more: Any) -> Codebook:
+    options = {key: more.pop(key) for key in ("layer", "radius", "steps") if key in more}
+    made = EDITORS.get("grace")(**{"layer": 2, "steps": 15, **options}).edit(model, tokenizer, facts, **more)
+    assert isinstance(made, Codebook)
     return made
 
 
@@ -40,15 +36,10 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
-def reads(model: PreTrainedModel, adapter: Adapter, tokens: list[int]) -> Tensor:
-    """What the model should answer to one text: no padding, no cache, and facts in the context really written there."""
-    if not isinstance(adapter, Context):
-        with adapter.installed(model):
-            return logits(model, [tokens], use_cache=False)[0]
-    opening, context = adapter.opening.tolist(), adapter.tokens_c.tolist()
-    assert tokens[: len(opening)] == opening
-    whole = [*opening, *context, *tokens[len(opening) :]]
-    return logits(model, [whole], use_cache=False)[0, len(context) :]
+def reads(model: PreTrainedModel, adapter: Codebook, tokens: list[int]) -> Tensor:
+    """What the model should answer to one text: no padding and no cache."""
+    with adapter.installed(model):
+        return logits(model, [tokens], use_cache=False)[0]
 
 
 def in_rows(texts: list[list[int]], side: str, pad: int) -> tuple[Tensor, Tensor]:

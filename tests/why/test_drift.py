@@ -149,8 +149,7 @@ def test_edits_in_no_layer_have_their_read_out_only(tiny_model: Make, tiny_token
     edit = InContext(copies=1).edit(model, tiny_tokenizer, FACTS, layout=layout)
     tuned = moved(model, "model.layers.")
     bare = measure_drift(model, tiny_tokenizer, layout, FACTS, edit.parameters, tuned)
-    with edit.applied(model):
-        table = measure_drift(model, tiny_tokenizer, layout, FACTS, edit.parameters, tuned)
+    table = measure_drift(model, tiny_tokenizer, layout, FACTS, edit.parameters, tuned, context=edit.context)
     assert set(table["quantity"]) == {"state", "head_row"} and table["layer"].isna().all()
     assert not table["cosine"].equals(bare["cosine"])
 

@@ -64,8 +64,8 @@ def tuned_copy(model: PreTrainedModel, seed: int = 0, only: tuple[str, ...] = ("
     }
 
 
-def answers(model: PreTrainedModel, tokenizer: Any) -> pd.DataFrame:
-    return answers_frame(take_exam(model, tokenizer, QUESTIONS)).set_index("fact_id")[list(ANSWERS)]
+def answers(model: PreTrainedModel, tokenizer: Any, questions: Any = QUESTIONS) -> pd.DataFrame:
+    return answers_frame(take_exam(model, tokenizer, questions)).set_index("fact_id")[list(ANSWERS)]
 
 
 def in_mixture(table: pd.DataFrame, mixture: str) -> pd.DataFrame:
@@ -217,26 +217,28 @@ def test_weights_that_do_not_fit_are_refused(tiny_model: Make) -> None:
         changed_weights(model, {"transformer.wte.weight": wte + 1, "lm_head.weight": wte + 2})
 
 
-@pytest.mark.parametrize("editor", [Grace(steps=5, radius=1e3), InContext()])
+@pytest.mark.parametrize("editor", [Grace(steps=5, radius=1e3), InContext(copies=1)])
 def test_edits_beside_the_weights_stay_in_place(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, editor: Grace | InContext
 ) -> None:
     model = tiny_model("llama")
     layout = find_layout(model)
     edit = editor.edit(model, tiny_tokenizer, EDITED, layout=layout)
+    asked = own_prompts(EDITED, INTRINSIC, context=edit.context)
     groups = parameter_groups(model, layout, edit.parameters, changes_weights=False)
     tuned = tuned_copy(model)
     bare = answers(model, tiny_tokenizer)
     with edit.applied(model):
-        table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
-        pd.testing.assert_frame_equal(in_mixture(table, "none"), answers(model, tiny_tokenizer), check_exact=True)
+        table = mixture_exams(model, tiny_tokenizer, asked, groups, tuned)
+        expected = answers(model, tiny_tokenizer, asked)
+        pd.testing.assert_frame_equal(in_mixture(table, "none"), expected, check_exact=True)
     assert not in_mixture(table, "none")["log_prob"].equals(bare["log_prob"])
     with torch.no_grad():
         for name, weight in tuned.items():
             model.get_parameter(name).copy_(weight)
     with edit.installed(model):
         whole = in_mixture(table, "+".join(groups))
-        pd.testing.assert_frame_equal(whole, answers(model, tiny_tokenizer), check_exact=True)
+        pd.testing.assert_frame_equal(whole, answers(model, tiny_tokenizer, asked), check_exact=True)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

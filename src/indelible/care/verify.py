@@ -30,7 +30,12 @@ class Verified:
 
 
 def verify_facts(
-    model: Any, tokenizer: Any, facts: Sequence[Fact], *, progress: Callable[[int, int, str], None] | None = None
+    model: Any,
+    tokenizer: Any,
+    facts: Sequence[Fact],
+    *,
+    context: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Verified]:
     """Ask each fact's own prompt.
 
@@ -38,12 +43,13 @@ def verify_facts(
         model: as for ``take_exam``.
         tokenizer: the model's.
         facts: each with a new object.
+        context: put before each prompt (``Edit.context``).
         progress: as for ``take_exam``.
 
     Raises:
         FactsError: if a prompt or an object has no tokens.
     """
-    prompts = [question for question in questions_for(facts, "edited") if question.kind == "prompt"]
+    prompts = [question for question in questions_for(facts, "edited", context=context) if question.kind == "prompt"]
     answers = take_exam(model, tokenizer, prompts, progress=progress)
     return [Verified(fact, _state(answer), answer) for fact, answer in zip(facts, answers, strict=True)]
 

@@ -143,9 +143,15 @@ class Editor(BaseModel, ABC):
             LayoutError: if the model's layout cannot be found.
         """
         _check(model, facts, paraphrases)
+        if earlier is not None and earlier.kind != "weights" and earlier.manifest["editor"] != self.name:
+            raise EditError(
+                f"A {earlier.kind} is no edit that {self.name} can go on from.",
+                f"Go on with {earlier.manifest['editor']}, or leave the earlier edit out.",
+            )
         present = adapters_in(model)
         for one in present:
-            if self.changes_weights or not (isinstance(earlier, Adapter) and self._continues(earlier, one)):
+            continued = isinstance(earlier, Adapter) and (earlier.equals(one) or earlier.continues(one))
+            if self.changes_weights or not continued:
                 raise _not_alone(one)
         bench = _bench(model, tokenizer, around).model_copy(update={"earlier": earlier})
         with _differentiable(), _quiet(tokenizer):
@@ -186,10 +192,6 @@ class Editor(BaseModel, ABC):
             with _differentiable(), _quiet(tokenizer):  # left before the caller goes on with what it was given
                 edit = next(edits)
             yield edit
-
-    def _continues(self, earlier: Adapter, present: Adapter) -> bool:
-        """Whether ``earlier`` is for this editor to go on from, and what is in the model is that or in it."""
-        return earlier.manifest["editor"] == self.name and (earlier.equals(present) or earlier.continues(present))
 
     @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:

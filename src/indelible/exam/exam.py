@@ -115,9 +115,10 @@ def take_exam(
     longest = most_tokens(model)
     for item in asked:
         if item.length > longest:
+            whole = ", with the facts that stand before it" if item.question.context else ""
             raise FactsError(
-                f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens; the model takes {longest}"
-                " in all.",
+                f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}; the model takes"
+                f" {longest} in all.",
                 "Shorten the prompt, or leave the fact out.",
             )
     sittings: dict[Tokens, Sitting] = {}
@@ -141,6 +142,7 @@ def known_facts(
     facts: Sequence[Fact],
     *,
     enough: int | None = None,
+    context: str = "",
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[Fact]:
@@ -151,6 +153,7 @@ def known_facts(
         tokenizer: as for ``take_exam``.
         facts: the candidates.
         enough: stop when so many are found; all candidates by default.
+        context: put before each prompt.
         batch_size: as for ``take_exam``.
         progress: called with the number of facts asked, their total, and how many are known.
 
@@ -167,7 +170,7 @@ def known_facts(
     transcript = Transcript.of(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
-        questions = [questions_for([fact], "intrinsic")[0] for fact in chunk]
+        questions = [questions_for([fact], "intrinsic", context=context)[0] for fact in chunk]
         asked = _in_tokens(tokenizer, questions, None)
         fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
         sittings: dict[Tokens, Sitting] = {}
@@ -206,7 +209,7 @@ def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: in
     answers: dict[tuple[str, str], Tokens] = {}
 
     def encode(question: Question, answer: str) -> Tokens:
-        key = (question.prompt, answer)
+        key = (question.text, answer)
         if not answer.strip():
             raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
         if key not in answers:
@@ -215,9 +218,9 @@ def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: in
 
     asked = []
     for question in questions:
-        if question.prompt not in prompts:
-            prompts[question.prompt] = tuple(encode_prompt(tokenizer, question.prompt))
-        prompt = prompts[question.prompt]
+        if question.text not in prompts:
+            prompts[question.text] = tuple(encode_prompt(tokenizer, question.text))
+        prompt = prompts[question.text]
         target = encode(question, question.target)
         rival = None if question.rival is None else encode(question, question.rival)
         budget = max(LEAST_NEW_TOKENS, max(len(target), len(rival or ())) + SPARE_NEW_TOKENS)

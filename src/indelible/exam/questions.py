@@ -29,6 +29,7 @@ class Question:
         rival: the object that the target competes with (for the margin), or None.
         subject: the fact's subject, carried along for tables.
         relation: the fact's relation, carried along for tables.
+        context: what is put before the prompt when it is asked (facts stated there by an edit); tables leave it out.
     """
 
     fact_id: str
@@ -40,10 +41,16 @@ class Question:
     rival: str | None
     subject: str
     relation: str
+    context: str = ""
+
+    @property
+    def text(self) -> str:
+        """What the model reads."""
+        return self.context + self.prompt
 
 
-def questions_for(facts: Iterable[Fact], fact_set: FactSet) -> list[Question]:
-    """All questions about the facts: own prompt, held-out paraphrases, neighbours.
+def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = "") -> list[Question]:
+    """All questions about the facts: own prompt, held-out paraphrases, neighbours; ``context`` is put before each.
 
     For edited facts the target is the new object and the rival the true one; for intrinsic facts the target is the
     true object and the rival the new one, where there is one. A neighbour's target is its own true answer and its
@@ -58,7 +65,8 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet) -> list[Question]:
             target, rival = fact.new_object, fact.true_object
 
         def ask(kind: QuestionKind, wording: int, prompt: str, target: str, rival: str | None, fact: Fact) -> Question:
-            return Question(fact.id, fact_set, kind, wording, prompt, target, rival, fact.subject, fact.relation)
+            own = (fact.subject, fact.relation, context)
+            return Question(fact.id, fact_set, kind, wording, prompt, target, rival, *own)
 
         questions.append(ask("prompt", 0, fact.text(), target, rival, fact))
         for wording, template in enumerate(fact.held_out):

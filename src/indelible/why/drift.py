@@ -47,6 +47,7 @@ def measure_drift(
     tuned: Mapping[str, Tensor],
     *,
     keys_at: Position = "subject",
+    context: str = "",
 ) -> pd.DataFrame:
     """Compare what edited facts meet on their way through the edited and through the tuned model.
 
@@ -59,6 +60,7 @@ def measure_drift(
             map inside the blocks have no key and are left out.
         tuned: weights after tuning, as for ``changed_weights``.
         keys_at: the token at which keys are read.
+        context: put before each prompt (``Edit.context``).
 
     Returns:
         One row per fact × quantity (× projection) with COLUMNS: ``cosine`` between the two models' vectors, and
@@ -78,7 +80,7 @@ def measure_drift(
     """
     changed = changed_weights(model, tuned)
     projections = _projections(model, layout, parameters)
-    asked = [_asked(tokenizer, fact, keys_at) for fact in facts]
+    asked = [_asked(tokenizer, fact, keys_at, context) for fact in facts]
     with exchanging(model, changed) as exchange:
         before = _read(model, layout, projections, asked)
         exchange(changed.keys())
@@ -163,11 +165,12 @@ def _projections(model: nn.Module, layout: Layout, parameters: Sequence[str]) ->
     return found
 
 
-def _asked(tokenizer: PreTrainedTokenizerBase, fact: Fact, keys_at: Position) -> _Asked:
-    tokens = encode_prompt(tokenizer, fact.text())
+def _asked(tokenizer: PreTrainedTokenizerBase, fact: Fact, keys_at: Position, context: str) -> _Asked:
+    text = context + fact.text()
+    tokens = encode_prompt(tokenizer, text)
     last = len(tokens) - 1
-    key_at = last_subject_token(tokenizer, fact.prompt, fact.subject) if keys_at == "subject" else last
-    return _Asked(tuple(tokens), key_at, encode_target(tokenizer, fact.text(), fact.new_object or "")[0])
+    key_at = last_subject_token(tokenizer, context + fact.prompt, fact.subject) if keys_at == "subject" else last
+    return _Asked(tuple(tokens), key_at, encode_target(tokenizer, text, fact.new_object or "")[0])
 
 
 def _read(model: PreTrainedModel, layout: Layout, projections: Mapping[str, str], asked: Sequence[_Asked]) -> _Reading:

@@ -43,9 +43,11 @@ NO_GROUP = "none"
 COLUMNS = ("fact_set", "fact_id", "subject", "relation", "mixture", "success", "first_token", "log_prob")
 
 
-def own_prompts(edited: Sequence[Fact], intrinsic: Sequence[Fact]) -> list[Question]:
-    """The questions that mixtures are asked: every fact's own prompt."""
-    questions = questions_for(edited, "edited") + questions_for(intrinsic, "intrinsic")
+def own_prompts(edited: Sequence[Fact], intrinsic: Sequence[Fact], *, context: str = "") -> list[Question]:
+    """The questions that mixtures are asked: every fact's own prompt, behind ``context``."""
+    questions = questions_for(edited, "edited", context=context) + questions_for(
+        intrinsic, "intrinsic", context=context
+    )
     return [question for question in questions if question.kind == "prompt"]
 
 

@@ -31,7 +31,9 @@ def apply(
     if edit.kind != "weights":
         raise EditError(
             f"A {edit.kind} changes no weights, so that no checkpoint can hold it.",
-            "Apply it in Python: Edit.load(folder).apply(model).",
+            "Put its text before each prompt, in Python: Edit.load(folder).context + prompt."
+            if edit.context
+            else "Apply it in Python: Edit.load(folder).apply(model).",
         )
     loaded = load(model)
     edit.apply(loaded.model)

@@ -134,7 +134,8 @@ def _spoken(done: Edit, found: list[Fact], editor: str, result: dict[str, Any]) 
     if untaken := [fact for fact in found if fact.id in done.not_taken]:
         lines.append(_named(untaken))
     where = "changes" if done.kind == "weights" else "stands beside"
-    lines.append(f"{done.kind}: {where} {', '.join(done.parameters) or 'no parameter'}")
+    what = "stands before each prompt" if done.context else f"{where} {', '.join(done.parameters)}"
+    lines.append(f"{done.kind}: {what}")
     lines.append(f"Delta: {result['delta']} ({result['bytes'] / 1e6:.1f} MB)")
     return "\n".join(lines)
 
@@ -145,7 +146,7 @@ def _asked(loaded: LoadedModel, done: Edit, found: list[Fact]) -> dict[str, str]
     from indelible.cli.display import counting
 
     with counting("asking") as progress, done.applied(loaded.model):
-        asked = verify_facts(loaded.model, loaded.tokenizer, found, progress=progress)
+        asked = verify_facts(loaded.model, loaded.tokenizer, found, context=done.context, progress=progress)
     return {one.fact.id: one.state for one in asked}
 
 

@@ -71,8 +71,8 @@ def explain(
     layout = find_layout(loaded.model)
     with ExitStack() as stack:
         _put_in(stack, edit, loaded)
-        _check_success(loaded, asked)
-        known = _known(loaded, asked, seed) if given["intrinsic"] is None else given["intrinsic"]
+        _check_success(loaded, asked, edit.context)
+        known = _known(loaded, asked, seed, edit.context) if given["intrinsic"] is None else given["intrinsic"]
         progress = stack.enter_context(counting("asking"))
         found = explain_loss(loaded.model, loaded.tokenizer, layout, edit, asked, known, after, progress=progress)
     for table in (found.mixtures, found.drift):
@@ -143,12 +143,12 @@ def _put_in(stack: ExitStack, edit: Edit, loaded: LoadedModel) -> None:
         )
 
 
-def _check_success(loaded: LoadedModel, facts: Sequence[Fact]) -> None:
+def _check_success(loaded: LoadedModel, facts: Sequence[Fact], context: str) -> None:
     from indelible.care.verify import verify_facts
     from indelible.cli.display import counting
 
     with counting("asking the edited model") as progress:
-        found = verify_facts(loaded.model, loaded.tokenizer, facts, progress=progress)
+        found = verify_facts(loaded.model, loaded.tokenizer, facts, context=context, progress=progress)
     if not any(one.state == "present" for one in found):
         raise FactsError(
             f"None of the {len(facts)} edited facts succeeds in the edited model, so there is no loss to explain.",
@@ -156,7 +156,7 @@ def _check_success(loaded: LoadedModel, facts: Sequence[Fact]) -> None:
         )
 
 
-def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int) -> list[Fact]:
+def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int, context: str) -> list[Fact]:
     """Built-in facts that the edited model answers, none about an edited subject."""
     from indelible.cli.display import counting
     from indelible.exam.exam import known_facts
@@ -166,7 +166,9 @@ def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int) -> list[Fact]
     subjects = {fact.subject for fact in edited}
     candidates = [fact for fact in in_turns(world_facts(), seed) if fact.subject not in subjects]
     with counting("looking for facts that the model knows") as progress:
-        return known_facts(loaded.model, loaded.tokenizer, candidates, enough=N_INTRINSIC, progress=progress)
+        return known_facts(
+            loaded.model, loaded.tokenizer, candidates, enough=N_INTRINSIC, context=context, progress=progress
+        )
 
 
 def _retention(mixtures: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -47,7 +47,7 @@ def verify(
         if presence is None:
             stack.enter_context(edit.installed(loaded.model))
         progress = stack.enter_context(counting("asking"))
-        found = verify_facts(loaded.model, loaded.tokenizer, edit.facts, progress=progress)
+        found = verify_facts(loaded.model, loaded.tokenizer, edit.facts, context=edit.context, progress=progress)
     states = [_state(one, edit.not_taken) for one in found]
     counts = Counter(states)
     if as_json:

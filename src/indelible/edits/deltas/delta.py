@@ -1,8 +1,8 @@
 """An edit as a value: something that can be applied to one particular model, undone, saved and loaded again.
 
 Editors return an ``Edit`` and leave the model as they found it. Most edits are a ``WeightUpdate``; those that touch no
-weights (a codebook beside a layer, facts in the context) wrap the model instead. All are applied for the length of a
-block or for good, saved as safetensors with a JSON manifest, and refuse a model whose fingerprint is another.
+weights stand beside a layer (a codebook) or before the prompt (facts in the context). All are saved as safetensors with
+a JSON manifest, and refuse a model whose fingerprint is another.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class Edit(ABC):
     def facts(self) -> list[Fact]:
         """What was edited."""
         return [fact_from(entry) for entry in self.manifest["facts"]]
+
+    @property
+    def context(self) -> str:
+        """What is to be put before every prompt; nothing, but for facts in the context."""
+        return ""
 
     @property
     def answered(self) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""IKE: in-context knowledge editing, facts stated before every text (Zheng et al. 2023, arXiv 2305.12740)."""
+"""IKE: in-context knowledge editing, facts stated before every prompt (Zheng et al. 2023, arXiv 2305.12740)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import ClassVar
 
-import torch
 from pydantic import Field
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.beside.context import Context
 from indelible.edits.editor import EDITORS, Editor, Workbench
@@ -19,7 +17,6 @@ from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt
-from indelible.models.trace import evaluating
 
 
 @EDITORS.register("ike")
@@ -60,12 +57,12 @@ class InContext(Editor):
         # All facts in one wording, then all in the next: what is copied is not what has just been read.
         rounds = [line for lines in zip_longest(*statements.values()) for line in lines if line is not None]
         text = "".join(f"{line}\n" for line in (*retained, *rounds))
-        opening, tokens = _encoded(bench.tokenizer, text)
+        tokens = len(encode_prompt(bench.tokenizer, text))
         longest = getattr(bench.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-        if len(opening) + len(tokens) >= longest:
+        if tokens >= longest:
             raise EditError(
-                f"The context of {len(statements)} facts takes {len(opening) + len(tokens)} tokens; the model takes"
-                f" {longest} in all, the text's included.",
+                f"The context of {len(statements)} facts takes {tokens} tokens; the model takes {longest} in all, the"
+                " prompt's included.",
                 "Edit fewer facts, with fewer copies and paraphrases, or retain fewer bystanders.",
             )
         manifest = self.manifest(bench, facts, paraphrases, Context.kind, ())
@@ -73,33 +70,8 @@ class InContext(Editor):
             again = {fact.id for fact in facts}
             kept = [entry for entry in bench.earlier.manifest["facts"] if entry["id"] not in again]
             manifest["facts"] = [*kept, *manifest["facts"]]
-        trunk = ".".join(bench.layout.blocks[0].split(".")[:-2])  # what owns the list of blocks
-        manifest |= {"statements": statements, "context": text, "trunk": trunk}
-        context = Context(torch.tensor(tokens), torch.tensor(opening, dtype=torch.long), manifest)
-        _try(context, bench.model, opening + tokens[:1])
-        return context
-
-
-def _try(context: Context, model: PreTrainedModel, text: Sequence[int]) -> None:
-    """Make sure that texts come through the trunk as tokens."""
-    presence = context.presence(context.place(model))
-    try:
-        with evaluating(model), torch.no_grad():
-            model(torch.tensor([text], device=model.device))
-    finally:
-        presence.leave()
-    if not presence.begun:
-        raise EditError(f"{type(model).__name__} passes its texts by its trunk.", "Use another editor for this model.")
+        return Context({**manifest, "statements": statements, "context": text})
 
 
 def _statement(prompt: str, answer: str) -> str:
     return f"{prompt} {answer.strip()}."
-
-
-def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before a text, and the text's own tokens."""
-    own: list[int] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    whole = encode_prompt(tokenizer, text)
-    if whole[-len(own) :] != own:
-        return [], own  # nothing that could be told apart from the text
-    return whole[: -len(own)], own

@@ -26,9 +26,10 @@ class ChosenFacts:
         """What concerns one copy: the fact that is edited in it, and all intrinsic facts; None stands for no copy."""
         return self if copy is None else ChosenFacts([self.edited[copy]], self.intrinsic)
 
-    def questions(self) -> list[Question]:
-        """The whole exam, edited facts first."""
-        return questions_for(self.edited, "edited") + questions_for(self.intrinsic, "intrinsic")
+    def questions(self, context: str = "") -> list[Question]:
+        """The whole exam, edited facts first; ``context`` is put before every prompt."""
+        edited = questions_for(self.edited, "edited", context=context)
+        return edited + questions_for(self.intrinsic, "intrinsic", context=context)
 
     def spoken_of(self, published: bool) -> list[Fact]:
         """Facts that no training line may speak of; as published, an edited fact's true object is overlooked."""

@@ -81,11 +81,13 @@ def explain_loss(
     """
     changes_weights = isinstance(edit, WeightUpdate)
     groups = parameter_groups(model, layout, edit.parameters, changes_weights=changes_weights)
-    questions = own_prompts(edited, intrinsic)
+    questions = own_prompts(edited, intrinsic, context=edit.context)
     mixtures = mixture_exams(model, tokenizer, questions, groups, tuned, progress=progress)
     # What stands beside a memory is asked at the prompt's end; a memory that holds edits, at their subjects.
     keys_at: Position = "subject" if changes_weights else "prompt"
-    drift = measure_drift(model, tokenizer, layout, edited, edit.parameters, tuned, keys_at=keys_at)
+    drift = measure_drift(
+        model, tokenizer, layout, edited, edit.parameters, tuned, keys_at=keys_at, context=edit.context
+    )
     return Explanation(mixtures, drift)
 
 

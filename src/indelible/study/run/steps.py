@@ -203,7 +203,7 @@ def _edited_probe(step: Step, material: Material) -> Result:
             rows = ask(
                 model,
                 lent.tokenizer,
-                chosen.in_copy(copy).questions(),
+                chosen.in_copy(copy).questions(edit.context),
                 phase="edited",
                 copy=copy or 0,
                 published=_published(step),
@@ -226,12 +226,13 @@ def _tune(step: Step, material: Material) -> Result:
     chosen = chosen_facts(material.inputs["select"]).in_copy(copy)
     edit = Edit.load(_edit_folder(material.inputs["edit"], copy)) if "edit" in material.inputs else None
     settings = TuningSettings(**step.options["tuning"])
-    questions, published = chosen.questions(), _published(step)
+    questions = chosen.questions("" if edit is None else edit.context)
+    published = _published(step)
     curve = curve_callback(questions, lent.tokenizer, step.options["every"])
     with lent.base_model() as model:
         changed = () if edit is None else edit.parameters
         frozen = frozen_parameters(step.options["mask"], model, lent.layout, changed)
-        # Edits that change no weights are in the model while it is tuned, too; nothing of them stays behind.
+        # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
         with nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint):
             before = snapshot(model, frozen) if step.options.get("keep_weights") else None
             result = fine_tune(

@@ -1,4 +1,4 @@
-"""Edits that touch no weights: they say the new objects, leave no trace, come and go, and stay out of training."""
+"""A codebook says the new objects, leaves no trace, comes and goes, and stays out of training."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 import torch
-from adapter_edits import FACTS, SETTINGS, Make, assert_near, edit, logits, reads
+from adapter_edits import FACTS, Make, assert_near, edit, logits, reads
 from tiny_edits import assert_same, bits, log_prob, untouched
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS, fact
 
 from indelible.edits.beside.codebook import Codebook
-from indelible.edits.beside.context import Context
 from indelible.edits.beside.hook import Adapter, adapters_in, remove_adapters, set_aside
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS
@@ -35,10 +34,9 @@ from indelible.tuning.train import fine_tune
 from tiny_families import TABLE, build_family, enliven
 
 
-@pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("family", TABLE)
 def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
-    name: str, family: str, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    family: str, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     layout = find_layout(model)
@@ -46,8 +44,8 @@ def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
     model.get_submodule(layout.blocks[0]).eval()
     model.get_parameter(layout.mlp_out_weight[1]).requires_grad_(False)
     with untouched(model):
-        adapter = edit(name, model, tiny_tokenizer)
-    assert adapter.parameters == ((layout.mlp_out_weight[2],) if name == "grace" else ())
+        adapter = edit(model, tiny_tokenizer)
+    assert adapter.parameters == (layout.mlp_out_weight[2],)
 
     model.eval()
     old = [log_prob(model, tiny_tokenizer, one) for one in FACTS]
@@ -64,9 +62,8 @@ def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
     assert torch.equal(logits(model, [tokens]), before)
     assert not torch.equal(inside, before)
     assert_near(inside[0], reads(model, adapter, tokens))
-    if name == "grace":
-        gains = [after - first for after, first in zip(new, old, strict=True)]
-        assert min(gains) > 0.3 and sum(gains) / len(gains) > 0.6, gains
+    gains = [after - first for after, first in zip(new, old, strict=True)]
+    assert min(gains) > 0.3 and sum(gains) / len(gains) > 0.6, gains
 
     adapter.save(tmp_path / "new")
     loaded = Edit.load(tmp_path / "new")
@@ -84,10 +81,9 @@ def questions() -> list[Question]:
     return questions_for(with_more, "edited")
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_the_exam_sees_an_adapter(name: str, tiny_model: Make, opening_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_exam_sees_an_adapter(tiny_model: Make, opening_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
-    adapter = edit(name, model, opening_tokenizer)
+    adapter = edit(model, opening_tokenizer)
     asked = questions()
     before = take_exam(model, opening_tokenizer, asked)
     model.train()  # the exam asks in evaluation mode
@@ -101,51 +97,39 @@ def test_the_exam_sees_an_adapter(name: str, tiny_model: Make, opening_tokenizer
         assert one.generated == other.generated and one.rank == other.rank
         assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
     assert [one.log_prob for one in together] != [one.log_prob for one in before]
-    if isinstance(adapter, Context):  # the same as asking with the context written before each prompt
-        context = adapter.manifest["context"]
-        written = [replace(question, prompt=context + question.prompt) for question in asked]
-        for one, other in zip(together, take_exam(model, opening_tokenizer, written), strict=True):
-            assert one.generated == other.generated
-            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
 def test_training_goes_on_as_if_no_adapter_were_there(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     settings = TuningSettings(
         learning_rate=1e-2, steps=3, max_tokens=72, batch_size=4, heldout_examples=4, warmup_steps=0, precision="fp32"
     )
     one, other = tiny_model("llama"), tiny_model("llama")
-    mask = {"grace": "up-to-edited", "ike": "none"}[name]
-    adapter = edit(name, one, tiny_tokenizer)
-    frozen = frozen_parameters(mask, one, find_layout(one), adapter.parameters)
+    adapter = edit(one, tiny_tokenizer)
+    frozen = frozen_parameters("up-to-edited", one, find_layout(one), adapter.parameters)
     plain = fine_tune(other, tiny_tokenizer, settings, frozen=frozen, seed=3)
     asked = questions()
     tokens = encode_prompt(tiny_tokenizer, FACTS[0].text())
     adapter.apply(one)
     seen: list[Tensor] = []
-    if name == "grace":
-        path = adapter.parameters[0].removesuffix(".weight")
-        probe = one.get_submodule(path).register_forward_hook(lambda _module, _args, output: seen.append(output))
-        logits(one, [tokens])
-        probe.remove()
+    path = adapter.parameters[0].removesuffix(".weight")
+    probe = one.get_submodule(path).register_forward_hook(lambda _module, _args, output: seen.append(output))
+    logits(one, [tokens])
+    probe.remove()
     tuned = fine_tune(one, tiny_tokenizer, settings, frozen=frozen, seed=3)
     assert_same(bits(other), one)
     assert one.state_dict().keys() == other.state_dict().keys()
     assert [line["loss"] for line in tuned.log] == [line["loss"] for line in plain.log]
-    if name == "ike":
-        assert tuned.before["loss"] != plain.before["loss"], "held-out text is read with the adapter"
     assert adapters_in(one) == [adapter]
     with_it = take_exam(one, tiny_tokenizer, asked)
     assert [a.log_prob for a in with_it] != [a.log_prob for a in take_exam(other, tiny_tokenizer, asked)]
-    if name == "grace":  # what the memory reads has not changed, so it still returns what was stored
-        probe = one.get_submodule(path).register_forward_hook(lambda _module, _args, output: seen.append(output))
-        logits(one, [tokens])
-        probe.remove()
-        assert isinstance(adapter, Codebook)
-        assert torch.equal(seen[0][0, -1], adapter.entries.values_no[0])
-        assert torch.equal(seen[1][0, -1], adapter.entries.values_no[0])
+    # What the memory reads has not changed, so it still returns what was stored.
+    probe = one.get_submodule(path).register_forward_hook(lambda _module, _args, output: seen.append(output))
+    logits(one, [tokens])
+    probe.remove()
+    assert torch.equal(seen[0][0, -1], adapter.entries.values_no[0])
+    assert torch.equal(seen[1][0, -1], adapter.entries.values_no[0])
     adapter.remove(one)
     assert take_exam(one, tiny_tokenizer, asked) == take_exam(other, tiny_tokenizer, asked)
 
@@ -155,21 +139,17 @@ def test_a_mask_needs_an_adapter_that_stands_beside_a_weight(
 ) -> None:
     model = tiny_model("llama")
     layout = find_layout(model)
-    grace, ike = (edit(name, model, tiny_tokenizer) for name in SETTINGS)
-    frozen = frozen_parameters("up-to-edited", model, layout, grace.parameters)
+    frozen = frozen_parameters("up-to-edited", model, layout, edit(model, tiny_tokenizer).parameters)
     assert layout.mlp_out_weight[2] in frozen and layout.mlp_out_weight[3] not in frozen
     with pytest.raises(ConfigError, match="freezes nothing without an edit"):
-        frozen_parameters("up-to-edited", model, layout, ike.parameters)
+        frozen_parameters("up-to-edited", model, layout, ())
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_adapters_come_and_go(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_adapters_come_and_go(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     model, other = tiny_model("llama"), tiny_model("llama", seed=1)
     tokens = encode_prompt(tiny_tokenizer, FACTS[0].text())
-    adapter = edit(name, model, tiny_tokenizer)
-    foreign = edit(name, model, tiny_tokenizer, CAPITALS[3:])
+    adapter = edit(model, tiny_tokenizer)
+    foreign = edit(model, tiny_tokenizer, CAPITALS[3:])
     bare = logits(model, [tokens])
     with pytest.raises(EditError, match="is not in the model"):
         adapter.remove(model)
@@ -183,7 +163,7 @@ def test_adapters_come_and_go(
         asked = adapter.with_answers({fact.id: "gone" for fact in adapter.facts})
         with pytest.raises(EditError, match="is in the model already"):
             asked.apply(model)
-        with pytest.raises(EditError, match=r"another (codebook|context) in the same place"):
+        with pytest.raises(EditError, match=r"another codebook in the same place"):
             foreign.apply(model)
         with pytest.raises(EditError, match="is in the model already"), adapter.applied(model):
             pass
@@ -205,22 +185,18 @@ def test_adapters_come_and_go(
     assert adapters_in(twin) == [] and torch.equal(logits(twin, [tokens]), bare)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
 def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = enliven(tiny_model("llama"))
     tokens = encode_prompt(tiny_tokenizer, FACTS[0].text())
-    both = edit(name, model, tiny_tokenizer, FACTS)
-    first = edit(name, model, tiny_tokenizer, FACTS[:1])
-    if name == "ike":
-        second = edit(name, model, tiny_tokenizer, FACTS[1:], earlier=first)
+    both = edit(model, tiny_tokenizer, FACTS)
+    first = edit(model, tiny_tokenizer, FACTS[:1])
     with untouched(model), first.applied(model):
         inside = logits(model, [tokens])
-        if name == "grace":  # which edits the model with the earlier book in it
-            second = edit(name, model, tiny_tokenizer, FACTS[1:], earlier=first)
+        second = edit(model, tiny_tokenizer, FACTS[1:], earlier=first)
         with second.applied(model):
-            assert torch.equal(inside, logits(model, [tokens])) == (name == "grace")
+            assert torch.equal(inside, logits(model, [tokens]))
             together = logits(model, [tokens])
         assert torch.equal(logits(model, [tokens]), inside), "the earlier one's turn again"
     assert [one["id"] for one in second.manifest["facts"]] == [one.id for one in FACTS]
@@ -228,119 +204,89 @@ def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
         torch.testing.assert_close(second.tensors()[part], tensor, atol=1e-3, rtol=1e-3)
     with second.applied(model):
         assert torch.equal(logits(model, [tokens]), together)
-    again = edit(name, model, tiny_tokenizer, [replace(FACTS[0], new_object="Quito")], earlier=both)
+    again = edit(model, tiny_tokenizer, [replace(FACTS[0], new_object="Quito")], earlier=both)
     assert [one["new_object"] for one in again.manifest["facts"]] == ["Lima", "Paris", "Quito"]
-    if isinstance(again, Codebook):
-        assert again.entries.objects == ("Quito", "Lima", "Paris")
-    else:
-        assert "Oslo" not in again.manifest["context"]
+    assert again.entries.objects == ("Quito", "Lima", "Paris")
 
 
-@pytest.mark.parametrize("name", SETTINGS)
 def test_a_model_with_an_adapter_in_it_is_edited_only_to_continue_it(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     model = enliven(tiny_model("llama"))
-    first, foreign = (edit(name, model, tiny_tokenizer, facts) for facts in (FACTS[:1], CAPITALS[3:]))
+    first, foreign = (edit(model, tiny_tokenizer, facts) for facts in (FACTS[:1], CAPITALS[3:]))
     options: dict[str, Any] = {"layers": (1,), "steps": 1, "contexts": 0, "covariance_tokens": 600}
     weights = EDITORS.get("memit")(**options)
     arguments: dict[str, Any] = {"corpus": CORPUS, "cache": tmp_path}
     refused = pytest.raises(EditError, match=f"A {first.kind} is in the model.*remove_adapters")
     with untouched(model), first.applied(model):
-        for earlier in (None, first):
-            with refused:
-                weights.edit(model, tiny_tokenizer, FACTS[1:], earlier=earlier, **arguments)
+        with refused:
+            weights.edit(model, tiny_tokenizer, FACTS[1:], **arguments)
         with refused:
             next(weights.edit_each(model, tiny_tokenizer, FACTS[1:], **arguments))
         for earlier in (None, foreign):
             with refused:
-                edit(name, model, tiny_tokenizer, FACTS[1:], earlier=earlier)
-        second = edit(name, model, tiny_tokenizer, FACTS[1:2], earlier=first)
+                edit(model, tiny_tokenizer, FACTS[1:], earlier=earlier)
+        second = edit(model, tiny_tokenizer, FACTS[1:2], earlier=first)
         assert list(tmp_path.iterdir()) == [], "nothing was read off a model that is not what its fingerprint says"
         with second.applied(model):
-            third = edit(name, model, tiny_tokenizer, FACTS[2:], earlier=second)
+            third = edit(model, tiny_tokenizer, FACTS[2:], earlier=second)
             with refused:
-                edit(name, model, tiny_tokenizer, FACTS[2:], earlier=first)
+                edit(model, tiny_tokenizer, FACTS[2:], earlier=first)
     assert [one.id for one in third.facts] == [one.id for one in FACTS]
-    other = {"grace": "ike", "ike": "grace"}[name]
     with untouched(model), first.applied(model), refused:
-        edit(other, model, tiny_tokenizer, FACTS[1:], earlier=first)
+        EDITORS.get("ike")().edit(model, tiny_tokenizer, FACTS[1:])
+    with pytest.raises(EditError, match="A codebook is no edit that ike can go on from"):
+        EDITORS.get("ike")().edit(model, tiny_tokenizer, FACTS[1:], earlier=first)
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "width", "words"),
+    ("family", "width", "words"),
     [
-        ("grace", "gpt2", 32, "no parameter 'model.layers.2.mlp.down_proj.weight'"),
-        ("grace", "llama", 48, r"takes 96 numbers and returns 48 in this model; the codebook's keys have 64 and"),
-        ("ike", "gpt2", 32, "no module 'model'"),
+        ("gpt2", 32, "no parameter 'model.layers.2.mlp.down_proj.weight'"),
+        ("llama", 48, r"takes 96 numbers and returns 48 in this model; the codebook's keys have 64 and"),
     ],
 )
 def test_an_adapter_is_put_into_no_model_of_another_shape(
-    name: str, family: str, width: int, words: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    family: str, width: int, words: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    adapter, other = edit(name, tiny_model("llama"), tiny_tokenizer), tiny_model(family, width=width)
+    adapter, other = edit(tiny_model("llama"), tiny_tokenizer), tiny_model(family, width=width)
     with untouched(other), pytest.raises(FingerprintError, match=words):
-        adapter.install(other)
-
-
-def test_a_context_needs_its_tokens_in_the_vocabulary(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    adapter, other = edit("ike", tiny_model("llama"), tiny_tokenizer), tiny_model("llama")
-    other.resize_token_embeddings(100)
-    with untouched(other), pytest.raises(FingerprintError, match="this model's vocabulary has 100"):
         adapter.install(other)
 
 
 def test_each_fact_alone(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
-    for name, settings in SETTINGS.items():
-        each = EDITORS.get(name)(**settings).edit_each(model, tiny_tokenizer, FACTS, paraphrases=1)
-        for one, made in zip(FACTS, each, strict=True):
-            alone = edit(name, model, tiny_tokenizer, [one], paraphrases=1)
-            assert made.manifest == alone.manifest
-            for part, tensor in alone.tensors().items():
-                torch.testing.assert_close(made.tensors()[part], tensor, atol=1e-3, rtol=1e-3)
+    each = EDITORS.get("grace")(layer=2, steps=15).edit_each(model, tiny_tokenizer, FACTS, paraphrases=1)
+    for one, made in zip(FACTS, each, strict=True):
+        alone = edit(model, tiny_tokenizer, [one], paraphrases=1)
+        assert made.manifest == alone.manifest
+        for part, tensor in alone.tensors().items():
+            torch.testing.assert_close(made.tensors()[part], tensor, atol=1e-3, rtol=1e-3)
 
 
-def test_paraphrases_are_entries_and_statements_of_their_own(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_paraphrases_are_entries_of_their_own(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
-    book = edit("grace", model, tiny_tokenizer, FACTS, paraphrases=2, radius=1e-3)
-    assert isinstance(book, Codebook)
+    book = edit(model, tiny_tokenizer, FACTS, paraphrases=2, radius=1e-3)
     assert book.entries.objects == tuple(one.new_object for one in FACTS for _ in range(3))
     wordings = [fact(FACTS[0].subject, template, "Oslo") for template in (FACTS[0].prompt,)]
-    assert edit("grace", model, tiny_tokenizer, wordings).manifest["objects"] == ["Oslo"]
-    context = edit("ike", model, tiny_tokenizer, FACTS[:2], paraphrases=1, copies=2)
-    lines = context.manifest["context"].splitlines()
-    assert lines[2:] == ["Name the capital of France Oslo.", "Name the capital of Norway Lima."] * 2
-    assert [line.split("apital of ")[1] for line in lines[:2]] == ["France Oslo.", "Norway Lima."]
-    known = edit("ike", model, tiny_tokenizer, FACTS[:1], bystanders=CAPITALS[1:], retain=1)
-    assert known.manifest["context"] == "Name the capital of Norway Paris.\nName the capital of France Oslo.\n"
+    assert edit(model, tiny_tokenizer, wordings).manifest["objects"] == ["Oslo"]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
 def test_damaged_adapters_are_refused(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    adapter = edit(name, tiny_model("llama"), tiny_tokenizer, FACTS[:1])
+    adapter = edit(tiny_model("llama"), tiny_tokenizer, FACTS[:1])
     for number, damaged in enumerate(_damaged(adapter)):
         damaged.save(tmp_path / str(number))
         with pytest.raises(EditError, match="do not belong together"):
             Edit.load(tmp_path / str(number))
 
 
-def _damaged(adapter: Adapter) -> Iterator[Adapter]:
-    if isinstance(adapter, Codebook):
-        for key in ("objects", "parameters"):
-            yield replace(adapter, manifest={**adapter.manifest, key: []})
-            yield replace(adapter, manifest={one: value for one, value in adapter.manifest.items() if one != key})
-        yield replace(adapter, entries=replace(adapter.entries, radii_n=torch.zeros(3)))
-    elif isinstance(adapter, Context):
-        yield replace(adapter, tokens_c=adapter.tokens_c.float())
-        yield replace(adapter, manifest={**adapter.manifest, "parameters": ["another.weight"]})
-        yield replace(adapter, manifest={one: value for one, value in adapter.manifest.items() if one != "trunk"})
+def _damaged(adapter: Codebook) -> Iterator[Codebook]:
+    for key in ("objects", "parameters"):
+        yield replace(adapter, manifest={**adapter.manifest, key: []})
+        yield replace(adapter, manifest={one: value for one, value in adapter.manifest.items() if one != key})
+    yield replace(adapter, entries=replace(adapter.entries, radii_n=torch.zeros(3)))
 
 
 REAL = tuple(
@@ -356,14 +302,14 @@ REAL = tuple(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("grace", {}), ("ike", {"copies": 6})])
-def test_the_real_model_says_what_an_adapter_tells_it(name: str, options: dict[str, Any]) -> None:
+def test_the_real_model_says_what_it_is_told(name: str, options: dict[str, Any]) -> None:
     real = load("smollm2-135m", device="cpu")
     asked = questions_for(REAL, "edited")
     before = take_exam(real.model, real.tokenizer, asked)
     assert not any(answer.success for answer in before)
     adapter = EDITORS.get(name)(**options).edit(real.model, real.tokenizer, REAL)
     with adapter.applied(real.model):
-        inside = take_exam(real.model, real.tokenizer, asked)
+        inside = take_exam(real.model, real.tokenizer, questions_for(REAL, "edited", context=adapter.context))
     assert all(one.log_prob > other.log_prob + 2 for one, other in zip(inside, before, strict=True))
     # Read in the context, Rome may still be Italy's.
     assert sum(answer.success for answer in inside) >= {"grace": 4, "ike": 3}[name]
