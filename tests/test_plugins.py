@@ -1,0 +1,168 @@
+"""What another distribution adds: each thing is one file and one entry point, and a study shows it everywhere.
+
+The distribution is a folder on the path: a package with a module for each thing, and the metadata by which Python finds
+its entry points. The study runs in a process of its own, as a user's does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from indelible.edits.editor import EDITORS
+from indelible.errors import PluginError
+from indelible.registry import Registry, listed
+from tiny_studies import write_study
+
+EDITOR = '''
+"""Writes into the second layer alone."""
+from indelible.edits.editor import EDITORS
+from indelible.edits.solving.closed_form import ClosedFormEditor
+from indelible.edits.solving.solve import ridge
+
+
+@EDITORS.register("toy-editor")
+class Toy(ClosedFormEditor):
+    name = "toy-editor"
+
+    def layers_in(self, layout):
+        return (1,)
+
+    def solver(self, bench, layers):
+        factors = self.factorised(bench, layers)
+        return lambda problem: ridge(problem.keys_dn, problem.residual_on, factors[problem.layer], 1.0)
+'''
+TASK = '''
+"""Counting."""
+from itertools import count
+
+from indelible.tuning.tasks.task import TASKS, Example, Task
+
+
+def counting(seed):
+    return (Example(f"What follows {number}?", str(number + 1)) for number in count(seed % 100))
+
+
+TASKS.register("toy-task")(Task(counting))
+'''
+MASK = '''
+"""Freezes the first layer."""
+from indelible.tuning.freezing.mask import MASKS, MaskEntry
+
+
+def first_block(among):
+    return {name for name in among.names if among.layout.layer_of(name) == 0}
+
+
+MASKS.register("toy-mask")(MaskEntry(first_block, about_edit=False))
+'''
+THINGS = {"editors": ("toy-editor", EDITOR), "tasks": ("toy-task", TASK), "masks": ("toy-mask", MASK)}
+
+
+def write_distribution(folder: Path, name: str, things: Mapping[str, tuple[str, str]]) -> None:
+    """A distribution with a module and an entry point for each thing, as if it were installed in a folder.
+
+    Args:
+        folder: to put on the path.
+        name: of the distribution.
+        things: by the last part of their entry-point group, their name and their module's source.
+    """
+    package = name.replace("-", "_")
+    (folder / package).mkdir()
+    (folder / package / "__init__.py").touch()
+    metadata = folder / f"{package}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    entries = ""
+    for group, (thing, source) in things.items():
+        (folder / package / f"{group}.py").write_text(source)
+        entries += f"[indelible.{group}]\n{thing} = {package}.{group}\n"
+    (metadata / "entry_points.txt").write_text(entries)
+
+
+def indelible(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own that finds the distribution in ``folder``."""
+    path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "indelible", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": path, "INDELIBLE_CACHE": str(folder / "cache")}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plugins")
+    write_distribution(folder, "toy-things", THINGS)
+    return folder
+
+
+@pytest.fixture
+def study(plugins: Path, settings: dict[str, Any], tmp_path: Path) -> Path:
+    """A finished study of everything that the distribution adds."""
+    settings["editors"] = {"toy-editor": {"covariance_tokens": 512, "steps": 20}}
+    settings["tuning"] |= {"task": "toy-task"}
+    settings["arms"] = [
+        {"name": "toy", "editor": "toy-editor"},
+        {"name": "toy-frozen", "editor": "toy-editor", "mask": "toy-mask"},
+        {"name": "control", "editor": "none"},
+    ]
+    done = indelible(plugins, "study", write_study(tmp_path / "toy.yaml", settings), "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "run"
+
+
+def test_a_study_shows_what_a_distribution_adds(study: Path) -> None:
+    runs = pd.read_parquet(study / "runs.parquet").set_index("arm")
+    assert dict(runs["editor"]) == {"toy": "toy-editor", "toy-frozen": "toy-editor", "control": "none"}
+    assert dict(runs["mask"]) == {"toy": "none", "toy-frozen": "toy-mask", "control": "none"}
+    assert {json.loads(text)["task"] for text in runs["tuning"]} == {"toy-task"}
+    assert set(json.loads(runs["update_norms"]["toy"])) == {"model.layers.1.mlp.down_proj.weight"}
+    page = (study / "report.html").read_text()
+    for name in ("toy-editor", "toy-task", "toy-mask"):
+        assert name in page
+
+
+BROKEN = {
+    "raise RuntimeError('too old')": "RuntimeError: too old",
+    "": "registers no toy of that name",
+    "from test_plugins import TOYS\n\nTOYS.register('own')('another')": "two toys are named 'own'",
+}
+TOYS: Registry[str] = Registry("toy", group="indelible.toys")
+TOYS.register("own")("ours")
+
+
+@pytest.mark.parametrize(("source", "reason"), BROKEN.items())
+def test_a_plug_in_that_cannot_be_loaded_is_named_with_its_distribution(
+    tmp_path: Path, source: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"bad-toys-{list(BROKEN).index(source)}"
+    write_distribution(tmp_path, name, {"toys": ("mine", source)})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert TOYS.get("own") == "ours"
+    for _ in range(2):
+        with pytest.raises(PluginError, match=rf"The toy 'mine' of the distribution '{name}' cannot.*{reason}"):
+            TOYS.names()
+
+
+def test_on_the_command_line_a_broken_plug_in_is_one_line(tmp_path: Path, settings: dict[str, Any]) -> None:
+    write_distribution(tmp_path, "bad-things", {"editors": ("toy-editor", "import nothing_like_that")})
+    file = write_study(tmp_path / "study.yaml", settings)
+    done = indelible(tmp_path, "study", file, "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"Error: The editor 'toy-editor' of the distribution 'bad-things' cannot be.*\n", done.stderr)
+
+
+def test_names_are_listed_without_loading_anything_and_are_those_of_what_is_loaded() -> None:
+    assert listed("indelible.edits.editors", "indelible.editors") == EDITORS.names()
+    script = "import sys; from indelible.registry import listed; print(*listed('indelible.edits.editors', 'x')); "
+    script += "assert 'torch' not in sys.modules"
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "memit pmet r-rome" in shown.stdout
