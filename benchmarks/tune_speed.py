@@ -2,10 +2,8 @@
 
 The plain Trainer gets the model, the rows and the arguments of the run, and computes the loss as models do it
 themselves, with logits everywhere. It is timed without freezing, and once more with the same parameters frozen, so that
-what freezing saves anybody is told apart from what is saved here. All of these see each row once. As many steps over
-fewer rows, which then come again, show what is saved by keeping the outputs of frozen leading layers: over all epochs,
-the first of which fills the store, and against the plain Trainer (not frozen) on the same work. Ways take turns, round
-after round; a ratio is that of the summed seconds, since noise of the machine then falls on all of them.
+what freezing saves anybody is told apart from what is saved here. Ways take turns, round after round; a ratio is that
+of the summed seconds, since noise of the machine then falls on all of them.
 
     python benchmarks/tune_speed.py
     python benchmarks/tune_speed.py --steps 4 --layer 8 --json
@@ -31,7 +29,6 @@ from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.tuning.batches import Collator, as_dicts, autocast
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.frozen_prefix import REUSE_BYTES
 from indelible.tuning.objectives.objective import OBJECTIVES
 from indelible.tuning.objectives.trainer import arguments
 from indelible.tuning.randomness import seeded
@@ -42,21 +39,13 @@ from indelible.tuning.train import fine_tune, with_precision
 
 
 class Stopwatch(TrainerCallback):
-    """Seconds between the beginning and the end of training.
+    """Seconds between the first step, which makes what is made once, and the end of training."""
 
-    Args:
-        whole: with the first step, which makes what is made once, so that every epoch has its share.
-    """
-
-    def __init__(self, whole: bool = False) -> None:
+    def __init__(self) -> None:
         self.began = self.seconds = 0.0
-        self.whole = whole
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        self.began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        if state.global_step == 1 and not self.whole:
+        if state.global_step == 1:
             self.began = time.perf_counter()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
@@ -88,18 +77,13 @@ def main() -> None:
                        max_tokens=options.max_tokens, heldout_examples=1, warmup_steps=0),
         loaded.model.device,
     )  # fmt: skip
-    few = options.steps // options.epochs * options.batch_size
-    again = settings.model_copy(update={"epochs": options.epochs, "train_examples": few})
-    rows, few_rows = (drawn(loaded.tokenizer, asked) for asked in (settings, again))
+    rows = drawn(loaded.tokenizer, settings)
     model, tokenizer = loaded.model, loaded.tokenizer
     ways: dict[str, Callable[[], float]] = {
         "plain": lambda: plain(model, tokenizer, settings, rows, frozenset()),
         "none": lambda: ours(model, tokenizer, settings, frozenset()),
         "plain, frozen": lambda: plain(model, tokenizer, settings, rows, frozen),
         "up-to-edited": lambda: ours(model, tokenizer, settings, frozen),
-        "plain, epochs": lambda: plain(model, tokenizer, again, few_rows, frozenset()),
-        "up-to-edited, epochs": lambda: ours(model, tokenizer, again, frozen),
-        "up-to-edited, epochs, not kept": lambda: ours(model, tokenizer, again, frozen, reuse_bytes=0),
     }
     seconds: dict[str, float] = defaultdict(float)
     for number in range(options.rounds):
@@ -109,17 +93,13 @@ def main() -> None:
             seconds[name] += taken
             say(f"round {number + 1}: {name}: {taken:.1f} s")
     tokens = counted(rows)
-    read = {
-        name: options.epochs * counted(few_rows) if "epochs" in name else tokens * (options.steps - 1) / options.steps
-        for name in ways
-    }
+    read = tokens * (options.steps - 1) / options.steps
     result = {
         "tokens": tokens,
         "layer": layer,
         "precision": settings.precision,
         "threads": torch.get_num_threads(),
-        "epochs": options.epochs,
-        "tokens_per_second": {name: options.rounds * read[name] / total for name, total in seconds.items()},
+        "tokens_per_second": {name: options.rounds * read / total for name, total in seconds.items()},
         **ratios(seconds),
     }
     print(json.dumps(result) if options.json else said(result))
@@ -131,8 +111,6 @@ def ratios(seconds: Mapping[str, float]) -> dict[str, float]:
         "ratio_none": seconds["plain"] / seconds["none"],
         "ratio_up_to_edited": seconds["plain"] / seconds["up-to-edited"],
         "ratio_up_to_edited_same_freezing": seconds["plain, frozen"] / seconds["up-to-edited"],
-        "ratio_up_to_edited_epochs": seconds["plain, epochs"] / seconds["up-to-edited, epochs"],
-        "ratio_reuse": seconds["up-to-edited, epochs, not kept"] / seconds["up-to-edited, epochs"],
     }
 
 
@@ -143,8 +121,6 @@ def said(result: Mapping[str, Any]) -> str:
         f"no freezing: {result['ratio_none']:.2f} x the plain Trainer",
         f"up to layer {result['layer']} frozen: {result['ratio_up_to_edited']:.2f} x the plain Trainer, "
         f"{result['ratio_up_to_edited_same_freezing']:.2f} x the plain Trainer with the same freezing",
-        f"likewise over {result['epochs']} epochs: {result['ratio_up_to_edited_epochs']:.2f} x the plain Trainer, "
-        f"{result['ratio_reuse']:.2f} x ourselves without keeping what frozen layers return",
     ]
     return "\n".join(lines)
 
@@ -164,7 +140,7 @@ def plain(
     model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, rows: Rows, frozen: frozenset[str]
 ) -> float:
     """Seconds of the plain Trainer."""
-    watch = Stopwatch(whole=settings.epochs is not None)
+    watch = Stopwatch()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     with seeded(0), tempfile.TemporaryDirectory() as folder:
@@ -183,16 +159,10 @@ def plain(
     return watch.seconds
 
 
-def ours(
-    model: PreTrainedModel,
-    tokenizer: Any,
-    settings: TuningSettings,
-    frozen: frozenset[str],
-    reuse_bytes: int = REUSE_BYTES,
-) -> float:
+def ours(model: PreTrainedModel, tokenizer: Any, settings: TuningSettings, frozen: frozenset[str]) -> float:
     """Seconds of ``fine_tune``'s training; the held-out figures before and after are not in it."""
-    watch = Stopwatch(whole=settings.epochs is not None)
-    fine_tune(model, tokenizer, settings, frozen=frozen, callbacks=[watch], reuse_bytes=reuse_bytes)
+    watch = Stopwatch()
+    fine_tune(model, tokenizer, settings, frozen=frozen, callbacks=[watch])
     return watch.seconds
 
 
@@ -214,13 +184,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=4, choices=range(1, 5))
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=2, help="passes over the rows where they come again")
     parser.add_argument("--layer", type=int, help="last layer that is frozen; the middle one by default")
     parser.add_argument("--json", action="store_true", help="print one object last; all else goes to stderr")
-    options = parser.parse_args()
-    if options.steps % options.epochs:
-        parser.error(f"--steps {options.steps} is no multiple of --epochs {options.epochs}")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -87,27 +86,20 @@ class Undisturbing(TrainerCallback):
     Args:
         callbacks: whose events are passed on.
         model: that they are given.
-        around: makes a context for each event: what is kept for the run is neither used nor changed by them.
     """
 
-    def __init__(
-        self,
-        callbacks: Sequence[TrainerCallback],
-        model: PreTrainedModel,
-        around: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> None:
+    def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
         for name in dir(TrainerCallback):
             if name.startswith("on_"):
-                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model, around))
+                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model))
 
 
 def _in_turn(
     events: Sequence[Callable[..., Any]],
     model: PreTrainedModel,
-    around: Callable[[], AbstractContextManager[None]],
 ) -> Callable[..., Any]:
     def called(args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        with kept_random_state(), around():
+        with kept_random_state():
             for event in events:
                 control = event(args, state, control, **{**kwargs, "model": model}) or control
         return control

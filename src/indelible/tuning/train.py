@@ -24,7 +24,6 @@ from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
 from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
-from indelible.tuning.frozen_prefix import REUSE_BYTES, frozen_prefix
 from indelible.tuning.objectives.objective import OBJECTIVES, Objective, Run
 from indelible.tuning.objectives.trainer import arguments, check_passed_on, quiet_trl, trainer_class
 from indelible.tuning.own_data.data import data_task
@@ -55,7 +54,6 @@ class TuningResult:
         train_rows, heldout_rows: numbers of rows.
         trained: numbers that were trained, of all that the model has.
         adapted: modules that adapters were put on, and merged into afterwards.
-        frozen_layers_reused: frozen leading layers that rows did not go through again each time that they came.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
         log: one entry per step (``step``, ``loss``, ``grad_norm``, ``learning_rate``, and what else the trainer logs),
             with ``heldout_<figure>`` where it was taken.
@@ -74,7 +72,6 @@ class TuningResult:
     heldout_rows: int
     trained: int
     adapted: tuple[str, ...] = ()
-    frozen_layers_reused: int = 0
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
 
@@ -109,7 +106,6 @@ def fine_tune(
     callbacks: Sequence[TrainerCallback] = (),
     progress: Callable[[int, int, str], None] | None = None,
     train_on_heldout: bool = False,
-    reuse_bytes: int = REUSE_BYTES,
 ) -> TuningResult:
     """Fine-tune a model in place.
 
@@ -129,8 +125,6 @@ def fine_tune(
         progress: called after each step with steps done, steps at most, and a note on the loss.
         train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
             to be able to measure what it does.
-        reuse_bytes: memory for what frozen leading layers return, so that it is computed once per row and not each time
-            that the row comes; 0 turns this off. Results differ by rounding only.
 
     Raises:
         ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
@@ -155,7 +149,6 @@ def fine_tune(
         quiet_trl(),
         _as_it_was(model),
         tempfile.TemporaryDirectory(prefix="indelible-") as folder,
-        frozen_prefix(model, frozen, reuse_bytes) as prefix,
     ):
         with adapted(model, settings, frozen) as tuned:
             run = Run(
@@ -168,7 +161,6 @@ def fine_tune(
                 labels=task.labels,
                 arguments=arguments(settings, model.device, folder, seed, steps, objective.trainer_name),
             )
-            prefix.begin(repeated=(steps - 1) * settings.rows_per_step >= len(rows.train))
             judge = objective.judge(run)
             before = judge(everything)
             rules = StopRules(settings, objective, before)
@@ -176,7 +168,7 @@ def fine_tune(
             trainer = objective.trainer(run)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)
-            others = Undisturbing(callbacks, model, prefix.aside)
+            others = Undisturbing(callbacks, model)
             trainer.add_callback(others)
             others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
             trainer.precision = settings.precision
@@ -200,7 +192,6 @@ def fine_tune(
         heldout_rows=len(rows.heldout),
         trained=tuned.n_trained,
         adapted=tuned.adapted_modules,
-        frozen_layers_reused=prefix.layers if prefix.reused else 0,
         dropped=rows.dropped,
         log=watch.log,
     )
