@@ -27,7 +27,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from indelible.models.layout import find_layout
 from indelible.models.load import load
-from indelible.tuning.batches import Collator, as_dicts, autocast
+from indelible.tuning.batches import Collator, autocast
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objectives.objective import OBJECTIVES
 from indelible.tuning.objectives.trainer import arguments
@@ -148,7 +148,7 @@ def plain(
         trainer = PlainTrainer(
             model=model,
             args=make(train_sampling_strategy="group_by_length"),
-            train_dataset=as_dicts(rows.train),
+            train_dataset=[row.as_dict() for row in rows.train],
             data_collator=Collator(tokenizer.pad_token_id or 0),
             callbacks=[watch],
         )

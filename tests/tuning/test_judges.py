@@ -12,11 +12,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from indelible.tuning.objectives.judges import macro_f1, reward_judge
-from indelible.tuning.objectives.objective import Run
-from indelible.tuning.objectives.reward import Problem
+from indelible.tuning.objectives.classify import macro_f1
+from indelible.tuning.objectives.objective import OBJECTIVES, Run
+from indelible.tuning.objectives.reward import Problem, RewardSettings
 from indelible.tuning.randomness import seeded
-from indelible.tuning.settings import TuningSettings
 
 Models = Callable[..., PreTrainedModel]
 
@@ -30,9 +29,7 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
     with torch.no_grad():
         model.lm_head.weight.mul_(30)  # far from uniform, so that another temperature would show
     model.generation_config.update(do_sample=True, temperature=0.2, top_k=3, top_p=0.5, repetition_penalty=30.0)
-    settings = TuningSettings.model_validate(
-        {"objective": "reward", "answer_tokens": 1, "generations": 800, "batch_size": 200, "precision": "fp32"}
-    )
+    settings = RewardSettings(answer_tokens=1, generations=800, batch_size=200, precision="fp32")
     prompts = [tuple(tiny_tokenizer(said)["input_ids"]) for said in PROMPTS]
     best = [said_after(tiny_tokenizer, int(next_token_logits(model, prompt).argmax())) for prompt in prompts]
     rows = [
@@ -40,6 +37,9 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
         for said, prompt, best in zip(PROMPTS, prompts, best, strict=True)
     ]
     return Run(model, model, tiny_tokenizer, settings, (), rows, (), _no_arguments)
+
+
+judge_of = OBJECTIVES.get("reward").judge
 
 
 def _no_arguments(*_: Any, **__: Any) -> Any:
@@ -70,18 +70,18 @@ def test_sampled_answers_earn_the_expected_reward_at_temperature_1_over_the_whol
     expected = expected_reward(run, 1.0)
     error = 0.5 / (len(PROMPTS) * run.settings.generations) ** 0.5  # standard error, of a reward from 0 to 1 at most
     assert expected_reward(run, 0.8) > expected + 8 * error and 0.1 < expected < 0.9, "temperatures can be told apart"
-    found = reward_judge(run)({"mean_reward"})
+    found = judge_of(run)({"mean_reward"})
     assert found == {"mean_reward": pytest.approx(expected, abs=4 * error)}
 
 
 def test_greedy_answers_earn_what_the_most_probable_token_does(run: Run) -> None:
-    assert reward_judge(run)({"greedy_reward"}) == {"greedy_reward": 1.0}
+    assert judge_of(run)({"greedy_reward"}) == {"greedy_reward": 1.0}
 
 
 def test_what_is_passed_through_to_the_trainer_is_how_the_judge_samples(run: Run) -> None:
     for passed in ({"temperature": 0.3}, {"generation_kwargs": {"temperature": 0.3}}):
         settings = run.settings.model_copy(update={"trainer": passed})
-        found = reward_judge(replace(run, settings=settings))({"mean_reward"})
+        found = judge_of(replace(run, settings=settings))({"mean_reward"})
         assert found == {"mean_reward": pytest.approx(expected_reward(run, 0.3), abs=0.05)}
     assert expected_reward(run, 0.3) > expected_reward(run, 1.0) + 0.2, "temperatures can be told apart"
 
@@ -90,10 +90,10 @@ def test_each_look_draws_the_same_answers_and_leaves_the_runs_own_numbers_alone(
     def careless(_said: str) -> float:
         return random.random() + float(np.random.rand()) + float(torch.rand(()))
 
-    judge = reward_judge(run)
+    judge = judge_of(run)
     assert judge({"mean_reward"}) == judge({"mean_reward"})
     careless_run = replace(run, heldout=[replace(row, score=careless) for row in run.heldout])
-    for one in (judge, reward_judge(careless_run)):
+    for one in (judge, judge_of(careless_run)):
         with seeded(5):
             undisturbed = careless("")
         with seeded(5):
@@ -102,7 +102,6 @@ def test_each_look_draws_the_same_answers_and_leaves_the_runs_own_numbers_alone(
 
 
 def test_macro_f1_is_the_mean_over_labels() -> None:
-    truth, said = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 0, 0])
-    f1 = [2 * 2 / (3 + 4), 2 * 1 / (2 + 2), 0.0]
-    assert macro_f1(truth, said, 3) == pytest.approx(sum(f1) / 3)
-    assert macro_f1(truth, said, 5) == pytest.approx(sum(f1) / 3), "labels that do not occur do not count"
+    f1 = [2 * 2 / (3 + 4), 2 * 1 / (2 + 2), 0.0]  # of the labels that occur; 3 does not
+    assert macro_f1([0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 0, 0]) == pytest.approx(sum(f1) / 3)
+    assert macro_f1([0, 4], [0, 4]) == 1.0

@@ -18,8 +18,9 @@ from indelible.exam.callback import RetentionCallback
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
+from indelible.tuning.features import NO_LOSS
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES
+from indelible.tuning.objectives.objective import OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune
@@ -74,7 +75,7 @@ def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(objective: str, **options: Any) -> TuningSettings:
     tiny = {"learning_rate": 1e-2, "steps": 6, "max_tokens": 64, "batch_size": 8, "heldout_examples": 8}
-    return TuningSettings.model_validate({"objective": objective, "warmup_steps": 0} | tiny | options)
+    return tuning_settings({"objective": objective, "warmup_steps": 0} | tiny | options)
 
 
 def tuned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **options: Any) -> TuningResult:
@@ -102,7 +103,7 @@ def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
     config, generation = copy.deepcopy(model.config.to_dict()), copy.deepcopy(model.generation_config.to_dict())
     attributes = set(vars(model))
     few = {"steps": 24, "answer_tokens": 8, "batch_size": 16, "heldout_examples": 64}
-    options = few if objective == "reward" else {}
+    options: dict[str, Any] = few if objective == "reward" else {}
     rates = (3e-3, 6e-2) if objective == "reward" else (1e-2, 3e-2)
     rate = rates[0] if tuner == "full" else rates[1]
     chosen = settings(objective, tuner=tuner, learning_rate=rate, **options)
@@ -135,7 +136,8 @@ def test_a_run_with_exams_and_held_out_figures_ends_in_the_same_bits(
                 module.p = 0.1
         callback = RetentionCallback(questions_for([fact], "edited"), tiny_tokenizer, every=1)
         looks = {"evaluate_every": 1} if watched else {}
-        chosen = settings(objective, steps=3, accumulation=2, answer_tokens=4, **looks)
+        short = {"answer_tokens": 4} if objective == "reward" else {}
+        chosen = settings(objective, steps=3, accumulation=2, **short, **looks)
         fine_tune(model, tiny_tokenizer, chosen, callbacks=[callback] if watched else [], seed=3)
         assert sorted(callback.taken) == ([1, 2, 3] if watched else [])
         bits.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -72,7 +73,7 @@ def normalised(text: str) -> str:
 
 def draw_rows(
     task: Task,
-    objective: Objective,
+    objective: Objective[Any],
     tokenizer: PreTrainedTokenizerBase,
     settings: TuningSettings,
     *,

@@ -1,6 +1,7 @@
-"""How a model is fine-tuned, as one flat, typed and validated set of options.
+"""How a model is fine-tuned: the options that all objectives share, flat and typed.
 
-Apart from the training itself so that a study's config can be read without importing torch.
+An objective with options of its own has a subclass beside it; ``objectives.objective.tuning_settings`` picks the class
+that belongs to the objective which is named. Nothing here imports torch: a study's config is read without it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
-from indelible.tuning.objectives.objective import OBJECTIVES
 from indelible.tuning.own_data.data import DataSettings
 from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
@@ -20,6 +20,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 RelativeChange = Annotated[str, Field(pattern=r"^[+-]\d+(\.\d+)?%$")]
+
+DEFAULT_OBJECTIVE = "reason"
 
 DEFAULT_STEPS = 40
 """Optimizer steps where neither steps nor epochs are given."""
@@ -31,13 +33,11 @@ LOOK_EVERY = 10
 class TuningSettings(TunerSettings):
     """Options of one fine-tuning run; the tuner's own are beside them.
 
-    Unknown names of objectives, tasks and tuners raise UnknownNameError; anything else that is wrong raises pydantic's
+    Unknown names of tasks and tuners raise UnknownNameError; anything else that is wrong raises pydantic's
     ValidationError, which names the option.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    objective: str = Field("reason", description="what the loss is taken on")
+    objective: str = Field(DEFAULT_OBJECTIVE, description="what the loss is taken on")
     task: str | None = Field(None, description="where the examples come from; None: the objective's own default")
     data: DataSettings | None = Field(None, description="a file or hub dataset to take the examples from, not a task")
     learning_rate: Positive = Field(1e-4, description="peak learning rate of AdamW")
@@ -71,20 +71,7 @@ class TuningSettings(TunerSettings):
     train_examples: Count | None = Field(
         None, description="rows to train on, repeated when used up; None: as many as the steps take, if there are"
     )
-    head: bool = Field(False, description="classify: train a classification head on the trunk, not label words")
-    beta: Positive = Field(0.1, description="preference: how strongly DPO holds on to the model before tuning")
-    generations: Annotated[int, Field(ge=2)] = Field(
-        4, description="reward: answers sampled per problem, in training and of held-out ones"
-    )
-    answer_tokens: Count = Field(16, description="reward: tokens of an answer at most")
     trainer: dict[str, Any] = Field({}, description="arguments passed through to the trainer's own arguments class")
-
-    @field_validator("objective")
-    @classmethod
-    def _known_objective(cls, name: str) -> str:
-        if name not in OBJECTIVES.names():
-            raise UnknownNameError("objective", name, OBJECTIVES.names())
-        return name
 
     @field_validator("task")
     @classmethod
@@ -95,22 +82,16 @@ class TuningSettings(TunerSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        for name, value in self.stop_at.items():
-            figure = OBJECTIVES.get(self.objective).figure(name)
-            if isinstance(value, str) and not figure.improves(float(value.rstrip("%")), 0.0):
-                raise ValueError(f"stop_at {name} {value} is no improvement ({figure.better} is better)")
         if self.task is not None and self.data is not None:
             raise ValueError("task and data both say where examples come from; leave one out")
         if self.epochs is not None and self.train_examples is None:
             raise ValueError("epochs needs train_examples: it counts passes over them")
-        if self.head and self.objective != "classify":
-            raise ValueError(f"head is for the objective 'classify', not {self.objective!r}")
         return self
 
     @property
     def rows_per_step(self) -> int:
         """Rows that one optimizer step is taken on."""
-        return OBJECTIVES.get(self.objective).rows_per_step(self)
+        return self.batch_size * self.accumulation
 
     @property
     def evaluation_interval(self) -> int | None:

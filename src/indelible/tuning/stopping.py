@@ -9,6 +9,7 @@ same for all arms that begin with the same edited model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from indelible.errors import ConfigError
 from indelible.tuning.objectives.objective import Objective
@@ -30,7 +31,7 @@ class StopRules:
         reached: whether every figure of ``stop_at`` was reached at the last look; None without the rule.
     """
 
-    def __init__(self, settings: TuningSettings, objective: Objective, before: Mapping[str, float]) -> None:
+    def __init__(self, settings: TuningSettings, objective: Objective[Any], before: Mapping[str, float]) -> None:
         self._wanted = {
             objective.figure(name): _figure_wanted(name, value, before[name])
             for name, value in settings.stop_at.items()

@@ -24,14 +24,14 @@ from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
 from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
-from indelible.tuning.objectives.objective import OBJECTIVES, Objective, Run
-from indelible.tuning.objectives.trainer import arguments, check_passed_on, quiet_trl, trainer_class
+from indelible.tuning.objectives.objective import OBJECTIVES, Run
+from indelible.tuning.objectives.trainer import arguments, check_passed_on, quiet_trl
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
-from indelible.tuning.tasks.task import TASKS, Task
+from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 
@@ -83,9 +83,14 @@ def check_settings(settings: TuningSettings) -> None:
         ConfigError: if trl is missing where it is needed, a tuner cannot work with its options, or the trainer does not
             know what is passed through to it.
     """
+    objective = OBJECTIVES.get(settings.objective)
+    if not isinstance(settings, objective.settings):
+        raise ConfigError(
+            f"The settings lack the options of objective {settings.objective!r}: they are {type(settings).__name__}.",
+            f"Make them with tuning_settings, or of {objective.settings.__name__}.",
+        )
     check_tuner(settings)
-    trainer_class(OBJECTIVES.get(settings.objective).trainer_name)
-    check_passed_on(settings.trainer, OBJECTIVES.get(settings.objective).trainer_name)
+    check_passed_on(settings, objective)
 
 
 def with_precision(settings: TuningSettings, device: torch.device) -> TuningSettings:
@@ -138,7 +143,10 @@ def fine_tune(
     check_settings(settings)
     settings = with_precision(settings, model.device)
     objective = OBJECTIVES.get(settings.objective)
-    task = data_task(settings.data, settings.objective) if settings.data else _task(settings, objective)
+    if settings.data is not None:
+        task = data_task(settings.data, settings.objective)
+    else:
+        task = TASKS.get(settings.task or objective.default_task)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
@@ -171,7 +179,6 @@ def fine_tune(
             others = Undisturbing(callbacks, model)
             trainer.add_callback(others)
             others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
-            trainer.precision = settings.precision
             with _reporting(callbacks, trainer), _checkpointing(model, settings):
                 trainer.train()
         after = judge(everything)
@@ -223,10 +230,6 @@ def _checkpointing(model: PreTrainedModel, settings: TuningSettings) -> Iterator
             model.gradient_checkpointing_disable()
             if hasattr(model, "_require_grads_hook"):
                 model.disable_input_require_grads()
-
-
-def _task(settings: TuningSettings, objective: Objective) -> Task:
-    return TASKS.get(settings.task or objective.default_task)
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -6,15 +6,16 @@ tuning's. What comes out holds plain values only, so that steps can be keyed by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.study.design.plan import Arm
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.tuning.freezing.mask import about_edit, check_mask
+from indelible.tuning.objectives.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.data import data_version
-from indelible.tuning.settings import TuningSettings
+from indelible.tuning.settings import DEFAULT_OBJECTIVE
 from indelible.validation import validated
 
 
@@ -27,13 +28,24 @@ def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     for name in config.editors:
         _check("editor", name, EDITORS.names(), "editors")
         validated(EDITORS.get(name), config.editors[name], f"editors.{name}")
-    validated(TuningSettings, config.tuning, "tuning")
-    return tuple(_resolve(arm, config) for arm in config.arms)
+    usual = _objective(None, config)
+    used = {_objective(arm, config) for arm in config.arms}
+    tuning_settings(own_options(config.tuning, usual, used))
+    return tuple(_resolve(arm, config, used) for arm in config.arms)
 
 
-def _resolve(arm: ArmSettings, config: StudyConfig) -> Arm:
+def _objective(arm: ArmSettings | None, config: StudyConfig) -> str:
+    """What an arm trains on; without one, what the study does where no arm says otherwise."""
+    own = {} if arm is None else arm.tuning
+    name = str({**config.tuning, **own}.get("objective", DEFAULT_OBJECTIVE))
+    _check("objective", name, OBJECTIVES.names(), "tuning" if arm is None else f"arms.{arm.name}.tuning")
+    return name
+
+
+def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Arm:
     here = f"arms.{arm.name}"
-    tuning = validated(TuningSettings, {**config.tuning, **arm.tuning}, f"{here}.tuning")
+    shared = own_options(config.tuning, _objective(arm, config), used)
+    tuning = tuning_settings({**shared, **arm.tuning}, f"{here}.tuning")
     try:
         mask = check_mask(arm.mask)
         data = None if tuning.data is None else data_version(tuning.data)

@@ -16,7 +16,7 @@ from indelible.numbers.words import counted, duration
 from indelible.study.design.plan import Plan, Step
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.exams import PUBLISHED_TOKENS
-from indelible.tuning.objectives.objective import OBJECTIVES, Work
+from indelible.tuning.objectives.objective import OBJECTIVES, Work, tuning_settings
 from indelible.tuning.settings import TuningSettings
 
 REACHED = 0.5
@@ -89,7 +89,7 @@ def cost_of(step: Step, plan: Plan, facts: FactsSettings) -> Cost:
     # Each fact's own prompt, of those that one model is asked.
     prompts = 2.0 * _question_tokens(step) * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
     if step.kind == "tune":
-        settings = TuningSettings(**step.options["tuning"])
+        settings = tuning_settings(step.options["tuning"])
         points = settings.steps_at_most // step.options["every"] if step.options["every"] else 0
         tokens = _rows(settings) * _work(settings).trained * settings.max_tokens
         operations = _tuning_operations(settings) + (each + points) * prompts

@@ -30,9 +30,9 @@ from indelible.study.run.chosen_facts import as_asked, chosen_bystanders, chosen
 from indelible.study.run.exams import ask, curve_callback, successes, with_curve
 from indelible.study.run.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
 from indelible.tuning.freezing.mask import frozen_parameters
+from indelible.tuning.objectives.objective import tuning_settings
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import count_reasons
-from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import TuningResult, fine_tune
 
 Progress = Callable[[int, int, str], None]
@@ -225,7 +225,7 @@ def _tune(step: Step, material: Material) -> Result:
     copy = step.options.get("copy")
     chosen = chosen_facts(material.inputs["select"]).in_copy(copy)
     edit = Edit.load(_edit_folder(material.inputs["edit"], copy)) if "edit" in material.inputs else None
-    settings = TuningSettings(**step.options["tuning"])
+    settings = tuning_settings(step.options["tuning"])
     questions = chosen.questions("" if edit is None else edit.context)
     published = _published(step)
     curve = curve_callback(questions, lent.tokenizer, step.options["every"])

@@ -7,21 +7,33 @@ is thrown away after training, and what is left is the trunk that it has pulled 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from pydantic import Field
+
+from indelible.errors import DataError
+from indelible.models.tokens import encode_prompt, encode_target
+from indelible.tuning.features import NO_LOSS, Features
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 ASKED = "\nLabel:"
 """What follows the text where label words are asked for."""
+
+
+class ClassifySettings(TuningSettings):
+    """Options of a run of classification."""
+
+    objective: Literal["classify"] = "classify"
+    head: bool = Field(False, description="train a classification head on the trunk, not label words")
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class Labelled(Features):
         return self.input_ids[: len(self.input_ids) - len(self.words[self.label])]
 
 
-class Classify(Objective):
+class Classify(Objective[ClassifySettings]):
     """Loss on the label word's tokens, or cross entropy of a head over the labels."""
 
     name = "classify"
@@ -53,14 +65,12 @@ class Classify(Objective):
         Figure("macro_f1", "mean F1 over labels", "higher"),
         Figure("loss", "mean negative log-probability of the right label among the labels", "lower"),
     )
+    settings = ClassifySettings
 
     def rows(
-        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: ClassifySettings, labels: Sequence[str]
     ) -> list[Labelled]:
         """One row; none for a text that is empty or too long to be followed by each label word."""
-        from indelible.errors import DataError
-        from indelible.models.tokens import encode_prompt, encode_target
-
         if example.answer not in labels:
             raise DataError(
                 f"The label {example.answer!r} is not among {', '.join(map(repr, labels)) or 'none'}.",
@@ -76,25 +86,83 @@ class Classify(Objective):
         right = labels.index(example.answer)
         return [Labelled((*given, *words[right]), (NO_LOSS,) * len(given) + words[right], words, right)]
 
-    def trainee(self, model: PreTrainedModel, settings: TuningSettings, labels: Sequence[str]) -> nn.Module:
+    def trainee(self, model: PreTrainedModel, settings: ClassifySettings, labels: Sequence[str]) -> nn.Module:
         from indelible.models.layout import find_layout
-        from indelible.tuning.objectives.head import HeadOnTrunk
+        from indelible.tuning.heads import HeadOnTrunk
 
         return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
 
-    def work(self, settings: TuningSettings) -> Work:
+    def work(self, settings: ClassifySettings) -> Work:
         """Each label word is tried after a held-out text, mostly two; a head reads the text once."""
         return Work(judged=1 if settings.head else 2)
 
-    def trainer(self, run: Run) -> Any:
-        from indelible.tuning.objectives.trainer import head_trainer, plain_trainer
+    def trainer(self, run: Run[ClassifySettings]) -> Any:
+        import torch
+        from torch.nn import functional
 
-        return head_trainer(run) if run.settings.head else plain_trainer(run)
+        from indelible.tuning.batches import padded_batch
+        from indelible.tuning.objectives.trainer import label_trainer, plain_trainer
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import label_judge
+        if not run.settings.head:
+            return label_trainer(run)
 
-        return label_judge(run)
+        def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Any:
+            total = functional.cross_entropy(outputs["logits"].float(), labels, reduction="sum")
+            return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+        def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+            texts = padded_batch([row["input_ids"] for row in rows], run.pad)
+            return {**texts, "labels": torch.tensor([row["label"] for row in rows])}
+
+        rows = [{"input_ids": row.prompt_ids, "label": row.label} for row in run.train]
+        return plain_trainer(run, rows, collate, loss)
+
+    def judge(self, run: Run[ClassifySettings]) -> Judge:
+        """Figures of the label that is most probable among the labels."""
+        import torch
+        from torch.nn import functional
+
+        from indelible.tuning.objectives.answers import log_probs
+
+        rows: Sequence[Labelled] = run.heldout
+        truth_r = torch.tensor([row.label for row in rows])
+        answers = [(row.prompt_ids, word) for row in rows for word in row.words]
+
+        def judge(names: Collection[str]) -> dict[str, float]:
+            scores_rl = _head_scores(run) if run.settings.head else log_probs(run, answers).view(len(rows), -1)
+            said_r = scores_rl.argmax(1)
+            return {
+                "accuracy": float((said_r == truth_r).float().mean()),
+                "macro_f1": macro_f1(truth_r.tolist(), said_r.tolist()),
+                "loss": float(functional.cross_entropy(scores_rl, truth_r)),
+            }
+
+        return judge
+
+
+def _head_scores(run: Run[ClassifySettings]) -> Tensor:
+    """What the head says ``(rows, labels)`` of the held-out texts."""
+    import torch
+
+    from indelible.tuning.batches import padded_batch
+    from indelible.tuning.objectives.answers import as_judged
+
+    scores, size = [], 2 * run.settings.batch_size
+    with as_judged(run):
+        for start in range(0, len(run.heldout), size):
+            texts = padded_batch([row.prompt_ids for row in run.heldout[start : start + size]], run.pad)
+            found = run.trainee(**{name: tensor.to(run.model.device) for name, tensor in texts.items()})
+            scores.append(found.logits.float().cpu())
+    return torch.cat(scores)
+
+
+def macro_f1(truth: Sequence[int], said: Sequence[int]) -> float:
+    """Mean F1 over the labels that occur in either; one that is never right counts 0."""
+    scores = []
+    for label in sorted({*truth, *said}):
+        right = sum(one == other == label for one, other in zip(truth, said, strict=True))
+        scores.append(2 * right / (truth.count(label) + said.count(label)))
+    return sum(scores) / len(scores)
 
 
 OBJECTIVES.register(Classify.name)(Classify())

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.chat import chat_ids
+from indelible.tuning.features import NO_LOSS, Features
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run
+from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 SHORTEST_ANSWER = 4
 """An answer that is cut to fewer tokens than this teaches nothing."""
 
 
-class Instruct(Objective):
+class Instruct(Objective[TuningSettings]):
     """Loss on the answer and what closes it; an answer that is too long is cut, without its close."""
 
     name = "instruct"
@@ -30,8 +32,6 @@ class Instruct(Objective):
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
     ) -> list[Features]:
         """One row; none for an example without instruction or answer, or whose instruction leaves no room."""
-        from indelible.tuning.chat import chat_ids
-
         if not example.prompt or not example.answer:
             return []
         given, wanted = chat_ids(tokenizer, example.prompt, example.answer)
@@ -40,15 +40,15 @@ class Instruct(Objective):
             return []
         return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
 
-    def trainer(self, run: Run) -> Any:
+    def trainer(self, run: Run[TuningSettings]) -> Any:
         from indelible.tuning.objectives.trainer import sft_trainer
 
         return sft_trainer(run)
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import token_loss_judge
+    def judge(self, run: Run[TuningSettings]) -> Judge:
+        from indelible.tuning.objectives.answers import loss_judge
 
-        return token_loss_judge(run)
+        return loss_judge(run)
 
 
 OBJECTIVES.register(Instruct.name)(Instruct())

@@ -1,10 +1,11 @@
 """Objectives: what the loss is taken on, one file each.
 
 An objective turns an example into a row, builds the trainer that trains on such rows (transformers' own, or one of
-trl's), and takes the downstream figures by which a run is judged before, during and after. It names the task that it
-trains on by default.
+trl's), and takes the downstream figures by which a run is judged before, during and after. Its own options stand in a
+class of settings beside it, and it says which task it trains on by default and what it needs of users' own data.
 
-Nothing here imports torch or a trainer before it is needed: names and figures are read when a study is planned.
+Nothing here, and no objective's module, imports torch or a trainer before it is needed: names, options and figures are
+read when a study is planned.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+from indelible.errors import ConfigError, UnknownNameError, suggest
 from indelible.registry import Registry
+from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
+from indelible.validation import validated
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
-NO_LOSS = -100
-"""Label of a token without loss, as in torch's cross entropy."""
+S = TypeVar("S", bound=TuningSettings)
+"""The class of an objective's settings."""
 
 
 @dataclass(frozen=True)
@@ -77,30 +80,16 @@ class Row(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Features:
-    """A row of one sequence.
+class Judge(Protocol):
+    """Takes downstream figures of a model as it stands, in evaluation mode, and leaves random state as it was."""
 
-    Attributes:
-        input_ids: t token ids.
-        labels: t labels; ``labels[i]`` is ``input_ids[i]`` where predicting that token bears loss, else NO_LOSS. The
-            first is always NO_LOSS: nothing stands before it.
-    """
-
-    input_ids: tuple[int, ...]
-    labels: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        assert len(self.input_ids) == len(self.labels), (len(self.input_ids), len(self.labels))
-        assert self.labels[0] == NO_LOSS, self.labels[0]
-
-    def as_dict(self) -> dict[str, Any]:
-        """``input_ids`` and ``labels``."""
-        return {"input_ids": list(self.input_ids), "labels": list(self.labels)}
+    def __call__(self, names: Collection[str]) -> Mapping[str, float]:
+        """The figures of these names, at least."""
+        ...
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[S]):
     """What a trainer and the figures are made from.
 
     Attributes:
@@ -116,7 +105,7 @@ class Run:
     model: PreTrainedModel
     trainee: nn.Module
     tokenizer: PreTrainedTokenizerBase
-    settings: TuningSettings
+    settings: S
     train: Sequence[Any]
     heldout: Sequence[Any]
     labels: tuple[str, ...]
@@ -129,7 +118,7 @@ class Run:
         return 0 if pad is None else int(pad)
 
 
-class Objective(ABC):
+class Objective(ABC, Generic[S]):
     """What the loss is taken on. Instances register themselves with ``OBJECTIVES.register(name)(...)``."""
 
     name: ClassVar[str]
@@ -141,14 +130,18 @@ class Objective(ABC):
     prompt alone has to be a conversation with an answer."""
     figures: ClassVar[tuple[Figure, ...]]
     """What it is judged by; the first is its utility, which arms are compared at."""
+    settings: ClassVar[type[TuningSettings]] = TuningSettings
+    """The options of a run, its own among them."""
     trainer_name: ClassVar[str] = "Trainer"
     """The class that trains: transformers' Trainer, or one of trl's."""
+    decides: ClassVar[Mapping[str, str]] = {}
+    """Arguments of that trainer that it decides itself, and what to do instead of passing them through."""
     version: ClassVar[int] = 1
     """Raised when the same settings give other rows or figures than before, so that older results are not reused."""
 
     @abstractmethod
     def rows(
-        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: S, labels: Sequence[str]
     ) -> Sequence[Row]:
         """Rows of at most ``settings.max_tokens`` tokens; none when the example does not fit or has nothing to learn.
 
@@ -162,24 +155,20 @@ class Objective(ABC):
             DataError: if the example lacks what the objective needs.
         """
 
-    def trainee(self, model: PreTrainedModel, settings: TuningSettings, labels: Sequence[str]) -> nn.Module:
+    def trainee(self, model: PreTrainedModel, settings: S, labels: Sequence[str]) -> nn.Module:
         """What the trainer trains: the model itself, unless an objective puts something around it."""
         return model
 
     @abstractmethod
-    def trainer(self, run: Run) -> Any:
-        """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer that also takes a
-        ``precision`` and counts ``tokens`` (see trainers.py)."""
+    def trainer(self, run: Run[S]) -> Any:
+        """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer whose class
+        ``measured`` has made (see trainer.py)."""
 
     @abstractmethod
-    def judge(self, run: Run) -> Judge:
+    def judge(self, run: Run[S]) -> Judge:
         """What takes the figures on ``run.heldout``, made before training."""
 
-    def rows_per_step(self, settings: TuningSettings) -> int:
-        """Rows that one optimizer step is taken on."""
-        return settings.batch_size * settings.accumulation
-
-    def work(self, settings: TuningSettings) -> Work:
+    def work(self, settings: S) -> Work:
         """What one row costs."""
         return Work()
 
@@ -189,20 +178,53 @@ class Objective(ABC):
         Raises:
             UnknownNameError: if the objective has none.
         """
-        from indelible.errors import UnknownNameError
-
         found = {figure.name: figure for figure in self.figures}
         if name not in found:
             raise UnknownNameError("figure", name, found)
         return found[name]
 
 
-class Judge(Protocol):
-    """Takes downstream figures of a model as it stands, in evaluation mode, and leaves random state as it was."""
-
-    def __call__(self, names: Collection[str]) -> Mapping[str, float]:
-        """The figures of these names, at least."""
-        ...
+OBJECTIVES: Registry[Objective[Any]] = Registry(
+    "objective", "indelible.tuning.objectives", group="indelible.objectives"
+)
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective", "indelible.tuning.objectives", group="indelible.objectives")
+def tuning_settings(options: Mapping[str, Any], path: str = "tuning") -> TuningSettings:
+    """Options of one run, checked once and for all, by the class of settings that their objective has.
+
+    Args:
+        options: as they are written in a study, flat: ``{"objective": "preference", "beta": 0.2}``.
+        path: where they stand there, for messages.
+
+    Raises:
+        ConfigError: an unknown name or key, or a value that cannot be used.
+    """
+    name = str(options.get("objective", DEFAULT_OBJECTIVE))
+    if name not in OBJECTIVES.names():
+        raise ConfigError(f"Unknown objective {name!r} in {path!r}.", suggest(name, OBJECTIVES.names()))
+    objective = OBJECTIVES.get(name)
+    settings = validated(objective.settings, options, path)
+    for asked, value in settings.stop_at.items():
+        try:
+            figure = objective.figure(asked)
+        except UnknownNameError as error:
+            raise ConfigError(f"{error.what.rstrip('.')} in '{path}.stop_at'.", error.fix) from None
+        if isinstance(value, str) and not figure.improves(float(value.rstrip("%")), 0.0):
+            raise ConfigError(
+                f"{path}: stop_at {asked} {value} is no improvement ({figure.better} is better).",
+                "Change one of these settings.",
+            )
+    return settings
+
+
+def own_options(options: Mapping[str, Any], objective: str, used: Collection[str]) -> dict[str, Any]:
+    """Of options that hold for a whole study, those that one of its objectives can have.
+
+    Args:
+        options: as they are written in a study, for all arms.
+        objective: the arm's.
+        used: the objectives of all arms. What none of them knows stays, so that it is found to be unknown.
+    """
+    own = OBJECTIVES.get(objective).settings.model_fields
+    others = {field for name in used for field in OBJECTIVES.get(name).settings.model_fields}
+    return {key: value for key, value in options.items() if key in own or key not in others}

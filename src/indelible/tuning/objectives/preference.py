@@ -6,20 +6,31 @@ came from, and that would be the unedited one. Its log-probabilities are taken o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from indelible.tuning.chat import chat_ids
 from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.settings import Positive, TuningSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 SHORTEST_ANSWER = 4
 """Answers that are cut to fewer tokens than this say nothing of a preference."""
+
+
+class PreferenceSettings(TuningSettings):
+    """Options of a run on preferences."""
+
+    objective: Literal["preference"] = "preference"
+    beta: Positive = Field(0.1, description="how strongly DPO holds on to the model before tuning")
 
 
 @dataclass(frozen=True)
@@ -38,14 +49,10 @@ class Pair:
 
     def as_dict(self) -> dict[str, Any]:
         """The three, as trl's DPOTrainer has them."""
-        return {
-            "prompt_ids": list(self.prompt_ids),
-            "chosen_ids": list(self.chosen_ids),
-            "rejected_ids": list(self.rejected_ids),
-        }
+        return {name: list(ids) for name, ids in asdict(self).items()}
 
 
-class Preference(Objective):
+class Preference(Objective[PreferenceSettings]):
     """DPO's loss; implicit rewards are measured against the model before tuning."""
 
     name = "preference"
@@ -56,15 +63,18 @@ class Preference(Objective):
         Figure("margin", "mean difference of implicit rewards, chosen less rejected", "higher"),
         Figure("loss", "mean DPO loss", "lower"),
     )
+    settings = PreferenceSettings
     trainer_name = "DPOTrainer"
+    decides: ClassVar[Mapping[str, str]] = {
+        "beta": "set tuning.beta",
+        "precompute_ref_log_probs": "the reference is the model before tuning",
+    }
 
     def rows(
-        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: PreferenceSettings, labels: Sequence[str]
     ) -> list[Pair]:
         """One pair, its answers cut to ``max_tokens`` with the prompt; none where the prompt leaves no room, or where
         the cut leaves no difference."""
-        from indelible.tuning.chat import chat_ids
-
         if not (example.prompt and example.answer and example.rejected):
             return []
         prompt, chosen = chat_ids(tokenizer, example.prompt, example.answer)
@@ -74,19 +84,63 @@ class Preference(Objective):
             return []
         return [Pair(tuple(prompt), tuple(chosen[:room]), tuple(rejected[:room]))]
 
-    def work(self, settings: TuningSettings) -> Work:
+    def work(self, settings: PreferenceSettings) -> Work:
         """Both answers of a pair, and both by the reference."""
         return Work(trained=2, referred=2, judged=2)
 
-    def trainer(self, run: Run) -> Any:
-        from indelible.tuning.objectives.trainer import dpo_trainer
+    def trainer(self, run: Run[PreferenceSettings]) -> Any:
+        """trl's, with the model before tuning as reference."""
+        from indelible.tuning.objectives.trainer import dataset, measured, trainer_class
 
-        return dpo_trainer(run)
+        before = _log_probs(run, run.train).tolist()
+        rows = [
+            {**row.as_dict(), "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            for row, (chosen, rejected) in zip(run.train, before, strict=True)
+        ]
+        base: Any = measured(trainer_class(self.trainer_name), run)
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import preference_judge
+        class Ready(base):
+            """Rows come tokenised, with their reference log-probabilities."""
 
-        return preference_judge(run)
+            def _prepare_dataset(self, dataset: Any, *_around: Any) -> Any:
+                return dataset
+
+            def _precompute_ref_logps(self, dataset: Any, *_around: Any) -> Any:
+                return dataset
+
+        return Ready(
+            model=run.trainee,
+            args=run.arguments(
+                beta=run.settings.beta, max_length=None, precompute_ref_log_probs=True, disable_dropout=False
+            ),
+            train_dataset=dataset(rows),
+            processing_class=run.tokenizer,
+        )
+
+    def judge(self, run: Run[PreferenceSettings]) -> Judge:
+        """Figures against the model as it is now, when the judge is made (Rafailov et al. 2023, equation 7)."""
+        from torch.nn import functional
+
+        before_r2 = _log_probs(run, run.heldout)
+
+        def judge(names: Collection[str]) -> dict[str, float]:
+            gained_r2 = _log_probs(run, run.heldout) - before_r2
+            margin_r = run.settings.beta * (gained_r2[:, 0] - gained_r2[:, 1])
+            return {
+                "preference_accuracy": float((margin_r > 0).float().mean() + (margin_r == 0).float().mean() / 2),
+                "margin": float(margin_r.mean()),
+                "loss": float(-functional.logsigmoid(margin_r).mean()),
+            }
+
+        return judge
+
+
+def _log_probs(run: Run[PreferenceSettings], rows: Sequence[Pair]) -> Tensor:
+    """Log-probabilities ``(rows, 2)`` of chosen and rejected answers, in the run's precision, float32 sums."""
+    from indelible.tuning.objectives.answers import log_probs
+
+    both = [(row.prompt_ids, answer) for row in rows for answer in (row.chosen_ids, row.rejected_ids)]
+    return log_probs(run, both).view(-1, 2)
 
 
 OBJECTIVES.register(Preference.name)(Preference())

@@ -7,16 +7,19 @@ exact matches come one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from indelible.models.tokens import encode_prompt, encode_target
+from indelible.tuning.features import NO_LOSS, Features
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tasks.answers import same_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 
@@ -36,7 +39,7 @@ class Answered(Features):
         return self.input_ids[: sum(label == NO_LOSS for label in self.labels)]
 
 
-class Reason(Objective):
+class Reason(Objective[TuningSettings]):
     """Loss on the answer's tokens and the end-of-text token that follows them."""
 
     name = "reason"
@@ -53,8 +56,6 @@ class Reason(Objective):
     ) -> list[Answered]:
         """One row; none for an example without prompt or answer, or longer than ``max_tokens`` (a cut would lose the
         answer)."""
-        from indelible.models.tokens import encode_prompt, encode_target
-
         if not example.prompt or not example.answer:
             return []
         given = encode_prompt(tokenizer, example.prompt)
@@ -69,15 +70,29 @@ class Reason(Objective):
         """A held-out question is answered, and its right answer read."""
         return Work(answered=1)
 
-    def trainer(self, run: Run) -> Any:
+    def trainer(self, run: Run[TuningSettings]) -> Any:
         from indelible.tuning.objectives.trainer import sft_trainer
 
         return sft_trainer(run)
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import answer_judge
+    def judge(self, run: Run[TuningSettings]) -> Judge:
+        """Answers are the same if their final answers are, case aside."""
+        from indelible.tuning.objectives.answers import greedy_answers, token_loss
 
-        return answer_judge(run)
+        rows: Sequence[Answered] = run.heldout
+        longest = max(len(row.input_ids) - len(row.prompt_ids) for row in rows)
+
+        def judge(names: Collection[str]) -> dict[str, float]:
+            found = {}
+            if "loss" in names:
+                found["loss"] = token_loss(run, rows)
+            if "exact_match" in names:
+                answers = greedy_answers(run, [row.prompt_ids for row in rows], longest)
+                scores = [same_answer(said, row.answer) for said, row in zip(answers, rows, strict=True)]
+                found["exact_match"] = sum(scores) / len(scores)
+            return found
+
+        return judge
 
 
 OBJECTIVES.register(Reason.name)(Reason())

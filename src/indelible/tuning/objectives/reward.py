@@ -3,16 +3,20 @@ their own answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from indelible.errors import ConfigError
+from indelible.models.tokens import encode_prompt
 from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.settings import Count, TuningSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 SAMPLING_ARGUMENTS: Mapping[str, Any] = {
@@ -23,6 +27,27 @@ SAMPLING_ARGUMENTS: Mapping[str, Any] = {
     "repetition_penalty": 1.0,
 }
 """How answers are sampled where nothing else is passed through to the trainer: from the model's whole distribution."""
+
+
+class RewardSettings(TuningSettings):
+    """Options of a run on rewards."""
+
+    objective: Literal["reward"] = "reward"
+    generations: Annotated[int, Field(ge=2)] = Field(
+        4, description="answers sampled per problem, in training and of held-out ones"
+    )
+    answer_tokens: Count = Field(16, description="tokens of an answer at most")
+
+    @property
+    def rows_per_step(self) -> int:
+        """Problems to a step: each is answered ``generations`` times."""
+        return max(1, super().rows_per_step // self.generations)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Arguments with which ``generate`` samples as the trainer does, in training and for the held-out figure."""
+        asked = {name: self.trainer.get(name, value) for name, value in SAMPLING_ARGUMENTS.items()}
+        return asked | dict(self.trainer.get("generation_kwargs") or {})
 
 
 @dataclass(frozen=True)
@@ -44,7 +69,7 @@ class Problem:
         return {"prompt": self.prompt}
 
 
-class Reward(Objective):
+class Reward(Objective[RewardSettings]):
     """GRPO's loss on answers that the model samples itself."""
 
     name = "reward"
@@ -54,15 +79,19 @@ class Reward(Objective):
         Figure("mean_reward", "mean reward of answers to held-out problems, sampled as in training", "higher"),
         Figure("greedy_reward", "mean reward of greedy answers to held-out problems", "higher"),
     )
+    settings = RewardSettings
     trainer_name = "GRPOTrainer"
+    decides: ClassVar[Mapping[str, str]] = {
+        "num_generations": "set tuning.generations",
+        "max_completion_length": "set tuning.answer_tokens",
+        "beta": "answers are held to no reference",
+    }
     version = 2
 
     def rows(
-        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
+        self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: RewardSettings, labels: Sequence[str]
     ) -> list[Problem]:
         """One problem; none that nothing scores, or that leaves no room for an answer in ``max_tokens``."""
-        from indelible.models.tokens import encode_prompt
-
         if not example.prompt or example.score is None:
             return []
         given = encode_prompt(tokenizer, example.prompt)
@@ -70,30 +99,65 @@ class Reward(Objective):
             return []
         return [Problem(example.prompt, tuple(given), example.score)]
 
-    def rows_per_step(self, settings: TuningSettings) -> int:
-        """Problems to a step: each is answered ``generations`` times."""
-        return max(1, super().rows_per_step(settings) // settings.generations)
-
-    def work(self, settings: TuningSettings) -> Work:
+    def work(self, settings: RewardSettings) -> Work:
         """Every answer to a problem is sampled, then trained on; a held-out one is answered as often, and greedily."""
         times = settings.generations
         return Work(trained=times, sampled=times, judged=0, answered=times + 1)
 
-    def sampling(self, settings: TuningSettings) -> dict[str, Any]:
-        """Arguments with which ``generate`` samples as the trainer does, in training and for the held-out figure."""
-        passed = settings.trainer
-        asked = {name: passed.get(name, value) for name, value in SAMPLING_ARGUMENTS.items()}
-        return asked | dict(passed.get("generation_kwargs") or {})
+    def trainer(self, run: Run[RewardSettings]) -> Any:
+        """trl's; each problem scores its own answers."""
+        from indelible.tuning.objectives.trainer import dataset, measured, trainer_class
 
-    def trainer(self, run: Run) -> Any:
-        from indelible.tuning.objectives.trainer import grpo_trainer
+        settings = run.settings
+        rows: Sequence[Problem] = run.train
+        if (settings.batch_size * settings.accumulation) % settings.generations:
+            raise ConfigError(
+                f"batch_size x accumulation ({settings.batch_size * settings.accumulation}) answers to a step are no"
+                f" multiple of generations ({settings.generations}).",
+                "Change one of them.",
+            )
 
-        return grpo_trainer(run)
+        def reward(completions: Sequence[str], problem: Sequence[int], **_around: Any) -> list[float]:
+            return [float(rows[number].score(said)) for number, said in zip(problem, completions, strict=True)]
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import reward_judge
+        return measured(trainer_class(self.trainer_name), run)(
+            model=run.trainee,
+            reward_funcs=reward,
+            args=run.arguments(
+                beta=0.0,
+                num_generations=settings.generations,
+                max_completion_length=settings.answer_tokens,
+                **SAMPLING_ARGUMENTS,
+            ),
+            train_dataset=dataset([{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]),
+            processing_class=run.tokenizer,
+        )
 
-        return reward_judge(run)
+    def judge(self, run: Run[RewardSettings]) -> Judge:
+        """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the
+        trainer samples them (but without dropout, and by the same random numbers each time); and ``greedy_reward``, of
+        the one answer that the model finds most probable, which may fall meanwhile."""
+        from indelible.tuning.objectives.answers import greedy_answers, sampled_answers
+        from indelible.tuning.randomness import kept_random_state
+
+        rows: Sequence[Problem] = run.heldout
+        prompts = [row.prompt_ids for row in rows]
+        tokens, times = run.settings.answer_tokens, run.settings.generations
+
+        def earned(answers: Sequence[str]) -> float:
+            with kept_random_state():  # a scorer may be anyone's
+                scores = [float(rows[number % len(rows)].score(said)) for number, said in enumerate(answers)]
+            return sum(scores) / len(scores)
+
+        def judge(names: Collection[str]) -> dict[str, float]:
+            found = {}
+            if "mean_reward" in names:
+                found["mean_reward"] = earned(sampled_answers(run, prompts * times, tokens, run.settings.sampling))
+            if "greedy_reward" in names:
+                found["greedy_reward"] = earned(greedy_answers(run, prompts, tokens))
+            return found
+
+        return judge
 
 
 OBJECTIVES.register(Reward.name)(Reward())

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from indelible.tuning.objectives.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.models.tokens import encode_prompt
+from indelible.tuning.features import NO_LOSS, Features
+from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run
+from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.settings import TuningSettings
     from indelible.tuning.tasks.task import Example
 
 MIN_TOKENS = 8
 """A shorter rest at the end of a long text is dropped: its tokens would be predicted from next to nothing."""
 
 
-class Text(Objective):
+class Text(Objective[TuningSettings]):
     """Loss on all tokens but the first; long texts are cut into blocks."""
 
     name = "text"
@@ -32,23 +34,21 @@ class Text(Objective):
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]
     ) -> list[Features]:
         """The text's consecutive blocks of ``max_tokens`` tokens and its rest, if that is long enough."""
-        from indelible.models.tokens import encode_prompt
-
         length = settings.max_tokens
         ids = encode_prompt(tokenizer, example.text)
         blocks = [ids[start : start + length] for start in range(0, len(ids), length)]
         shortest = min(MIN_TOKENS, length)
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
 
-    def trainer(self, run: Run) -> Any:
-        from indelible.tuning.objectives.trainer import plain_trainer
+    def trainer(self, run: Run[TuningSettings]) -> Any:
+        from indelible.tuning.objectives.trainer import label_trainer
 
-        return plain_trainer(run)
+        return label_trainer(run)
 
-    def judge(self, run: Run) -> Judge:
-        from indelible.tuning.objectives.judges import token_loss_judge
+    def judge(self, run: Run[TuningSettings]) -> Judge:
+        from indelible.tuning.objectives.answers import loss_judge
 
-        return token_loss_judge(run)
+        return loss_judge(run)
 
 
 OBJECTIVES.register(Text.name)(Text())

@@ -1,4 +1,4 @@
-"""The trainers behind the objectives: transformers' and trl's own classes, under one precision.
+"""What the trainers behind the objectives share: transformers' and trl's own classes, under one precision.
 
 Each is the library's class with two things of ours around its loss: the autocast of the run, and a count of tokens.
 The rest, from sampling to optimising, is theirs, and so are their arguments: what ``tuning.trainer`` names is passed
@@ -16,35 +16,24 @@ import contextlib
 import dataclasses
 import importlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
-from indelible.tuning.batches import (
-    Collator,
-    as_dicts,
-    at_label_positions,
-    autocast,
-    takes_logits_to_keep,
-    token_loss,
-)
-from indelible.tuning.objectives.classify import Labelled
-from indelible.tuning.objectives.judges import pair_log_probs
-from indelible.tuning.objectives.objective import Run
-from indelible.tuning.objectives.reward import SAMPLING_ARGUMENTS, Problem
+from indelible.tuning.batches import Collator, at_labels, autocast, token_loss
+from indelible.tuning.objectives.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Names of the schedules as transformers knows them."""
 
-OWN = {
+DECIDED = {
     "output_dir": "nothing is saved by the trainer",
     "max_steps": "set tuning.steps",
     "num_train_epochs": "set tuning.epochs",
@@ -55,9 +44,6 @@ OWN = {
     "fp16": "set tuning.precision",
     "gradient_checkpointing": "set tuning.gradient_checkpointing",
     "activation_checkpointing": "set tuning.gradient_checkpointing",
-    "num_generations": "set tuning.generations",
-    "max_completion_length": "set tuning.answer_tokens",
-    "beta": "set tuning.beta",
     "learning_rate": "set tuning.learning_rate",
     "warmup_steps": "set tuning.warmup_steps",
     "weight_decay": "set tuning.weight_decay",
@@ -67,19 +53,18 @@ OWN = {
     "logging_nan_inf_filter": "a loss that is no number ends the run",
     "remove_unused_columns": "rows come ready",
     "dataset_kwargs": "rows come ready",
-    "precompute_ref_log_probs": "the reference is the model before tuning",
 }
-"""Arguments of trainers that an option of ours decides, and what to do instead of passing them through."""
+"""Arguments of all trainers that an option of ours decides, and what to do instead of passing them through."""
 
 
 def trainer_class(name: str) -> Any:
-    """transformers' or trl's class of that name.
+    """transformers' or trl's class of that name, be it of a trainer or of its arguments.
 
     Raises:
         ConfigError: if it is trl's and trl is not installed.
     """
-    if name == "Trainer":
-        return Trainer
+    if name in ("Trainer", "TrainingArguments"):
+        return Trainer if name == "Trainer" else TrainingArguments
     try:
         with kept_random_state():  # something that trl imports draws random numbers
             return getattr(importlib.import_module("trl"), name)
@@ -88,6 +73,13 @@ def trainer_class(name: str) -> Any:
             f"This objective trains with trl's {name}, and trl cannot be imported ({error}).",
             "Install it: pip install 'indelible[trl]'.",
         ) from error
+
+
+def arguments_class(trainer: str) -> type[TrainingArguments]:
+    """The class of a trainer's arguments; errors as of ``trainer_class``."""
+    named = "TrainingArguments" if trainer == "Trainer" else trainer.replace("Trainer", "Config")
+    found: type[TrainingArguments] = trainer_class(named)
+    return found
 
 
 @contextlib.contextmanager
@@ -102,35 +94,27 @@ def quiet_trl() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def arguments_class(name: str) -> type[TrainingArguments]:
-    """The class of a trainer's arguments.
-
-    Raises:
-        ConfigError: as ``trainer_class``.
-    """
-    found: type[TrainingArguments] = (
-        TrainingArguments if name == "Trainer" else trainer_class(name.replace("Trainer", "Config"))
-    )
-    return found
-
-
-def check_passed_on(passed: Mapping[str, Any], trainer: str) -> None:
-    """Whether the trainer knows what is passed through to it, and none of it is decided by an option of ours.
+def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
+    """Whether the trainer is here and knows what is passed through to it, and none of it is decided by an option of
+    ours.
 
     Raises:
         ConfigError: naming the argument.
     """
-    if not passed and trainer == "Trainer":
-        return
-    known = {field.name for field in dataclasses.fields(arguments_class(trainer)) if field.init}
-    for name in passed:
-        if name in OWN:
-            raise ConfigError(f"'tuning.trainer.{name}' cannot be passed through: {OWN[name]}.", "Remove it there.")
-        if name not in known:
-            raise ConfigError(f"{trainer} takes no argument {name!r} ('tuning.trainer').", suggest(name, known))
+    name = objective.trainer_name
+    trainer_class(name)
+    known = {field.name for field in dataclasses.fields(arguments_class(name)) if field.init}
+    decided = {**DECIDED, **objective.decides}
+    for passed in settings.trainer:
+        if passed in decided:
+            raise ConfigError(f"'tuning.trainer.{passed}' cannot be passed through: {decided[passed]}.", "Remove it.")
+        if passed not in known:
+            raise ConfigError(f"{name} takes no argument {passed!r} ('tuning.trainer').", suggest(passed, known))
 
 
-def arguments(settings: TuningSettings, device: torch.device, folder: str, seed: int, steps: int, name: str) -> Any:
+def arguments(
+    settings: TuningSettings, device: torch.device, folder: str, seed: int, steps: int, name: str
+) -> Callable[..., TrainingArguments]:
     """What makes the arguments for the trainer of that name.
 
     Args:
@@ -181,7 +165,8 @@ def arguments(settings: TuningSettings, device: torch.device, folder: str, seed:
             raise ConfigError(f"{name} refuses its arguments: {reason}", "Mend 'tuning.trainer'.") from error
         # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
         found._n_gpu = min(1, found.n_gpu)
-        if found.parallel_mode != ParallelMode.DISTRIBUTED and not _same_device(device, found.device):
+        same = (device.type, device.index or 0) == (found.device.type, found.device.index or 0)
+        if found.parallel_mode != ParallelMode.DISTRIBUTED and not same:
             raise ConfigError(
                 f"The model is on {device}, and this process would train it on {found.device}.",
                 f"Move it to {found.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
@@ -191,155 +176,78 @@ def arguments(settings: TuningSettings, device: torch.device, folder: str, seed:
     return made
 
 
-def plain_trainer(run: Run) -> Any:
-    """transformers' Trainer, with logits at label positions only."""
-
-    base: Any = _measured(Trainer)
-
-    class AtLabels(base):
-        """Asks for logits at label positions only."""
-
-        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
-            batch = at_label_positions(inputs, takes_logits_to_keep(self.accelerator.unwrap_model(model)))
-            return super().compute_loss(model, batch, *around, **more)
-
-    return AtLabels(
-        model=run.trainee,
-        args=run.arguments(train_sampling_strategy="group_by_length"),
-        train_dataset=as_dicts(run.train),
-        data_collator=Collator(run.pad),
-        compute_loss_func=token_loss,
-    )
-
-
-def head_trainer(run: Run) -> Any:
-    """transformers' Trainer on a classification head over the trunk."""
-    rows: Sequence[Labelled] = run.train
-    data = [{"input_ids": list(row.prompt_ids), "label": row.label} for row in rows]
-    return _measured(Trainer)(
-        model=run.trainee,
-        args=run.arguments(train_sampling_strategy="group_by_length"),
-        train_dataset=data,
-        data_collator=_HeadCollator(run.pad),
-        compute_loss_func=_label_loss,
-    )
-
-
-def sft_trainer(run: Run) -> Any:
-    """trl's SFTTrainer on rows that are tokenised and labelled."""
-    return _measured(trainer_class("SFTTrainer"))(
-        model=run.trainee,
-        args=run.arguments(
-            train_sampling_strategy="group_by_length",
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-        ),
-        train_dataset=_dataset(as_dicts(run.train)),
-        data_collator=Collator(run.pad),
-        processing_class=run.tokenizer,
-    )
-
-
-def dpo_trainer(run: Run) -> Any:
-    """trl's DPOTrainer, with the model before tuning as reference."""
-    before = pair_log_probs(run.model, run.train, run).tolist()
-    rows = [
-        {**row, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-        for row, (chosen, rejected) in zip(as_dicts(run.train), before, strict=True)
-    ]
-
-    base: Any = _measured(trainer_class("DPOTrainer"))
-
-    class Ready(base):
-        """Rows come tokenised, with their reference log-probabilities."""
-
-        def _prepare_dataset(self, dataset: Any, *_around: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *_around: Any) -> Any:
-            return dataset
-
-    return Ready(
-        model=run.trainee,
-        args=run.arguments(
-            beta=run.settings.beta, max_length=None, precompute_ref_log_probs=True, disable_dropout=False
-        ),
-        train_dataset=_dataset(rows),
-        processing_class=run.tokenizer,
-    )
-
-
-def grpo_trainer(run: Run) -> Any:
-    """trl's GRPOTrainer; each problem scores its own answers."""
-    settings = run.settings
-    rows: Sequence[Problem] = run.train
-    if (settings.batch_size * settings.accumulation) % settings.generations:
-        raise ConfigError(
-            f"batch_size x accumulation ({settings.batch_size * settings.accumulation}) answers to a step are no"
-            f" multiple of generations ({settings.generations}).",
-            "Change one of them.",
-        )
-
-    def reward(completions: Sequence[str], problem: Sequence[int], **_around: Any) -> list[float]:
-        return [float(rows[number].score(said)) for number, said in zip(problem, completions, strict=True)]
-
-    return _measured(trainer_class("GRPOTrainer"))(
-        model=run.trainee,
-        reward_funcs=reward,
-        args=run.arguments(
-            beta=0.0,
-            num_generations=settings.generations,
-            max_completion_length=settings.answer_tokens,
-            **SAMPLING_ARGUMENTS,
-        ),
-        train_dataset=_dataset([{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]),
-        processing_class=run.tokenizer,
-    )
-
-
-def _measured(base: Any) -> Any:
+def measured(base: Any, run: Run[Any]) -> Any:
     """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it."""
 
     class Measured(base):
         """The library's trainer under our precision."""
 
-        precision = "fp32"
         tokens = 0
 
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             masks = [inputs[key] for key in ("attention_mask", "prompt_mask", "completion_mask") if key in inputs]
             whole = masks[:1] if "attention_mask" in inputs else masks
             self.tokens += sum(int(mask.sum()) for mask in whole)
-            with autocast(self.args.device, self.precision):
+            with autocast(self.args.device, run.settings.precision):
                 return super().compute_loss(model, inputs, *around, **more)
 
     Measured.__name__ = Measured.__qualname__ = base.__name__
     return Measured
 
 
-class _HeadCollator:
-    """Texts padded on the right, with the numbers of their labels."""
+def label_trainer(run: Run[Any]) -> Any:
+    """transformers' Trainer on rows of one sequence, with logits at label positions only."""
+    base: Any = measured(Trainer, run)
 
-    def __init__(self, pad: int) -> None:
-        self._collate = Collator(pad)
+    class AtLabels(base):
+        """Asks for logits at label positions only."""
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        batch = self._collate([{"input_ids": row["input_ids"], "labels": row["input_ids"]} for row in rows])
-        del batch["labels"]
-        return {**batch, "labels": torch.tensor([row["label"] for row in rows])}
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
+            return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
 
-
-def _label_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    total = functional.cross_entropy(outputs["logits"].float(), labels, reduction="sum")
-    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+    return plain_trainer(run, [row.as_dict() for row in run.train], Collator(run.pad), token_loss, AtLabels)
 
 
-def _dataset(rows: list[dict[str, Any]]) -> Any:
+def plain_trainer(
+    run: Run[Any],
+    rows: Sequence[dict[str, Any]],
+    collate: Callable[..., dict[str, Any]],
+    loss: Callable[..., Any],
+    base: Any = None,
+) -> Any:
+    """transformers' Trainer.
+
+    Args:
+        run: what is trained, and how.
+        rows: with ``input_ids``, whose lengths rows are grouped by.
+        collate: makes a batch of rows.
+        loss: of the outputs, the labels and the number of items in all batches of a step (``num_items_in_batch``).
+        base: a class that ``measured`` has made, if it is not the Trainer's own.
+    """
+    return (base or measured(Trainer, run))(
+        model=run.trainee,
+        args=run.arguments(train_sampling_strategy="group_by_length"),
+        train_dataset=rows,
+        data_collator=collate,
+        compute_loss_func=loss,
+    )
+
+
+def sft_trainer(run: Run[Any]) -> Any:
+    """trl's SFTTrainer on rows that are tokenised and labelled."""
+    return measured(trainer_class("SFTTrainer"), run)(
+        model=run.trainee,
+        args=run.arguments(
+            train_sampling_strategy="group_by_length", max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+        ),
+        train_dataset=dataset([row.as_dict() for row in run.train]),
+        data_collator=Collator(run.pad),
+        processing_class=run.tokenizer,
+    )
+
+
+def dataset(rows: list[dict[str, Any]]) -> Any:
+    """Rows as trl's trainers take them."""
     from datasets import Dataset
 
     return Dataset.from_list(rows)
-
-
-def _same_device(one: torch.device, other: torch.device) -> bool:
-    """Whether two devices are the same; without an index, a kind's first is meant."""
-    return (one.type, one.index or 0) == (other.type, other.index or 0)
