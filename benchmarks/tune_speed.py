@@ -30,12 +30,12 @@ from indelible.models.load import load
 from indelible.tuning.batches import Collator, autocast
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objectives.objective import OBJECTIVES
-from indelible.tuning.objectives.trainer import arguments
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
+from indelible.tuning.trainer import arguments
 
 
 class Stopwatch(TrainerCallback):

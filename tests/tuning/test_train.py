@@ -19,7 +19,7 @@ from indelible.facts.fact import Fact
 from indelible.tuning import batches
 from indelible.tuning.batches import Collator, at_labels
 from indelible.tuning.features import Features
-from indelible.tuning.objectives.answers import token_loss
+from indelible.tuning.judging import token_loss
 from indelible.tuning.objectives.objective import OBJECTIVES, Run, tuning_settings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import Example

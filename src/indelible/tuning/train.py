@@ -25,13 +25,13 @@ from indelible.facts.fact import Fact
 from indelible.tuning.batches import usual_precision
 from indelible.tuning.callbacks import Undisturbing, Watch
 from indelible.tuning.objectives.objective import OBJECTIVES, Run
-from indelible.tuning.objectives.trainer import arguments, check_passed_on, quiet_trl
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.stopping import StopRules
 from indelible.tuning.tasks.task import TASKS
+from indelible.tuning.trainer import arguments, check_passed_on, quiet_trl
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 

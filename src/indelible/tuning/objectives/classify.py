@@ -101,7 +101,7 @@ class Classify(Objective[ClassifySettings]):
         from torch.nn import functional
 
         from indelible.tuning.batches import padded_batch
-        from indelible.tuning.objectives.trainer import label_trainer, plain_trainer
+        from indelible.tuning.trainer import label_trainer, plain_trainer
 
         if not run.settings.head:
             return label_trainer(run)
@@ -122,7 +122,7 @@ class Classify(Objective[ClassifySettings]):
         import torch
         from torch.nn import functional
 
-        from indelible.tuning.objectives.answers import log_probs
+        from indelible.tuning.judging import log_probs
 
         rows: Sequence[Labelled] = run.heldout
         truth_r = torch.tensor([row.label for row in rows])
@@ -145,7 +145,7 @@ def _head_scores(run: Run[ClassifySettings]) -> Tensor:
     import torch
 
     from indelible.tuning.batches import padded_batch
-    from indelible.tuning.objectives.answers import as_judged
+    from indelible.tuning.judging import as_judged
 
     scores, size = [], 2 * run.settings.batch_size
     with as_judged(run):

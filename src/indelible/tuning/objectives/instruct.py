@@ -41,12 +41,12 @@ class Instruct(Objective[TuningSettings]):
         return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
 
     def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.objectives.trainer import sft_trainer
+        from indelible.tuning.trainer import sft_trainer
 
         return sft_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
-        from indelible.tuning.objectives.answers import loss_judge
+        from indelible.tuning.judging import loss_judge
 
         return loss_judge(run)
 

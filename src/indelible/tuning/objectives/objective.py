@@ -162,7 +162,7 @@ class Objective(ABC, Generic[S]):
     @abstractmethod
     def trainer(self, run: Run[S]) -> Any:
         """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer whose class
-        ``measured`` has made (see trainer.py)."""
+        ``measured`` has made (see tuning.trainer)."""
 
     @abstractmethod
     def judge(self, run: Run[S]) -> Judge:

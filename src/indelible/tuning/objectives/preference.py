@@ -90,7 +90,7 @@ class Preference(Objective[PreferenceSettings]):
 
     def trainer(self, run: Run[PreferenceSettings]) -> Any:
         """trl's, with the model before tuning as reference."""
-        from indelible.tuning.objectives.trainer import dataset, measured, trainer_class
+        from indelible.tuning.trainer import dataset, measured, trainer_class
 
         before = _log_probs(run, run.train).tolist()
         rows = [
@@ -137,7 +137,7 @@ class Preference(Objective[PreferenceSettings]):
 
 def _log_probs(run: Run[PreferenceSettings], rows: Sequence[Pair]) -> Tensor:
     """Log-probabilities ``(rows, 2)`` of chosen and rejected answers, in the run's precision, float32 sums."""
-    from indelible.tuning.objectives.answers import log_probs
+    from indelible.tuning.judging import log_probs
 
     both = [(row.prompt_ids, answer) for row in rows for answer in (row.chosen_ids, row.rejected_ids)]
     return log_probs(run, both).view(-1, 2)

@@ -71,13 +71,13 @@ class Reason(Objective[TuningSettings]):
         return Work(answered=1)
 
     def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.objectives.trainer import sft_trainer
+        from indelible.tuning.trainer import sft_trainer
 
         return sft_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
         """Answers are the same if their final answers are, case aside."""
-        from indelible.tuning.objectives.answers import greedy_answers, token_loss
+        from indelible.tuning.judging import greedy_answers, token_loss
 
         rows: Sequence[Answered] = run.heldout
         longest = max(len(row.input_ids) - len(row.prompt_ids) for row in rows)

@@ -106,7 +106,7 @@ class Reward(Objective[RewardSettings]):
 
     def trainer(self, run: Run[RewardSettings]) -> Any:
         """trl's; each problem scores its own answers."""
-        from indelible.tuning.objectives.trainer import dataset, measured, trainer_class
+        from indelible.tuning.trainer import dataset, measured, trainer_class
 
         settings = run.settings
         rows: Sequence[Problem] = run.train
@@ -137,7 +137,7 @@ class Reward(Objective[RewardSettings]):
         """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the
         trainer samples them (but without dropout, and by the same random numbers each time); and ``greedy_reward``, of
         the one answer that the model finds most probable, which may fall meanwhile."""
-        from indelible.tuning.objectives.answers import greedy_answers, sampled_answers
+        from indelible.tuning.judging import greedy_answers, sampled_answers
         from indelible.tuning.randomness import kept_random_state
 
         rows: Sequence[Problem] = run.heldout

@@ -41,12 +41,12 @@ class Text(Objective[TuningSettings]):
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
 
     def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.objectives.trainer import label_trainer
+        from indelible.tuning.trainer import label_trainer
 
         return label_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
-        from indelible.tuning.objectives.answers import loss_judge
+        from indelible.tuning.judging import loss_judge
 
         return loss_judge(run)
 
