@@ -27,15 +27,15 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 
 from indelible.models.layout import find_layout
 from indelible.models.load import load
-from indelible.tuning.batches import Collator, autocast
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.objectives.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
-from indelible.tuning.trainer import arguments
+from indelible.tuning.training.batches import Collator, autocast
+from indelible.tuning.training.trainer import arguments
 
 
 class Stopwatch(TrainerCallback):

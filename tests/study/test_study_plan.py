@@ -9,7 +9,7 @@ import pytest
 
 from indelible.study.design.plan import Arm, Plan, Sources, digest, make_plan
 from indelible.study.design.settings import StudyConfig
-from indelible.tuning.objectives.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES
 
 SOURCES = Sources(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
 TUNING = {"objective": "reason", "tuner": "full", "steps": 5}

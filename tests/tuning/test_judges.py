@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.objectives.classify import macro_f1
-from indelible.tuning.objectives.objective import OBJECTIVES, Run
 from indelible.tuning.objectives.reward import Problem, RewardSettings
 from indelible.tuning.randomness import seeded
 

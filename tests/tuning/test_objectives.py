@@ -18,9 +18,8 @@ from indelible.exam.callback import RetentionCallback
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
-from indelible.tuning.features import NO_LOSS
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.objectives.objective import OBJECTIVES, tuning_settings
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune

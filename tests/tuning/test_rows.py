@@ -11,8 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
-from indelible.tuning.features import NO_LOSS, Features
-from indelible.tuning.objectives.objective import OBJECTIVES
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features
 from indelible.tuning.rows import Rows, count_reasons, draw_rows, normalised
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS, Example, Task

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.tuning.objectives.objective import OBJECTIVES, own_options, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.objectives.preference import PreferenceSettings
 from indelible.tuning.settings import TuningSettings
 
@@ -78,7 +78,7 @@ def test_epochs_count_passes_over_the_rows_that_there_are() -> None:
 
 
 def test_options_and_objectives_are_read_without_torch() -> None:
-    asked = "import sys; from indelible.tuning.objectives.objective import OBJECTIVES, tuning_settings; " + (
+    asked = "import sys; from indelible.tuning.objective import OBJECTIVES, tuning_settings; " + (
         "[tuning_settings({'objective': name, 'tuner': 'lora'}) for name in OBJECTIVES]; "
         "sys.exit(' '.join({'torch', 'transformers', 'trl', 'peft'} & set(sys.modules)) or 0)"
     )

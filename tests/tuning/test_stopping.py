@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.tuning.objectives.objective import OBJECTIVES, tuning_settings
-from indelible.tuning.stopping import StopRules
+from indelible.tuning.objective import OBJECTIVES, tuning_settings
+from indelible.tuning.training.stopping import StopRules
 
 BEFORE = {"loss": 4.0, "accuracy": 0.5}
 

@@ -16,14 +16,13 @@ from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from indelible.tuning import batches
-from indelible.tuning.batches import Collator, at_labels
-from indelible.tuning.features import Features
-from indelible.tuning.judging import token_loss
-from indelible.tuning.objectives.objective import OBJECTIVES, Run, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, Features, Run, tuning_settings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import Example
 from indelible.tuning.train import fine_tune
+from indelible.tuning.training import batches
+from indelible.tuning.training.batches import Collator, at_labels
+from indelible.tuning.training.judging import token_loss
 from tiny_models import FAMILIES, build_tokenizer
 
 Models = Callable[..., PreTrainedModel]

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
 from indelible.facts.mentions import drop_relevant
-from indelible.tuning.objectives.objective import Objective, Row
+from indelible.tuning.objective import Objective, Row
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import Example, Task
 

@@ -22,16 +22,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
-from indelible.tuning.batches import usual_precision
-from indelible.tuning.callbacks import Undisturbing, Watch
-from indelible.tuning.objectives.objective import OBJECTIVES, Run
+from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.stopping import StopRules
 from indelible.tuning.tasks.task import TASKS
-from indelible.tuning.trainer import arguments, check_passed_on, quiet_trl
+from indelible.tuning.training.batches import usual_precision
+from indelible.tuning.training.callbacks import Undisturbing, Watch
+from indelible.tuning.training.stopping import StopRules
+from indelible.tuning.training.trainer import arguments, check_passed_on, quiet_trl
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 

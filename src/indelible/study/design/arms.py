@@ -13,7 +13,7 @@ from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.study.design.plan import Arm
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.tuning.freezing.mask import about_edit, check_mask
-from indelible.tuning.objectives.objective import OBJECTIVES, own_options, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.data import data_version
 from indelible.tuning.settings import DEFAULT_OBJECTIVE
 from indelible.validation import validated

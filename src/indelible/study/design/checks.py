@@ -18,7 +18,7 @@ from indelible.models.layout import Layout
 from indelible.models.load import default_device
 from indelible.study.design.plan import Arm
 from indelible.study.design.settings import NO_EDITOR, WORLD, FactsSettings
-from indelible.tuning.objectives.objective import tuning_settings
+from indelible.tuning.objective import tuning_settings
 from indelible.tuning.train import check_settings, with_precision
 
 COVARIANCE_TOKENS = "covariance_tokens"

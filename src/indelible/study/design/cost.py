@@ -16,7 +16,7 @@ from indelible.numbers.words import counted, duration
 from indelible.study.design.plan import Plan, Step
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.exams import PUBLISHED_TOKENS
-from indelible.tuning.objectives.objective import OBJECTIVES, Work, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, Work, tuning_settings
 from indelible.tuning.settings import TuningSettings
 
 REACHED = 0.5

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from indelible.study.design.settings import NO_EDITOR, WORLD, StudyConfig
-from indelible.tuning.objectives.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES
 
 StepKind = Literal["select", "base-probe", "bystanders", "edit", "edited-probe", "tune", "explain"]
 

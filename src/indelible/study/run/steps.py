@@ -30,7 +30,7 @@ from indelible.study.run.chosen_facts import as_asked, chosen_bystanders, chosen
 from indelible.study.run.exams import ask, curve_callback, successes, with_curve
 from indelible.study.run.explanations import changed_since, explain_loss, keep_weights, kept_weights, snapshot
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.objectives.objective import tuning_settings
+from indelible.tuning.objective import tuning_settings
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.train import TuningResult, fine_tune

@@ -15,8 +15,7 @@ from pydantic import Field
 
 from indelible.errors import DataError
 from indelible.models.tokens import encode_prompt, encode_target
-from indelible.tuning.features import NO_LOSS, Features
-from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class Classify(Objective[ClassifySettings]):
 
     def trainee(self, model: PreTrainedModel, settings: ClassifySettings, labels: Sequence[str]) -> nn.Module:
         from indelible.models.layout import find_layout
-        from indelible.tuning.heads import HeadOnTrunk
+        from indelible.tuning.training.heads import HeadOnTrunk
 
         return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
 
@@ -100,8 +99,8 @@ class Classify(Objective[ClassifySettings]):
         import torch
         from torch.nn import functional
 
-        from indelible.tuning.batches import padded_batch
-        from indelible.tuning.trainer import label_trainer, plain_trainer
+        from indelible.tuning.training.batches import padded_batch
+        from indelible.tuning.training.trainer import label_trainer, plain_trainer
 
         if not run.settings.head:
             return label_trainer(run)
@@ -122,7 +121,7 @@ class Classify(Objective[ClassifySettings]):
         import torch
         from torch.nn import functional
 
-        from indelible.tuning.judging import log_probs
+        from indelible.tuning.training.judging import log_probs
 
         rows: Sequence[Labelled] = run.heldout
         truth_r = torch.tensor([row.label for row in rows])
@@ -144,8 +143,8 @@ def _head_scores(run: Run[ClassifySettings]) -> Tensor:
     """What the head says ``(rows, labels)`` of the held-out texts."""
     import torch
 
-    from indelible.tuning.batches import padded_batch
-    from indelible.tuning.judging import as_judged
+    from indelible.tuning.training.batches import padded_batch
+    from indelible.tuning.training.judging import as_judged
 
     scores, size = [], 2 * run.settings.batch_size
     with as_judged(run):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from indelible.tuning.chat import chat_ids
-from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import Positive, TuningSettings
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Preference(Objective[PreferenceSettings]):
 
     def trainer(self, run: Run[PreferenceSettings]) -> Any:
         """trl's, with the model before tuning as reference."""
-        from indelible.tuning.trainer import dataset, measured, trainer_class
+        from indelible.tuning.training.trainer import dataset, measured, trainer_class
 
         before = _log_probs(run, run.train).tolist()
         rows = [
@@ -137,7 +137,7 @@ class Preference(Objective[PreferenceSettings]):
 
 def _log_probs(run: Run[PreferenceSettings], rows: Sequence[Pair]) -> Tensor:
     """Log-probabilities ``(rows, 2)`` of chosen and rejected answers, in the run's precision, float32 sums."""
-    from indelible.tuning.judging import log_probs
+    from indelible.tuning.training.judging import log_probs
 
     both = [(row.prompt_ids, answer) for row in rows for answer in (row.chosen_ids, row.rejected_ids)]
     return log_probs(run, both).view(-1, 2)

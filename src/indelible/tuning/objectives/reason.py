@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from indelible.models.tokens import encode_prompt, encode_target
-from indelible.tuning.features import NO_LOSS, Features
-from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.answers import same_answer
 
@@ -71,13 +70,13 @@ class Reason(Objective[TuningSettings]):
         return Work(answered=1)
 
     def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.trainer import sft_trainer
+        from indelible.tuning.training.trainer import sft_trainer
 
         return sft_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
         """Answers are the same if their final answers are, case aside."""
-        from indelible.tuning.judging import greedy_answers, token_loss
+        from indelible.tuning.training.judging import greedy_answers, token_loss
 
         rows: Sequence[Answered] = run.heldout
         longest = max(len(row.input_ids) - len(row.prompt_ids) for row in rows)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from indelible.errors import ConfigError
 from indelible.models.tokens import encode_prompt
-from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import Count, TuningSettings
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Reward(Objective[RewardSettings]):
 
     def trainer(self, run: Run[RewardSettings]) -> Any:
         """trl's; each problem scores its own answers."""
-        from indelible.tuning.trainer import dataset, measured, trainer_class
+        from indelible.tuning.training.trainer import dataset, measured, trainer_class
 
         settings = run.settings
         rows: Sequence[Problem] = run.train
@@ -137,8 +137,8 @@ class Reward(Objective[RewardSettings]):
         """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the
         trainer samples them (but without dropout, and by the same random numbers each time); and ``greedy_reward``, of
         the one answer that the model finds most probable, which may fall meanwhile."""
-        from indelible.tuning.judging import greedy_answers, sampled_answers
         from indelible.tuning.randomness import kept_random_state
+        from indelible.tuning.training.judging import greedy_answers, sampled_answers
 
         rows: Sequence[Problem] = run.heldout
         prompts = [row.prompt_ids for row in rows]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from indelible.models.tokens import encode_prompt
-from indelible.tuning.features import NO_LOSS, Features
-from indelible.tuning.objectives.objective import OBJECTIVES, Figure, Judge, Objective, Run
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ class Text(Objective[TuningSettings]):
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
 
     def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.trainer import label_trainer
+        from indelible.tuning.training.trainer import label_trainer
 
         return label_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
-        from indelible.tuning.judging import loss_judge
+        from indelible.tuning.training.judging import loss_judge
 
         return loss_judge(run)
 

@@ -12,10 +12,10 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.errors import TrainingDivergedError
-from indelible.tuning.objectives.objective import Judge
+from indelible.tuning.objective import Judge
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.stopping import StopRules
+from indelible.tuning.training.stopping import StopRules
 
 
 class Watch(TrainerCallback):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from indelible.tuning.tasks.task import Example
 
+NO_LOSS = -100
+"""Label of a token without loss, as in torch's cross entropy."""
+
 S = TypeVar("S", bound=TuningSettings)
 """The class of an objective's settings."""
 
@@ -78,6 +81,28 @@ class Row(Protocol):
     def as_dict(self) -> dict[str, Any]:
         """The row in the form that the objective's trainer expects."""
         ...
+
+
+@dataclass(frozen=True)
+class Features:
+    """A row of one sequence.
+
+    Attributes:
+        input_ids: t token ids.
+        labels: t labels; ``labels[i]`` is ``input_ids[i]`` where predicting that token bears loss, else NO_LOSS. The
+            first is always NO_LOSS: nothing stands before it.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        assert len(self.input_ids) == len(self.labels), (len(self.input_ids), len(self.labels))
+        assert self.labels[0] == NO_LOSS, self.labels[0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """``input_ids`` and ``labels``."""
+        return {"input_ids": list(self.input_ids), "labels": list(self.labels)}
 
 
 class Judge(Protocol):

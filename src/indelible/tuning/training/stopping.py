@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from indelible.errors import ConfigError
-from indelible.tuning.objectives.objective import Objective
+from indelible.tuning.objective import Objective
 from indelible.tuning.settings import TuningSettings
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indelible.tuning.features import NO_LOSS
+from indelible.tuning.objective import NO_LOSS
 
 
 def padded_batch(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> dict[str, Tensor]:

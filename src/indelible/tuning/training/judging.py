@@ -15,11 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.models.trace import evaluation_mode
-from indelible.tuning.batches import Collator, at_labels, autocast, by_length, padded_batch
-from indelible.tuning.batches import token_loss as loss_of_batch
-from indelible.tuning.features import NO_LOSS, Features
-from indelible.tuning.objectives.objective import Judge, Run
+from indelible.tuning.objective import NO_LOSS, Features, Judge, Run
 from indelible.tuning.randomness import seeded
+from indelible.tuning.training.batches import Collator, at_labels, autocast, by_length, padded_batch
+from indelible.tuning.training.batches import token_loss as loss_of_batch
 
 
 @contextmanager

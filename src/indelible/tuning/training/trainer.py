@@ -25,10 +25,10 @@ from transformers import Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
-from indelible.tuning.batches import Collator, at_labels, autocast, token_loss
-from indelible.tuning.objectives.objective import Objective, Run
+from indelible.tuning.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.training.batches import Collator, at_labels, autocast, token_loss
 
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Names of the schedules as transformers knows them."""
