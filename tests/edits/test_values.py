@@ -271,7 +271,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: PreTrained
         found = optimise_values(
             model, find_layout(model), 1, facts, OPTIONS, lambda done, total, _note: seen.append((done, total))
         )
-        with pytest.raises(EditError, match=r"one fact in 5 texts.*fewer contexts or paraphrases"):
+        with pytest.raises(EditError, match=r"one fact in all its texts.*fewer contexts or paraphrases"):
             many = replace(facts[0], rewrites=facts[0].rewrites * 5)
             optimise_values(model, find_layout(model), 1, [many], OPTIONS)
     finally:

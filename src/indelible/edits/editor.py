@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -23,11 +23,11 @@ from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
+from indelible.progress import Progress
 from indelible.registry import Registry
 
 EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits.editors", group="indelible.editors")
 
-Progress = Callable[[int, int, str], None]
 
 AUTO = "auto"
 """In place of layers: let causal tracing choose them (see locate.py)."""

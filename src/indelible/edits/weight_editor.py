@@ -21,10 +21,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.edits.deltas.weights import Delta, WeightUpdate, add_difference, combined, restored
-from indelible.edits.editor import AUTO, Editor, Progress, Workbench
+from indelible.edits.editor import AUTO, Editor, Workbench
 from indelible.edits.tracing.locate import located_layers
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
+from indelible.progress import Progress
 
 
 @dataclass(frozen=True)

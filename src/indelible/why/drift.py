@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.facts.fact import Fact
+from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
 from indelible.models.trace import by_row, capture, evaluating
@@ -178,13 +179,8 @@ def _read(model: PreTrainedModel, layout: Layout, projections: Mapping[str, str]
     keys: dict[str, dict[int, Tensor]] = {name: {} for name in projections}
     states: dict[int, Tensor] = {}
     with evaluating(model), torch.no_grad():
-        for batch in _batches(asked):
-            length = max(len(asked[index].tokens) for index in batch)
-            tokens_bt = torch.zeros(len(batch), length, dtype=torch.long)
-            mask_bt = torch.zeros_like(tokens_bt)
-            for place, index in enumerate(batch):
-                tokens_bt[place, : len(asked[index].tokens)] = torch.tensor(asked[index].tokens)
-                mask_bt[place, : len(asked[index].tokens)] = 1
+        for batch in of_like_length([len(one.tokens) for one in asked], _TOKENS_PER_PASS):
+            tokens_bt, mask_bt = padded([asked[index].tokens for index in batch])
             looked_at = [*projections.values(), layout.head]
             with capture(model, inputs_of=looked_at, stop_before=layout.head) as seen:
                 model(tokens_bt.to(model.device), attention_mask=mask_bt.to(model.device), use_cache=False)
@@ -211,13 +207,3 @@ def _product(model: nn.Module, parameter: str, keys_nd: Tensor) -> Tensor:
     module = model.get_submodule(parameter.removesuffix(".weight"))
     weight_do = weight if isinstance(module, Conv1D) else weight.T
     return (keys_nd.to(weight.device) @ weight_do).cpu()
-
-
-def _batches(asked: Sequence[_Asked]) -> list[list[int]]:
-    """Prompts of like length together, each batch within the budget of tokens."""
-    batches: list[list[int]] = [[]]
-    for index in sorted(range(len(asked)), key=lambda index: len(asked[index].tokens)):
-        if batches[-1] and (len(batches[-1]) + 1) * len(asked[index].tokens) > _TOKENS_PER_PASS:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

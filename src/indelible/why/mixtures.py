@@ -29,11 +29,11 @@ from indelible.exam.exam import answers_frame, take_exam
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
+from indelible.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Progress = Callable[[int, int, str], None]
 Groups = Mapping[str, tuple[str, ...]]
 """Names of parameters by group, each parameter once, as ``model.named_parameters()`` lists it."""
 

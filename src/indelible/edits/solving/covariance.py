@@ -8,7 +8,7 @@ names a folder, under everything that they depend on: model, layer, module, and 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -21,11 +21,10 @@ from indelible.edits.deltas.files import renamed_to
 from indelible.errors import EditError
 from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating
+from indelible.progress import Progress
 
 _ROW_TOKENS = 128
 _ROWS_PER_PASS = 8
-
-Progress = Callable[[int, int, str], None]
 
 
 def second_moments(

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.edits.solving.texts import FactRows, Row
+from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, evaluating
 
@@ -99,18 +100,12 @@ def _at_subjects(
     model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], states_of: str, texts: Sequence[Row]
 ) -> tuple[dict[int, Tensor], Tensor]:
     memories = {layer: layout.mlp_out[layer] for layer in key_layers}
-    order = sorted(range(len(texts)), key=lambda index: texts[index].subject)
+    known = [text.tokens[: text.subject + 1] for text in texts]  # nothing that follows changes what is there
     keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
     states: dict[int, Tensor] = {}
     with evaluating(model), torch.inference_mode():
-        for batch in _batches(order, texts):
-            length = max(texts[index].subject for index in batch) + 1
-            tokens = torch.zeros(len(batch), length, dtype=torch.long)
-            mask = torch.zeros_like(tokens)
-            for place, index in enumerate(batch):
-                real = texts[index].tokens[: texts[index].subject + 1]
-                tokens[place, : len(real)] = torch.tensor(real)
-                mask[place, : len(real)] = 1
+        for batch in of_like_length([len(tokens) for tokens in known], _TOKENS_PER_PASS):
+            tokens, mask = padded([known[index] for index in batch])
             with capture(model, inputs_of=[*memories.values()], outputs_of=[states_of], stop_after=states_of) as seen:
                 model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
             keys_btd = {layer: by_row(seen.inputs[memory], len(batch)) for layer, memory in memories.items()}
@@ -122,13 +117,3 @@ def _at_subjects(
     in_order = range(len(texts))
     stacked = {layer: torch.stack([found[index] for index in in_order]) for layer, found in keys.items()}
     return stacked, torch.stack([states[index] for index in in_order])
-
-
-def _batches(order: Sequence[int], texts: Sequence[Row]) -> list[list[int]]:
-    """Texts of like length together, each batch within the budget of tokens."""
-    batches: list[list[int]] = [[]]
-    for index in order:  # ascending, so the newest is the longest
-        if batches[-1] and (len(batches[-1]) + 1) * (texts[index].subject + 1) > _TOKENS_PER_PASS:
-            batches.append([])
-        batches[-1].append(index)
-    return batches

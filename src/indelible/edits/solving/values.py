@@ -28,10 +28,10 @@ from transformers import PreTrainedModel
 from indelible.edits.solving.suffixes import Reference, Site, Suffixes, SuffixRuns
 from indelible.edits.solving.texts import FactRows
 from indelible.errors import EditError
+from indelible.models.batches import in_halves
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
-
-Progress = Callable[[int, int, str], None]
+from indelible.progress import Progress
 
 # Suffix tokens to a batch. More gain nothing: on two cores with SmolLM2-135M, 2048 cost 3 GB of activations.
 _CPU_TOKENS = 2048
@@ -114,27 +114,20 @@ def optimise_values(
             progress(done, len(facts) * options.steps, f"values, step {step}, facts left: {staying}, loss {loss:.2f}")
 
     def run(batch: Sequence[FactRows]) -> list[Values]:
-        """One batch; in halves when a GPU's memory does not hold it."""
         nonlocal finished
-        try:
-            found = [_optimise_batch(model, layout, layer, batch, options, report)]
-            finished += len(batch)
-            return found
-        except torch.OutOfMemoryError:
-            pass
-        # Outside the handler, where the failed attempt's tensors are no longer held by the exception.
-        torch.cuda.empty_cache()
-        if len(batch) == 1:
-            raise EditError(
-                f"The memory of {model.device} does not hold one fact in {len(batch[0].rewrites)} texts.",
-                "Give fewer contexts or paraphrases, a higher layer, or a device with more memory.",
-            )
-        middle = len(batch) // 2
-        return run(batch[:middle]) + run(batch[middle:])
+        found = [_optimise_batch(model, layout, layer, batch, options, report)]
+        finished += len(batch)
+        return found
 
     tokens = options.tokens_per_batch or _tokens_in_memory(model, layout, layer)
     with evaluating(model):
-        parts = [part for batch in _fact_batches(facts, tokens) for part in run(batch)]
+        try:
+            parts = [part for batch in _fact_batches(facts, tokens) for part in in_halves(run, batch)]
+        except torch.OutOfMemoryError as error:
+            raise EditError(
+                f"The memory of {model.device} does not hold one fact in all its texts.",
+                "Give fewer contexts or paraphrases, a higher layer, or a device with more memory.",
+            ) from error
     return Values(
         torch.cat([part.deltas_fo for part in parts]),
         torch.cat([part.losses_f for part in parts]),

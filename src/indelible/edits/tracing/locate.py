@@ -19,12 +19,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.deltas.files import renamed_to
-from indelible.edits.tracing.trace import GROUPS, Progress, Traced, trace_facts
+from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.models.trace import evaluating
+from indelible.progress import Progress
 
 _AUTO_FACTS = 16
 _AUTO_SAMPLES = 2

@@ -12,7 +12,7 @@ about layers / 2 runs of the model for every position from the subject on, times
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,9 +26,9 @@ from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from indelible.models.trace import by_row, capture, evaluating, replace, resume_from, select_before_head
+from indelible.progress import Progress
 
 Kind = Literal["hidden", "mlp", "attention"]
-Progress = Callable[[int, int, str], None]
 
 GROUPS = (
     "first subject token",
