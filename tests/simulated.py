@@ -13,6 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from indelible.numbers.replicates import Replicates
+
+Counts = dict[tuple[str, str], pd.DataFrame]
+"""Name of an arm and of a rate -> hits and asked by seed, copy and fact."""
+
 
 @dataclass(frozen=True)
 class SimulatedArm:
@@ -169,6 +174,14 @@ def _fact(
     return rows
 
 
+def joint_of(counts: Counts, *, draws: int, seed: int = 0) -> Replicates:
+    """Rates that are counted already, drawn together."""
+    by_rate: dict[str, dict[str, pd.DataFrame]] = {}
+    for (arm, rate), count in counts.items():
+        by_rate.setdefault(rate, {})[arm] = count
+    return Replicates(lambda rate: by_rate.get(rate, {}), draws=draws, seed=seed)
+
+
 def simulate_counts(
     retention: Mapping[str, tuple[float, float]],
     *,
@@ -179,8 +192,8 @@ def simulate_counts(
     known: float = 0.9,
     alike: float = 0.5,
     generator: np.random.Generator,
-) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[tuple[str, str], str]]:
-    """Counts per fact of a made-up study, as `replicate_counts` takes them, without the tables that lead to them.
+) -> Counts:
+    """Counts per fact of a made-up study, as `joint_of` takes them, without the tables that lead to them.
 
     Args:
         retention: arm -> true edited and intrinsic retention.
@@ -192,7 +205,7 @@ def simulate_counts(
         alike: chance that a fact's fate is decided by one draw for all arms, which makes arms agree about it.
         generator: the source of randomness.
     """
-    counts, populations = {}, {}
+    counts = {}
     for place, (fact_set, facts) in enumerate((("edited", n_edits), ("intrinsic", n_intrinsic))):
         asked = generator.random((seeds, facts)) < known
         common, shared = generator.random((seeds, facts)), generator.random((seeds, facts)) < alike
@@ -203,10 +216,9 @@ def simulate_counts(
         for arm, rates in retention.items():
             chance = np.clip(rates[place] + generator.normal(0, spread, (seeds, 1)), 0, 1)
             kept = asked & (np.where(shared, common, generator.random((seeds, facts))) < chance)
-            key = arm, f"retention_{fact_set}"
-            counts[key] = pd.DataFrame({"hits": kept.ravel() * 1, "asked": asked.ravel() * 1}, index=index)
-            populations[key] = fact_set
-    return counts, populations
+            table = pd.DataFrame({"hits": kept.ravel() * 1, "asked": asked.ravel() * 1}, index=index)
+            counts[arm, f"retention_{fact_set}"] = table
+    return counts
 
 
 def simulate_isolated(
@@ -219,7 +231,7 @@ def simulate_isolated(
     luck: float = 0.0,
     persistent: float = 1.0,
     generator: np.random.Generator,
-) -> tuple[dict[tuple[str, str], pd.DataFrame], dict[tuple[str, str], str]]:
+) -> Counts:
     """Counts of one isolated arm, "memit": each copy is edited with one fact, tuned, and asked all intrinsic facts;
     and of "control", one model a seed that was not edited and is asked the same intrinsic facts.
 
@@ -251,13 +263,12 @@ def simulate_isolated(
             kept = generator.random(n_intrinsic) < np.clip(firmness + tilt[1] + of_copy[copy], 0, 1)
             found = [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
             tables["memit", "intrinsic"] += found
-    counts = {
+    return {
         (arm, f"retention_{name}"): pd.DataFrame(lines, columns=["seed", "copy", "fact_id", "hits"])
         .assign(asked=1)
         .set_index(["seed", "copy", "fact_id"])
         for (arm, name), lines in tables.items()
     }
-    return counts, {key: key[1] for key in counts}
 
 
 def simulate_confidence(

@@ -73,6 +73,11 @@ class Registry(Generic[T]):
         self._import_all()
         return sorted(self._entries)
 
+    def values(self) -> list[T]:
+        """All entries, in the order in which they were registered."""
+        self._import_all()
+        return list(self._entries.values())
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 

@@ -15,9 +15,9 @@ from indelible.claims.claim import Claim, Comparison, built_in_claims, read_clai
 from indelible.claims.judge import comparisons, decide, judge
 from indelible.claims.rulings import Ruling
 from indelible.errors import ConfigError
+from indelible.numbers.answers import Answers
 from indelible.numbers.arms import arms_of, factor_between
-from indelible.numbers.bootstrap import Interval
-from indelible.numbers.replicates import Effect
+from indelible.numbers.estimate import Estimate
 from simulated import SimulatedArm, simulate
 
 LOST_MORE = Claim(name="lost-more", sentence="Edits are lost more.", estimate="gap")
@@ -35,8 +35,14 @@ def study(*arms: SimulatedArm, seed: int = 0, n_edits: int = 60) -> tuple[pd.Dat
     return simulate(arms, seeds=(0, 1, 2), n_edits=n_edits, generator=np.random.default_rng(seed))
 
 
+def judged(
+    claims: list[Claim], rows: pd.DataFrame, runs: pd.DataFrame, draws: int = 100, always: frozenset[str] = frozenset()
+) -> tuple[Ruling, ...]:
+    return judge(claims, Answers(rows, draws=draws), runs, always=always)
+
+
 def only(claim: Claim, *arms: SimulatedArm, **study_options: int) -> Ruling:
-    (ruling,) = judge([claim], *study(*arms, **study_options), draws=800)
+    (ruling,) = judged([claim], *study(*arms, **study_options), draws=800)
     return ruling
 
 
@@ -106,10 +112,10 @@ def test_files_of_claims_that_cannot_be_used(text: str | None, said: str, tmp_pa
 def test_a_true_gap_is_supported_and_its_opposite_contradicted() -> None:
     true = only(LOST_MORE, PLAIN)
     assert true.decision == "supported"
-    assert true.value == pytest.approx(0.3, abs=0.12)
+    assert true.effect.value == pytest.approx(0.3, abs=0.12)
     opposite = only(LOST_MORE.model_copy(update={"direction": "below"}), PLAIN)
     assert opposite.decision == "contradicted"
-    assert opposite.value == pytest.approx(-true.value)
+    assert opposite.effect.value == pytest.approx(-(true.effect.value or 0))
 
 
 def test_an_effect_that_is_excluded_is_contradicted_and_says_so() -> None:
@@ -147,32 +153,32 @@ def test_a_difference_between_arms_is_judged_with_a_paired_test() -> None:
     ruling = only(PARAPHRASES, PLAIN, DOSED)
     assert ruling.decision == "supported"
     (finding,) = ruling.findings
-    assert finding.p is not None
-    assert finding.p < 0.01
-    assert finding.value == pytest.approx(0.4, abs=0.12)
+    assert finding.effect.p is not None
+    assert finding.effect.p < 0.01
+    assert finding.effect.value == pytest.approx(0.4, abs=0.12)
 
 
 def test_p_values_are_corrected_over_the_comparisons_of_a_claim() -> None:
     third = replace(DOSED, name="memit, 1", paraphrases=1)
-    alone = {finding.comparison: finding.p for finding in only(PARAPHRASES, PLAIN, DOSED).findings}
-    both = {finding.comparison: finding.p for finding in only(PARAPHRASES, PLAIN, DOSED, third).findings}
+    alone = {finding.comparison: finding.effect.p for finding in only(PARAPHRASES, PLAIN, DOSED).findings}
+    both = {finding.comparison: finding.effect.p for finding in only(PARAPHRASES, PLAIN, DOSED, third).findings}
     assert len(both) == 2
     shared = "3 paraphrases against 0 paraphrases"
     assert both[shared] == pytest.approx(2 * (alone[shared] or 0), rel=0.2)
 
 
 def test_a_claim_without_arms_to_compare_gets_no_verdict() -> None:
-    assert judge([PARAPHRASES], *study(PLAIN, n_edits=4), draws=100) == ()
+    assert judged([PARAPHRASES], *study(PLAIN, n_edits=4)) == ()
 
 
 def test_matched_utility_leaves_out_arms_that_did_not_reach_their_figure() -> None:
     claim = PARAPHRASES.model_copy(update={"matched_utility": True})
     rows, runs = study(PLAIN, DOSED)
-    assert judge([claim], rows, runs.assign(reached=None), draws=100) == ()  # no rule, no matched utility
-    (full,) = judge([claim], rows, runs.assign(reached=True), draws=100)
+    assert judged([claim], rows, runs.assign(reached=None)) == ()  # no rule, no matched utility
+    (full,) = judged([claim], rows, runs.assign(reached=True))
     assert full.decision == "supported" and "left out" not in full.why
     short = runs.assign(reached=(runs["arm"] != "memit") | (runs["seed"] != 2))
-    (none,) = judge([claim], rows, short, draws=100)
+    (none,) = judged([claim], rows, short)
     assert none.decision == "undecided" and none.findings == ()
     assert none.why.startswith("1 comparison is left out")
 
@@ -205,15 +211,15 @@ def test_a_tuner_brings_its_own_rate_and_an_objective_its_own_length() -> None:
 
 def test_a_claim_of_ones_own_is_answered_even_where_nothing_can_be_compared() -> None:
     rows, runs = study(PLAIN, n_edits=4)
-    (ruling,) = judge([PARAPHRASES], rows, runs, always={"paraphrases"}, draws=100)
+    (ruling,) = judged([PARAPHRASES], rows, runs, always=frozenset({"paraphrases"}))
     assert ruling.decision == "undecided"
     assert ruling.why == "The study has no arms to compare for it; its paraphrases is 0."
 
 
 def test_an_exclusion_is_corrected_over_the_comparisons() -> None:
-    effect = Effect(0.02, Interval(-0.01, 0.049), 0.2, 100, 3)
-    assert decide(effect, 0.2, 0.05, 0.02) == "contradicted"
-    assert decide(effect, 0.2, 0.05, 0.2) == "undecided"
+    effect = Estimate(0.02, -0.01, 0.049, 0.2, 100, 3)
+    assert decide(effect, 0.05, 0.02) == "contradicted"
+    assert decide(effect, 0.05, 0.2) == "undecided"
 
 
 def test_an_effect_that_is_there_but_too_small_says_so() -> None:
@@ -240,8 +246,8 @@ def test_controls_and_unfinished_arms_are_not_compared() -> None:
     ],
 )
 def test_what_an_effect_decides(value: float, low: float, high: float, p: float | None, decision: str) -> None:
-    assert decide(Effect(value, Interval(low, high), p, 100, 3), p, 0.05) == decision
+    assert decide(Estimate(value, low, high, p, 100, 3), 0.05) == decision
 
 
 def test_an_effect_that_cannot_be_formed_decides_nothing() -> None:
-    assert decide(Effect(None, None, None, 0, 0), None, 0.05) == "undecided"
+    assert decide(Estimate(), 0.05) == "undecided"

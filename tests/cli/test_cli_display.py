@@ -10,7 +10,7 @@ from rich.console import Console
 
 from indelible.cli import display
 from indelible.cli.display import LiveWatcher, LogWatcher
-from indelible.numbers.summary import KEYS
+from indelible.numbers.summary import summary_keys
 from indelible.progress import Clock, Piece, Watcher
 
 STEPS = [
@@ -88,7 +88,7 @@ def test_what_is_left_is_said_with_every_end() -> None:
 def test_the_table_turns_on_its_side_where_the_terminal_is_narrow(
     monkeypatch: pytest.MonkeyPatch, width: int, first: str
 ) -> None:
-    line: dict[str, Any] = dict.fromkeys(KEYS)
+    line: dict[str, Any] = dict.fromkeys(summary_keys())
     line |= {"editor": "memit", "paraphrases": 0, "downstream_before": 11.2, "downstream_after": 5.7, "seconds": 200.0}
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(display, "_stdout", lambda: console)

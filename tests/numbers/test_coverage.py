@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from indelible.claims.judge import decide
-from indelible.numbers.matching import matched_gap
-from indelible.numbers.replicates import replicate, replicate_counts
-from simulated import simulate_confidence, simulate_counts, simulate_isolated
+from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import MEASURES
+from simulated import joint_of, simulate_confidence, simulate_counts, simulate_isolated
 
 STUDIES = 1_000
 MATCHED_STUDIES = 200
@@ -23,6 +24,11 @@ TRUTH = {"memit": (0.6, 0.8), "with paraphrases": (0.75, 0.8), "again": (0.6, 0.
 
 def of(arm: str, measure: str, sign: float = 1.0) -> dict[tuple[str, str], float]:
     return {(arm, f"retention_{measure}"): sign}
+
+
+def covers(found: Estimate, truth: float) -> bool:
+    assert found.low is not None and found.high is not None
+    return found.low <= truth <= found.high
 
 
 CONTRASTS = {
@@ -46,15 +52,14 @@ def test_intervals_cover_the_truth_in_93_to_97_percent_and_no_effect_is_rarely_c
     covered = dict.fromkeys(CONTRASTS, 0)
     claimed = excluded = 0
     for study in range(STUDIES):
-        counts, populations = simulate_counts(TRUTH, seeds=seeds, spread=spread, generator=generator)
-        joint = replicate_counts(counts, populations, draws=DRAWS, seed=study)
+        counts = simulate_counts(TRUTH, seeds=seeds, spread=spread, generator=generator)
+        joint = joint_of(counts, draws=DRAWS, seed=study)
         for name, (weights, truth) in CONTRASTS.items():
-            effect = joint.effect(weights)
-            assert effect.interval is not None
-            covered[name] += effect.interval.low <= truth <= effect.interval.high
+            effect = joint.estimate(weights)
+            covered[name] += covers(effect, truth)
             if name == "no difference":
-                claimed += decide(effect, effect.p, 0.0) == "supported"
-                excluded += effect.interval.excludes_zero()
+                claimed += decide(effect, 0.0) == "supported"
+                excluded += effect.excludes_zero()
     shares = {name: count / STUDIES for name, count in covered.items()}
     assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
     assert excluded / STUDIES <= 0.07  # two-sided: what the intervals leave uncovered
@@ -67,14 +72,12 @@ def test_the_luck_of_tuning_single_copies_is_drawn() -> None:
     design = {"seeds": 1, "luck": 0.15, "persistent": 4.0, "generator": generator}
     key, truth = ("memit", "retention_intrinsic"), []
     for _ in range(20):
-        counts, _populations = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
+        counts = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
         truth.append(counts[key]["hits"].mean())
     covered = 0
     for study in range(ISOLATED_STUDIES):
-        counts, populations = simulate_isolated((0.6, 0.7), copies=24, **design)
-        interval = replicate_counts(counts, populations, draws=DRAWS, seed=study).effect({key: 1.0}).interval
-        assert interval is not None
-        covered += interval.low <= np.mean(truth) <= interval.high
+        counts = simulate_isolated((0.6, 0.7), copies=24, **design)
+        covered += covers(joint_of(counts, draws=DRAWS, seed=study).estimate({key: 1.0}), float(np.mean(truth)))
     assert 0.9 <= covered / ISOLATED_STUDIES <= 0.99
 
 
@@ -85,15 +88,13 @@ def test_the_luck_of_copies_is_drawn_in_a_difference_from_a_batch_arm_too() -> N
     isolated, control = ("memit", "retention_intrinsic"), ("control", "retention_intrinsic")
     truth = []
     for _ in range(20):
-        counts, _populations = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
+        counts = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
         truth.append(counts[isolated]["hits"].mean() - counts[control]["hits"].mean())
     covered = 0
     for study in range(ISOLATED_STUDIES):
-        counts, populations = simulate_isolated((0.6, 0.7), copies=24, n_intrinsic=100, **design)
-        joint = replicate_counts(counts, populations, draws=DRAWS, seed=study)
-        interval = joint.effect({isolated: 1.0, control: -1.0}).interval
-        assert interval is not None
-        covered += interval.low <= np.mean(truth) <= interval.high
+        counts = simulate_isolated((0.6, 0.7), copies=24, n_intrinsic=100, **design)
+        joint = joint_of(counts, draws=DRAWS, seed=study)
+        covered += covers(joint.estimate({isolated: 1.0, control: -1.0}), float(np.mean(truth)))
     assert 0.89 <= covered / ISOLATED_STUDIES <= 0.99
 
 
@@ -103,14 +104,13 @@ def test_the_matched_gap_removes_a_confidence_that_the_plain_gap_takes_for_a_los
     for study in range(MATCHED_STUDIES):
         rows, truth = simulate_confidence(generator=generator)
         assert truth == 0
-        joint = replicate(rows, ["memit"], ["retention_intrinsic", "retention_edited"], draws=DRAWS, seed=study)
-        plain.append(joint.effect(of("memit", "intrinsic") | of("memit", "edited", -1.0)))
-        found = matched_gap(rows, draws=DRAWS, seed=study).effect
-        assert found.interval is not None and found.value is not None
+        joint = Answers(rows, draws=DRAWS, seed=study).replicates
+        plain.append(joint.of("memit", MEASURES.get("gap")))
+        found = joint.of("memit", MEASURES.get("matched_gap"))
         matched.append(found.value)
-        covered += found.interval.low <= 0 <= found.interval.high
+        covered += covers(found, 0)
     mean_error = np.std(matched) / np.sqrt(MATCHED_STUDIES)
     assert np.mean([effect.value for effect in plain]) > 0.2
-    assert np.mean([effect.interval is not None and effect.interval.low > 0 for effect in plain]) > 0.5
+    assert np.mean([effect.side == 1 for effect in plain]) > 0.5
     assert abs(np.mean(matched)) < 0.02 + 2 * mean_error
     assert 0.93 <= covered / MATCHED_STUDIES <= 0.99

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indelible.numbers.curves import CurvePoint, retention_curves
-from indelible.numbers.measures import arm_counts, rate
+from indelible.numbers.answers import Answers
+from indelible.numbers.curves import retention_curves
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import rates
 from simulated import SimulatedArm, simulate
 
 
@@ -15,6 +17,7 @@ def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> 
     """Rows of one exam on the intrinsic facts; one digit per fact."""
     return [
         {
+            "arm": "a",
             "editor": "memit",
             "seed": seed,
             "phase": phase,
@@ -30,9 +33,9 @@ def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> 
     ]
 
 
-def shares(rows: list[dict[str, object]]) -> dict[int, float]:
-    curves = retention_curves(pd.DataFrame(rows), draws=50, generator=np.random.default_rng(0))
-    return {point.step: point.retention for point in curves.get("intrinsic", [])}
+def shares(rows: list[dict[str, object]]) -> dict[int, float | None]:
+    curves = retention_curves(Answers(pd.DataFrame(rows), draws=50), "a")
+    return {step: point.value for step, point in curves.get("intrinsic", {}).items()}
 
 
 def test_a_curve_by_hand() -> None:
@@ -84,23 +87,20 @@ def test_no_curve_without_anything_to_follow() -> None:
     assert shares(answers(0, "edited", 0, "00") + answers(0, "tuned", 5, "11")) == {}
 
 
-def test_the_end_of_a_curve_is_the_retention_of_the_summary() -> None:
+def test_a_curve_ends_at_the_retention_of_the_tables_with_its_interval() -> None:
     rows, _ = simulate([SimulatedArm("a")], seeds=(0, 1), generator=np.random.default_rng(2))
-    curves = retention_curves(rows, draws=200, generator=np.random.default_rng(0))
-    counted = arm_counts(rows)
-    for series, measure in (
-        ("edited", "retention_edited"),
-        ("paraphrase", "retention_paraphrase"),
-        ("intrinsic", "retention_intrinsic"),
-    ):
-        end = curves[series][-1]
-        assert (end.step, end.retention) == (40, rate(counted[measure]))
-        assert end.low is not None and end.high is not None and end.low <= end.retention <= end.high
-    assert curves["edited"][0] == CurvePoint(0, 1.0, None, None)
+    answers_ = Answers(rows, draws=200)
+    curves = retention_curves(answers_, "a")
+    for rate in rates("curves"):
+        curve = curves[rate.series]
+        assert max(curve) == 40 and curve[40] == answers_.replicates.of("a", rate)
+        assert all(point.low is not None for step, point in curve.items() if step)
+    assert curves["edited"][0] == Estimate(1.0)
 
 
 def test_the_control_follows_what_was_known_in_base() -> None:
     rows, _ = simulate([SimulatedArm("control", editor="none")], generator=np.random.default_rng(2))
-    curves = retention_curves(rows, draws=50, generator=np.random.default_rng(0))
+    found = Answers(rows, draws=50)
+    curves = retention_curves(found, "control")
     assert list(curves) == ["intrinsic"]
-    assert curves["intrinsic"][-1].retention == rate(arm_counts(rows)["retention_intrinsic_base"])
+    assert curves["intrinsic"][40].value == found.replicates.value(("control", "retention_intrinsic_base"))

@@ -5,16 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from indelible.errors import DataError
-from indelible.numbers.measures import (
-    MEASURES,
-    arm_counts,
-    counts,
-    flip_ratio,
-    gap,
-    outcomes,
-    rate,
-)
+from indelible.errors import DataError, UnknownNameError
+from indelible.numbers.answers import Answers, counts, outcomes, pooled
+from indelible.numbers.measures import rate_named, rates
 
 # set, fact, kind, wording, then success in base, edited, tuned; "-" where it was not asked
 BY_HAND = """
@@ -78,52 +71,50 @@ def by_hand(editor: str = "memit", seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def answers(*tables: pd.DataFrame) -> Answers:
+    return Answers(pd.concat(tables).assign(arm="arm"))
+
+
+def by_name(found: Answers) -> dict[str, float | None]:
+    names = [rate.name for rate in rates() if not rate.matched]
+    counted = {name: found.counts("arm", name) for name in names}
+    return {name: pooled(count) for name, count in counted.items() if count is not None}
+
+
 def test_every_rate_is_the_one_counted_by_hand() -> None:
-    counted = arm_counts(by_hand())
-    assert {name: rate(count) for name, count in counted.items()} == pytest.approx(EXPECTED)
-    assert counted.keys() == MEASURES.keys()
+    found = by_name(answers(by_hand()))
+    assert found == pytest.approx(EXPECTED) and list(found) == [rate.name for rate in rates() if not rate.matched]
 
 
 def test_the_control_is_measured_from_base_and_has_nothing_about_edits() -> None:
-    counted = arm_counts(by_hand("none"))
-    rates = {name: rate(count) for name, count in counted.items()}
-    assert rates == pytest.approx(
-        {
-            "retention_intrinsic": 2 / 4,
-            "retention_intrinsic_base": 2 / 4,
-            "retention_intrinsic_paraphrase": 0.0,
-        }
+    assert by_name(answers(by_hand("none"))) == pytest.approx(
+        {"retention_intrinsic": 2 / 4, "retention_intrinsic_base": 2 / 4, "retention_intrinsic_paraphrase": 0.0}
     )
 
 
 def test_seeds_are_pooled_and_do_not_mix() -> None:
-    both = pd.concat([by_hand(seed=0), by_hand(seed=1)])
-    count = arm_counts(both)["retention_edited"]
-    assert (count["hits"].sum(), count["asked"].sum(), len(count)) == (2, 6, 8)
+    count = answers(by_hand(seed=0), by_hand(seed=1)).counts("arm", "retention_edited")
+    assert count is not None and (count["hits"].sum(), count["asked"].sum(), len(count)) == (2, 6, 8)
 
 
 def test_a_seed_that_was_not_tuned_is_missing_rather_than_forgotten() -> None:
     second = by_hand(seed=1)
-    both = pd.concat([by_hand(seed=0), second[second["phase"] != "tuned"]])
-    counted = arm_counts(both)
-    assert rate(counted["retention_edited"]) == pytest.approx(1 / 3)
-    assert set(counted["retention_edited"].index.get_level_values("seed")) == {0}
-    assert rate(counted["edit_success"]) == pytest.approx(6 / 8)
+    both = answers(by_hand(seed=0), second[second["phase"] != "tuned"])
+    count = both.counts("arm", "retention_edited")
+    assert count is not None and set(count.index.get_level_values("seed")) == {0}
+    assert by_name(both)["retention_edited"] == pytest.approx(1 / 3)
+    assert by_name(both)["edit_success"] == pytest.approx(6 / 8)
 
 
-def test_facts_outside_the_denominator_stay_in_the_sample() -> None:
-    count = arm_counts(by_hand())["retention_edited"].reset_index()
-    assert count[count["fact_id"] == "d"].to_dict("records") == [
-        {"seed": 0, "copy": 0, "fact_id": "d", "hits": 0, "asked": 0}
-    ]
+def test_facts_outside_the_denominator_stay_in_the_table() -> None:
+    count = answers(by_hand()).counts("arm", "retention_edited")
+    assert count is not None and count.loc[(0, 0, "d")].to_list() == [0, 0]
 
 
 def test_nothing_asked_gives_none() -> None:
     failed = by_hand()
-    failed = failed[failed["phase"] == "base"]
-    counted = arm_counts(failed)
-    assert all(rate(count) is None for count in counted.values())
-    assert arm_counts(failed.iloc[:0]).keys() == MEASURES.keys()
+    found = by_name(answers(failed[failed["phase"] == "base"]))
+    assert found.keys() == EXPECTED.keys() and set(found.values()) == {None}
 
 
 def test_points_of_the_curve_are_left_aside() -> None:
@@ -134,10 +125,9 @@ def test_points_of_the_curve_are_left_aside() -> None:
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
-    rows = by_hand()
-    measure = MEASURES["locality"]
+    rows, locality = by_hand(), rate_named("locality")
     pd.testing.assert_frame_equal(
-        counts(outcomes(rows.sample(frac=1, random_state=3)), measure), counts(outcomes(rows), measure)
+        counts(outcomes(rows.sample(frac=1, random_state=3)), locality), counts(outcomes(rows), locality)
     )
 
 
@@ -152,9 +142,8 @@ def test_a_missing_column_is_named() -> None:
         outcomes(by_hand().drop(columns=["success", "wording"]))
 
 
-def test_flip_ratio_and_gap() -> None:
-    assert flip_ratio(0.375) == 0.625
-    assert flip_ratio(None) is None
-    assert gap(0.75, 0.5) == 0.25
-    assert gap(None, 0.5) is None
-    assert gap(0.5, None) is None
+def test_names_that_are_no_rate_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'retention_edited'"):
+        rate_named("retention_edit")
+    with pytest.raises(TypeError, match="combination"):
+        rate_named("gap")

@@ -9,7 +9,8 @@ from scipy.stats import binom
 
 from indelible.claims.claim import Claim, Comparison
 from indelible.claims.judge import judge
-from indelible.numbers.measures import MEASURES, outcomes
+from indelible.numbers.answers import Answers, outcomes
+from indelible.numbers.measures import rate_named
 from indelible.numbers.paired import PairedTest, compare, hits_among, holm
 from simulated import SimulatedArm, isolated, simulate
 
@@ -39,7 +40,7 @@ def two_arms(outcomes: list[tuple[int, str, int, bool, bool]], kind: str = "prom
 
 
 def paired(rows: pd.DataFrame, first: str, second: str, measure: str) -> PairedTest:
-    arms = [hits_among(outcomes(rows[rows["arm"] == arm]), MEASURES[measure]) for arm in (first, second)]
+    arms = [hits_among(outcomes(rows[rows["arm"] == arm]), rate_named(measure)) for arm in (first, second)]
     return compare(*arms, generator=np.random.default_rng(0))
 
 
@@ -132,7 +133,8 @@ def test_claims_about_isolated_arms_are_judged_by_all_of_their_models() -> None:
     arms = [SimulatedArm("plain", retention_edited=0.4), SimulatedArm("dosed", paraphrases=3, retention_edited=0.9)]
     rows, runs = simulate(arms, seeds=(0, 1), n_edits=12, generator=np.random.default_rng(0))
     together, apart = (
-        judge([claim], answers, runs, draws=200)[0].findings[0].p for answers in (rows, isolated(rows, "dosed"))
+        judge([claim], Answers(answers, draws=200), runs)[0].findings[0].effect.p
+        for answers in (rows, isolated(rows, "dosed"))
     )
     assert together == apart and together is not None and together < 0.1
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from indelible.errors import DataError
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import MEASURES
 from indelible.numbers.power import Plan, expected, facts_needed, more_facts, power, power_table
-from indelible.numbers.replicates import Effect, replicate_counts
-from simulated import SimulatedArm, simulate, simulate_counts
+from simulated import SimulatedArm, joint_of, simulate, simulate_counts
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_power_is_the_share_of_simulated_studies_that_show_the_gap(plan: Plan, e
     generator = np.random.default_rng(12)
     studies, shown = 300, 0
     for study in range(studies):
-        counts, populations = simulate_counts(
+        counts = simulate_counts(
             {"arm": (plan.retention - plan.gap, plan.retention)},
             seeds=plan.seeds,
             n_edits=edits,
@@ -37,10 +37,8 @@ def test_power_is_the_share_of_simulated_studies_that_show_the_gap(plan: Plan, e
             known=1.0,
             generator=generator,
         )
-        joint = replicate_counts(counts, populations, draws=300, seed=study)
-        interval = joint.effect({("arm", "retention_intrinsic"): 1, ("arm", "retention_edited"): -1}).interval
-        assert interval is not None
-        shown += interval.low > 0 if plan.gap > 0 else interval.high < 0
+        joint = joint_of(counts, draws=300, seed=study)
+        shown += joint.of("arm", MEASURES.get("gap")).side == np.sign(plan.gap)
     assert shown / studies == pytest.approx(power(plan, edits), abs=0.06)
 
 
@@ -118,7 +116,7 @@ def _at(seed: int) -> np.random.Generator:
 def test_how_much_more_data_an_undecided_effect_wants(
     value: float, low: float, high: float, smallest: float, says: str | None
 ) -> None:
-    found = more_facts(Effect(value, Interval(low, high), 0.5, 100, 3), smallest)
+    found = more_facts(Estimate(value, low, high, 0.5, 100, 3), smallest)
     assert found is None if says is None else found is not None and found.startswith(says)
 
 
@@ -133,7 +131,7 @@ def test_how_much_more_data_an_undecided_effect_wants(
     ],
 )
 def test_what_seeds_add_is_not_lessened_by_facts(low: float, seed_share: float, says: str) -> None:
-    found = more_facts(Effect(0.10, Interval(low, 0.20 - low), 0.5, 100, 3, seed_share), 0.05)
+    found = more_facts(Estimate(0.10, low, 0.20 - low, 0.5, 100, 3, seed_share), 0.05)
     assert found is not None and found.startswith(says)
 
 
@@ -141,13 +139,12 @@ def test_the_share_of_seeds_is_that_of_the_variance() -> None:
     """Of a gap with many facts nearly all variance is seeds'; without spread, none is."""
     shares = {}
     for spread in (0.0, 0.1):
-        counts, populations = simulate_counts(
+        counts = simulate_counts(
             {"arm": (0.6, 0.8)}, seeds=5, n_edits=2_000, n_intrinsic=2_000, spread=spread, generator=_at(2)
         )
-        joint = replicate_counts(counts, populations, draws=2_000, seed=0)
-        shares[spread] = joint.effect({("arm", "retention_intrinsic"): 1, ("arm", "retention_edited"): -1}).seed_share
+        shares[spread] = joint_of(counts, draws=2_000).of("arm", MEASURES.get("gap")).seed_share
     assert shares[0.0] < 0.5 and 0.9 < shares[0.1] <= 1
 
 
 def test_an_effect_without_an_interval_wants_nothing_that_can_be_said() -> None:
-    assert more_facts(Effect(0.1, None, None, 1, 1), 0.05) is None
+    assert more_facts(Estimate(0.1, facts=1, seeds=1), 0.05) is None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from indelible.errors import UnknownNameError
+from indelible.numbers.answers import Answers, pooled
 from indelible.numbers.effects import effects_table, pairs_of_arms, pairs_with_control
-from indelible.numbers.measures import arm_counts, rate
-from indelible.numbers.replicates import RateKey, Replicates, replicate, replicate_counts
-from simulated import ARMS, SimulatedArm, isolated, simulate, simulate_counts
-
-MEASURES = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import MEASURES, RateKey
+from indelible.numbers.replicates import Replicates
+from simulated import SimulatedArm, isolated, joint_of, simulate, simulate_counts
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +26,30 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def joint(study: tuple[pd.DataFrame, pd.DataFrame]) -> Replicates:
-    return replicate(study[0], [arm.name for arm in ARMS], MEASURES, draws=4_000)
+    return Answers(study[0], draws=4_000).replicates
 
 
 def gap(arm: str, sign: float = 1.0) -> dict[RateKey, float]:
-    return {(arm, "retention_intrinsic"): sign, (arm, "retention_edited"): -sign}
+    return MEASURES.get("gap").of(arm, sign)
 
 
 def test_values_are_the_pooled_rates(study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates) -> None:
-    rows, _ = study
+    answers = Answers(study[0])
     for arm in ("memit", "ft", "control"):
-        counted = arm_counts(rows[rows["arm"] == arm])
-        for measure in MEASURES:
-            assert joint.values[arm, measure] == (rate(counted[measure]) if measure in counted else None)
-    effect = joint.effect(gap("memit"))
-    intrinsic, edited = (joint.values["memit", f"retention_{name}"] for name in ("intrinsic", "edited"))
+        for name in ("retention_edited", "retention_intrinsic", "retention_paraphrase"):
+            assert joint.value((arm, name)) == pooled(answers.counts(arm, name))
+    effect = joint.estimate(gap("memit"))
+    intrinsic, edited = (joint.value(("memit", f"retention_{name}")) for name in ("intrinsic", "edited"))
     assert intrinsic is not None and edited is not None
     assert effect.value == pytest.approx(intrinsic - edited)
-    counted = arm_counts(rows[rows["arm"] == "memit"])
-    asked = sum(int(counted[f"retention_{name}"]["asked"].sum()) for name in ("intrinsic", "edited"))
+    counted = [answers.counts("memit", f"retention_{name}") for name in ("intrinsic", "edited")]
+    asked = sum(int(count["asked"].sum()) for count in counted if count is not None)
     assert (effect.facts, effect.seeds) == (asked, 3)
+
+
+def width(found: Estimate) -> float:
+    assert found.low is not None and found.high is not None
+    return found.high - found.low
 
 
 def counts_of(**rates: Sequence[tuple[int, int]]) -> Replicates:
@@ -55,41 +61,40 @@ def counts_of(**rates: Sequence[tuple[int, int]]) -> Replicates:
         counts["memit", measure] = pd.DataFrame(
             {"hits": hits, "asked": 1}, index=pd.MultiIndex.from_tuples(index, names=["seed", "copy", "fact_id"])
         )
-    return replicate_counts(counts, {key: key[1] for key in counts}, draws=20_000, seed=0)
+    return joint_of(counts, draws=20_000)
 
 
 def test_the_interval_of_a_gap_is_that_of_two_independent_shares() -> None:
-    found = counts_of(retention_intrinsic=[(320, 400)], retention_edited=[(120, 200)]).effect(gap("memit"))
-    assert found.interval is not None and found.value == pytest.approx(0.2)
+    found = counts_of(retention_intrinsic=[(320, 400)], retention_edited=[(120, 200)]).estimate(gap("memit"))
+    assert found.value == pytest.approx(0.2)
     half_width = 1.96 * np.sqrt(0.8 * 0.2 / 400 + 0.6 * 0.4 / 200)
-    assert (found.interval.low, found.interval.high) == pytest.approx((0.2 - half_width, 0.2 + half_width), abs=0.004)
+    assert (found.low, found.high) == pytest.approx((0.2 - half_width, 0.2 + half_width), abs=0.004)
 
 
 def test_both_sets_follow_the_same_draw_of_seeds() -> None:
     """When a seed lifts both sets alike the gap is certain but for facts; independent seeds would make it vary."""
     seeds = [(2, 30), (28, 30), (28, 30)]
     joint = counts_of(retention_intrinsic=seeds, retention_edited=seeds)
-    together, alone = joint.effect(gap("memit")).interval, joint.effect({("memit", "retention_edited"): 1.0}).interval
-    assert together is not None and alone is not None
-    assert together.high - together.low < 0.5 * (alone.high - alone.low)
+    together, alone = joint.estimate(gap("memit")), joint.estimate({("memit", "retention_edited"): 1.0})
+    assert width(together) < 0.5 * width(alone)
 
 
 def test_seeds_are_aligned_by_fact() -> None:
     index = pd.MultiIndex.from_tuples(
         [(0, 0, "b"), (0, 0, "c"), (1, 0, "c"), (1, 0, "a")], names=["seed", "copy", "fact_id"]
     )
-    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
-    joint = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0)
-    sample = joint.samples["memit", "retention_edited"]
+    key = ("memit", "retention_edited")
+    counts = {key: pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
+    (sample,) = joint_of(counts, draws=100).samples([key]) or []
     assert (sample.hits.tolist(), sample.asked.tolist()) == ([[0, 1, 2], [1, 0, 0]], [[0, 1, 3], [1, 0, 3]])
 
 
 def test_a_batch_arm_is_drawn_alike_beside_an_isolated_one(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    rows, _ = study
-    mixed = replicate(isolated(rows, "ft"), ["memit", "ft"], MEASURES[:2], draws=500)
-    alone = replicate(rows, ["memit"], MEASURES[:2], draws=500)
-    assert len(mixed.models) > len(mixed.seeds) == 3 and len(alone.models) == 0
-    assert mixed.effect(gap("memit")) == alone.effect(gap("memit"))
+    rows = study[0][study[0]["arm"].isin(["memit", "ft"])]
+    mixed, apart = Answers(isolated(rows, "ft"), draws=500).replicates, Answers(rows, draws=500).replicates
+    assert [len(sample.by_model.hits) for sample in mixed.samples(gap("ft")) or [] if sample.by_model] == [72, 72]
+    assert mixed.estimate(gap("memit")) == apart.estimate(gap("memit"))
+    assert mixed.estimate(gap("ft")) != apart.estimate(gap("ft"))
 
 
 @pytest.mark.parametrize(("hits", "asked"), [(2, 4), (3, 4), (1, 2), (18, 24)])
@@ -102,11 +107,8 @@ def test_copies_that_ask_a_fact_each_have_the_interval_of_one_model_that_asks_th
             [(0, place if apart else 0, str(place)) for place in places], names=["seed", "copy", "fact_id"]
         )
         counts = pd.DataFrame({"hits": [int(place < hits) for place in places], "asked": 1}, index=index)
-        joint = replicate_counts({key: counts}, {key: "edited"}, draws=2_000, seed=0)
-        assert len(joint.models) == (asked if apart else 0)
-        found.append(joint.effect({key: 1.0}))
-    batch, isolated_ = (effect.interval for effect in found)
-    assert batch is not None and isolated_ is not None
+        found.append(joint_of({key: counts}, draws=2_000).estimate({key: 1.0}))
+    batch, isolated_ = found
     assert (isolated_.low, isolated_.high) == pytest.approx((batch.low, batch.high), abs=1e-6)
 
 
@@ -114,13 +116,9 @@ def test_facts_that_fare_alike_in_two_arms_narrow_their_difference() -> None:
     truth = {"a": (0.6, 0.8), "b": (0.6, 0.8)}
     widths = {}
     for alike in (0.0, 0.95):
-        counts, populations = simulate_counts(
-            truth, seeds=3, n_edits=100, alike=alike, generator=np.random.default_rng(4)
-        )
-        joint = replicate_counts(counts, populations, draws=2_000, seed=0)
-        interval = joint.effect({("a", "retention_edited"): 1, ("b", "retention_edited"): -1}).interval
-        assert interval is not None
-        widths[alike] = interval.high - interval.low
+        counts = simulate_counts(truth, seeds=3, n_edits=100, alike=alike, generator=np.random.default_rng(4))
+        difference = {("a", "retention_edited"): 1.0, ("b", "retention_edited"): -1.0}
+        widths[alike] = width(joint_of(counts, draws=2_000).estimate(difference))
     assert widths[0.95] < 0.5 * widths[0.0]
 
 
@@ -128,10 +126,10 @@ def test_figures_do_not_depend_on_the_arms_beside_them(
     study: tuple[pd.DataFrame, pd.DataFrame], joint: Replicates
 ) -> None:
     rows, _ = study
-    alone = replicate(rows.sample(frac=1, random_state=0), ["memit"], MEASURES[:2], draws=4_000)
-    assert alone.effect(gap("memit")) == joint.effect(gap("memit"))
-    other = replicate(rows, ["memit"], MEASURES[:2], draws=4_000, seed=1)
-    assert other.effect(gap("memit")) != joint.effect(gap("memit"))
+    own = rows[rows["arm"] == "memit"].sample(frac=1, random_state=0)
+    alone, beside = Answers(own, draws=4_000).replicates.estimate(gap("memit")), joint.estimate(gap("memit"))
+    assert asdict(alone) == pytest.approx(asdict(beside), rel=1e-12)  # sums of other lengths round otherwise
+    assert Answers(rows, draws=4_000, seed=1).replicates.estimate(gap("memit")) != beside
 
 
 @pytest.mark.parametrize(
@@ -146,15 +144,11 @@ def test_figures_do_not_depend_on_the_arms_beside_them(
 def test_p_is_at_most_five_percent_exactly_where_the_interval_excludes_zero(
     weights: dict[RateKey, float], joint: Replicates
 ) -> None:
-    effect = joint.effect(weights)
-    assert effect.interval is not None and effect.p is not None
-    assert (effect.p <= 0.05) is effect.interval.excludes_zero()
-    mirrored = joint.effect({key: -weight for key, weight in weights.items()})
-    assert mirrored.p == effect.p
-    assert mirrored.interval is not None
-    assert (mirrored.interval.low, mirrored.interval.high) == pytest.approx(
-        (-effect.interval.high, -effect.interval.low)
-    )
+    effect = joint.estimate(weights)
+    assert effect.low is not None and effect.high is not None and effect.p is not None
+    assert (effect.p <= 0.05) is effect.excludes_zero()
+    mirrored = joint.estimate({key: -weight for key, weight in weights.items()})
+    assert (mirrored.low, mirrored.high, mirrored.p) == (-effect.high, -effect.low, effect.p)
 
 
 def test_arms_with_different_seeds_are_compared_over_the_seeds_they_share(
@@ -163,30 +157,27 @@ def test_arms_with_different_seeds_are_compared_over_the_seeds_they_share(
     rows, _ = study
     difference = {("ft", "retention_edited"): 1.0, ("memit", "retention_edited"): -1.0}
     without = rows[~((rows["arm"] == "ft") & (rows["seed"] == 2))]
-    uneven = replicate(without, ["ft", "memit"], MEASURES, draws=500).effect(difference)
-    even = replicate(rows[rows["seed"] != 2], ["ft", "memit"], MEASURES, draws=500).effect(difference)
-    assert uneven == even
+    uneven = Answers(without, draws=500).replicates.estimate(difference)
+    even = Answers(rows[rows["seed"] != 2], draws=500).replicates.estimate(difference)
+    assert asdict(uneven) == pytest.approx(asdict(even), rel=1e-12)
     assert uneven.seeds == 2
 
 
 def test_rates_that_were_not_measured_give_no_effect(joint: Replicates) -> None:
     for arm in ("control", "ft, high rate"):
-        effect = joint.effect(gap(arm))
-        assert (effect.value, effect.interval, effect.p, effect.facts) == (None, None, None, 0)
-    with pytest.raises(KeyError, match="locality"):
-        joint.effect({("memit", "locality"): 1.0})
-    assert replicate(pd.DataFrame(columns=["arm"]), ["memit"], MEASURES).effect(gap("memit")).value is None
+        assert joint.estimate(gap(arm)) == Estimate()
+    with pytest.raises(UnknownNameError, match="Did you mean 'locality'"):
+        joint.estimate({("memit", "localty"): 1.0})
+    assert Answers(pd.DataFrame(columns=["arm"])).replicates.estimate(gap("memit")) == Estimate()
 
 
 def test_one_fact_has_a_rate_and_no_interval() -> None:
     index = pd.MultiIndex.from_tuples([(0, 0, "a"), (0, 0, "b")], names=["seed", "copy", "fact_id"])
-    counts = {("memit", "retention_edited"): pd.DataFrame({"hits": [1, 0], "asked": [1, 0]}, index=index)}
-    effect = replicate_counts(counts, {("memit", "retention_edited"): "edited"}, draws=100, seed=0).effect(
-        {("memit", "retention_edited"): 1.0}
-    )
-    assert (effect.value, effect.interval, effect.facts) == (1.0, None, 1)
-    beside = counts_of(retention_intrinsic=[(9, 9)], retention_edited=[(1, 1)]).effect(gap("memit"))
-    assert (beside.value, beside.interval, beside.facts) == (0.0, None, 10)
+    key = ("memit", "retention_edited")
+    counts = {key: pd.DataFrame({"hits": [1, 0], "asked": [1, 0]}, index=index)}
+    assert joint_of(counts, draws=100).estimate({key: 1.0}) == Estimate(1.0, facts=1, seeds=1)
+    beside = counts_of(retention_intrinsic=[(9, 9)], retention_edited=[(1, 1)]).estimate(gap("memit"))
+    assert beside == Estimate(0.0, facts=10, seeds=1)
 
 
 def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:
@@ -201,9 +192,8 @@ def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:
     grid = pd.concat([rows[rows["arm"] == "arm 0"].assign(arm=name) for name in names])
     assert len(grid) > 50_000
     start = time.process_time()
-    joint = replicate(grid, names, MEASURES)
-    for name in names:
-        assert joint.effect(gap(name)).interval is not None
+    joint = Answers(grid).replicates
+    assert all(joint.estimate(gap(name)).low is not None for name in names)
     assert time.process_time() - start < 10
 
 
@@ -217,7 +207,7 @@ def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
         ("ft", "memit"),
     }  # an arm that failed has nothing to compare
     assert {control for _, control in pairs_with_control(runs)} == {"control"}
-    table = effects_table(rows, runs, draws=1_000)
+    table = effects_table(Answers(rows, draws=1_000), runs)
     assert not table.duplicated(["arm", "versus", "measure"]).any()
     assert table["value"].notna().all()
     alone = table[table["versus"].isna()].set_index(["arm", "measure"])
@@ -245,7 +235,7 @@ def test_an_isolated_arm_is_compared_by_all_of_its_models() -> None:
     options = {"n_edits": 20, "n_intrinsic": 10, "wordings": 0, "neighbours": 0, "steps": (10,)}
     rows, runs = simulate(arms, generator=np.random.default_rng(3), **options)  # type: ignore[arg-type]
     together, apart = (
-        effects_table(answers, runs, draws=400).set_index(["arm", "versus", "measure"])
+        effects_table(Answers(answers, draws=400), runs).set_index(["arm", "versus", "measure"])
         for answers in (rows, isolated(rows, "b"))
     )
     lines = [table.loc[("b", "a", "retention_edited"), ["value", "p", "test"]].tolist() for table in (together, apart)]
@@ -271,7 +261,7 @@ def test_the_p_of_a_difference_between_arms_knows_that_runs_vary() -> None:
             steps=(10,),
             generator=np.random.default_rng(study),
         )
-        table = effects_table(rows, runs, draws=400).set_index(["arm", "versus", "measure"])
+        table = effects_table(Answers(rows, draws=400), runs).set_index(["arm", "versus", "measure"])
         found.append(table.loc[("ft", "memit", "retention_edited")])
     assert sum(bool(line["low"] < 0 < line["high"]) for line in found) >= 5
     assert all(bool(line["p"] <= 0.05) <= bool(line["low"] > 0 or line["high"] < 0) for line in found)

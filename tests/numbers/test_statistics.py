@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from indelible.numbers.bootstrap import Interval, Sample, rate_interval
+from indelible.numbers.bootstrap import Sample, rate_interval
+from indelible.numbers.estimate import Estimate
 
 Pairs = NDArray[np.int64]
 
@@ -55,7 +56,7 @@ def test_with_seeds_that_differ_the_interval_still_covers_the_truth() -> None:
         study = made_up(generator, 0.6, facts=40, seeds=5, spread=0.04)
         interval = rate_interval(apart(*study), draws=500, generator=generator)
         assert interval is not None
-        covered += interval.low <= 0.6 <= interval.high
+        covered += interval[0] <= 0.6 <= interval[1]
     assert 0.93 <= covered / studies <= 0.97
 
 
@@ -64,14 +65,14 @@ def test_the_width_is_that_of_the_binomial_and_of_seeds() -> None:
     one = rate_interval(sample(fixed(240, 400, 400)), draws=20_000, generator=generator)
     assert one is not None
     half_width = 1.96 * np.sqrt(0.6 * 0.4 / 400)
-    assert (one.low, one.high) == pytest.approx((0.6 - half_width, 0.6 + half_width), abs=0.004)
+    assert one == pytest.approx((0.6 - half_width, 0.6 + half_width), abs=0.004)
     # Facts without noise inside a seed: what is left is the variance of the mean of seeds.
     shares = np.array([0.4, 0.5, 0.4, 0.5])
     seeds = [np.tile([[share * 10, 10]], (50, 1)).astype(np.int64) for share in shares]
     several = rate_interval(sample(*seeds), draws=20_000, generator=generator)
     assert several is not None
     half_width = 1.96 * shares.std(ddof=1) / np.sqrt(4)
-    assert (several.low, several.high) == pytest.approx((0.45 - half_width, 0.45 + half_width), abs=0.002)
+    assert several == pytest.approx((0.45 - half_width, 0.45 + half_width), abs=0.002)
 
 
 def test_seeds_that_agree_more_than_their_facts_explain_add_nothing() -> None:
@@ -80,7 +81,7 @@ def test_seeds_that_agree_more_than_their_facts_explain_add_nothing() -> None:
     together = rate_interval(apart(*alike), draws=20_000, generator=generator)
     pooled = rate_interval(sample(fixed(90, 150, 150)), draws=20_000, generator=generator)
     assert together is not None and pooled is not None
-    assert (together.low, together.high) == pytest.approx((pooled.low, pooled.high), abs=0.005)
+    assert together == pytest.approx(pooled, abs=0.005)
 
 
 def test_facts_that_all_seeds_share_are_not_counted_thrice() -> None:
@@ -89,7 +90,7 @@ def test_facts_that_all_seeds_share_are_not_counted_thrice() -> None:
     shared = rate_interval(sample(one_seed, one_seed, one_seed), draws=20_000, generator=generator)
     one = rate_interval(sample(one_seed), draws=20_000, generator=generator)
     assert shared is not None and one is not None
-    assert (shared.low, shared.high) == pytest.approx((one.low, one.high), abs=0.005)
+    assert shared == pytest.approx(one, abs=0.005)
 
 
 @pytest.mark.parametrize(("hits", "asked"), [(24, 24), (0, 24), (23, 24), (12, 20), (2, 3)])
@@ -98,7 +99,7 @@ def test_a_share_of_independent_facts_has_the_interval_of_jeffreys(hits: int, as
     found = rate_interval(sample(fixed(hits, asked, 30)), draws=100_000, generator=np.random.default_rng(1))
     assert found is not None
     expected = beta.ppf([0.025, 0.975], hits + 0.5, asked - hits + 0.5)
-    assert (found.low, found.high) == pytest.approx(expected, abs=0.006)
+    assert found == pytest.approx(expected, abs=0.006)
 
 
 def test_facts_are_drawn_whole() -> None:
@@ -109,7 +110,7 @@ def test_facts_are_drawn_whole() -> None:
     assert interval is not None
     totals = facts[generator.integers(len(facts), size=(20_000, len(facts)))].sum(axis=1)
     one_by_one = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
-    assert (interval.low, interval.high) == pytest.approx(one_by_one, abs=0.015)
+    assert interval == pytest.approx(one_by_one, abs=0.015)
 
 
 def test_the_order_of_facts_does_not_matter_and_a_seed_repeats() -> None:
@@ -123,7 +124,7 @@ def test_the_order_of_facts_does_not_matter_and_a_seed_repeats() -> None:
     )
     assert first == again != other
     assert first is not None and second is not None
-    assert (first.low, first.high) == pytest.approx((second.low, second.high), abs=0.005)
+    assert first == pytest.approx(second, abs=0.005)
 
 
 def test_without_two_facts_there_is_no_interval() -> None:
@@ -137,4 +138,4 @@ def test_without_two_facts_there_is_no_interval() -> None:
     ("low", "high", "excludes"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0, 0, False)]
 )
 def test_excluding_zero(low: float, high: float, excludes: bool) -> None:
-    assert Interval(low, high).excludes_zero() is excludes
+    assert Estimate(0.0, low, high).excludes_zero() is excludes

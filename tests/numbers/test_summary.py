@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from indelible.errors import DataError
-from indelible.numbers.replicates import replicate
-from indelible.numbers.summary import arm_generator, summarise
+from indelible.numbers.answers import Answers
+from indelible.numbers.measures import MEASURES
+from indelible.numbers.summary import summarise
 from indelible.numbers.words import MINUS, MISSING, headline
 from indelible.report.transcript import transcript
 from simulated import ARMS, SimulatedArm, simulate
@@ -54,13 +55,13 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def test_one_line_per_arm_with_exactly_the_keys(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    summary = summarise(*study, draws=200)
+    summary = summarise(Answers(study[0], draws=200), study[1])
     assert [line["arm"] for line in summary] == [arm.name for arm in ARMS]
     assert all(list(line) == KEYS for line in summary)
 
 
 def test_it_is_plain_json_without_nan(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    summary = summarise(*study, draws=200)
+    summary = summarise(Answers(study[0], draws=200), study[1])
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert {type(value) for line in summary for value in line.values()} <= {str, int, float, type(None)}
     memit = summary[0]
@@ -71,7 +72,7 @@ def test_it_is_plain_json_without_nan(study: tuple[pd.DataFrame, pd.DataFrame]) 
 def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
     study: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
-    by_arm = {line["arm"]: line for line in summarise(*study, draws=200)}
+    by_arm = {line["arm"]: line for line in summarise(Answers(study[0], draws=200), study[1])}
     control = {key for key, value in by_arm["control"].items() if value is None}
     assert control == {
         "edit_success",
@@ -110,15 +111,14 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
 
 def test_an_arm_without_any_rows_keeps_its_line(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     rows, runs = study
-    line = summarise(rows[rows["arm"] != "ft"], runs, draws=50)[3]
+    line = summarise(Answers(rows[rows["arm"] != "ft"], draws=50), runs)[3]
     assert (line["arm"], line["n_edits"], line["edit_success"], line["editor"]) == ("ft", None, None, "ft")
 
 
 def test_large_studies_find_the_truth() -> None:
     arms = [SimulatedArm("a", retention_edited=0.45, retention_intrinsic=0.75, edit_success=0.9, locality=0.6)]
-    (line,) = summarise(
-        *simulate(arms, n_edits=1500, n_intrinsic=1500, generator=np.random.default_rng(4)), draws=2_000
-    )
+    rows, runs = simulate(arms, n_edits=1500, n_intrinsic=1500, generator=np.random.default_rng(4))
+    (line,) = summarise(Answers(rows, draws=2_000), runs)
     assert line["edit_success"] == pytest.approx(0.9, abs=0.03)
     assert line["locality"] == pytest.approx(0.6, abs=0.03)
     assert line["retention_edited"] == pytest.approx(0.45, abs=0.04)
@@ -130,23 +130,20 @@ def test_large_studies_find_the_truth() -> None:
 
 def test_neither_the_order_of_rows_nor_other_arms_matter(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     rows, runs = study
-    summary = summarise(rows, runs, draws=300, seed=5)
-    assert summarise(rows.sample(frac=1, random_state=1), runs, draws=300, seed=5) == summary
-    alone = summarise(rows[rows["arm"] == "ft"], runs[runs["arm"] == "ft"], draws=300, seed=5)
+    summary = summarise(Answers(rows, draws=300, seed=5), runs)
+    assert summarise(Answers(rows.sample(frac=1, random_state=1), draws=300, seed=5), runs) == summary
+    alone = summarise(Answers(rows[rows["arm"] == "ft"], draws=300, seed=5), runs[runs["arm"] == "ft"])
     assert len(alone) == 1 and alone[0] == pytest.approx(summary[3])  # sums of other lengths round otherwise
-    assert summarise(rows, runs, draws=300, seed=6)[0]["gap_low"] != summary[0]["gap_low"]
-    assert arm_generator(5, "ft").random() != arm_generator(5, "memit").random()
+    assert summarise(Answers(rows, draws=300, seed=6), runs)[0]["gap_low"] != summary[0]["gap_low"]
 
 
 def test_the_interval_of_the_gap_is_that_of_the_joint_draws(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """The page shows both, and one gap cannot have two intervals."""
     rows, runs = study
-    joint = replicate(rows, [arm.name for arm in ARMS], ["retention_edited", "retention_intrinsic"], draws=300, seed=5)
-    for line in summarise(rows, runs, draws=300, seed=5)[:4]:
-        arm = str(line["arm"])
-        effect = joint.effect({(arm, "retention_intrinsic"): 1.0, (arm, "retention_edited"): -1.0})
-        assert effect.interval is not None
-        assert (line["gap_low"], line["gap_high"]) == (effect.interval.low, effect.interval.high)
+    answers = Answers(rows, draws=300, seed=5)
+    for line in summarise(Answers(rows, draws=300, seed=5), runs)[:4]:
+        found = answers.replicates.of(line["arm"], MEASURES.get("gap"))
+        assert found.low is not None and (line["gap_low"], line["gap_high"]) == (found.low, found.high)
 
 
 def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -156,11 +153,11 @@ def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFr
         status=np.where(runs["seed"] == 1, "failed", runs["status"]),
         downstream_after=runs["downstream_after"].where(runs["seed"] == 0),
     )
-    line = summarise(rows[~lost], runs, draws=200)[0]
+    line = summarise(Answers(rows[~lost], draws=200), runs)[0]
     assert line["seeds"] == 1
     assert line["downstream_after"] == pytest.approx(2.871)
     first = (rows["seed"] == 0) & (rows["arm"] == "memit")
-    assert line["retention_edited"] == summarise(rows[first], runs.iloc[:1], draws=200)[0]["retention_edited"]
+    assert line["retention_edited"] == summarise(Answers(rows[first], draws=200), runs.iloc[:1])[0]["retention_edited"]
 
 
 def test_tables_read_back_from_parquet_give_the_same(
@@ -170,7 +167,7 @@ def test_tables_read_back_from_parquet_give_the_same(
     for name, table in zip(("rows", "runs"), study, strict=True):
         table.to_parquet(folder / f"{name}.parquet")
     again = [pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "runs")]
-    assert summarise(*again, draws=100) == summarise(*study, draws=100)
+    assert summarise(Answers(again[0], draws=100), again[1]) == summarise(Answers(study[0], draws=100), study[1])
 
 
 def test_categories_do_not_multiply(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -178,14 +175,14 @@ def test_categories_do_not_multiply(study: tuple[pd.DataFrame, pd.DataFrame]) ->
     rows, runs = study
     texts = ["arm", "editor", "phase", "fact_set", "fact_id", "kind", "prompt", "generated"]
     packed = rows.astype(dict.fromkeys(texts, "category"))
-    assert summarise(packed, runs, draws=100) == summarise(rows, runs, draws=100)
+    assert summarise(Answers(packed, draws=100), runs) == summarise(Answers(rows, draws=100), runs)
     arm = packed["arm"] == "memit"
     assert transcript(packed[arm]) == transcript(rows[arm])
 
 
 def test_a_run_table_that_lacks_a_column_is_an_error(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     with pytest.raises(DataError, match="table of runs lacks the column status"):
-        summarise(study[0], study[1].drop(columns="status"))
+        summarise(Answers(study[0]), study[1].drop(columns="status"))
 
 
 def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -215,4 +212,4 @@ def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFr
         "downstream": f"loss 3.41 → {MISSING}",
         "time": "2 min 11 s",
     }
-    assert len(headline(summarise(*study, draws=50)).rows) == len(ARMS)
+    assert len(headline(summarise(Answers(study[0], draws=50), study[1])).rows) == len(ARMS)

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from indelible.claims.rulings import Finding, Ruling
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.summary import summarise
 from indelible.report import report_figures
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
@@ -45,13 +46,12 @@ RULING = Ruling(
     claim="edits-are-lost-more",
     sentence="Edits are lost more.",
     decision="supported",
-    value=0.2,
-    interval=Interval(0.1, 0.3),
+    effect=Estimate(0.2, 0.1, 0.3),
     smallest=0.05,
     why="Because.",
     findings=(
-        Finding("memit, text", "supported", 0.3, Interval(0.1, 0.5), 0.001, 24, 3),
-        Finding("a comparison with a name that is much longer than its column", "undecided", None, None, None, 0, 0),
+        Finding("memit, text", "supported", Estimate(0.3, 0.1, 0.5, 0.001, 24, 3)),
+        Finding("a comparison with a name that is much longer than its column", "undecided", Estimate()),
     ),
 )
 SHARES = pd.DataFrame(
@@ -72,7 +72,7 @@ SHARES = pd.DataFrame(
 @pytest.fixture(scope="module")
 def evidence() -> Evidence:
     rows, runs = simulate(GRID, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
-    return gather(rows, runs, summarise(rows, runs, draws=100), rulings=(RULING,), shares=SHARES)
+    return gather(Answers(rows), runs, summarise(Answers(rows, draws=100), runs), rulings=(RULING,), shares=SHARES)
 
 
 def texts(svg: str) -> list[str]:
@@ -122,9 +122,9 @@ def test_the_forest_groups_by_editor_and_shows_every_gap(evidence: Evidence) -> 
 
 
 def test_a_gap_is_marked_by_what_its_interval_says() -> None:
-    assert direction(Interval(0.01, 0.2)) == "more"
-    assert direction(Interval(-0.2, -0.01)) == "less"
-    assert direction(Interval(-0.2, 0.1)) == direction(None) == "unclear"
+    assert direction(Estimate(0.1, 0.01, 0.2)) == "more"
+    assert direction(Estimate(-0.1, -0.2, -0.01)) == "less"
+    assert direction(Estimate(0.0, -0.2, 0.1)) == direction(None) == "unclear"
 
 
 def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(evidence: Evidence) -> None:
@@ -176,7 +176,7 @@ def test_trade_offs_turn_every_figure_so_that_up_is_better(evidence: Evidence) -
 
 def test_nothing_to_draw_is_no_error() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
-    evidence = gather(rows, runs, summarise(rows, runs, draws=50))
+    evidence = gather(Answers(rows), runs, summarise(Answers(rows, draws=50), runs))
     assert [name for name, _ in all_figures(evidence)] == ["overview"]
     assert evidence.heat_maps is None and not evidence.trade_offs and evidence.average is None
 
@@ -184,7 +184,7 @@ def test_nothing_to_draw_is_no_error() -> None:
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_figure_is_saved_with_the_same_bytes_twice(tmp_path: Path, ending: str) -> None:
     def figure() -> Figure:
-        return dot_plot([Block("memit", [Dot("text", "more", 0.2, Interval(0.1, 0.3), "+20")])], label="gap")
+        return dot_plot([Block("memit", [Dot("text", "more", 0.2, Estimate(0.2, 0.1, 0.3), "+20")])], label="gap")
 
     first, second = (save(figure(), tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
     assert first == second

@@ -16,7 +16,8 @@ import pytest
 
 from indelible.claims.verdict import Average, verdict
 from indelible.errors import StoreError
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.summary import summarise
 from indelible.numbers.words import percent
 from indelible.report.page import write_page
@@ -41,7 +42,7 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @pytest.fixture(scope="module")
 def page(study: tuple[pd.DataFrame, pd.DataFrame]) -> str:
-    return render_report(*study, summarise(*study, draws=200), SETTINGS, PROVENANCE)
+    return render_report(*study, summarise(Answers(study[0], draws=200), study[1]), SETTINGS, PROVENANCE)
 
 
 class Elements(HTMLParser):
@@ -104,7 +105,7 @@ def test_it_asks_nothing_of_the_network(page: str) -> None:
 
 
 def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    summary = summarise(*study, draws=200)
+    summary = summarise(Answers(study[0], draws=200), study[1])
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
         "Retention while tuning",
@@ -132,14 +133,14 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
 def test_the_same_tables_give_the_same_bytes_in_any_order(study: tuple[pd.DataFrame, pd.DataFrame], page: str) -> None:
     rows, runs = study
     shuffled = rows.sample(frac=1, random_state=0)
-    assert render_report(shuffled, runs, summarise(rows, runs, draws=200), SETTINGS, PROVENANCE) == page
+    assert render_report(shuffled, runs, summarise(Answers(rows, draws=200), runs), SETTINGS, PROVENANCE) == page
 
 
 def test_a_long_transcript_is_cut_and_says_so() -> None:
     rows, runs = simulate(
         ARMS[:1], n_edits=LARGEST_TRANSCRIPT, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0)
     )
-    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    page = render_report(rows, runs, summarise(Answers(rows, draws=50), runs), {}, {})
     assert f"{LARGEST_TRANSCRIPT} of {LARGEST_TRANSCRIPT + 5} facts, what was lost first" in page
     listed = page[page.index('id="facts"') : page.index('id="compared"')]
     assert listed.count("<tr>") == LARGEST_TRANSCRIPT + 1
@@ -150,7 +151,7 @@ def test_a_long_transcript_is_cut_and_says_so() -> None:
 def test_a_study_in_which_everything_failed_still_has_a_report() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
     for left in (rows, rows.iloc[:0]):
-        page = render_report(left, runs, summarise(left, runs, draws=50), {}, {})
+        page = render_report(left, runs, summarise(Answers(left, draws=50), runs), {}, {})
         assert "This study cannot say" in page
         assert "The loss became nan" in page
 
@@ -160,7 +161,7 @@ def test_write_report_replaces_the_file_whole(
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    assert write_report(path, *study, summarise(*study, draws=200), SETTINGS, PROVENANCE) == path
+    assert write_report(path, *study, summarise(Answers(study[0], draws=200), study[1]), SETTINGS, PROVENANCE) == path
     assert path.read_text(encoding="utf-8") == page
     assert {found.name for found in tmp_path.iterdir()} == {"report.html", "figures", "tables"}
 
@@ -186,7 +187,7 @@ def test_it_says_how_edits_were_made_and_what_was_dropped(study: tuple[pd.DataFr
     runs = runs.assign(
         edit="layers 3, 4; 400 bystanders preserved with weight 10", dropped=3, dropped_reasons='{"names both": 3}'
     )
-    page = render_report(rows, runs, summarise(rows, runs, draws=50), {}, {})
+    page = render_report(rows, runs, summarise(Answers(rows, draws=50), runs), {}, {})
     compared = page[page.index('id="compared"') : page.index('id="failures"')]
     lines = {re.sub(r"<[^>]+>", "|", line) for line in compared.splitlines() if line.startswith("<tr>")}
     memit = next(line for line in lines if "|memit|" in line.replace("||", "|")[:8])
@@ -241,19 +242,19 @@ def test_the_words_follow_the_interval(low: float | None, high: float | None, sa
 
 
 @pytest.mark.parametrize(
-    ("interval", "says"),
+    ("gap", "says"),
     [
-        (Interval(0.1, 0.3), "so edits were lost more often than intrinsic facts."),
-        (Interval(-0.1, 0.3), "which shows neither a difference nor its absence."),
-        (None, "on too few facts to give an interval."),
+        (Estimate(0.2, 0.1, 0.3), "so edits were lost more often than intrinsic facts."),
+        (Estimate(0.2, -0.1, 0.3), "which shows neither a difference nor its absence."),
+        (Estimate(0.2), "on too few facts to give an interval."),
     ],
 )
-def test_several_arms_are_answered_by_their_mean(interval: Interval | None, says: str) -> None:
+def test_several_arms_are_answered_by_their_mean(gap: Estimate, says: str) -> None:
     arms = [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1)]
-    said = verdict(arms, Average(2, 0.6, 0.8, 0.2, interval)).answer
+    said = verdict(arms, Average(2, Estimate(0.6), Estimate(0.8), gap)).answer
     assert said.startswith("On average over 2 arms, of the edits that worked before fine-tuning 60% still worked")
     assert said.endswith(says)
-    assert "no seed finished in all of them" in verdict(arms, Average(2, None, 0.8, None, None)).answer
+    assert "no seed finished in all of them" in verdict(arms, Average(2, Estimate(), Estimate(0.8), Estimate())).answer
 
 
 def test_several_arms_are_counted_too() -> None:

@@ -25,20 +25,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from indelible.errors import ConfigError
-from indelible.numbers.measures import Factor
-
-GAPS = ("gap", "gap_base", "matched_gap")
-"""Estimates that one arm has on its own: intrinsic minus edited retention, the same with intrinsic retention counted
-against base, and between facts that were held alike."""
-
-RETENTIONS = (
-    "retention_edited",
-    "retention_edited_first_token",
-    "retention_paraphrase",
-    "retention_intrinsic",
-    "retention_intrinsic_base",
-)
-"""Estimates in which two arms are compared."""
+from indelible.numbers.measures import MEASURES, Factor, Measure, measures
 
 
 class Comparison(BaseModel):
@@ -71,7 +58,7 @@ class Claim(BaseModel):
     Attributes:
         name: short, for tables and file names.
         sentence: what is claimed.
-        estimate: one of `GAPS`, or of `RETENTIONS` with ``compare``.
+        estimate: a measure that shows in claims: one that is a difference, e.g. the gap, or another with ``compare``.
         compare: which arms against which.
         where: only arms with these values, by factor; editor "none" (a control) never counts.
         direction: whether the claim is that the estimate is above or below zero.
@@ -93,19 +80,25 @@ class Claim(BaseModel):
     @field_validator("estimate")
     @classmethod
     def _known(cls, estimate: str) -> str:
-        if estimate not in GAPS + RETENTIONS:
-            raise ValueError(f"{estimate!r} is no estimate; there are {', '.join(GAPS + RETENTIONS)}")
+        known = [measure.name for measure in measures("claims")]
+        if estimate not in known:
+            raise ValueError(f"{estimate!r} is no estimate; there are {', '.join(known)}")
         return estimate
 
     @model_validator(mode="after")
     def _estimate_fits(self) -> Self:
-        if self.compare is not None and self.estimate in GAPS:
+        if self.compare is not None and self.measure.differences:
             raise ValueError(
                 f"{self.estimate!r} is what one arm has on its own: leave 'compare' out, or choose a retention"
             )
-        if self.compare is None and self.estimate not in GAPS:
+        if self.compare is None and not self.measure.differences:
             raise ValueError(f"{self.estimate!r} is compared between arms: say which with 'compare'")
         return self
+
+    @property
+    def measure(self) -> Measure:
+        """What the estimate is."""
+        return MEASURES.get(self.estimate)
 
     @property
     def sign(self) -> int:

@@ -6,9 +6,9 @@ Apart from `claims`, which makes them, so that the report can show rulings witho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.estimate import Estimate
 
 Decision = Literal["supported", "contradicted", "undecided"]
 
@@ -20,20 +20,12 @@ class Finding:
     Attributes:
         comparison: which arms, in words, e.g. "memit, reason" or "memit with 3 paraphrases against none, reason".
         decision: what the comparison says.
-        value: the effect in the direction of the claim, as a fraction; None where it cannot be formed.
-        interval: its 95% interval, or None.
-        p: two-sided, Holm-corrected over the claim's comparisons; None where no test applies.
-        facts: how many facts (over all seeds) the effect rests on.
-        seeds: how many seeds.
+        effect: in the direction of the claim; its p is Holm-corrected over the claim's comparisons.
     """
 
     comparison: str
     decision: Decision
-    value: float | None
-    interval: Interval | None
-    p: float | None
-    facts: int
-    seeds: int
+    effect: Estimate
 
 
 @dataclass(frozen=True)
@@ -44,8 +36,7 @@ class Ruling:
         claim: its short name, e.g. "edits-are-lost-more".
         sentence: the claim itself.
         decision: on the mean effect over all comparisons.
-        value: that mean effect, as a fraction in the direction of the claim; None where nothing could be compared.
-        interval: its 95% interval, or None.
+        effect: that mean, in the direction of the claim.
         smallest: the smallest effect that counts, as a fraction.
         why: one sentence with the figures behind the decision; for "undecided" it says how much more data it wants.
         findings: every comparison; empty where the study has no arms to compare.
@@ -54,8 +45,23 @@ class Ruling:
     claim: str
     sentence: str
     decision: Decision
-    value: float | None
-    interval: Interval | None
+    effect: Estimate
     smallest: float
     why: str
     findings: tuple[Finding, ...]
+
+    def record(self) -> dict[str, Any]:
+        """As claims.json has it."""
+        findings = [
+            {"comparison": one.comparison, "decision": one.decision}
+            | _figures(one.effect)
+            | {"p": one.effect.p, "facts": one.effect.facts, "seeds": one.effect.seeds}
+            for one in self.findings
+        ]
+        said = {"claim": self.claim, "sentence": self.sentence, "decision": self.decision}
+        return said | _figures(self.effect) | {"smallest": self.smallest, "why": self.why, "findings": findings}
+
+
+def _figures(effect: Estimate) -> dict[str, Any]:
+    interval = None if effect.interval is None else {"low": effect.low, "high": effect.high}
+    return {"value": effect.value, "interval": interval}

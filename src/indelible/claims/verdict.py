@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.words import percent, points_with_interval
+from indelible.numbers.words import in_points, percent
 
 Summary = Mapping[str, Any]
 FEWEST_WORKING = 0.5
@@ -22,21 +22,12 @@ FEWEST_WORKING = 0.5
 
 @dataclass(frozen=True)
 class Average:
-    """Means over arms, each arm counting the same.
-
-    Attributes:
-        arms: how many.
-        edited: edited retention, as a fraction, or None.
-        intrinsic: intrinsic retention, or None.
-        gap: the gap, or None.
-        interval: 95% interval of the gap, or None.
-    """
+    """Means over arms, each arm counting the same: how many they are, and their estimates."""
 
     arms: int
-    edited: float | None
-    intrinsic: float | None
-    gap: float | None
-    interval: Interval | None
+    edited: Estimate
+    intrinsic: Estimate
+    gap: Estimate
 
 
 @dataclass(frozen=True)
@@ -75,9 +66,9 @@ def with_unlike_criteria(found: Verdict) -> Verdict:
     return replace(found, cautions=(caution, *found.cautions))
 
 
-def gap_interval_of(arm: Summary) -> Interval | None:
-    """The interval of the gap in one line of a summary."""
-    return None if arm["gap_low"] is None else Interval(arm["gap_low"], arm["gap_high"])
+def gap_of(arm: Summary) -> Estimate:
+    """The gap in one line of a summary."""
+    return Estimate(arm["gap"], arm["gap_low"], arm["gap_high"])
 
 
 def _answer(measured: Sequence[Summary], average: Average | None) -> str:
@@ -85,24 +76,22 @@ def _answer(measured: Sequence[Summary], average: Average | None) -> str:
         return "This study cannot say: in no arm were both edits and intrinsic facts measured before and after tuning."
     if len(measured) == 1:
         only = measured[0]
-        edited, intrinsic, gap = (only[key] for key in ("retention_edited", "retention_intrinsic", "gap"))
-        return _sentence("Of", edited, intrinsic, gap, gap_interval_of(only))
-    if average is None or average.edited is None or average.intrinsic is None or average.gap is None:
+        return _sentence("Of", only["retention_edited"], only["retention_intrinsic"], gap_of(only))
+    if average is None or average.edited.value is None or average.intrinsic.value is None or average.gap.value is None:
         return f"This study has no one figure for its {len(measured)} arms: no seed finished in all of them."
     start = f"On average over {average.arms} arms, of"
-    return _sentence(start, average.edited, average.intrinsic, average.gap, average.interval)
+    return _sentence(start, average.edited.value, average.intrinsic.value, average.gap)
 
 
-def _sentence(start: str, edited: float, intrinsic: float, gap: float, interval: Interval | None) -> str:
-    low, high = (interval.low, interval.high) if interval else (None, None)
+def _sentence(start: str, edited: float, intrinsic: float, gap: Estimate) -> str:
     said = (
         f"{start} the edits that worked before fine-tuning {percent(edited)} still worked after it, against "
-        f"{percent(intrinsic)} of the intrinsic facts: a gap of {points_with_interval(gap, low, high)} points"
+        f"{percent(intrinsic)} of the intrinsic facts: a gap of {in_points(gap)} points"
     )
-    if interval is None:
+    if gap.interval is None:
         return f"{said}, on too few facts to give an interval."
-    if interval.excludes_zero():
-        return f"{said}, so edits were lost {'more' if interval.low > 0 else 'less'} often than intrinsic facts."
+    if gap.side:
+        return f"{said}, so edits were lost {'more' if gap.side > 0 else 'less'} often than intrinsic facts."
     return f"{said}, which shows neither a difference nor its absence."
 
 
@@ -111,9 +100,8 @@ def _detail(measured: Sequence[Summary]) -> str:
         f"Of the edits, {_span(measured, 'retention_edited')} were kept; of the intrinsic facts, "
         f"{_span(measured, 'retention_intrinsic')}."
     )
-    intervals = [gap_interval_of(arm) for arm in measured]
-    more = sum(interval is not None and interval.low > 0 for interval in intervals)
-    less = sum(interval is not None and interval.high < 0 for interval in intervals)
+    sides = [gap_of(arm).side for arm in measured]
+    more, less = sides.count(1), sides.count(-1)
     total = len(measured)
     if more == total:
         second = f"Edits were lost more often than intrinsic facts in all {total} arms."

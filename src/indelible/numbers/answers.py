@@ -1,40 +1,58 @@
-"""A study's answers, arm by arm, with what is counted from them counted once.
+"""A study's answers, arm by arm, with what is counted and drawn from them once.
 
-Summary, claims, effects and figures all begin with the same step: each question's answers before and after tuning on
-one line, and hits over questions asked for each fact. For a grid of dozens of arms that step is half of the work, so
-whoever writes a whole report makes one of these and passes it on in place of the rows.
+Summary, claims, effects and figures all begin with the same steps: each question's answers before and after tuning on
+one line, hits over questions asked for each fact, and the bootstrap. Whoever writes a whole report makes one `Answers`
+and passes it on in place of the rows, so that page, figures and tables say the same.
+
+Every rate is a ratio of two sums over facts (hits over asked), pooled over seeds. A question counts as asked only when
+it was answered in each phase that the rate compares, so that a step that failed is missing and not forgotten. The sums
+stay apart per fact, because intervals resample facts.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
 import pandas as pd
 
-from indelible.numbers.measures import MEASURES, Criterion, applies, counts, outcomes
+from indelible.errors import DataError
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.matching import matched_counts
+from indelible.numbers.measures import PHASES, QUESTION, FactSet, Measure, Rate, is_control, rate_named, require_columns
+from indelible.numbers.paired import Hits, compare, hits_among, with_bootstrap
+from indelible.numbers.replicates import Replicates
 
 
 class Answers:
-    """Rows of a study and what was counted from them so far.
+    """Rows of a study and what was made of them so far.
 
     Args:
-        rows: tidy rows, as in facts.parquet.
+        rows: tidy rows, one per arm × seed × phase × step × question, as in facts.parquet.
+        draws: bootstrap draws, 39 or more.
+        seed: of the bootstrap; the same seed gives the same intervals.
 
     Attributes:
         rows: the same.
+        replicates: all rates, drawn together; what none asks about is not drawn.
     """
 
-    def __init__(self, rows: pd.DataFrame) -> None:
+    def __init__(self, rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> None:
         self.rows = rows
+        self.replicates = Replicates(self._counts_of, draws=draws, seed=seed)
         self._of_arm = (
             {str(name): part for name, part in rows.groupby("arm", sort=False, observed=True)} if len(rows) else {}
         )
-        self._coded: dict[str, pd.DataFrame] | None = None
-        self._outcomes: dict[tuple[str, Criterion], pd.DataFrame] = {}
+        self._outcomes: dict[tuple[str, str], pd.DataFrame] = {}
+        self._matched: dict[str, dict[FactSet, pd.DataFrame]] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
+        self._hits: dict[tuple[str, str], Hits] = {}
 
     @classmethod
-    def of(cls, rows: pd.DataFrame | Answers) -> Answers:
+    def of(cls, rows: pd.DataFrame | Answers, *, seed: int = 0) -> Answers:
         """Answers of rows; those that are answers already, as they are."""
-        return rows if isinstance(rows, Answers) else cls(rows)
+        return rows if isinstance(rows, Answers) else cls(rows, seed=seed)
 
     def __contains__(self, arm: object) -> bool:
         return arm in self._of_arm
@@ -43,24 +61,122 @@ class Answers:
         """The rows of an arm; none for one that never got to ask."""
         return self._of_arm.get(name, self.rows.iloc[:0])
 
-    def _coded_of(self, arm: str) -> pd.DataFrame:
-        """The rows of an arm with repeated words as categories, which are told apart once and not in every arm."""
-        if self._coded is None:
-            words = [name for name in ("phase", "fact_set", "fact_id", "kind") if name in self.rows]
-            coded = self.rows.astype(dict.fromkeys(words, "category"))
-            self._coded = {str(name): part for name, part in coded.groupby("arm", sort=False, observed=True)}
-        return self._coded.get(arm, self.rows.iloc[:0])
+    def arms(self, runs: pd.DataFrame) -> list[str]:
+        """The arms in order of appearance in the run table, then any that only the rows know, by name."""
+        planned = [str(name) for name in runs["arm"].drop_duplicates()]
+        return planned + sorted(self._of_arm.keys() - set(planned))
 
-    def outcomes(self, arm: str, criterion: Criterion = "success") -> pd.DataFrame:
-        """`metrics.outcomes` of an arm."""
+    @cached_property
+    def _coded(self) -> dict[str, pd.DataFrame]:
+        """The rows of each arm with repeated words as categories, which are told apart once and not in every arm."""
+        words = [name for name in ("phase", "fact_set", "fact_id", "kind") if name in self.rows]
+        coded = self.rows.astype(dict.fromkeys(words, "category"))
+        return {str(name): part for name, part in coded.groupby("arm", sort=False, observed=True)}
+
+    def outcomes(self, arm: str, criterion: str = "success") -> pd.DataFrame:
+        """`outcomes` of an arm."""
         if (arm, criterion) not in self._outcomes:
-            self._outcomes[arm, criterion] = outcomes(self._coded_of(arm), criterion)
+            self._outcomes[arm, criterion] = outcomes(self._coded.get(arm, self.rows.iloc[:0]), criterion)
         return self._outcomes[arm, criterion]
 
-    def counts(self, arm: str, measure: str) -> pd.DataFrame | None:
-        """`metrics.counts` of an arm for a key of `metrics.MEASURES`; None where the measure does not apply to it."""
-        if not applies(MEASURES[measure], self.arm(arm)):
+    def counts(self, arm: str, rate: str) -> pd.DataFrame | None:
+        """`counts` of an arm; None where the rate does not apply to it."""
+        found = rate_named(rate)
+        if not found.applies(is_control(self.arm(arm))):
             return None
-        if (arm, measure) not in self._counts:
-            self._counts[arm, measure] = counts(self.outcomes(arm, MEASURES[measure].criterion), MEASURES[measure])
-        return self._counts[arm, measure]
+        if (arm, rate) not in self._counts:
+            self._counts[arm, rate] = (
+                self._matched_of(arm)[found.fact_set]
+                if found.matched
+                else counts(self.outcomes(arm, found.criterion), found)
+            )
+        return self._counts[arm, rate]
+
+    def difference(
+        self, arm: str, other: str, measure: Measure, *, sign: float = 1.0, generator: np.random.Generator
+    ) -> tuple[Estimate, str]:
+        """A measure in one arm less that in another, times ``sign``, and the test that its p is of.
+
+        The p of a rate is the larger of the bootstrap's and the paired test's, whose permutations come from the
+        generator.
+        """
+        estimate = self.replicates.estimate(measure.of(arm, sign) | measure.of(other, -sign))
+        if estimate.value is None or not isinstance(measure, Rate):
+            return estimate, "bootstrap"
+        paired = compare(self._hits_of(arm, measure), self._hits_of(other, measure), generator=generator)
+        paired = with_bootstrap(paired, estimate.p)
+        return replace(estimate, p=paired.p), paired.test
+
+    def _counts_of(self, rate: str) -> dict[str, pd.DataFrame]:
+        """Counts of every arm that has a rate."""
+        return {arm: count for arm in self._of_arm if (count := self.counts(arm, rate)) is not None}
+
+    def _matched_of(self, arm: str) -> dict[FactSet, pd.DataFrame]:
+        if arm not in self._matched:
+            self._matched[arm] = matched_counts(self._coded[arm], self.outcomes(arm))
+        return self._matched[arm]
+
+    def _hits_of(self, arm: str, rate: Rate) -> Hits:
+        if (arm, rate.name) not in self._hits:
+            self._hits[arm, rate.name] = hits_among(self.outcomes(arm, rate.criterion), rate)
+        return self._hits[arm, rate.name]
+
+
+def outcomes(rows: pd.DataFrame, criterion: str = "success") -> pd.DataFrame:
+    """One arm's rows, turned so that each question has what happened to it on one line.
+
+    Args:
+        rows: tidy rows of *one* arm (any seeds, any phases; points of the curve are left aside).
+        criterion: the column that says whether an answer counts.
+
+    Returns:
+        A frame indexed by `QUESTION` (sorted) with the float columns base, edited, tuned
+        and before: 1 where the criterion holds, 0 where not, NaN where the question was not asked. ``before`` is
+        edited, and base in the control.
+
+    Raises:
+        DataError: if a column is missing, or a question was answered twice in one phase.
+    """
+    require_columns(rows, ["editor", "phase", *QUESTION, criterion], "table of answers")
+    kept = rows.loc[rows["phase"].isin(PHASES), [*QUESTION, "phase", criterion]]
+    twice = kept.duplicated([*QUESTION, "phase"])
+    if twice.any():
+        first = kept[twice].iloc[0]
+        raise DataError(
+            f"Fact {first['fact_id']!r} (seed {first['seed']}) has two answers to one question in phase "
+            f"{first['phase']!r}.",
+            "Each arm, seed, phase and question may stand in the table once.",
+        )
+    values = kept[criterion].astype("Float64").astype("float64")
+    wide = kept.assign(value=values).set_index([*QUESTION, "phase"])["value"].unstack("phase")
+    wide = wide.reindex(columns=list(PHASES)).astype("float64").sort_index()
+    wide.columns.name = None
+    return wide.assign(before=wide["base"] if is_control(rows) else wide["edited"])
+
+
+def counts(outcome: pd.DataFrame, rate: Rate) -> pd.DataFrame:
+    """Hits and questions asked, per model and fact.
+
+    Args:
+        outcome: what `outcomes` returned for the arm, with the rate's own criterion.
+        rate: to count for.
+
+    Returns:
+        A frame indexed by seed, copy, fact_id with the integer columns hits and asked. A fact whose questions were
+        answered but are outside the denominator stays, with asked 0: its seed got so far. A fact that was never asked
+        (its seed failed earlier) does not.
+    """
+    chosen = outcome[rate.asks(outcome)]
+    asked = pd.Series(True, index=chosen.index)
+    if rate.among is not None:
+        chosen = chosen[chosen[rate.among].notna()]
+        asked = chosen[rate.among] == 1
+    hits = asked & (chosen[rate.hit] == 1)
+    table = pd.DataFrame({"hits": hits.astype("int64"), "asked": asked.astype("int64")})
+    return table.groupby(level=["seed", "copy", "fact_id"], observed=True).sum()
+
+
+def pooled(count: pd.DataFrame | None) -> float | None:
+    """Hits over asked, pooled over facts and seeds; None when nothing was asked."""
+    asked = 0 if count is None else int(count["asked"].sum())
+    return None if count is None or not asked else int(count["hits"].sum()) / asked

@@ -57,18 +57,6 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A two-sided 95% interval, in the unit of the rate (fractions)."""
-
-    low: float
-    high: float
-
-    def excludes_zero(self) -> bool:
-        """Whether zero lies strictly outside."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
 class Sample:
     """What a rate is made of.
 
@@ -120,10 +108,10 @@ class Contrast:
     draws: Floats
 
     @property
-    def interval(self) -> Interval:
+    def interval(self) -> tuple[float, float]:
         """The 95% interval: the two draws beyond which 2.5% of them lie on each side."""
         last = max(int((1 - LEVEL) / 2 * (len(self.draws) + 1)) - 1, 0)
-        return Interval(float(self.draws[last]), float(self.draws[-1 - last]))
+        return float(self.draws[last]), float(self.draws[-1 - last])
 
     @property
     def p(self) -> float:
@@ -134,7 +122,7 @@ class Contrast:
         return float(min(2 * (min(below, above) + 1) / (len(self.draws) + 1), 1.0))
 
 
-def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator) -> Interval | None:
+def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator) -> tuple[float, float] | None:
     """95% interval of one rate by itself, by bootstrap over seeds and facts.
 
     Args:
@@ -153,7 +141,9 @@ def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator)
     return contrast([sample], [1.0], [fact_draws(sample, weights, halves)], normal).interval
 
 
-def mean_interval(values: Floats, counted: Floats, *, draws: int, generator: np.random.Generator) -> Interval | None:
+def mean_interval(
+    values: Floats, counted: Floats, *, draws: int, generator: np.random.Generator
+) -> tuple[float, float] | None:
     """95% interval of a mean, as that of a rate between the least and the greatest value that were seen.
 
     Args:
@@ -171,10 +161,10 @@ def mean_interval(values: Floats, counted: Floats, *, draws: int, generator: np.
     least = float(values[counted > 0].min())
     span = float(values[counted > 0].max()) - least
     if span == 0:
-        return Interval(least, least)
+        return least, least
     hits = np.rint((values - least) / span * _FINENESS) * counted
     found = rate_interval(Sample(hits, _FINENESS * counted, "facts"), draws=draws, generator=generator)
-    return None if found is None else Interval(least + found.low * span, least + found.high * span)
+    return None if found is None else (least + found[0] * span, least + found[1] * span)
 
 
 def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floats:

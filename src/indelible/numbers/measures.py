@@ -1,86 +1,173 @@
-"""Rates from tidy rows: what an edit achieved, what it disturbed, and what fine-tuning left of it.
-
-The vocabulary of the whole project is defined here, once:
+"""The vocabulary of the whole project: phases, sets of facts, factors, and every figure that is formed of answers.
 
 - *success*: the criterion holds; by default, greedy free generation starts with the whole target.
 - *phases*: base (before the edit), edited (after it), tuned (after fine-tuning).
 - *retention* of a set = successes in *tuned* among those that succeeded in *edited* (for intrinsic facts: also among
   those that succeeded in *edited*, and separately against *base*, so that damage by the edit is not blamed on tuning).
 - *edit flip ratio* = 1 − retention. *retention gap* = intrinsic retention − edited retention.
+- *matched gap*: the same between edits and intrinsic facts that are matched on relation and on probability in *edited*.
 - *control*: the unedited model fine-tuned alike, so that forgetting without any edit is known. It has no edited phase,
   so that what it knew before tuning is what it knew in base.
 
-Every rate is a ratio of two sums over facts (hits over asked), pooled over seeds. A question counts as asked only when
-it was answered in each phase that the rate compares, so that a step that failed is missing and not forgotten. The sums
-stay apart per fact, because intervals resample facts. Functions here are pure and vectorised: frames in, frames out.
+A measure is one entry of `MEASURES`. The summary, the tables, the figures, the claims and the report go by what it says
+of itself, so that another is added by one more entry, in this file or in a plug-in (entry-point group
+``indelible.measures``), and nothing else. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Literal, get_args
-
-import pandas as pd
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
 
 from indelible.errors import DataError
+from indelible.registry import Registry
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+FactSet = Literal["edited", "intrinsic"]
+FACT_SETS: tuple[FactSet, ...] = get_args(FactSet)
+Kind = Literal["prompt", "paraphrase", "neighbour"]
+Phase = Literal["base", "edited", "tuned"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+"""The moments at which all questions are asked; rows of the phase "tuning" are points of a curve."""
+Moment = Literal["base", "edited", "before", "tuned"]
+"""A phase, or "before": the one before tuning, which is edited, and base in the control."""
+Factor = Literal["editor", "paraphrases", "objective", "tuner", "mask"]
+FACTORS: tuple[Factor, ...] = get_args(Factor)
+"""What an arm is called by."""
 CONTROL_EDITOR = "none"
 QUESTION = ["seed", "copy", "fact_set", "fact_id", "kind", "wording"]
 """What tells one question of an arm from another; ``copy`` numbers the models of an isolated arm, else it is 0."""
 
-Criterion = Literal["success", "first_token"]
-Factor = Literal["editor", "paraphrases", "objective", "tuner", "mask"]
-FACTORS: tuple[Factor, ...] = get_args(Factor)
-"""What an arm is called by."""
-Moment = Literal["base", "edited", "before", "tuned"]
+Place = Literal["summary", "headline", "sizes", "curves", "effects", "changes", "claims"]
+"""Where a measure can show: in summary.json; in the table of all arms that opens the report; in the table of further
+rates; as a curve over training steps (and with its interval in retention.csv); in effects.csv, by itself and as a
+difference between arms; in the comparison of two runs; and as the estimate of a claim."""
+RateKey = tuple[str, str]
+"""Name of an arm, and name of a rate."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One rate: which questions, what counts, when it must hold, and among which of them.
+    """A figure that each arm has.
 
     Attributes:
-        fact_set: "edited" or "intrinsic"; neighbours belong to the edited set.
+        name: its key in tables.
+        label: what a table of text calls it.
+        heading: the same as the heading of a narrow column; the label, if empty.
+        shows: where it stands.
+        differences: whether it is a difference, in points and tested against zero, rather than a share of something.
+    """
+
+    name: str
+    label: str
+    heading: str = field(default="", kw_only=True)
+    shows: tuple[Place, ...] = field(default=("summary", "sizes", "effects", "claims"), kw_only=True)
+    differences: bool = field(default=False, kw_only=True)
+
+    def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """The weighted sum of rates that the measure is in one arm, times ``sign``."""
+        raise NotImplementedError
+
+    @property
+    def constant(self) -> float:
+        """What is added to that sum."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Rate(Measure):
+    """Hits over questions asked, pooled over facts and seeds.
+
+    Attributes:
+        fact_set: neighbours belong to the edited set.
         kind: "prompt", "paraphrase" (held-out wordings) or "neighbour".
         hit: the moment at which the criterion must hold for a question to be a hit.
         among: only questions that met the criterion at this moment are asked about; None for all.
-            "before" is the moment before tuning: edited, or base in the control.
         criterion: the column that says whether an answer counts.
+        matched: whether the edits that have a match are asked about, and the intrinsic facts by how many edits they are
+            matched with (see ``matching``).
+        series: the name of its curve, where that is another than the rate's.
     """
 
-    fact_set: Literal["edited", "intrinsic"]
-    kind: Literal["prompt", "paraphrase", "neighbour"]
+    fact_set: FactSet
+    kind: Kind
     hit: Moment
     among: Moment | None = None
-    criterion: Criterion = "success"
+    criterion: str = "success"
+    matched: bool = False
+    series: str = ""
+
+    def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """The rate itself."""
+        return {(arm, self.name): sign}
+
+    def asks(self, outcome: pd.DataFrame) -> pd.Series:
+        """Which questions of `answers.outcomes` the rate is about and have been answered."""
+        levels = outcome.index
+        of_set = levels.get_level_values("fact_set") == self.fact_set
+        of_kind = levels.get_level_values("kind") == self.kind
+        return outcome[self.hit].notna() & of_set & of_kind
+
+    def applies(self, control: bool) -> bool:
+        """Whether an arm has the rate: in a control nothing is edited, and so nothing matched with an edit."""
+        return not control or (self.fact_set == "intrinsic" and not self.matched)
 
 
-MEASURES = MappingProxyType(
-    {
-        "edit_success": Measure("edited", "prompt", "edited"),
-        "edit_success_first_token": Measure("edited", "prompt", "edited", criterion="first_token"),
-        "paraphrase_success": Measure("edited", "paraphrase", "edited"),
-        "locality": Measure("edited", "neighbour", "edited", among="base"),
-        "retention_edited": Measure("edited", "prompt", "tuned", among="before"),
-        "retention_intrinsic": Measure("intrinsic", "prompt", "tuned", among="before"),
-        "retention_paraphrase": Measure("edited", "paraphrase", "tuned", among="before"),
-        "retention_intrinsic_paraphrase": Measure("intrinsic", "paraphrase", "tuned", among="before"),
-        "retention_neighbour": Measure("edited", "neighbour", "tuned", among="before"),
-        "retention_intrinsic_base": Measure("intrinsic", "prompt", "tuned", among="base"),
-        "retention_edited_first_token": Measure("edited", "prompt", "tuned", among="before", criterion="first_token"),
-    }
-)
-"""Every rate that a summary reports, by its key there."""
+@dataclass(frozen=True)
+class Combination(Measure):
+    """A weighted sum of rates, e.g. a gap.
 
-GAP_RATES = MappingProxyType(
-    {
-        "gap": ("retention_intrinsic", "retention_edited"),
-        "gap_base": ("retention_intrinsic_base", "retention_edited"),
-    }
-)
-"""Gap -> the rate that is subtracted from, and the rate that is subtracted."""
+    Attributes:
+        weights: of the rates, by their names.
+        plus: a constant that is added.
+    """
+
+    weights: Mapping[str, float] = field(hash=False)
+    plus: float = 0.0
+
+    def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """The weights of the arm's rates."""
+        return {(arm, name): sign * weight for name, weight in self.weights.items()}
+
+    @property
+    def constant(self) -> float:
+        """What is added to the sum."""
+        return self.plus
+
+
+MEASURES: Registry[Measure] = Registry("measure", group="indelible.measures")
+
+
+def add(measure: Measure) -> Measure:
+    """File a measure under its name."""
+    return MEASURES.register(measure.name)(measure)
+
+
+def measures(place: Place) -> list[Measure]:
+    """What shows in a place, in the order in which measures were added."""
+    return [measure for measure in MEASURES.values() if place in measure.shows]
+
+
+def rates(place: Place | None = None) -> list[Rate]:
+    """All rates, or those that show in a place."""
+    found = [measure for measure in MEASURES.values() if isinstance(measure, Rate)]
+    return [rate for rate in found if place is None or place in rate.shows]
+
+
+def rate_named(name: str) -> Rate:
+    """A rate.
+
+    Raises:
+        UnknownNameError: if there is no measure of that name.
+        TypeError: if it is no rate.
+    """
+    found = MEASURES.get(name)
+    if not isinstance(found, Rate):
+        raise TypeError(f"{name} is a combination of rates and no rate")
+    return found
 
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
@@ -102,104 +189,41 @@ def is_control(rows: pd.DataFrame) -> bool:
     return not rows.empty and bool((rows["editor"] == CONTROL_EDITOR).all())
 
 
-def outcomes(rows: pd.DataFrame, criterion: Criterion = "success") -> pd.DataFrame:
-    """One arm's rows, turned so that each question has what happened to it on one line.
+_AT_THE_EDIT: tuple[Place, ...] = ("summary", "headline", "changes")
+_KEPT: tuple[Place, ...] = ("summary", "headline", "curves", "effects", "changes", "claims")
+_KEPT_OTHERWISE: tuple[Place, ...] = ("summary", "sizes", "curves", "effects", "changes", "claims")
+_GAPS: tuple[Place, ...] = ("effects", "claims")
 
-    Args:
-        rows: tidy rows of *one* arm (any seeds, any phases; points of the curve are left aside).
-        criterion: the column that says whether an answer counts.
-
-    Returns:
-        A frame indexed by `QUESTION` (sorted) with the float columns base, edited, tuned
-        and before: 1 where the criterion holds, 0 where not, NaN where the question was not asked. ``before`` is
-        edited, and base in the control.
-
-    Raises:
-        DataError: if a column is missing, or a question was answered twice in one phase.
-    """
-    require_columns(rows, ["editor", "phase", *QUESTION, criterion], "table of answers")
-    kept = rows.loc[rows["phase"].isin(["base", "edited", "tuned"]), [*QUESTION, "phase", criterion]]
-    twice = kept.duplicated([*QUESTION, "phase"])
-    if twice.any():
-        first = kept[twice].iloc[0]
-        raise DataError(
-            f"Fact {first['fact_id']!r} (seed {first['seed']}) has two answers to one question in phase "
-            f"{first['phase']!r}.",
-            "Each arm, seed, phase and question may stand in the table once.",
-        )
-    values = kept[criterion].astype("Float64").astype("float64")
-    wide = kept.assign(value=values).set_index([*QUESTION, "phase"])["value"].unstack("phase")
-    wide = wide.reindex(columns=["base", "edited", "tuned"]).astype("float64").sort_index()
-    wide.columns.name = None
-    return wide.assign(before=wide["base"] if is_control(rows) else wide["edited"])
-
-
-def counts(outcome: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Hits and questions asked, per model and fact.
-
-    Args:
-        outcome: what `outcomes` returned for the arm, with the measure's own criterion.
-        measure: the rate to count for.
-
-    Returns:
-        A frame indexed by seed, copy, fact_id with the integer columns hits and asked. A fact whose questions were
-        answered but are outside the denominator stays, with asked 0: it belongs to the sample that intervals redraw. A
-        fact that was never asked (its seed failed earlier) does not.
-    """
-    levels = outcome.index
-    chosen = outcome[
-        (levels.get_level_values("fact_set") == measure.fact_set)
-        & (levels.get_level_values("kind") == measure.kind)
-        & outcome[measure.hit].notna()
-    ]
-    asked = pd.Series(True, index=chosen.index)
-    if measure.among is not None:
-        chosen = chosen[chosen[measure.among].notna()]
-        asked = chosen[measure.among] == 1
-    hits = asked & (chosen[measure.hit] == 1)
-    table = pd.DataFrame({"hits": hits.astype("int64"), "asked": asked.astype("int64")})
-    return table.groupby(level=["seed", "copy", "fact_id"], observed=True).sum()
-
-
-def rate(count: pd.DataFrame) -> float | None:
-    """Hits over asked, pooled over facts and seeds; None when nothing was asked."""
-    asked = int(count["asked"].sum())
-    return int(count["hits"].sum()) / asked if asked else None
-
-
-def arm_counts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Counts per fact of every measure that applies to one arm.
-
-    Args:
-        rows: tidy rows of one arm.
-
-    Returns:
-        Measure name -> frame as from `counts`. The control has none of the measures of the edited set, for nothing was
-        edited in it.
-    """
-    by_criterion = {criterion: outcomes(rows, criterion) for criterion in ("success", "first_token")}
-    return {
-        name: counts(by_criterion[measure.criterion], measure)
-        for name, measure in MEASURES.items()
-        if applies(measure, rows)
-    }
-
-
-def applies(measure: Measure, rows: pd.DataFrame) -> bool:
-    """Whether an arm has a measure, given its rows: a control has none of the edited set."""
-    return measure.fact_set != "edited" or not is_control(rows)
-
-
-def flip_ratio(retention: float | None) -> float | None:
-    """*Edit flip ratio* = 1 − retention; None where retention is."""
-    return None if retention is None else 1.0 - retention
-
-
-def gap(retention_intrinsic: float | None, retention_edited: float | None) -> float | None:
-    """*Retention gap* = intrinsic retention − edited retention; None where either is.
-
-    Positive when edits were lost more often than facts from pre-training.
-    """
-    if retention_intrinsic is None or retention_edited is None:
-        return None
-    return retention_intrinsic - retention_edited
+# fmt: off
+for _measure in (
+    Rate("edit_success", "edit success", "edited", "prompt", "edited", shows=_AT_THE_EDIT),
+    Rate("edit_success_first_token", "edit success, first token", "edited", "prompt", "edited",
+         criterion="first_token", heading="first token", shows=("summary", "headline")),
+    Rate("paraphrase_success", "paraphrase success", "edited", "paraphrase", "edited",
+         heading="paraphrases", shows=_AT_THE_EDIT),
+    Rate("locality", "locality", "edited", "neighbour", "edited", "base", shows=_AT_THE_EDIT),
+    Rate("retention_edited", "edited kept", "edited", "prompt", "tuned", "before", series="edited", shows=_KEPT),
+    Combination("flip_ratio", "flip ratio", {"retention_edited": -1.0}, 1.0, shows=("effects",)),
+    Rate("retention_paraphrase", "edited kept, held-out wordings", "edited", "paraphrase", "tuned", "before",
+         series="paraphrase", shows=_KEPT_OTHERWISE),
+    Rate("retention_intrinsic", "intrinsic kept", "intrinsic", "prompt", "tuned", "before",
+         series="intrinsic", shows=_KEPT),
+    Rate("retention_intrinsic_paraphrase", "intrinsic kept, held-out wordings", "intrinsic", "paraphrase", "tuned",
+         "before", shows=("summary", "sizes")),
+    Rate("retention_intrinsic_base", "intrinsic kept, against base", "intrinsic", "prompt", "tuned", "base"),
+    Rate("retention_edited_first_token", "edited kept, first token", "edited", "prompt", "tuned", "before",
+         criterion="first_token", shows=("summary", "sizes", "claims")),
+    Rate("retention_neighbour", "neighbours kept", "edited", "neighbour", "tuned", "before",
+         shows=("summary", "effects")),
+    Rate("matched_edited", "edited kept, matched", "edited", "prompt", "tuned", "before", matched=True, shows=()),
+    Rate("matched_intrinsic", "intrinsic kept, matched", "intrinsic", "prompt", "tuned", "before",
+         matched=True, shows=()),
+    Combination("gap", "gap", {"retention_intrinsic": 1.0, "retention_edited": -1.0},
+                differences=True, shows=("summary", "headline", "changes", *_GAPS)),
+    Combination("gap_base", "gap, against base", {"retention_intrinsic_base": 1.0, "retention_edited": -1.0},
+                differences=True, shows=_GAPS),
+    Combination("matched_gap", "matched gap", {"matched_intrinsic": 1.0, "matched_edited": -1.0},
+                differences=True, shows=_GAPS),
+):
+    add(_measure)
+# fmt: on

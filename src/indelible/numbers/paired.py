@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from indelible.numbers.measures import QUESTION, Measure
+from indelible.numbers.measures import QUESTION, Rate
 
 ASKED = [name for name in QUESTION if name != "copy"]
 """What tells a question from another where it does not matter which model of an isolated arm answers it."""
@@ -100,29 +100,24 @@ def with_bootstrap(paired: PairedTest, bootstrap: float | None) -> PairedTest:
 
     Args:
         paired: what `compare` returned.
-        bootstrap: two-sided p of the same difference, as in `replicates.Effect`; with None the test stays as it is.
+        bootstrap: two-sided p of the same difference, as in `Estimate`; with None the test stays as it is.
     """
     if paired.p is None or bootstrap is None:
         return paired
     return replace(paired, p=max(paired.p, bootstrap), test=f"larger of {paired.test}, and bootstrap")
 
 
-def hits_among(outcome: pd.DataFrame, measure: Measure) -> Hits:
+def hits_among(outcome: pd.DataFrame, rate: Rate) -> Hits:
     """How often each question in a rate's denominator was asked, and how often it was a hit.
 
     Args:
-        outcome: what `metrics.outcomes` returned for the arm, with the measure's own criterion.
-        measure: the rate.
+        outcome: what `answers.outcomes` returned for the arm, with the rate's own criterion.
+        rate: whose questions count.
     """
-    levels = outcome.index
-    asked = (
-        (levels.get_level_values("fact_set") == measure.fact_set)
-        & (levels.get_level_values("kind") == measure.kind)
-        & outcome[measure.hit].notna()
-    )
-    if measure.among is not None:
-        asked &= outcome[measure.among] == 1
-    chosen = outcome.loc[asked, measure.hit].astype("int64")
+    asked = rate.asks(outcome)
+    if rate.among is not None:
+        asked &= outcome[rate.among] == 1
+    chosen = outcome.loc[asked, rate.hit].astype("int64")
     counted = chosen.groupby(level=ASKED, observed=True).agg(["sum", "size"])
     pairs = zip(counted["sum"].to_list(), counted["size"].to_list(), strict=True)
     return dict(zip(counted.index.to_list(), pairs, strict=True))

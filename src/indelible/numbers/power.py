@@ -17,9 +17,10 @@ import pandas as pd
 from scipy import stats
 
 from indelible.errors import DataError
+from indelible.numbers.answers import Answers
 from indelible.numbers.bootstrap import LEVEL, between_seeds
-from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.replicates import Effect, replicate
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import CONTROL_EDITOR, MEASURES
 
 USUAL_POWER = 0.8
 MOST_EDITS = 100_000
@@ -101,10 +102,9 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
         DataError: if in no arm both sets were measured before and after tuning.
     """
     arms = [str(name) for name in rows.loc[rows["editor"] != CONTROL_EDITOR, "arm"].unique()]
-    joint = replicate(rows, arms, ["retention_intrinsic", "retention_edited"], draws=39)
-    keys = [[(arm, "retention_intrinsic"), (arm, "retention_edited")] for arm in arms]
-    pairs = [joint.over_common_seeds(pair) for pair in keys if all(key in joint.samples for key in pair)]
-    pairs = [pair for pair in pairs if all(sample.facts for sample in pair)]
+    joint, measured = Answers(rows).replicates, MEASURES.get("gap")
+    found = [joint.samples(measured.of(arm)) for arm in arms]
+    pairs = [pair for pair in found if pair is not None and all(sample.facts for sample in pair)]
     if not pairs:
         raise DataError("No arm of this run has edits and intrinsic facts that were measured.", "Give --retention.")
     variance = float(np.mean([between_seeds(pair, (1.0, -1.0)) * len(pair[0].asked) for pair in pairs]))
@@ -112,12 +112,12 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
         gap,
         retention=float(np.mean([intrinsic.rate for intrinsic, _ in pairs])),
         intrinsic_per_edit=float(np.mean([intrinsic.asked.sum() / edited.asked.sum() for intrinsic, edited in pairs])),
-        seeds=len(joint.seeds),
+        seeds=int(rows.loc[(rows["phase"] == "tuned") & rows["arm"].isin(arms), "seed"].nunique()),
         spread=math.sqrt(max(variance, 0.0)),
     )
 
 
-def more_facts(effect: Effect, smallest: float) -> str | None:
+def more_facts(effect: Estimate, smallest: float) -> str | None:
     """How much more data would decide an undecided effect, if it stays what it is: a sentence, or None.
 
     The variance has a part that facts explain, which falls with their number, and one that seeds add, which does not:
@@ -131,12 +131,12 @@ def more_facts(effect: Effect, smallest: float) -> str | None:
     Returns:
         None where there is no interval, or where it decides already.
     """
-    if effect.value is None or effect.interval is None:
+    if effect.value is None or effect.low is None or effect.high is None:
         return None
     if effect.value >= smallest:
-        reach, distance = effect.value - effect.interval.low, effect.value
+        reach, distance = effect.value - effect.low, effect.value
     else:
-        reach, distance = effect.interval.high - effect.value, smallest - effect.value
+        reach, distance = effect.high - effect.value, smallest - effect.value
     if reach < distance:
         return None
     less = (reach / distance) ** 2 if distance > 0 else math.inf  # by so many times the variance must fall

@@ -1,212 +1,153 @@
 """Many rates in one bootstrap, so that gaps, differences between arms and means over arms all come from the same draws.
 
-What is redrawn, and why, is said in `statistics`. Here the rates of a whole study are drawn together: a fact has one
+What is redrawn, and why, is said in `bootstrap`. Here the rates of a whole study are drawn together: a fact has one
 weight in every arm, seed and measure that asks it, which is what makes differences between arms paired; a seed has one
 number in every arm and measure, and so has each copy of an isolated arm. Facts of the edited and of the intrinsic set
 are drawn independently. Each fact's, seed's, copy's and rate's numbers come from a generator named after it, so that a
-figure does not depend on which other arms are looked at beside it.
+figure does not depend on which others are looked at beside it; they are drawn when they are first needed.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from indelible.numbers.answers import Answers
-from indelible.numbers.bootstrap import (
-    FEWEST_FACTS,
-    Contrast,
-    Floats,
-    Interval,
-    Sample,
-    between_seeds,
-    contrast,
-    fact_draws,
-)
-from indelible.numbers.measures import MEASURES
-
-RateKey = tuple[str, str]
-"""Name of the arm, and key of `metrics.MEASURES`."""
+from indelible.numbers.bootstrap import FEWEST_FACTS, Contrast, Floats, Sample, between_seeds, contrast, fact_draws
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import Measure, RateKey, rate_named
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A weighted sum of rates: a gap, a difference, a mean, or one rate.
-
-    Attributes:
-        value: the sum, as a fraction; None where one of its rates has nothing in the denominator.
-        interval: its 95% interval; None also where a rate rests on fewer than two facts.
-        p: two-sided, against zero, from the same draws as the interval; None where that is.
-        facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
-        seeds: seeds that all its rates have; only these count.
-        seed_share: of the variance, what seeds add beyond what facts and single models explain, as a fraction; 0 with
-            one seed, or where seeds agree. More facts do not lessen this part. (What copies of isolated arms add is
-            lessened by more of them, that is by more edits.)
-    """
-
-    value: float | None
-    interval: Interval | None
-    p: float | None
-    facts: int
-    seeds: int
-    seed_share: float = 0.0
-
-
-@dataclass(frozen=True)
 class Replicates:
-    """Rates and everything that their joint draws are made of.
+    """All rates of a study, drawn together.
 
-    Attributes:
-        values: every rate over all its seeds; None where nothing was asked.
-        samples: hits and asked of every rate that has any, (seeds, facts).
-        reached: rate -> (seeds,) whether the arm got so far in that seed.
-        seeds: the seeds, in the order of those axes.
-        draws: every rate that has a sample, drawn over facts, (draws,).
-        fact_weights: fact set -> (facts, draws).
-        half_facts: rate -> (2, draws).
-        normal: (seeds, draws).
-        models: (models,) the seed of each model, by place in ``seeds``; empty where every seed has one model.
-        model_normal: (models, draws).
+    Args:
+        counts: gives the hits and asked of a rate for each arm that has it: frames indexed by seed, copy, fact_id with
+            the columns hits and asked (counts or sums of weights). Equal ids in one set of facts are one fact.
+        draws: bootstrap draws, 39 or more.
+        seed: of the bootstrap; the same seed gives the same draws.
     """
 
-    values: Mapping[RateKey, float | None]
-    samples: Mapping[RateKey, Sample]
-    reached: Mapping[RateKey, NDArray[np.bool_]]
-    seeds: tuple[int, ...]
-    draws: Mapping[RateKey, Floats]
-    fact_weights: Mapping[str, Floats]
-    half_facts: Mapping[RateKey, Floats]
-    normal: Floats
-    models: NDArray[np.int64]
-    model_normal: Floats
+    def __init__(
+        self, counts: Callable[[str], Mapping[str, pd.DataFrame]], *, draws: int = 10_000, seed: int = 0
+    ) -> None:
+        self.draws = draws
+        self.seed = seed
+        self._counts = counts
+        self._counted: dict[str, dict[str, _Counted]] = {}
+        self._numbers: dict[tuple[str, ...], Floats] = {}
+        self._fact_weights: dict[str, tuple[Sequence[str], Floats]] = {}
 
-    def effect(self, weights: Mapping[RateKey, float]) -> Effect:
+    def value(self, key: RateKey) -> float | None:
+        """A rate over all its seeds; None where nothing was asked."""
+        counted = self._found([key])
+        return counted[key].rate if counted else None
+
+    def of(self, arm: str, measure: Measure) -> Estimate:
+        """A measure in one arm."""
+        return self.estimate(measure.of(arm), measure.constant)
+
+    def estimate(self, weights: Mapping[RateKey, float], constant: float = 0.0) -> Estimate:
         """A weighted sum of rates, e.g. {("memit", "retention_intrinsic"): 1, ("memit", "retention_edited"): -1}.
 
         Rates over different seeds are compared over the seeds that all of them have.
 
+        Args:
+            weights: of the rates.
+            constant: added to the sum; p is that of the sum without it.
+
         Raises:
-            KeyError: for a rate that was not replicated.
+            UnknownNameError: for an unknown rate.
         """
-        unknown = [key for key in weights if key not in self.values]
-        if unknown:
-            raise KeyError(f"{unknown[0]} is not among the replicated rates.")
-        keys = [key for key, weight in weights.items() if weight != 0]
-        if not keys or any(key not in self.samples for key in keys):
-            return Effect(None, None, None, 0, 0)
-        common = self._common(keys)
-        samples = self.over_common_seeds(keys)
-        facts, seeds = _facts(samples), int(common.sum())
-        if any(sample.facts == 0 for sample in samples):
-            return Effect(None, None, None, facts, seeds)
-        factors = [float(weights[key]) for key in keys]
+        used = {key: float(weight) for key, weight in weights.items() if weight}
+        counted = self._found(used)
+        return self._estimate(counted, list(used.values()), constant) if counted else Estimate()
+
+    def estimate_of(self, key: RateKey, count: pd.DataFrame) -> Estimate:
+        """A rate that is counted at another moment than its measure says, a point of a curve, in the rate's draws."""
+        self._found([key])
+        counted = _Counted(count)
+        return self._estimate({key: counted}, [1.0], 0.0) if counted.facts else Estimate()
+
+    def samples(self, keys: Iterable[RateKey]) -> list[Sample] | None:
+        """What some rates are made of, over the seeds that all of them have; None where one has nothing."""
+        counted = self._found(keys)
+        return self._samples(counted, self._frame(counted)) if counted else None
+
+    def _found(self, keys: Iterable[RateKey]) -> dict[RateKey, _Counted] | None:
+        """What was counted of some rates; None where of one nothing was asked, or there are none."""
+        found: dict[RateKey, _Counted] = {}
+        for arm, rate in keys:
+            if rate not in self._counted:
+                every = {name: _Counted(count) for name, count in self._counts(rate).items()}
+                self._counted[rate] = {name: counted for name, counted in every.items() if counted.facts}
+            if arm not in self._counted[rate]:
+                return None
+            found[arm, rate] = self._counted[rate][arm]
+        return found or None
+
+    def _frame(self, counted: Mapping[RateKey, _Counted]) -> _Frame:
+        seeds = tuple(sorted(frozenset.intersection(*(one.seeds for one in counted.values()))))
+        models = sorted({model for one in counted.values() for model in one.models if model[0] in seeds})
+        facts: dict[str, set[str]] = {}
+        for (_, rate), one in counted.items():
+            beside = self._counted[rate].values()
+            facts.setdefault(rate_named(rate).fact_set, set()).update(one.facts, *(other.facts for other in beside))
+        in_order = {name: tuple(sorted(ids)) for name, ids in facts.items()}
+        return _Frame(seeds, tuple(models) if len(models) > len(seeds) else (), in_order)
+
+    def _samples(self, counted: Mapping[RateKey, _Counted], frame: _Frame) -> list[Sample]:
+        return [one.sample(frame, rate_named(rate).fact_set) for (_, rate), one in counted.items()]
+
+    def _estimate(self, counted: Mapping[RateKey, _Counted], weights: Sequence[float], constant: float) -> Estimate:
+        frame = self._frame(counted)
+        samples = self._samples(counted, frame)
+        found = Estimate(facts=_facts(samples), seeds=len(frame.seeds))
+        if not all(sample.facts for sample in samples):
+            return found
+        value = constant + sum(weight * sample.rate for weight, sample in zip(weights, samples, strict=True))
         if any(sample.facts < FEWEST_FACTS for sample in samples):
-            value = sum(factor * sample.rate for factor, sample in zip(factors, samples, strict=True))
-            return Effect(value, None, None, facts, seeds)
-        drawn = [
-            self.draws[key]
-            if (self.reached[key] == common).all()
-            else fact_draws(sample, self.fact_weights[sample.population], self.half_facts[key])
-            for key, sample in zip(keys, samples, strict=True)
-        ]
-        found = contrast(samples, factors, drawn, self.normal[common], self.model_normal[common[self.models]])
-        return Effect(found.value, found.interval, found.p, facts, seeds, _seed_share(found, samples, factors))
+            return replace(found, value=value)
+        rates = [self._drawn(key, counted[key], sample, frame) for key, sample in zip(counted, samples, strict=True)]
+        normal, model_normal = (
+            np.reshape([self._normal(*map(str, name)) for name in names], (len(names), self.draws))
+            for names in ([("seed", seed) for seed in frame.seeds], [("model", *model) for model in frame.models])
+        )
+        drawn = contrast(samples, weights, rates, normal, model_normal)
+        low, high = (constant + end if constant else end for end in drawn.interval)
+        share = _seed_share(drawn, samples, weights)
+        return replace(found, value=value, low=low, high=high, p=drawn.p, seed_share=share)
 
-    def over_common_seeds(self, keys: Sequence[RateKey]) -> list[Sample]:
-        """Samples of some rates, cut to the seeds that all of them have.
+    def _drawn(self, key: RateKey, counted: _Counted, sample: Sample, frame: _Frame) -> Floats:
+        """(draws,): a rate when facts are redrawn."""
+        facts = frame.facts[sample.population]
+        place = frame.seeds, facts
+        if place not in counted.drawn:
+            half_facts = generator_of(self.seed, "rate", *key).standard_gamma(0.5, (2, self.draws))
+            counted.drawn[place] = fact_draws(sample, self._weights(sample.population, facts), half_facts)
+        return counted.drawn[place]
 
-        Raises:
-            KeyError: for a rate of which nothing was asked.
-        """
-        common = self._common(keys)
-        return [_over(self.samples[key], common, common[self.models]) for key in keys]
+    def _weights(self, population: str, facts: Sequence[str]) -> Floats:
+        """(facts, draws): as one table, of which the last is kept; the rates of one measure follow one another."""
+        kept = self._fact_weights.get(population)
+        if kept is None or kept[0] != facts:
+            for fact in facts:
+                name = ("fact", population, fact)
+                if name not in self._numbers:
+                    self._numbers[name] = generator_of(self.seed, *name).standard_exponential(self.draws)
+            kept = facts, np.array([self._numbers["fact", population, fact] for fact in facts])
+            self._fact_weights[population] = kept
+        return kept[1]
 
-    def _common(self, keys: Sequence[RateKey]) -> NDArray[np.bool_]:
-        """(seeds,): whether all rates have a seed."""
-        common: NDArray[np.bool_] = np.logical_and.reduce([self.reached[key] for key in keys])
-        return common
-
-
-def replicate(
-    rows: pd.DataFrame | Answers, arms: Sequence[str], measures: Sequence[str], *, draws: int = 10_000, seed: int = 0
-) -> Replicates:
-    """Draw many rates of a study together.
-
-    Args:
-        rows: tidy rows of the whole study, as in facts.parquet, or the answers made of them.
-        arms: names of arms; one that has no rows has no rates.
-        measures: keys of `metrics.MEASURES`; those that do not apply to an arm (edits, in the control) are None there.
-        draws: bootstrap draws, 39 or more.
-        seed: of the bootstrap; the same seed gives the same draws.
-
-    Raises:
-        KeyError: for an unknown measure.
-        DataError: if a column is missing, or a question was answered twice.
-    """
-    found: dict[RateKey, pd.DataFrame] = {}
-    answers = Answers.of(rows)
-    for arm in arms:
-        for measure in measures if arm in answers else ():
-            if (count := answers.counts(arm, measure)) is not None:
-                found[arm, measure] = count
-    values = {(arm, measure): None for arm in arms for measure in measures}
-    populations = {key: MEASURES[key[1]].fact_set for key in found}
-    drawn = replicate_counts(found, populations, draws=draws, seed=seed)
-    return replace(drawn, values=values | dict(drawn.values))
-
-
-def replicate_counts(
-    found: Mapping[RateKey, pd.DataFrame], populations: Mapping[RateKey, str], *, draws: int, seed: int
-) -> Replicates:
-    """Draw rates together whose hits and questions are already counted.
-
-    Args:
-        found: rate -> frame indexed by seed, copy, fact_id with the columns hits and asked (counts or sums of weights).
-        populations: rate -> name of the set that its facts are from; equal ids in one set are one fact.
-        draws: as in `replicate`.
-        seed: as in `replicate`.
-    """
-    counted = {key: _Counts.of(count) for key, count in found.items()}
-    seeds = sorted({one for count in counted.values() for one in count.seeds})
-    facts = {
-        name: sorted({one for key in counted if populations[key] == name for one in counted[key].asked_about()})
-        for name in sorted(set(populations.values()))
-    }
-    fact_weights = {
-        name: np.array([generator_of(seed, "fact", name, one).standard_exponential(draws) for one in ids])
-        for name, ids in facts.items()
-    }
-    normal = np.array([generator_of(seed, "seed", str(one)).standard_normal(draws) for one in seeds])
-    models = sorted({one for count in counted.values() for one in count.models})
-    models = models if len(models) > len(seeds) else []
-    model_normal = [generator_of(seed, "model", *map(str, one)).standard_normal(draws) for one in models]
-    samples, reached, drawn, half_facts = {}, {}, {}, {}
-    for key, count in counted.items():
-        if not count.asked.any():
-            continue
-        population = populations[key]
-        samples[key] = count.sample(seeds, models, facts[population], population)
-        reached[key] = np.isin(seeds, list(count.seeds))
-        half_facts[key] = generator_of(seed, "rate", *key).standard_gamma(0.5, (2, draws))
-        drawn[key] = fact_draws(samples[key], fact_weights[population], half_facts[key])
-    values = {key: samples[key].rate if key in samples else None for key in found}
-    return Replicates(
-        values,
-        samples,
-        reached,
-        tuple(seeds),
-        drawn,
-        fact_weights,
-        half_facts,
-        normal,
-        models=np.array([seeds.index(one) for one, _ in models], dtype=np.int64),
-        model_normal=np.reshape(model_normal, (len(models), draws)),
-    )
+    def _normal(self, *name: str) -> Floats:
+        """(draws,): of a seed or a model."""
+        if name not in self._numbers:
+            self._numbers[name] = generator_of(self.seed, *name).standard_normal(self.draws)
+        return self._numbers[name]
 
 
 def generator_of(seed: int, *names: str) -> np.random.Generator:
@@ -215,57 +156,69 @@ def generator_of(seed: int, *names: str) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class _Counts:
-    """A rate's counts out of their frame: model (seed and copy), fact, hits and asked, one after the other."""
+class _Frame:
+    """What stands along the axes of samples that are set against each other.
 
-    models: list[tuple[int, int]]
-    facts: list[str]
-    hits: Floats
-    asked: Floats
+    Attributes:
+        seeds: that all of their rates have.
+        models: seed and copy of each model; empty where every seed has one model.
+        facts: set of facts -> all that any arm of the study is asked about in these rates.
+    """
 
-    @staticmethod
-    def of(count: pd.DataFrame) -> _Counts:
-        seeds, copies = (count.index.get_level_values(name).astype("int64").to_list() for name in ("seed", "copy"))
-        facts = [str(one) for one in count.index.get_level_values("fact_id")]
-        models = list(zip(seeds, copies, strict=True))
-        return _Counts(models, facts, count["hits"].to_numpy(np.float64), count["asked"].to_numpy(np.float64))
+    seeds: tuple[int, ...]
+    models: tuple[tuple[int, int], ...]
+    facts: Mapping[str, tuple[str, ...]]
+
+
+class _Counted:
+    """A rate's counts in one arm.
+
+    Attributes:
+        models: seed and copy of every model that got so far.
+        seeds: likewise.
+        facts: that were asked about in any seed; the others have no part in the rate.
+        drawn: seeds and facts that it was drawn over -> (draws,) rates.
+    """
+
+    def __init__(self, count: pd.DataFrame) -> None:
+        models = count.reset_index("fact_id").index
+        self.models = frozenset((int(seed), int(copy)) for seed, copy in models)
+        self.seeds = frozenset(seed for seed, _ in self.models)
+        asked = count["asked"] > 0
+        self._models = models[asked]
+        self._facts = count.index.get_level_values("fact_id")[asked].astype(str)
+        self._hits, self._asked = (count.loc[asked, name].to_numpy(np.float64) for name in ("hits", "asked"))
+        self.facts = frozenset(self._facts)
+        self.drawn: dict[tuple[tuple[int, ...], tuple[str, ...]], Floats] = {}
 
     @property
-    def seeds(self) -> set[int]:
-        return {seed for seed, _ in self.models}
+    def rate(self) -> float:
+        """Hits over asked, pooled over facts and seeds."""
+        return float(self._hits.sum() / self._asked.sum())
 
-    def asked_about(self) -> set[str]:
-        """Facts that were asked about in any seed; the others have no part in the rate."""
-        return {fact for fact, asked in zip(self.facts, self.asked, strict=True) if asked > 0}
-
-    def sample(
-        self, seeds: Sequence[int], models: Sequence[tuple[int, int]], facts: Sequence[str], population: str
-    ) -> Sample:
+    def sample(self, frame: _Frame, population: str) -> Sample:
         """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
-        by_model = self._sample(self.models, models, facts, population) if models else None
-        of_seeds = self._sample([seed for seed, _ in self.models], seeds, facts, population)
-        return replace(of_seeds, by_model=by_model)
+        facts = frame.facts[population]
+        column = pd.Index(facts).get_indexer(self._facts)
+        row = pd.Index(frame.seeds).get_indexer(self._models.get_level_values("seed"))
+        tables = self._table(row, column, (len(frame.seeds), len(facts)))
+        if not frame.models:
+            return Sample(*tables, population)
+        row = pd.MultiIndex.from_tuples(frame.models).get_indexer(self._models)
+        by_model = self._table(row, column, (len(frame.models), len(facts)))
+        return Sample(*tables, population, Sample(*by_model, population))
 
-    def _sample(
-        self, row_of: Sequence[object], rows: Sequence[object], facts: Sequence[str], population: str
-    ) -> Sample:
-        row, column = ({name: place for place, name in enumerate(names)} for names in (rows, facts))
-        table = np.zeros((2, len(rows), len(facts)))
-        for name, fact, hits, asked in zip(row_of, self.facts, self.hits, self.asked, strict=True):
-            if asked > 0:
-                table[:, row[name], column[fact]] += hits, asked
-        return Sample(table[0], table[1], population)
+    def _table(self, row: NDArray[np.intp], column: NDArray[np.intp], shape: tuple[int, int]) -> tuple[Floats, Floats]:
+        """Hits and asked; those of seeds that are not in the table are left out."""
+        tables, there = (np.zeros(shape), np.zeros(shape)), row >= 0
+        for table, values in zip(tables, (self._hits, self._asked), strict=True):
+            np.add.at(table, (row[there], column[there]), values[there])
+        return tables
 
 
 def _seed_share(found: Contrast, samples: Sequence[Sample], weights: Sequence[float]) -> float:
     whole = float(found.draws.var())
     return min(max(between_seeds(samples, weights), 0.0) / whole, 1.0) if whole > 0 else 0.0
-
-
-def _over(sample: Sample, seeds: NDArray[np.bool_], models: NDArray[np.bool_]) -> Sample:
-    by_model = sample.by_model
-    kept = None if by_model is None else Sample(by_model.hits[models], by_model.asked[models], sample.population)
-    return Sample(sample.hits[seeds], sample.asked[seeds], sample.population, kept)
 
 
 def _facts(samples: Sequence[Sample]) -> int:

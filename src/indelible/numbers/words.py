@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import Measure, measures
+
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
@@ -27,46 +30,37 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-COLUMNS = (
-    "arm",
-    "editor",
-    "edit success",
-    "first token",
-    "paraphrases",
-    "locality",
-    "edited kept",
-    "intrinsic kept",
-    "gap, points [95%]",
-    "downstream",
-    "time",
-)
-
-
 def headline(summary: Sequence[Mapping[str, Any]]) -> Table:
     """The headline table of a summary: one row per arm, rates in percent, what does not apply as a dash.
 
     Args:
         summary: what `summary.summarise` returned, or the same read from JSON.
     """
+    shown = measures("headline")
     return Table(
-        COLUMNS,
+        ("arm", "editor", *map(heading, shown), "downstream", "time"),
         tuple(
             (
                 str(arm["arm"]),
                 str(arm["editor"]),
-                percent(arm["edit_success"]),
-                percent(arm["edit_success_first_token"]),
-                percent(arm["paraphrase_success"]),
-                percent(arm["locality"]),
-                percent(arm["retention_edited"]),
-                percent(arm["retention_intrinsic"]),
-                points_with_interval(arm["gap"], arm["gap_low"], arm["gap_high"]),
+                *(cell(arm, measure) for measure in shown),
                 change(arm["figure"], arm["downstream_before"], arm["downstream_after"]),
                 duration(arm["seconds"]),
             )
             for arm in summary
         ),
     )
+
+
+def heading(measure: Measure) -> str:
+    """What stands above the column of a measure."""
+    return f"{measure.heading or measure.label}{', points [95%]' if measure.differences else ''}"
+
+
+def cell(arm: Mapping[str, Any], measure: Measure) -> str:
+    """A measure in one line of a summary: a share in percent, a difference in points with its interval."""
+    value, *ends = (arm.get(f"{measure.name}{end}") for end in ("", "_low", "_high"))
+    return points_with_interval(value, *ends) if measure.differences else percent_with_interval(value, *ends)
 
 
 def percent(rate: float | None) -> str:
@@ -107,6 +101,16 @@ def points_with_interval(difference: float | None, low: float | None, high: floa
     if difference is None or low is None or high is None:
         return points(difference)
     return f"{points(difference)} [{points(low)}, {points(high)}]"
+
+
+def in_percent(share: Estimate) -> str:
+    """A share with its interval: "61% [50%, 72%]"."""
+    return percent_with_interval(share.value, share.low, share.high)
+
+
+def in_points(difference: Estimate) -> str:
+    """A difference of shares with its interval, in percentage points: "+19 [+6, +31]"."""
+    return points_with_interval(difference.value, difference.low, difference.high)
 
 
 def change(figure: str | None, before: float | None, after: float | None) -> str:

@@ -15,26 +15,18 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from indelible.numbers.replicates import Effect, RateKey, Replicates, replicate
-from indelible.numbers.summary import ARM_COLUMNS, arm_names
-from indelible.numbers.words import MISSING, Table, points
+from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import FACTORS, Measure, measures
+from indelible.numbers.replicates import Replicates
+from indelible.numbers.words import MISSING, Table, in_percent, in_points, points
 from indelible.report.drawing.dot_plot import Block, Dot, change, dot_plot
 from indelible.report.drawing.style import inline_svg
-from indelible.report.figure_tables import effect, p_value, with_interval
+from indelible.report.figure_tables import p_value
 from indelible.report.page import render
 from indelible.report.settings_lines import flat
 from indelible.report.transcript import TranscriptLine, transcript
 
-RATES = {
-    "edit success": "edit_success",
-    "paraphrase success": "paraphrase_success",
-    "locality": "locality",
-    "edited kept": "retention_edited",
-    "edited kept, held-out wordings": "retention_paraphrase",
-    "intrinsic kept": "retention_intrinsic",
-}
-"""What a table of changes says of a rate -> key of `metrics.MEASURES`."""
-GAP = "gap"
 MOST_FLIPS = 100
 DRAWS = 10_000
 
@@ -62,10 +54,10 @@ class Run:
 class Change:
     """One rate in both runs, and the second less the first."""
 
-    measure: str
-    first: Effect
-    second: Effect
-    difference: Effect
+    measure: Measure
+    first: Estimate
+    second: Estimate
+    difference: Estimate
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,7 @@ class ArmChange:
 
     def of(self, measure: str) -> Change | None:
         """One of its changes, or None where neither run has the rate."""
-        return next((found for found in self.changes if found.measure == measure), None)
+        return next((found for found in self.changes if found.measure.name == measure), None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Comparison:
     """
 
     arms: tuple[ArmChange, ...]
-    mean: Effect | None
+    mean: Estimate | None
     averaged: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
@@ -134,9 +126,7 @@ def paired_arms(first: pd.DataFrame, second: pd.DataFrame) -> list[tuple[str, st
         first: run table of the first run.
         second: of the second.
     """
-    of_first, of_second = (
-        table.drop_duplicates("arm").set_index("arm")[list(ARM_COLUMNS)] for table in (first, second)
-    )
+    of_first, of_second = (table.drop_duplicates("arm").set_index("arm")[list(FACTORS)] for table in (first, second))
     pairs = {str(arm): str(arm) for arm in of_first.index if arm in of_second.index}
     rest_of_first, rest_of_second = _by_settings(of_first, set(pairs)), _by_settings(of_second, set(pairs))
     pairs |= {arm: rest_of_second[about] for about, arm in rest_of_first.items() if about in rest_of_second}
@@ -163,8 +153,7 @@ def compare_runs(first: Run, second: Run, *, draws: int = DRAWS, seed: int = 0) 
     """
     pairs = paired_arms(first.runs, second.runs)
     both = [_named(first, 0), _named(second, 1)]
-    names = [_name(arm, side) for pair in pairs for side, arm in enumerate(pair)]
-    found = replicate(pd.concat(both, ignore_index=True), names, tuple(RATES.values()), draws=draws, seed=seed)
+    found = Answers(pd.concat(both, ignore_index=True), draws=draws, seed=seed).replicates
     rows = [{str(arm): part for arm, part in run.rows.groupby("arm", sort=False)} for run in (first, second)]
     arms = []
     for pair in pairs:
@@ -184,12 +173,12 @@ def compare_runs(first: Run, second: Run, *, draws: int = DRAWS, seed: int = 0) 
     measured = [
         pair
         for pair in pairs
-        if all((_name(arm, side), "retention_edited") in found.samples for side, arm in enumerate(pair))
+        if all(found.value((_name(arm, side), "retention_edited")) is not None for side, arm in enumerate(pair))
     ]
     mean = None
     if measured:
         signs = ((1, 1.0), (0, -1.0))
-        mean = found.effect(
+        mean = found.estimate(
             {
                 (_name(pair[side], side), "retention_edited"): sign / len(measured)
                 for pair in measured
@@ -198,7 +187,7 @@ def compare_runs(first: Run, second: Run, *, draws: int = DRAWS, seed: int = 0) 
         )
     taken = [{pair[side] for pair in pairs} for side in (0, 1)]
     only_first, only_second = (
-        tuple(arm for arm in arm_names(run.rows, run.runs) if arm not in taken[side])
+        tuple(arm for arm in Answers(run.rows).arms(run.runs) if arm not in taken[side])
         for side, run in enumerate((first, second))
     )
     seeds = set(first.rows["seed"]) & set(second.rows["seed"])
@@ -220,12 +209,12 @@ def answer(comparison: Comparison, first: str, second: str) -> str:
         return f"{first} and {second} have no arm in common."
     if mean is None or mean.value is None:
         return f"In no arm did both {first} and {second} measure how many edits were kept."
-    start = f"From {first} to {second}, edited retention changed by {effect(mean.value, mean.interval)} points"
+    start = f"From {first} to {second}, edited retention changed by {in_points(mean)} points"
     start += "" if comparison.averaged == 1 else f" on average over {comparison.averaged} arms"
     if mean.interval is None:
         return f"{start}, on too few facts to give an interval."
-    if mean.interval.excludes_zero():
-        return f"{start}: {'more' if mean.interval.low > 0 else 'fewer'} edits were kept."
+    if mean.side:
+        return f"{start}: {'more' if mean.side > 0 else 'fewer'} edits were kept."
     return f"{start}, which shows neither a change nor its absence."
 
 
@@ -260,17 +249,12 @@ def _named(run: Run, side: int) -> pd.DataFrame:
 
 
 def _changes(found: Replicates, first: str, second: str) -> list[Change]:
-    weights: dict[str, dict[str, float]] = {label: {key: 1.0} for label, key in RATES.items()}
-    weights[GAP] = {"retention_intrinsic": 1.0, "retention_edited": -1.0}
     changes = []
-    for label, rates in weights.items():
-        if any((arm, rate) not in found.samples for arm in (first, second) for rate in rates):
-            continue
-        own: list[dict[RateKey, float]] = [
-            {(arm, rate): weight for rate, weight in rates.items()} for arm in (first, second)
-        ]
-        less = own[1] | {key: -weight for key, weight in own[0].items()}
-        changes.append(Change(label, found.effect(own[0]), found.effect(own[1]), found.effect(less)))
+    for measure in measures("changes"):
+        sums = measure.of(first), measure.of(second)
+        if all(found.value(key) is not None for weights in sums for key in weights):
+            less = found.estimate(sums[1] | measure.of(first, -1.0))
+            changes.append(Change(measure, found.of(first, measure), found.of(second, measure), less))
     return changes
 
 
@@ -294,19 +278,17 @@ def _flipped(pairs: Sequence[tuple[TranscriptLine, TranscriptLine]], before: str
 def _figure(comparison: Comparison, description: str) -> Markup | None:
     dots = []
     for arm in comparison.arms:
-        found = arm.of("edited kept")
+        found = arm.of("retention_edited")
         if found is not None:
             difference = found.difference
-            text = effect(difference.value, difference.interval)
-            dots.append(Dot(arm.title, change(difference.interval), difference.value, difference.interval, text))
+            style, text = change(difference.interval), in_points(difference)
+            dots.append(Dot(arm.title, style, difference.value, difference.interval, text))
     if not dots:
         return None
     blocks = [Block("", dots)]
     mean = comparison.mean
     if mean is not None and len(dots) > 1:
-        blocks.append(
-            Block("", [Dot("mean over arms", "mean", mean.value, mean.interval, effect(mean.value, mean.interval))])
-        )
+        blocks.append(Block("", [Dot("mean over arms", "mean", mean.value, mean.interval, in_points(mean))]))
     figure = dot_plot(blocks, label="change of edited retention, points", differences=True)
     return Markup(inline_svg(figure, "changes", description))
 
@@ -316,16 +298,16 @@ def _table(comparison: Comparison, first: str, second: str) -> Table:
     for arm in comparison.arms:
         for found in arm.changes:
             shown = [
-                points(of_run.value) if found.measure == GAP else with_interval(of_run.value, of_run.interval)
+                points(of_run.value) if found.measure.differences else in_percent(of_run)
                 for of_run in (found.first, found.second)
             ]
             difference = found.difference
             rows.append(
                 (
                     arm.title,
-                    found.measure,
+                    found.measure.label,
                     *shown,
-                    effect(difference.value, difference.interval),
+                    in_points(difference),
                     MISSING if difference.p is None else p_value(difference.p),
                     str(difference.seeds),
                 )

@@ -13,22 +13,16 @@ import pandas as pd
 from indelible.claims.rulings import Ruling
 from indelible.claims.verdict import Average, Verdict, verdict
 from indelible.numbers.answers import Answers
-from indelible.numbers.curves import CurvePoint, retention_curves
-from indelible.numbers.grid_model import GridModel, fit_grid
-from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.replicates import Effect, Replicates, replicate
-from indelible.numbers.summary import arm_generator, arm_names
+from indelible.numbers.curves import Curve, retention_curves
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import CONTROL_EDITOR, measures
+from indelible.numbers.replicates import Replicates
 from indelible.report.drawing.heat_map import Heat
 from indelible.report.drawing.trade_off import Payment, TradeOff
 from indelible.report.transcript import TranscriptLine, transcript
 
-CURVE_DRAWS = 2_000
-DRAWS = 10_000
-RETENTIONS = ("retention_edited", "retention_intrinsic", "retention_paraphrase")
 COLUMN_FACTORS = ("objective", "tuner", "mask", "paraphrases")
 """What a heat map's columns can be, the first that differs between arms."""
-FEWEST_RUNS = 8
-"""Of arms that edit, in all their seeds: with fewer, arms are compared one by one and no regression is made."""
 Summary = Mapping[str, Any]
 
 
@@ -56,7 +50,7 @@ class Evidence:
         runs: the run table.
         arms: in order of appearance in the run table.
         answer: the summary in words.
-        retention: arm -> key of `RETENTIONS` -> its estimate.
+        retention: arm -> name of a measure that shows as a curve -> its estimate.
         average: over all arms with a gap; None where there are not at least two.
         curves: arm -> series -> points; the series "control" is the arm's control's intrinsic curve.
         transcripts: arm -> its facts.
@@ -66,16 +60,15 @@ class Evidence:
         shares: arm, fact_set, group, share, low, high, ...; None where no arm was explained.
         forecast: arm, mask, retention_edited, low, high, gain, and what came of masks that were tried; None likewise.
         drift: arm, quantity, layer, cosine, low, high, ...: what moved under the edits; None likewise.
-        grid: what matters over the whole grid; None where all arms are alike.
     """
 
     summary: Sequence[Summary]
     runs: pd.DataFrame
     arms: tuple[str, ...]
     answer: Verdict
-    retention: Mapping[str, Mapping[str, Effect]]
+    retention: Mapping[str, Mapping[str, Estimate]]
     average: Average | None
-    curves: Mapping[str, Mapping[str, Sequence[CurvePoint]]]
+    curves: Mapping[str, Mapping[str, Curve]]
     transcripts: Mapping[str, Sequence[TranscriptLine]]
     heat_maps: HeatMaps | None
     trade_offs: Sequence[TradeOff]
@@ -83,7 +76,6 @@ class Evidence:
     shares: pd.DataFrame | None
     forecast: pd.DataFrame | None
     drift: pd.DataFrame | None
-    grid: GridModel | None
 
     @property
     def measured(self) -> list[Summary]:
@@ -93,7 +85,7 @@ class Evidence:
     @property
     def last_step(self) -> int:
         """Where the longest curve ends."""
-        ends = (points[-1].step for of_arm in self.curves.values() for points in of_arm.values())
+        ends = (max(points) for of_arm in self.curves.values() for points in of_arm.values())
         return max(ends, default=1)
 
     def first_curves(self, most: int) -> list[str]:
@@ -116,7 +108,7 @@ class Evidence:
 
 
 def gather(
-    rows: pd.DataFrame | Answers,
+    answers: Answers,
     runs: pd.DataFrame,
     summary: Sequence[Summary],
     *,
@@ -124,25 +116,21 @@ def gather(
     shares: pd.DataFrame | None = None,
     forecast: pd.DataFrame | None = None,
     drift: pd.DataFrame | None = None,
-    seed: int = 0,
 ) -> Evidence:
     """Work out what the tables show.
 
     Args:
-        rows: tidy rows of the study, or the answers made of them.
+        answers: of the study.
         runs: the run table.
         summary: what `summary.summarise` returned for them.
         rulings: on claims, to be shown.
         shares: what `shares.shares` returned, or None.
         forecast: what `forecasts.with_outcomes` returned, or None.
         drift: what `drift.drift_summary` returned, or None.
-        seed: of the bootstrap.
     """
-    answers = Answers.of(rows)
-    arms = arm_names(answers.rows, runs)
-    replicates = replicate(answers, arms, RETENTIONS, draws=DRAWS, seed=seed)
-    retention = {arm: {name: replicates.effect({(arm, name): 1}) for name in RETENTIONS} for arm in arms}
-    average = _average(replicates, [str(arm["arm"]) for arm in summary if arm["gap"] is not None])
+    arms, shown = answers.arms(runs), measures("curves")
+    retention = {arm: {one.name: answers.replicates.of(arm, one) for one in shown} for arm in arms}
+    average = _average(answers.replicates, [str(arm["arm"]) for arm in summary if arm["gap"] is not None])
     return Evidence(
         summary=summary,
         runs=runs,
@@ -150,7 +138,7 @@ def gather(
         answer=verdict(summary, average),
         retention=retention,
         average=average,
-        curves=_curves(answers, arms, summary, seed),
+        curves=_curves(answers, arms, summary),
         transcripts={arm: transcript(answers.arm(arm)) if arm in answers else [] for arm in arms},
         heat_maps=heat_maps(summary),
         trade_offs=trade_offs(summary, runs, retention),
@@ -158,7 +146,6 @@ def gather(
         shares=shares,
         forecast=forecast,
         drift=drift,
-        grid=fit_grid(answers.rows) if _edited_runs(runs) >= FEWEST_RUNS else None,
     )
 
 
@@ -196,7 +183,7 @@ def heat_maps(summary: Sequence[Summary]) -> HeatMaps | None:
 
 
 def trade_offs(
-    summary: Sequence[Summary], runs: pd.DataFrame, retention: Mapping[str, Mapping[str, Effect]]
+    summary: Sequence[Summary], runs: pd.DataFrame, retention: Mapping[str, Mapping[str, Estimate]]
 ) -> list[TradeOff]:
     """Downstream gain and edited retention of every arm that has both, by objective and downstream figure."""
     found: dict[tuple[str, str, str], list[Payment]] = {}
@@ -228,35 +215,18 @@ def trade_offs(
     ]
 
 
-def _edited_runs(runs: pd.DataFrame) -> int:
-    return int(((runs["editor"] != CONTROL_EDITOR) & (runs["status"] != "failed")).sum())
-
-
 def _average(replicates: Replicates, arms: Sequence[str]) -> Average | None:
     if len(arms) < 2:
         return None
     edited = {(arm, "retention_edited"): 1 / len(arms) for arm in arms}
     intrinsic = {(arm, "retention_intrinsic"): 1 / len(arms) for arm in arms}
-    gap = replicates.effect(intrinsic | {key: -weight for key, weight in edited.items()})
-    return Average(
-        arms=len(arms),
-        edited=replicates.effect(edited).value,
-        intrinsic=replicates.effect(intrinsic).value,
-        gap=gap.value,
-        interval=gap.interval,
-    )
+    gap = replicates.estimate(intrinsic | {key: -weight for key, weight in edited.items()})
+    return Average(len(arms), replicates.estimate(edited), replicates.estimate(intrinsic), gap)
 
 
-def _curves(
-    answers: Answers, arms: Sequence[str], summary: Sequence[Summary], seed: int
-) -> dict[str, dict[str, Sequence[CurvePoint]]]:
-    own = {
-        arm: retention_curves(answers.arm(arm), draws=CURVE_DRAWS, generator=arm_generator(seed, arm))
-        if arm in answers
-        else {}
-        for arm in arms
-    }
-    found: dict[str, dict[str, Sequence[CurvePoint]]] = {arm: dict(curves) for arm, curves in own.items()}
+def _curves(answers: Answers, arms: Sequence[str], summary: Sequence[Summary]) -> dict[str, dict[str, Curve]]:
+    own = {arm: retention_curves(answers, arm) for arm in arms}
+    found: dict[str, dict[str, Curve]] = {arm: dict(curves) for arm, curves in own.items()}
     for line in summary:
         arm, control = str(line["arm"]), control_of(line, summary)
         if line["editor"] != CONTROL_EDITOR and control is not None and own.get(arm) and "intrinsic" in own[control]:

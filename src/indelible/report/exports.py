@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -32,14 +33,13 @@ MOST_PANELS = 12
 """Panels on the sheet of curves; tables/curves.csv has the curves of all arms."""
 
 
-def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame | Answers, *, seed: int = 0) -> None:
+def write_exports(folder: Path, evidence: Evidence, answers: Answers) -> None:
     """Write ``figures/`` and ``tables/`` of a study; what stood there before is replaced.
 
     Args:
         folder: the run folder.
         evidence: of the study.
-        rows: tidy rows of the study, or the answers made of them, for the table of effects.
-        seed: of the bootstrap.
+        answers: of the study, for the table of effects.
 
     Raises:
         StoreError: if a file cannot be written.
@@ -53,7 +53,7 @@ def write_exports(folder: Path, evidence: Evidence, rows: pd.DataFrame | Answers
                 save(figure, figures / f"{name}.svg")
                 figure.set_layout_engine("none")  # everything has found its place
                 save(figure, figures / f"{name}.pdf")
-            effects = effects_table(rows, evidence.runs, seed=seed)
+            effects = effects_table(answers, evidence.runs)
             for name, frame in (*all_frames(evidence), ("effects", effects)):
                 frame.to_csv(tables / f"{name}.csv", index=False, lineterminator="\n")
             for name, caption, table in all_tables(evidence):
@@ -85,7 +85,7 @@ def all_figures(evidence: Evidence) -> Iterator[tuple[str, Figure]]:
     for shown in evidence.trade_offs:
         yield f"trade-off-{shown.objective}-{shown.figure}".replace("_", "-"), trade_off(shown, editors)
     for ruling in evidence.rulings:
-        if any(finding.value is not None for finding in ruling.findings):
+        if any(finding.effect.value is not None for finding in ruling.findings):
             yield f"claim-{ruling.claim}", report_figures.findings_forest(ruling)
     if evidence.shares is not None:
         for number, arm in enumerate(report_figures.explained_arms(evidence.shares), 1):
@@ -111,8 +111,6 @@ def all_tables(evidence: Evidence) -> Iterator[tuple[str, str, Table]]:
         yield "forecast", "What each mask would have kept.", figure_tables.forecast_table(evidence.forecast)
     if evidence.drift is not None:
         yield "drift", "What moved under the edits.", figure_tables.drift_table(evidence.drift)
-    if evidence.grid is not None and evidence.grid.terms is not None:
-        yield "grid", "What matters over the whole grid.", figure_tables.grid_table(evidence.grid.terms)
 
 
 def all_frames(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -139,8 +137,6 @@ def all_frames(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
         yield "forecast", evidence.forecast
     if evidence.drift is not None:
         yield "drift", evidence.drift
-    if evidence.grid is not None and evidence.grid.terms is not None:
-        yield "grid", evidence.grid.terms
 
 
 def _retention(evidence: Evidence) -> pd.DataFrame:
@@ -149,8 +145,8 @@ def _retention(evidence: Evidence) -> pd.DataFrame:
             "arm": arm,
             "measure": measure,
             "value": found.value,
-            "low": found.interval.low if found.interval else None,
-            "high": found.interval.high if found.interval else None,
+            "low": found.low,
+            "high": found.high,
             "facts": found.facts,
             "seeds": found.seeds,
         }
@@ -162,10 +158,10 @@ def _retention(evidence: Evidence) -> pd.DataFrame:
 
 def _curves(evidence: Evidence) -> pd.DataFrame:
     lines = [
-        (arm, series, point.step, point.retention, point.low, point.high)
+        (arm, series, step, point.value, point.low, point.high)
         for arm, curves in evidence.curves.items()
         for series, points in curves.items()
-        for point in points
+        for step, point in points.items()
     ]
     return pd.DataFrame(lines, columns=["arm", "series", "step", "retention", "low", "high"])
 
@@ -228,20 +224,17 @@ def _trade_offs(evidence: Evidence) -> pd.DataFrame:
 
 def _ruled(ruling: Ruling) -> Iterator[dict[str, object]]:
     """One line for the claim as a whole (comparison "all"), and one per comparison."""
-    whole = (("all", ruling.decision, ruling.value, ruling.interval, None, None, None),)
-    parts = (
-        (part.comparison, part.decision, part.value, part.interval, part.p, part.facts, part.seeds)
-        for part in ruling.findings
-    )
-    for comparison, decision, value, interval, p, facts, seeds in (*whole, *parts):
+    whole = ("all", ruling.decision, replace(ruling.effect, p=None))
+    parts = ((part.comparison, part.decision, part.effect) for part in ruling.findings)
+    for comparison, decision, effect in (whole, *parts):
         yield {
             "claim": ruling.claim,
             "comparison": comparison,
             "decision": decision,
-            "value": value,
-            "low": interval.low if interval else None,
-            "high": interval.high if interval else None,
-            "p": p,
-            "facts": facts,
-            "seeds": seeds,
+            "value": effect.value,
+            "low": effect.low,
+            "high": effect.high,
+            "p": effect.p,
+            "facts": None if comparison == "all" else effect.facts,
+            "seeds": None if comparison == "all" else effect.seeds,
         }

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from indelible.claims.rulings import Ruling
-from indelible.claims.verdict import gap_interval_of
-from indelible.numbers.bootstrap import Interval
-from indelible.numbers.measures import flip_ratio
+from indelible.claims.verdict import gap_of
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import measures
 from indelible.numbers.words import (
     MINUS,
     MISSING,
     Table,
+    cell,
+    heading,
+    in_percent,
+    in_points,
     percent,
     percent_with_interval,
     points,
@@ -27,11 +31,9 @@ from indelible.why.shares import LABELS as GROUPS
 READINGS = {"more": "lost more often", "less": "lost less often", "unclear": "cannot tell"}
 
 
-def reading(interval: Interval | None) -> str:
+def reading(gap: Estimate) -> str:
     """What an interval of the gap says of the edits, in three words."""
-    if interval is None or not interval.excludes_zero():
-        return READINGS["unclear"]
-    return READINGS["more" if interval.low > 0 else "less"]
+    return READINGS[{1: "more", -1: "less"}.get(gap.side, "unclear")]
 
 
 def gap_table(evidence: Evidence) -> Table:
@@ -43,11 +45,11 @@ def gap_table(evidence: Evidence) -> Table:
         rows.append(
             (
                 arm,
-                with_interval(line["retention_edited"], of_arm["retention_edited"].interval),
-                with_interval(line["retention_intrinsic"], of_arm["retention_intrinsic"].interval),
-                points_with_interval(line["gap"], line["gap_low"], line["gap_high"]),
-                MISSING if line["gap"] is None else reading(gap_interval_of(line)),
-                percent(flip_ratio(line["retention_edited"])),
+                in_percent(of_arm["retention_edited"]),
+                in_percent(of_arm["retention_intrinsic"]),
+                in_points(gap_of(line)),
+                MISSING if line["gap"] is None else reading(gap_of(line)),
+                percent(None if line["retention_edited"] is None else 1 - line["retention_edited"]),
             )
         )
     columns = ("arm", "edited kept [95%]", "intrinsic kept [95%]", "gap, points [95%]", "edits were", "flip ratio")
@@ -56,26 +58,15 @@ def gap_table(evidence: Evidence) -> Table:
 
 def sizes_table(evidence: Evidence) -> Table:
     """How much each arm rests on, and further rates."""
-    columns = (
-        "arm",
-        "seeds",
-        "edits",
-        "intrinsic facts",
-        "edited kept, first token",
-        "edited kept, held-out wordings",
-        "intrinsic kept, held-out wordings",
-        "intrinsic kept, against base",
-    )
+    shown = measures("sizes")
+    columns = ("arm", "seeds", "edits", "intrinsic facts", *map(heading, shown))
     rows = [
         (
             str(arm["arm"]),
             str(arm["seeds"]),
             MISSING if arm["n_edits"] is None else str(arm["n_edits"]),
             MISSING if arm["n_intrinsic"] is None else str(arm["n_intrinsic"]),
-            percent(arm["retention_edited_first_token"]),
-            percent(arm["retention_paraphrase"]),
-            percent(arm["retention_intrinsic_paraphrase"]),
-            percent(arm["retention_intrinsic_base"]),
+            *(cell(arm, measure) for measure in shown),
         )
         for arm in evidence.summary
     ]
@@ -87,14 +78,8 @@ def curves_table(evidence: Evidence) -> Table:
     series = [name for name in LABELS if any(name in curves for curves in evidence.curves.values())]
     rows = []
     for arm, curves in evidence.curves.items():
-        at = {name: {point.step: point for point in points_} for name, points_ in curves.items()}
-        for step in sorted({step for of_series in at.values() for step in of_series}):
-            cells = []
-            for name in series:
-                point = at.get(name, {}).get(step)
-                cells.append(
-                    MISSING if point is None else percent_with_interval(point.retention, point.low, point.high)
-                )
+        for step in sorted({step for of_series in curves.values() for step in of_series}):
+            cells = [in_percent(curves.get(name, {}).get(step, Estimate())) for name in series]
             rows.append((arm, str(step), *cells))
     return Table(("arm", "step", *(LABELS[name] for name in series)), tuple(rows))
 
@@ -125,7 +110,9 @@ def trade_off_table(evidence: Evidence) -> Table:
             shown.objective,
             shown.figure.replace("_", " "),
             _gain(point.gain, point.gains),
-            with_interval(point.retention, point.interval),
+            percent_with_interval(
+                point.retention, *((point.interval.low, point.interval.high) if point.interval else (None, None))
+            ),
             percent(point.retention_intrinsic),
         )
         for shown in evidence.trade_offs
@@ -196,30 +183,16 @@ def forecast_table(forecast: pd.DataFrame) -> Table:
     return Table(columns, tuple(rows))
 
 
-def grid_table(terms: pd.DataFrame) -> Table:
-    """What a regression over the whole grid says of each factor."""
-    rows = [
-        (
-            str(line["term"]),
-            f"{line['estimate']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]".replace("-", MINUS),
-            p_value(float(line["p"])),
-            str(line["n"]),
-        )
-        for line in terms.to_dict("records")
-    ]
-    return Table(("term", "log-odds of being kept [95%]", "p", "answers"), tuple(rows))
-
-
 def findings_table(ruling: Ruling) -> Table:
     """The comparisons behind a ruling."""
     rows = [
         (
             finding.comparison,
             finding.decision,
-            effect(finding.value, finding.interval),
-            MISSING if finding.p is None else p_value(finding.p),
-            str(finding.facts),
-            str(finding.seeds),
+            in_points(finding.effect),
+            MISSING if finding.effect.p is None else p_value(finding.effect.p),
+            str(finding.effect.facts),
+            str(finding.effect.seeds),
         )
         for finding in ruling.findings
     ]
@@ -228,18 +201,8 @@ def findings_table(ruling: Ruling) -> Table:
 
 def claims_table(rulings: Sequence[Ruling]) -> Table:
     """All claims with their verdicts."""
-    rows = [(ruling.sentence, ruling.decision, effect(ruling.value, ruling.interval)) for ruling in rulings]
+    rows = [(ruling.sentence, ruling.decision, in_points(ruling.effect)) for ruling in rulings]
     return Table(("claim", "verdict", "mean effect, points [95%]"), tuple(rows))
-
-
-def effect(value: float | None, interval: Interval | None) -> str:
-    """A difference with its interval, in points."""
-    return points_with_interval(value, *((interval.low, interval.high) if interval else (None, None)))
-
-
-def with_interval(value: float | None, interval: Interval | None) -> str:
-    """A share with its interval, in percent."""
-    return percent_with_interval(value, *((interval.low, interval.high) if interval else (None, None)))
 
 
 def p_value(value: float) -> str:

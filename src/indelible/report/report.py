@@ -19,7 +19,7 @@ from indelible.claims.rulings import Ruling
 from indelible.claims.verdict import with_unlike_criteria
 from indelible.numbers.answers import Answers
 from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.words import Table, headline, percent
+from indelible.numbers.words import Table, headline, in_points, percent
 from indelible.report import figure_tables, report_figures
 from indelible.report.drawing.heat_map import heat_map
 from indelible.report.drawing.retention_curves import curve_panel
@@ -106,10 +106,10 @@ def write_report(
         StoreError: if a file cannot be written.
         DataError: if a table lacks a column.
     """
-    answers = Answers.of(rows)
-    evidence = gather(answers, runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift, seed=seed)
+    answers = Answers.of(rows, seed=seed)
+    evidence = gather(answers, runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift)
     write_page(path, _page(evidence, settings, provenance))
-    write_exports(path.parent, evidence, answers, seed=seed)
+    write_exports(path.parent, evidence, answers)
     return path
 
 
@@ -127,7 +127,9 @@ def render_report(
     seed: int = 0,
 ) -> str:
     """The page of `write_report` as text."""
-    evidence = gather(rows, runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift, seed=seed)
+    evidence = gather(
+        Answers.of(rows, seed=seed), runs, summary, rulings=rulings, shares=shares, forecast=forecast, drift=drift
+    )
     return _page(evidence, settings, provenance)
 
 
@@ -160,8 +162,6 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
             "shares_table": None if evidence.shares is None else figure_tables.shares_table(evidence.shares),
             "forecast_table": None if evidence.forecast is None else figure_tables.forecast_table(evidence.forecast),
             "drift_table": None if evidence.drift is None else figure_tables.drift_table(evidence.drift),
-            "grid": evidence.grid,
-            "grid_table": figure_tables.grid_table(terms) if (terms := _terms(evidence)) is not None else None,
             "transcripts": [_arm_transcript(evidence, arm) for arm in arms],
             "several_seeds": runs["seed"].nunique() > 1,
             "several_copies": any(line.copy for lines in evidence.transcripts.values() for line in lines),
@@ -175,10 +175,6 @@ def _page(evidence: Evidence, settings: Mapping[str, Any], provenance: Mapping[s
     )
 
 
-def _terms(evidence: Evidence) -> pd.DataFrame | None:
-    return None if evidence.grid is None else evidence.grid.terms
-
-
 def _overview(evidence: Evidence) -> Markup | None:
     """The answer as a picture, where there are few enough arms to take in at a glance."""
     if not 0 < len(evidence.summary) <= MOST_IN_OVERVIEW:
@@ -189,13 +185,13 @@ def _overview(evidence: Evidence) -> Markup | None:
 
 def _claim(number: int, ruling: Ruling) -> Claim:
     figure = None
-    if any(finding.value is not None for finding in ruling.findings):
+    if any(finding.effect.value is not None for finding in ruling.findings):
         description = f"Effects behind the claim: {ruling.sentence} {ruling.why}"
         figure = Markup(inline_svg(report_figures.findings_forest(ruling), f"claim{number}", description))
     return Claim(
         ruling=ruling,
         mark=MARKS[ruling.decision],
-        effect=figure_tables.effect(ruling.value, ruling.interval),
+        effect=in_points(ruling.effect),
         smallest=f"{ruling.smallest * 100:g}",
         figure=figure,
         findings=figure_tables.findings_table(ruling),
@@ -220,7 +216,7 @@ def _panels(evidence: Evidence) -> _Panels:
     for number, arm in enumerate(with_curves):
         curves = evidence.curves[arm]
         ends = "; ".join(
-            f"{LABELS[name]} {percent(points[-1].retention)} at step {points[-1].step}"
+            f"{LABELS[name]} {percent(points[max(points)].value)} at step {max(points)}"
             for name, points in curves.items()
         )
         description = f"Retention over training steps in {arm}: {ends}."

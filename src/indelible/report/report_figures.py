@@ -8,12 +8,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.claims.rulings import Ruling
-from indelible.claims.verdict import gap_interval_of
-from indelible.numbers.bootstrap import Interval
-from indelible.numbers.words import points_with_interval
+from indelible.claims.verdict import gap_of
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.words import in_percent, in_points
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.evidence import Evidence, Summary
-from indelible.report.figure_tables import effect, group_name, known, with_interval
+from indelible.report.figure_tables import group_name, known
 
 FEWEST_GROUPED = 7
 """Fewer arms than this stand under no headings in the forest: their names say enough."""
@@ -27,8 +27,8 @@ def overview(evidence: Evidence) -> Figure:
         dots = []
         for style, key in (("edited", "retention_edited"), ("intrinsic", "retention_intrinsic")):
             if line[key] is not None:
-                interval = evidence.retention[arm][key].interval
-                dots.append(Dot("", style, line[key], interval, with_interval(line[key], interval)))
+                found = evidence.retention[arm][key]
+                dots.append(Dot("", style, line[key], found.interval, in_percent(found)))
         blocks.append(Block(arm, dots or [Dot("", "unclear", None, None, "not measured after tuning")]))
     label = "retained after fine-tuning, of what had succeeded before"
     return dot_plot(blocks, label=label, key=("edited", "intrinsic"))
@@ -49,8 +49,8 @@ def forest(evidence: Evidence) -> Figure:
             for editor in editors
         ]
     average = evidence.average
-    if average is not None and average.gap is not None:
-        mean = Dot("mean over arms", "mean", average.gap, average.interval, effect(average.gap, average.interval))
+    if average is not None and average.gap.value is not None:
+        mean = Dot("mean over arms", "mean", average.gap.value, average.gap.interval, in_points(average.gap))
         blocks.append(Block("", [mean]))
     return dot_plot(blocks, label="gap, points; above 0, edits were lost more often", differences=True)
 
@@ -63,17 +63,17 @@ def findings_forest(ruling: Ruling) -> Figure:
             [
                 Dot(
                     "",
-                    direction(finding.interval),
-                    finding.value,
-                    finding.interval,
-                    effect(finding.value, finding.interval),
+                    direction(finding.effect),
+                    finding.effect.value,
+                    finding.effect.interval,
+                    in_points(finding.effect),
                 )
             ],
         )
         for finding in ruling.findings
     ]
     if len(blocks) > 1:
-        mean = Dot("", "mean", ruling.value, ruling.interval, effect(ruling.value, ruling.interval))
+        mean = Dot("", "mean", ruling.effect.value, ruling.effect.interval, in_points(ruling.effect))
         blocks.append(Block("mean over comparisons", [mean]))
     return dot_plot(blocks, label="effect, points; above 0, for the claim", differences=True)
 
@@ -84,10 +84,9 @@ def shares_plot(shares: pd.DataFrame, arm: str) -> Figure:
     found: dict[str, list[Dot]] = {}
     columns = ("group", "fact_set", "share", "low", "high")
     for group, fact_set, share, low, high in zip(*(own[name] for name in columns), strict=True):
-        ends = (known(low), known(high))
-        interval = None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
-        text = "none had succeeded" if known(share) is None else effect(float(share), interval)
-        found.setdefault(str(group), []).append(Dot("", str(fact_set), known(share), interval, text))
+        part = Estimate(known(share), known(low), known(high))
+        text = "none had succeeded" if part.value is None else in_points(part)
+        found.setdefault(str(group), []).append(Dot("", str(fact_set), part.value, part.interval, text))
     blocks = [Block(group_name(group), dots) for group, dots in found.items()]
     label = "points of retention lost"
     return dot_plot(blocks, label=label, differences=True, key=("edited", "intrinsic"))
@@ -99,9 +98,8 @@ def explained_arms(shares: pd.DataFrame) -> Sequence[str]:
 
 
 def _gap_dot(label: str, arm: Summary) -> Dot:
-    interval = gap_interval_of(arm)
-    text = points_with_interval(arm["gap"], arm["gap_low"], arm["gap_high"])
-    return Dot(label, direction(interval), arm["gap"], interval, text)
+    gap = gap_of(arm)
+    return Dot(label, direction(gap), gap.value, gap.interval, in_points(gap))
 
 
 def _without(arm: str, editor: str) -> str:

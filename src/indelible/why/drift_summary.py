@@ -12,7 +12,7 @@ import pandas as pd
 from indelible.errors import DataError, suggest
 from indelible.numbers.bootstrap import mean_interval
 from indelible.numbers.measures import require_columns
-from indelible.numbers.summary import arm_generator
+from indelible.numbers.replicates import generator_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
         own = rows[rows["arm"] == arm]
         for quantity in LABELS:
             for layer, part in own[own["quantity"] == quantity].groupby("layer", dropna=False):
-                generator = arm_generator(seed, f"{arm} {quantity} {layer}")
+                generator = generator_of(seed, f"{arm} {quantity} {layer}")
                 # Where an edit has several projections in one layer, a fact stands for all of them.
                 facts = part.groupby(["seed", "fact_id"])[["cosine", "norm_change"]].mean()
                 wide = facts["cosine"].dropna().unstack()
@@ -70,7 +70,7 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
                 found = mean_interval(
                     np.nan_to_num(cosines), there.astype(np.float64), draws=draws, generator=generator
                 )
-                ends = (np.nan, np.nan) if found is None else (found.low, found.high)
+                ends = (np.nan, np.nan) if found is None else found
                 means = (facts["cosine"].mean(), *ends, facts["norm_change"].mean())
                 lines.append((arm, quantity, layer, *means, int(there.sum()), len(wide)))
     return pd.DataFrame(lines, columns=list(COLUMNS))

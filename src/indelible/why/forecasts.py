@@ -12,23 +12,18 @@ import pandas as pd
 
 from indelible.numbers.answers import Answers
 from indelible.numbers.arms import arms_of, comparable
-from indelible.numbers.replicates import replicate
+from indelible.numbers.measures import MEASURES
 
-MEASURE = "retention_edited"
 OUTCOME_COLUMNS = ("tried_in", "measured_gain", "measured_low", "measured_high")
 
 
-def with_outcomes(
-    forecast: pd.DataFrame, rows: pd.DataFrame | Answers, runs: pd.DataFrame, *, draws: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
+def with_outcomes(forecast: pd.DataFrame, answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
     """The forecast with what came of the masks that the study tried.
 
     Args:
         forecast: what `shares.mask_forecast` returned.
-        rows: tidy rows of the study, or the answers made of them.
+        answers: of the study.
         runs: its run table.
-        draws: bootstrap draws.
-        seed: of the bootstrap.
 
     Returns:
         The same rows with the columns ``tried_in`` (the arm with that mask and all other factors equal),
@@ -43,15 +38,14 @@ def with_outcomes(
         if arm.factors["mask"] == "none" and comparable(other, arm, "mask")
     }
     pairs = [(str(arm), str(mask)) for arm, mask in zip(forecast["arm"], forecast["mask"], strict=True)]
-    names = sorted({name for pair in pairs if pair in tried for name in (pair[0], tried[pair])})
-    drawn = replicate(rows, names, [MEASURE], draws=draws, seed=seed)
+    kept = MEASURES.get("retention_edited")
     lines: list[tuple[str | None, float, float, float]] = []
     for pair in pairs:
         if pair not in tried:
             lines.append((None, nan, nan, nan))
             continue
-        effect = drawn.effect({(tried[pair], MEASURE): 1.0, (pair[0], MEASURE): -1.0})
-        low, high = (nan, nan) if effect.interval is None else (effect.interval.low, effect.interval.high)
-        lines.append((tried[pair], nan if effect.value is None else effect.value, low, high))
+        gain = answers.replicates.estimate(kept.of(tried[pair]) | kept.of(pair[0], -1.0))
+        value, low, high = (nan if end is None else end for end in (gain.value, gain.low, gain.high))
+        lines.append((tried[pair], value, low, high))
     outcomes = pd.DataFrame(lines, columns=list(OUTCOME_COLUMNS), index=forecast.index)
     return pd.concat([forecast, outcomes], axis=1)

@@ -32,7 +32,7 @@ import pandas as pd
 from indelible.errors import DataError, suggest
 from indelible.numbers.bootstrap import FEWEST_FACTS, Floats, Sample, contrast, fact_draws, mean_interval
 from indelible.numbers.measures import require_columns
-from indelible.numbers.summary import arm_generator
+from indelible.numbers.replicates import generator_of
 
 LABELS: Mapping[str, str] = MappingProxyType(
     {
@@ -102,7 +102,7 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
     for arm, own in _by_arm(rows):
         for fact_set in sorted(own["fact_set"].unique()):
             game = _game(own[own["fact_set"] == fact_set], of)
-            drawn = _Drawn(game, draws, arm_generator(seed, f"{arm} {fact_set}"))
+            drawn = _Drawn(game, draws, generator_of(seed, f"{arm} {fact_set}"))
             figures = [
                 drawn.sum_of_rates(weights) if of == "success" else drawn.mean_fall(weights)
                 for weights in map(game.shapley_weights, game.groups)
@@ -142,7 +142,7 @@ def mask_forecast(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
         game = _game(own[own["fact_set"] == "edited"], "success")
         if game.facts == 0:
             continue
-        drawn = _Drawn(game, draws, arm_generator(seed, f"{arm} edited"))
+        drawn = _Drawn(game, draws, generator_of(seed, f"{arm} edited"))
         for mask in _masks(set(game.groups)):
             kept = game.indicator(set(game.groups) - MASKS[mask])
             retention = drawn.sum_of_rates(kept)
@@ -232,8 +232,7 @@ class _Drawn:
         if self.samples[0].facts < FEWEST_FACTS:
             return _Figure(value)
         samples, drawn = [self.samples[place] for place in places], [self.rates[place] for place in places]
-        interval = contrast(samples, weights[places].tolist(), drawn, self.normal).interval
-        return _Figure(value, interval.low, interval.high)
+        return _Figure(value, *contrast(samples, weights[places].tolist(), drawn, self.normal).interval)
 
     def mean_fall(self, weights: Floats) -> _Figure:
         """The mean over facts of a weighted sum of log-probabilities, with the interval of a rate between its ends."""
@@ -242,7 +241,7 @@ class _Drawn:
             return _Figure(value)
         falls = np.tensordot(weights, self.game.values, axes=1)
         found = mean_interval(falls, counted, draws=self.draws, generator=self.generator)
-        return _Figure(value) if found is None else _Figure(value, found.low, found.high)
+        return _Figure(value, *(found or ()))
 
     @cached_property
     def samples(self) -> list[Sample]:

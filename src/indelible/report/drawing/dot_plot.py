@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import points
 from indelible.report.drawing.style import COLOURS, INK, LABELS, MARKERS, STRONG, plain_axes, shortened, style
 
@@ -54,7 +54,7 @@ class Dot:
     label: str
     style: str
     value: float | None
-    interval: Interval | None
+    interval: Estimate | None
     text: str
 
 
@@ -66,14 +66,12 @@ class Block:
     dots: Sequence[Dot]
 
 
-def direction(interval: Interval | None) -> str:
+def direction(interval: Estimate | None) -> str:
     """The style of a difference: "more" or "less" where its interval excludes zero, else "unclear"."""
-    if interval is None or not interval.excludes_zero():
-        return "unclear"
-    return "more" if interval.low > 0 else "less"
+    return {1: "more", -1: "less"}.get(interval.side if interval else 0, "unclear")
 
 
-def change(interval: Interval | None) -> str:
+def change(interval: Estimate | None) -> str:
     """The style of a change of a rate: "rise" or "fall" where its interval excludes zero, else "unclear"."""
     return {"more": "rise", "less": "fall", "unclear": "unclear"}[direction(interval)]
 
@@ -157,7 +155,7 @@ def _draw(axes: Axes, dot: Dot, height: float) -> None:
             parse_math=False,
         )
     if dot.value is not None:
-        if dot.interval is not None:
+        if dot.interval is not None and dot.interval.low is not None and dot.interval.high is not None:
             ends = [dot.interval.low, dot.interval.high]
             axes.plot(ends, [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot([dot.value], [height], color=colour, marker=marker, markersize=5, clip_on=False)
@@ -182,7 +180,8 @@ def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         return
     reached = [dot.value for dot in dots if dot.value is not None]
-    reached += [end for dot in dots if dot.interval is not None for end in (dot.interval.low, dot.interval.high)]
+    intervals = [dot.interval for dot in dots if dot.interval is not None]
+    reached += [end for found in intervals for end in (found.low, found.high) if end is not None]
     low, high = min([*reached, -0.05]), max([*reached, 0.05])
     spare = 0.04 * (high - low)
     axes.set_xlim(low - spare, high + spare)

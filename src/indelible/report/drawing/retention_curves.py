@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from indelible.numbers.curves import CurvePoint
+from indelible.numbers.curves import Curve
 from indelible.report.drawing.style import (
     COLOURS,
     INK,
@@ -25,7 +25,7 @@ BANDS = ("edited", "intrinsic")
 """More bands on top of each other cannot be read; the tables give the intervals of all curves."""
 PANEL = (3.3, 2.2)
 LONGEST_TITLE = 44
-Curves = Mapping[str, Sequence[CurvePoint]]
+Curves = Mapping[str, Curve]
 
 
 def curve_panel(curves: Curves, *, last_step: int) -> Figure:
@@ -83,10 +83,10 @@ def curve_sheet(arms: Mapping[str, Curves], *, last_step: int) -> Figure:
 
 def _draw(axes: Axes, curves: Curves, last_step: int) -> None:
     for name, points in curves.items():
-        steps = [point.step for point in points]
+        steps, shares = list(points), [point.value or 0.0 for point in points.values()]
         axes.plot(
             steps,
-            [point.retention for point in points],
+            shares,
             color=COLOURS[name],
             linestyle=LINES[name],
             linewidth=1.6,
@@ -95,8 +95,9 @@ def _draw(axes: Axes, curves: Curves, last_step: int) -> None:
             clip_on=False,
         )
         if name in BANDS:
-            lows = [point.retention if point.low is None else point.low for point in points]
-            highs = [point.retention if point.high is None else point.high for point in points]
+            pairs = list(zip(shares, points.values(), strict=True))
+            lows = [share if point.low is None else point.low for share, point in pairs]
+            highs = [share if point.high is None else point.high for share, point in pairs]
             axes.fill_between(steps, lows, highs, color=COLOURS[name], alpha=0.14, linewidth=0)
     axes.set_xlim(0, last_step * 1.02)
     axes.set_ylim(0, 1.03)

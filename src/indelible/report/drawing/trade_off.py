@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from indelible.numbers.bootstrap import Interval
+from indelible.numbers.estimate import Estimate
 from indelible.report.drawing.style import COLOURS, INK, plain_axes, shortened, style
 
 MARKERS = "osD^v<>PX*ph"
@@ -43,7 +43,7 @@ class Payment:
     gain: float
     gains: tuple[float, ...]
     retention: float
-    interval: Interval | None
+    interval: Estimate | None
     retention_intrinsic: float | None
 
 
@@ -85,7 +85,7 @@ def trade_off(shown: TradeOff, editors: Sequence[str]) -> Figure:
         for point in shown.payments:
             place = list(editors).index(point.editor)
             colour = COLOURS[SERIES[place % len(SERIES)]]
-            if point.interval is not None:
+            if point.interval is not None and point.interval.low is not None and point.interval.high is not None:
                 ends = [point.interval.low, point.interval.high]
                 axes.plot([point.gain, point.gain], ends, color=colour, linewidth=1.1, alpha=0.65)
             if len(point.gains) > 1:

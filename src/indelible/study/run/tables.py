@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -238,7 +237,7 @@ def _write_report(
     mine = (*own, *claims)
     check_names(mine)
     rulings = judge((*built_in_claims(), *mine), answers, runs, always={claim.name for claim in mine})
-    store.write_text("claims.json", json.dumps([asdict(ruling) for ruling in rulings], indent=2) + "\n")
+    store.write_text("claims.json", json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n")
     with told(store.folder):
         path = store.folder / "report.html"
         mixtures, drift = _table(store, "shares.parquet"), _table(store, "drift.parquet")

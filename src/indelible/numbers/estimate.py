@@ -1,0 +1,46 @@
+"""One figure with what is known of it: the value, its 95% interval, its p, and what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A rate, a difference of rates, or a mean, in fractions unless it is said otherwise.
+
+    Attributes:
+        value: None where there is nothing to form it of.
+        low: lower end of the two-sided 95% interval; None, as ``high``, where there is none, e.g. with a single fact.
+        high: upper end.
+        p: two-sided, against zero, from the draws of the interval; None where there is none.
+        facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
+        seeds: seeds that it rests on.
+        seed_share: of the variance, what seeds add beyond what facts and single models explain, as a fraction; 0 with
+            one seed, or where seeds agree. More facts do not lessen this part. (What copies of isolated arms add is
+            lessened by more of them, that is by more edits.)
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    facts: int = 0
+    seeds: int = 0
+    seed_share: float = 0.0
+
+    @property
+    def interval(self) -> Estimate | None:
+        """Itself where there is an interval, else None."""
+        return None if self.low is None or self.high is None else self
+
+    @property
+    def side(self) -> int:
+        """1 where the whole interval is above zero, -1 where it is below; 0 where zero is in it, or there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return (self.low > 0) - (self.high < 0)
+
+    def excludes_zero(self) -> bool:
+        """Whether zero lies strictly outside of the interval."""
+        return self.side != 0
