@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -68,18 +69,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question in tokens, and how many tokens may be written in answer to it."""
+    """A question in tokens, the target before the rival, and how many may be written in answer to it."""
 
     question: Question
     prompt: Tokens
-    target: Tokens
-    rival: Tokens | None
+    answers: tuple[Tokens, ...]
     budget: int
 
     @property
     def length(self) -> int:
         """Tokens that the model must take in all."""
-        return len(self.prompt) + max(self.budget, len(self.target), len(self.rival or ()))
+        return len(self.prompt) + max(self.budget, *map(len, self.answers))
 
 
 def take_exam(
@@ -121,15 +121,10 @@ def take_exam(
                 f" {longest} in all.",
                 "Shorten the prompt, or leave the fact out.",
             )
-    sittings: dict[Tokens, Sitting] = {}
-    for item in asked:
-        sitting = sittings.setdefault(item.prompt, Sitting(item.prompt))
-        sitting.budget = max(sitting.budget, item.budget)
-        sitting.answers.update(dict.fromkeys(tokens for tokens in (item.target, item.rival) if tokens is not None))
-
+    sittings = _sittings(asked)
     transcript = Transcript.of(model, tokenizer)
     outcomes: dict[Tokens, Outcome] = {}
-    for sitting, outcome in sit(model, transcript, list(sittings.values()), batch_size):
+    for sitting, outcome in sit(model, transcript, sittings, batch_size):
         outcomes[sitting.prompt] = outcome
         if progress is not None:
             progress(len(outcomes), len(sittings), "prompts")
@@ -173,15 +168,8 @@ def known_facts(
         questions = [questions_for([fact], "intrinsic", context=context)[0] for fact in chunk]
         asked = _in_tokens(tokenizer, questions, None)
         fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
-        sittings: dict[Tokens, Sitting] = {}
-        for _, item in fitting:
-            sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[]))
-            sitting.budget = max(sitting.budget, item.budget)
-            assert sitting.targets is not None
-            sitting.targets.append(item.question.target)
-        outcomes = {
-            sitting.prompt: outcome for sitting, outcome in sit(model, transcript, list(sittings.values()), batch_size)
-        }
+        sittings = _sittings([item for _, item in fitting], until_hopeless=True)
+        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings, batch_size)}
         known += [
             fact
             for fact, item in fitting
@@ -205,38 +193,48 @@ def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
 
 def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
     """The questions in tokens; each distinct text is encoded once."""
-    prompts: dict[str, Tokens] = {}
-    answers: dict[tuple[str, str], Tokens] = {}
 
-    def encode(question: Question, answer: str) -> Tokens:
-        key = (question.text, answer)
-        if not answer.strip():
-            raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
-        if key not in answers:
-            answers[key] = tuple(encode_target(tokenizer, *key))
-        return answers[key]
+    @cache
+    def prompt_of(text: str) -> Tokens:
+        return tuple(encode_prompt(tokenizer, text))
+
+    @cache
+    def answer_of(text: str, answer: str) -> Tokens:
+        return tuple(encode_target(tokenizer, text, answer))
 
     asked = []
     for question in questions:
-        if question.text not in prompts:
-            prompts[question.text] = tuple(encode_prompt(tokenizer, question.text))
-        prompt = prompts[question.text]
-        target = encode(question, question.target)
-        rival = None if question.rival is None else encode(question, question.rival)
-        budget = max(LEAST_NEW_TOKENS, max(len(target), len(rival or ())) + SPARE_NEW_TOKENS)
-        asked.append(_Asked(question, prompt, target, rival, max_new_tokens or budget))
+        texts = [question.target] if question.rival is None else [question.target, question.rival]
+        if not all(text.strip() for text in texts):
+            raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
+        prompt, answers = prompt_of(question.text), tuple(answer_of(question.text, text) for text in texts)
+        budget = max(LEAST_NEW_TOKENS, max(map(len, answers)) + SPARE_NEW_TOKENS)
+        asked.append(_Asked(question, prompt, answers, max_new_tokens or budget))
     return asked
+
+
+def _sittings(asked: Sequence[_Asked], *, until_hopeless: bool = False) -> list[Sitting]:
+    """Each distinct prompt once: with the answers to score, or just to be written on while one may still be given."""
+    sittings: dict[Tokens, Sitting] = {}
+    for item in asked:
+        sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[] if until_hopeless else None))
+        sitting.budget = max(sitting.budget, item.budget)
+        if sitting.targets is None:
+            sitting.answers.update(dict.fromkeys(item.answers))
+        else:
+            sitting.targets.append(item.question.target)
+    return list(sittings.values())
 
 
 def _answer(transcript: Transcript, item: _Asked, outcome: Outcome) -> Answer:
     generated = transcript.text(outcome.written[: item.budget])
-    score = outcome.scores[item.target]
+    score, *rival = [outcome.scores[answer] for answer in item.answers]
     return Answer(
         question=item.question,
         generated=generated,
         success=succeeds(generated, item.question.target),
         first_token=score.first_token,
         log_prob=score.log_prob,
-        rival_log_prob=math.nan if item.rival is None else outcome.scores[item.rival].log_prob,
+        rival_log_prob=rival[0].log_prob if rival else math.nan,
         rank=score.rank,
     )

@@ -63,15 +63,10 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = ""
             if fact.new_object is None:
                 raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
             target, rival = fact.new_object, fact.true_object
-
-        def ask(kind: QuestionKind, wording: int, prompt: str, target: str, rival: str | None, fact: Fact) -> Question:
-            own = (fact.subject, fact.relation, context)
-            return Question(fact.id, fact_set, kind, wording, prompt, target, rival, *own)
-
-        questions.append(ask("prompt", 0, fact.text(), target, rival, fact))
+        asked: list[tuple[QuestionKind, int, str, str, str | None]] = [("prompt", 0, fact.text(), target, rival)]
         for wording, template in enumerate(fact.held_out):
-            questions.append(ask("paraphrase", wording, fact.text(template), target, rival, fact))
-        if fact_set == "edited":
-            for wording, neighbour in enumerate(fact.neighbours):
-                questions.append(ask("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object, fact))
+            asked.append(("paraphrase", wording, fact.text(template), target, rival))
+        for wording, neighbour in enumerate(fact.neighbours if fact_set == "edited" else ()):
+            asked.append(("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object))
+        questions += [Question(fact.id, fact_set, *one, fact.subject, fact.relation, context) for one in asked]
     return questions

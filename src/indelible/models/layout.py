@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import LayoutError
-from indelible.models.trace import by_row, evaluating, first_tensor, replace
+from indelible.models.trace import by_row, capture, evaluating, first_tensor, replace
 
 _PROBE_LENGTH = 8
 _GIVE_PATHS = "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...)."
@@ -192,22 +192,16 @@ class _Probe:
             self.order.append(path)
             self.calls[path] = (args, options)
             self.returned_tuple[path] = isinstance(output, tuple)
-            entering = self._hidden_argument(args, options)
-            if entering is not None:
-                self.arguments[path] = entering
-                self.inputs[path] = entering.clone()  # some families add to their activations in place
+            for value in (*args, *options.values()):
+                if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
+                    self.arguments[path] = value
+                    self.inputs[path] = value.clone()  # some families add to their activations in place
+                    break
             leaving = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
             if isinstance(leaving, Tensor):
                 self.outputs[path] = leaving.clone()
 
         return hook
-
-    @staticmethod
-    def _hidden_argument(args: Sequence[Any], options: dict[str, Any]) -> Tensor | None:
-        for value in (*args, *options.values()):
-            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
-                return value
-        return None
 
     def _again(self, path: str, entering: Tensor) -> Tensor:
         """The module's output for another hidden input, all other arguments as they were."""
@@ -233,22 +227,10 @@ class _Probe:
         """Change the last token: what blocks return before it must not move, or a prompt's states hold no answer."""
         changed = self.tokens.clone()
         changed[:, -1] = (changed[:, -1] + 1) % self.embedding().shape[0]
-        returned: dict[str, Tensor] = {}
-
-        def keep(path: str) -> Any:
-            def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-                returned[path] = first_tensor(output).clone()
-
-            return hook
-
-        handles = [self.model.get_submodule(path).register_forward_hook(keep(path)) for path in blocks]
-        try:
+        with capture(self.model, outputs_of=blocks, copies=True) as seen:
             self.model(changed, use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
         for path in blocks:
-            before, after = by_row(self.outputs[path], 1), by_row(returned[path], 1)
+            before, after = by_row(self.outputs[path], 1), by_row(seen.outputs[path], 1)
             rounding = min(64 * torch.finfo(before.dtype).eps, 1e-2) * before.abs().max()
             if bool((after - before)[:, :-1].abs().max() > rounding):
                 raise LayoutError(
@@ -335,13 +317,11 @@ class _Probe:
         raise LayoutError(f"{type(self.model).__name__} has no output head.", "Give a causal language model.")
 
     def run_before(self, block: str) -> tuple[str, ...]:
-        return self._with_parameters(self.order[: self._first_inside(block)])
+        first = next(place for place, path in enumerate(self.order) if f"{path}.".startswith(f"{block}."))
+        return self._with_parameters(self.order[:first])
 
     def run_after(self, block: str) -> tuple[str, ...]:
         return self._with_parameters(self.order[self.order.index(block) + 1 :])
-
-    def _first_inside(self, block: str) -> int:
-        return next(index for index, path in enumerate(self.order) if path == block or path.startswith(f"{block}."))
 
     def _with_parameters(self, paths: Sequence[str]) -> tuple[str, ...]:
         return tuple(

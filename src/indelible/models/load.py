@@ -46,13 +46,7 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
         ModelError: if there is no such model, its folder lacks weights or has some of another shape, or it cannot be
             loaded.
     """
-    source = bundled.model_folder(name) if name in bundled.MODELS else name
-    in_folder = bool(name.strip()) and Path(source).is_dir()
-    if in_folder:
-        _check_folder(Path(source), name)
-    elif _looks_like_path(name):
-        raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
-    offline = in_folder or not _hub_answers()
+    source, offline = _source(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
         with bundled.quiet_transformers():
@@ -81,16 +75,13 @@ def check_name(name: str, *, unseen: bool = False) -> None:
     """
     if name in bundled.MODELS:
         return
-    if name.strip() and Path(name).is_dir():  # Path("") is the working folder
-        _check_folder(Path(name), name)
+    source, offline = _source(name)
+    if Path(source).is_dir():
         return
-    if _looks_like_path(name):
-        raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
-    reachable = _hub_answers()
     try:
-        AutoConfig.from_pretrained(name, local_files_only=not reachable)
+        AutoConfig.from_pretrained(source, local_files_only=offline)
     except Exception as error:
-        if unseen and not reachable and not near_names(name, known_models()):
+        if unseen and offline and not near_names(name, known_models()):
             return
         raise _load_error(name, error) from error
 
@@ -103,15 +94,25 @@ def parameter_count(name: str) -> int | None:
     """
     if name in bundled.MODELS and not bundled.is_cached(name):
         return None
-    source = bundled.model_folder(name) if name in bundled.MODELS else name
-    offline = Path(source).is_dir() or not _hub_answers()
     try:
+        source, offline = _source(name)
         config = AutoConfig.from_pretrained(source, local_files_only=offline)
         with torch.device("meta"), bundled.quiet_transformers():
             model = AutoModelForCausalLM.from_config(config)
     except Exception:  # whatever is wrong with it, loading the model says
         return None
     return sum(int(weight.numel()) for weight in model.parameters())
+
+
+def _source(name: str) -> tuple[str, bool]:
+    """Where a model's files are, a folder or a hub id, and whether only this machine is to be asked for them."""
+    source = str(bundled.model_folder(name)) if name in bundled.MODELS else name
+    if name.strip() and Path(source).is_dir():  # Path("") is the working folder
+        _check_folder(Path(source), name)
+        return source, True
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
+        raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
+    return source, not _hub_answers()
 
 
 def _hub_answers() -> bool:
@@ -123,10 +124,6 @@ def _hub_answers() -> bool:
     except OSError:
         return False
     return True
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip()
 
 
 def default_device() -> torch.device:
