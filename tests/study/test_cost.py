@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from indelible.study.design.arms import resolve_arms
-from indelible.study.design.cost import QUESTION_TOKENS, SAMPLING, Cost, cost_of, machine_speed
-from indelible.study.design.plan import Sources, StepKind, make_plan
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.cost import QUESTION_TOKENS, SAMPLING, Cost, machine_speed
+from indelible.study.run.plan import make_plan
 from indelible.study.run.run import preview_study
+from indelible.study.run.step import Versions
 from tiny_studies import study_settings
 
 
@@ -21,19 +22,17 @@ def test_tuning_is_counted_in_steps_and_tokens(taught: Path, tmp_path: Path) -> 
     settings["tuning"]["accumulation"] = 2
     config = StudyConfig.model_validate(settings)
     preview = preview_study(config, tmp_path / "run")
-    costs = [cost_of(step, preview.plan, config.facts) for step in preview.plan.steps]
-    cost = sum(costs, Cost())
+    cost = sum((step.work.cost(config.facts) for step in preview.plan.steps), Cost())
     assert (cost.tunings, cost.optimizer_steps) == (3, 18)
     assert cost.tokens == 18 * 4 * 2 * 96
     assert cost.operations > 6 * cost.tokens
     assert preview.cost.startswith("Cost: 3 runs of tuning, at most 18 steps and 13,824 tokens; roughly ")
 
 
-def cost(config: StudyConfig, kind: StepKind) -> Cost:
+def cost(config: StudyConfig, kind: str) -> Cost:
     """Of the steps of that kind alone."""
-    outside = Sources("m", "t", {}, "f", "c", "x")
-    plan = make_plan(config, resolve_arms(config), outside)
-    return sum((cost_of(step, plan, config.facts) for step in plan.steps if step.kind == kind), Cost())
+    plan = make_plan(config, resolve_arms(config), Versions("m", "t", {}, "f", "c", "x"))
+    return sum((step.work.cost(config.facts) for step in plan.steps if step.kind == kind), Cost())
 
 
 def study(tuning: dict[str, Any], **arm: Any) -> StudyConfig:

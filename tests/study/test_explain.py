@@ -15,16 +15,17 @@ from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.design.arms import resolve_arms
-from indelible.study.design.plan import Plan, Sources, make_plan
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.explanations import kept_weights
+from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.step import Versions
 from indelible.study.run.store import Store
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.why.shares import mask_forecast, shares
 from tiny_studies import study_settings
 
-SOURCES = Sources(model="m", tokenizer="t", software={}, facts="f", corpus="c", tasks="k")
+VERSIONS = Versions(model="m", tokenizer="t", software={}, facts="f", corpus="c", tasks="k")
 
 
 def config_of(settings: dict[str, Any], **changes: Any) -> StudyConfig:
@@ -32,7 +33,7 @@ def config_of(settings: dict[str, Any], **changes: Any) -> StudyConfig:
 
 
 def plan_of(config: StudyConfig) -> Plan:
-    return make_plan(config, resolve_arms(config), SOURCES)
+    return make_plan(config, resolve_arms(config), VERSIONS)
 
 
 def explaining(settings: dict[str, Any], *arms: str) -> dict[str, Any]:
@@ -68,10 +69,8 @@ def test_only_explained_arms_get_the_step_and_other_keys(settings: dict[str, Any
     added = [step for step in one.steps if step.key not in {other.key for other in without.steps}]
     assert [step.title for step in added] == ["tune: memit, seed 0", "explain: memit, seed 0"]
     run = next(run for run in one.runs if run.arm.name == "memit")
-    assert (
-        added[1].inputs == {"select": run.select, "edit": run.edit, "tune": run.tunes[0]}
-        and run.explain == added[1].key
-    )
+    assert run.explain == added[1]
+    assert added[1].inputs == {"select": run.select, "edit": run.edit, "tune": run.tunes[0]}
     assert all(run.explain is None for run in one.runs if run.arm.name != "memit")
     assert not any(step.kind == "explain" for step in without.steps)
 
@@ -160,13 +159,13 @@ def test_the_weights_that_tuning_changed_are_kept_with_it(explained: Outcome, ta
     loaded = load(str(taught / "model"))
     plan = preview_study(config, explained.folder).plan
     for run in plan.runs:
-        folder = store.path(plan.step(run.tunes[0]))
+        folder = store.path(run.tunes[0])
         if run.arm.name == "control":
             assert not (folder / "weights.safetensors").exists()
             continue
         weights = kept_weights(folder)
         assert run.edit is not None
-        edit = Edit.load(store.path(plan.step(run.edit)) / "edit")
+        edit = Edit.load(store.path(run.edit) / "edit")
         frozen = frozen_parameters(run.arm.mask, loaded.model, find_layout(loaded.model), edit.parameters)
         assert not frozen & weights.keys()
         assert all(weight.dtype == torch.float32 for weight in weights.values())

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from indelible.errors import ConfigError
-from indelible.study.design.arms import resolve_arms
+from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.config import load_config, parse_config, preset_names
-from indelible.study.design.plan import Arm
 from indelible.study.design.settings import StudyConfig
-from indelible.tuning.settings import TuningSettings
 
 
 def resolved(config: StudyConfig) -> dict[str, Arm]:
     return {arm.name: arm for arm in resolve_arms(config)}
+
+
+def options(arm: Arm) -> dict[str, Any]:
+    return {} if arm.editor is None else arm.editor.model_dump(mode="json")
 
 
 def test_every_preset_is_there_and_its_arms_can_be_resolved() -> None:
@@ -25,7 +28,7 @@ def test_every_preset_is_there_and_its_arms_can_be_resolved() -> None:
 
 
 def test_the_paper_preset_looks_and_counts_by_the_text_that_there_is_offline() -> None:
-    settings = TuningSettings(**resolved(load_config("paper"))["rome"].tuning)
+    settings = resolved(load_config("paper"))["rome"].tuning
     assert settings.steps_at_most == 67  # 5 passes over 1,700 rows, 128 a step
     assert settings.evaluation_interval == 10
 
@@ -38,14 +41,14 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
     rome = arms["rome"]
     assert rome.isolated and rome.mask == "none"
     wanted = {"layer": 17, "steps": 20, "learning_rate": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_weight": 0.0625}
-    assert {key: rome.options[key] for key in wanted} == wanted
-    assert rome.options["bystander_weight"] == 0 and config.facts.bystanders == 0
-    tuning = rome.tuning
+    assert {key: options(rome)[key] for key in wanted} == wanted
+    assert rome.editor.bystander_weight == 0 and config.facts.bystanders == 0
+    tuning = rome.tuning.model_dump()
     assert (tuning["objective"], tuning["tuner"], tuning["learning_rate"]) == ("text", "full", 1e-4)
     assert tuning["batch_size"] * tuning["accumulation"] == 128
     assert (tuning["max_tokens"], tuning["weight_decay"], tuning["epochs"]) == (100, 0.01, 5)
     assert (tuning["stop_at"], tuning["evaluate_every"], tuning["heldout_examples"]) == ({"loss": 3.0}, 100, 1000)
-    assert arms["ft"].options["learning_rate"] == 5e-4 and 25 <= arms["ft"].options["steps"] <= 50
+    assert options(arms["ft"])["learning_rate"] == 5e-4 and 25 <= options(arms["ft"])["steps"] <= 50
     assert {arm.paraphrases for arm in arms.values()} == {0, 3}
     assert {arm.mask for arm in arms.values()} == {"none", "edited-layers"}
 
@@ -53,8 +56,8 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
 @pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "meta-llama/Meta-Llama-3.1-8B"])
 def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance(model: str) -> None:
     rome = resolved(load_config("paper", [f"model={model}"]))["rome"]
-    assert (rome.options["layer"], rome.options["covariance_tokens"]) == (1, 0)
-    assert resolved(load_config("paper"))["rome"].options["layer"] is None
+    assert (rome.editor.layer, rome.editor.covariance_tokens) == (1, 0)
+    assert options(resolved(load_config("paper"))["rome"])["layer"] is None
 
 
 @pytest.mark.parametrize(
@@ -72,20 +75,20 @@ def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance(model: str
 def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers: tuple[int, ...], weight: int) -> None:
     arms = resolved(load_config("decay", [f"model={model}"]))
     memit, alphaedit = arms["memit, full"], arms["alphaedit, dora"]
-    assert tuple(memit.options["layers"]) == layers and memit.options["covariance_weight"] == weight
+    assert tuple(memit.editor.layers) == layers and memit.editor.covariance_weight == weight
     published = {"layers": list(layers), "null_threshold": 0.02, "size_weight": 10, "units": "absolute"}
-    assert {key: alphaedit.options[key] for key in published} == published
-    assert memit.tuning["learning_rate"] == 5e-6
-    dora = alphaedit.tuning
+    assert {key: options(alphaedit)[key] for key in published} == published
+    assert memit.tuning.learning_rate == 5e-6
+    dora = alphaedit.tuning.model_dump()
     assert (dora["rank"], dora["alpha"], dora["dropout"], dora["learning_rate"]) == (32, 64, 0.05, 2e-4)
     assert (dora["batch_size"], dora["epochs"]) == (16, 3)
-    assert {arm.tuner for arm in arms.values()} == {"full", "lora", "dora"}
+    assert {arm.tuning.tuner for arm in arms.values()} == {"full", "lora", "dora"}
 
 
 @pytest.mark.parametrize("model", ["smollm2-135m", "gpt2-xl"])
 def test_the_decay_presets_controls_are_tuned_as_the_arms_that_they_stand_beside(model: str) -> None:
     arms = resolved(load_config("decay", [f"model={model}"]))
-    assert [name for name, arm in arms.items() if arm.editor == "none"] == [
+    assert [name for name, arm in arms.items() if arm.editor is None] == [
         "control, full",
         "control, lora",
         "control, dora",
@@ -95,12 +98,12 @@ def test_the_decay_presets_controls_are_tuned_as_the_arms_that_they_stand_beside
 
 
 def test_the_other_presets_cross_what_they_are_named_for() -> None:
-    objectives = resolved(load_config("objectives")).values()
+    objectives = [arm.tuning.objective for arm in resolved(load_config("objectives")).values()]
     assert len(objectives) == 36
-    assert {arm.objective for arm in objectives} == {"text", "instruct", "classify", "reason", "preference", "reward"}
+    assert set(objectives) == {"text", "instruct", "classify", "reason", "preference", "reward"}
     freezing = resolved(load_config("freezing")).values()
-    assert {arm.editor for arm in freezing} == {"memit", "alphaedit", "ft"}
-    assert all(arm.tuning["stop_at"] for arm in freezing)
+    assert {arm.editor_name for arm in freezing} == {"memit", "alphaedit", "ft"}
+    assert all(arm.tuning.stop_at for arm in freezing)
     paraphrases = resolved(load_config("paraphrases")).values()
     assert {arm.paraphrases for arm in paraphrases} == {0, 1, 3, 5, 10}
     for name in ("decay", "freezing", "paraphrases"):

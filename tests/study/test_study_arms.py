@@ -30,18 +30,16 @@ def test_an_arm_goes_before_its_study_and_the_study_before_the_defaults() -> Non
     ]
     wide = {"tuning": {"steps": 5, "batch_size": 2}, "editors": {"memit": {"clamp": 0.6, "steps": 3}}}
     x, y, z = resolve_arms(config(arms=arms, **wide))
-    assert (x.tuning["steps"], x.tuning["batch_size"]) == (7, 2)
-    assert y.tuning["steps"] == 5
-    assert (x.options["clamp"], x.options["steps"]) == (0.5, 3)
-    assert (y.options["clamp"], y.options["steps"]) == (0.6, 3)
-    assert z.options == {}
-    assert {"objective", "tuner", "learning_rate"} <= z.tuning.keys()
+    assert (x.tuning.steps, x.tuning.batch_size) == (7, 2)
+    assert y.tuning.steps == 5
+    assert (x.editor.clamp, x.editor.steps) == (0.5, 3)
+    assert (y.editor.clamp, y.editor.steps) == (0.6, 3)
+    assert z.editor is None and z.editor_name == "none"
 
 
-def test_defaults_are_spelt_out_so_that_a_new_default_is_a_new_step() -> None:
+def test_what_is_left_to_the_machine_is_decided() -> None:
     (arm,) = resolve_arms(config())
-    assert arm.options["covariance_weight"] > 0
-    assert arm.tuning["learning_rate"] > 0
+    assert arm.tuning.precision in {"fp32", "bf16-mixed"}
 
 
 @pytest.mark.parametrize(

@@ -7,27 +7,34 @@ from typing import Any
 
 import pytest
 
-from indelible.study.design.plan import Arm, Plan, Sources, digest, make_plan
+from indelible.edits.editors.ft import FineTuning
+from indelible.edits.editors.memit import Memit
+from indelible.study.design.arms import Arm
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.plan import Plan, make_plan
+from indelible.study.run.sources import digest
+from indelible.study.run.step import Versions
 from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.settings import TuningSettings
 
-SOURCES = Sources(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
-TUNING = {"objective": "reason", "tuner": "full", "steps": 5}
-PLAIN = Arm("plain", "memit", {"clamp": 1.0}, 0, "none", TUNING)
+VERSIONS = Versions(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
+TUNING = TuningSettings(objective="reason", steps=5)
+PLAIN = Arm("plain", Memit(clamp=1.0), TUNING)
 FROZEN = replace(PLAIN, name="frozen", mask="edited-layers")
 WORDY = replace(PLAIN, name="wordy", paraphrases=3)
-CONTROL = Arm("control", "none", {}, 0, "none", TUNING, uses_text=False)
-TEXTLESS = Arm("ft", "ft", {}, 0, "none", TUNING, uses_text=False)
+CONTROL = Arm("control", None, TUNING)
+TEXTLESS = Arm("ft", FineTuning(), TUNING)
+SIX = {"steps": 6}
 ARMS = (PLAIN, FROZEN, WORDY, CONTROL)
 
 
 def config(**changes: Any) -> StudyConfig:
-    arms = [{"name": arm.name, "editor": arm.editor} for arm in ARMS]
+    arms = [{"name": arm.name, "editor": arm.editor_name} for arm in ARMS]
     return StudyConfig.model_validate({"name": "a", "model": "m", "arms": arms, **changes})
 
 
-def plan(arms: tuple[Arm, ...] = ARMS, sources: Sources = SOURCES, **changes: Any) -> Plan:
-    return make_plan(config(**changes), arms, sources)
+def plan(arms: tuple[Arm, ...] = ARMS, versions: Versions = VERSIONS, **changes: Any) -> Plan:
+    return make_plan(config(**changes), arms, versions)
 
 
 def kinds(made: Plan) -> list[str]:
@@ -56,7 +63,7 @@ def test_arms_share_the_choice_of_facts_and_equal_edits() -> None:
 def test_every_step_comes_after_its_inputs() -> None:
     done: set[str] = set()
     for step in plan(seeds=[0, 1]).steps:
-        assert set(step.inputs.values()) <= done
+        assert {made.key for made in step.inputs.values()} <= done
         done.add(step.key)
 
 
@@ -78,13 +85,16 @@ def test_a_name_alone_changes_nothing() -> None:
     ("after", "expected"),
     [
         (plan(arms=(PLAIN, replace(FROZEN, mask="edited-weights"), WORDY, CONTROL)), {"tune: frozen"}),
-        (plan(arms=(PLAIN, FROZEN, WORDY, replace(CONTROL, tuning={**TUNING, "steps": 6}))), {"tune: control"}),
         (
-            plan(arms=(PLAIN, FROZEN, replace(WORDY, options={"clamp": 2.0}), CONTROL)),
+            plan(arms=(PLAIN, FROZEN, WORDY, replace(CONTROL, tuning=TUNING.model_copy(update=SIX)))),
+            {"tune: control"},
+        ),
+        (
+            plan(arms=(PLAIN, FROZEN, replace(WORDY, editor=Memit(clamp=2.0)), CONTROL)),
             {"edit: memit with 3 paraphrases", "ask after memit with 3 paraphrases", "tune: wordy"},
         ),
         (plan(exam={"every": 2}), {f"tune: {arm.name}" for arm in ARMS}),
-        (plan(sources=replace(SOURCES, tasks="t2")), {f"tune: {arm.name}" for arm in ARMS}),
+        (plan(versions=replace(VERSIONS, tasks="t2")), {f"tune: {arm.name}" for arm in ARMS}),
         (plan(seeds=[0]), set()),
     ],
 )
@@ -93,7 +103,7 @@ def test_a_changed_option_reruns_what_hangs_on_it(after: Plan, expected: set[str
 
 
 def test_an_objectives_new_version_reruns_its_own_tuning_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = (PLAIN, replace(CONTROL, tuning={**TUNING, "objective": "text"}))
+    arms = (PLAIN, replace(CONTROL, tuning=TUNING.model_copy(update={"objective": "text"})))
     before = plan(arms=arms)
     monkeypatch.setattr(OBJECTIVES.get("text"), "version", 7, raising=False)
     assert rerun(before, plan(arms=arms)) == {"tune: control"}
@@ -103,13 +113,13 @@ def test_an_objectives_new_version_reruns_its_own_tuning_alone(monkeypatch: pyte
     "change", [{"model": "m2"}, {"facts": "f2"}, {"tokenizer": "k2"}, {"software": {"torch": "2.7.0"}}]
 )
 def test_another_model_tokenizer_or_library_or_other_facts_rerun_everything(change: dict[str, str]) -> None:
-    after = plan(sources=replace(SOURCES, **change))
+    after = plan(versions=replace(VERSIONS, **change))
     assert len(rerun(plan(), after)) == len(after.steps)
 
 
 def test_edits_that_read_no_text_are_spared_other_text_and_bystanders() -> None:
     arms = (TEXTLESS, CONTROL)
-    assert rerun(plan(arms=arms), plan(arms=arms, sources=replace(SOURCES, corpus="c2"))) == set()
+    assert rerun(plan(arms=arms), plan(arms=arms, versions=replace(VERSIONS, corpus="c2"))) == set()
     assert rerun(plan(arms=arms), plan(arms=arms, facts={"bystanders": 7})) == set()
     assert "bystanders" not in kinds(plan(arms=arms))
 
@@ -123,11 +133,11 @@ def test_other_bystanders_spare_all_but_the_edits_that_read_them() -> None:
 def test_without_bystanders_none_are_chosen() -> None:
     made = plan(facts={"bystanders": 0})
     assert "bystanders" not in kinds(made)
-    assert all(run.bystanders is None for run in made.runs)
+    assert all("bystanders" not in run.edit.inputs for run in made.runs if run.edit is not None)
 
 
 def test_another_corpus_spares_what_comes_before_the_edit() -> None:
-    assert rerun(plan(), plan(sources=replace(SOURCES, corpus="c2"))) == {
+    assert rerun(plan(), plan(versions=replace(VERSIONS, corpus="c2"))) == {
         "edit: memit",
         "edit: memit with 3 paraphrases",
         "ask after memit",

@@ -111,7 +111,7 @@ def test_a_finished_study_is_not_done_again_and_needs_no_model(
     first = run_study(config, folder)
     started = titles(folder, "started")
     assert preview_study(config, folder).reused == {step.key for step in preview_study(config, folder).plan.steps}
-    monkeypatch.delattr(run_module, "LentModel")
+    monkeypatch.delattr("indelible.study.run.step.LentModel")
     again = run_study(config, folder)
     assert titles(folder, "started") == started
     assert again.summary == first.summary
@@ -139,7 +139,7 @@ def test_a_changed_option_reruns_only_what_it_changes(settings: dict[str, Any], 
 def test_a_preview_loads_and_writes_nothing(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(run_module, "LentModel")
+    monkeypatch.delattr("indelible.study.run.step.LentModel")
     preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert len(preview.plan.steps) == 8
     assert not preview.reused

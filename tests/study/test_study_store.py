@@ -7,25 +7,31 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from indelible.errors import StoreError
-from indelible.study.design.plan import Step
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.step import Step
+from indelible.study.run.steps.bystanders import ChooseBystanders
 from indelible.study.run.store import Store
 
-STEP = Step("select", "0123456789abcdef" * 4, 0, {"n": 1}, {}, "choose facts, seed 0")
+STEP = Step(ChooseBystanders(1), 0, {}, "0123456789abcdef" * 4, "choose bystanders, seed 0")
+OTHER = replace(STEP, key="f" * 64)
 
 
 def config(**changes: Any) -> StudyConfig:
     return StudyConfig.model_validate({"name": "a", "model": "m", "arms": [{"name": "x", "editor": "none"}], **changes})
 
 
-def write_result(folder: Path) -> None:
-    (folder / "rows.txt").write_text("42")
+def keep(store: Store, step: Step = STEP, **record: Any) -> None:
+    """Make the step finished."""
+    with store.keeping(step) as (job, extra):
+        (job.folder / "rows.txt").write_text("42")
+        extra.update(record)
 
 
 def leftovers(folder: Path) -> list[Path]:
@@ -36,13 +42,13 @@ def test_a_finished_step_is_whole_and_known_again(tmp_path: Path) -> None:
     store = Store(tmp_path / "run")
     with store.open(config()):
         assert not store.has(STEP)
-        store.keep(STEP, 0.0, {"versions": {"python": "3"}}, write_result)
+        keep(store, versions={"python": "3"})
     again = Store(tmp_path / "run")
     assert again.has(STEP)
     assert (again.path(STEP) / "rows.txt").read_text() == "42"
     record = json.loads((again.path(STEP) / "step.json").read_text())
     assert record["key"] == STEP.key
-    assert record["options"] == {"n": 1}
+    assert record["options"] == {"count": 1}
     assert record["versions"] == {"python": "3"}
     assert not leftovers(tmp_path)
 
@@ -50,13 +56,10 @@ def test_a_finished_step_is_whole_and_known_again(tmp_path: Path) -> None:
 def test_a_step_that_breaks_while_writing_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-    def break_off(folder: Path) -> None:
-        write_result(folder)
-        raise ValueError("broke off")
-
     with store.open(config()):
-        with pytest.raises(ValueError, match="broke off"):
-            store.keep(STEP, 0.0, {}, break_off)
+        with pytest.raises(ValueError, match="broke off"), store.keeping(STEP) as (job, _):
+            (job.folder / "rows.txt").write_text("42")
+            raise ValueError("broke off")
         assert not store.has(STEP)
     assert not leftovers(tmp_path)
 
@@ -64,7 +67,7 @@ def test_a_step_that_breaks_while_writing_leaves_nothing(tmp_path: Path) -> None
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open(config()):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
     (tmp_path / "steps" / ".writing-edit-1-99").mkdir()
     (tmp_path / ".writing-99-config.yaml").write_text("half")
     figures = tmp_path / ".writing-k3xw" / "figures"  # a report was being written, which takes a folder
@@ -78,8 +81,8 @@ def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
 def test_a_folder_with_another_key_in_its_place_is_not_taken_for_the_step(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open(config()):
-        store.keep(STEP, 0.0, {}, write_result)
-        assert not store.has(Step("select", STEP.key[:16] + "f" * 48, 0, {}, {}, "another"))
+        keep(store)
+        assert not store.has(replace(STEP, key=STEP.key[:16] + "f" * 48))
 
 
 def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
         store.keep_failure(STEP, "went wrong", "trace")
         failed = list((tmp_path / "failed").iterdir())
         assert json.loads(failed[0].read_text())["error"] == "went wrong"
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
     assert not list((tmp_path / "failed").iterdir())
     assert [event["event"] for event in store.events()] == ["opened", "failed", "finished", "closed"]
 
@@ -106,7 +109,7 @@ def test_a_torn_line_of_events_costs_only_itself(tmp_path: Path) -> None:
 
 def test_another_study_is_refused_by_the_first_key_that_differs(tmp_path: Path) -> None:
     with (store := Store(tmp_path)).open(config(tuning={"steps": 3})):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
     with pytest.raises(StoreError, match=r"'tuning.steps' differs.*--update"):
         Store(tmp_path).check_config(config(tuning={"steps": 4}))
     with Store(tmp_path).open(config(tuning={"steps": 4}), update=True):
@@ -119,7 +122,7 @@ def test_settings_may_be_mended_until_a_step_is_finished(tmp_path: Path) -> None
     with store.open(config(tuning={"steps": 3})):
         pass
     with store.open(config(tuning={"steps": 4})):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
     with pytest.raises(StoreError, match=r"'tuning.steps' differs"):
         store.check_config(config(tuning={"steps": 3}))
 
@@ -130,7 +133,7 @@ def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Pa
     folders = ("figures", "tables")
     results = [tmp_path / name for name in (*files, *folders)]
     with store.open(config(tuning={"steps": 3})):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
         for name in folders:
             (tmp_path / name).mkdir()
             (tmp_path / name / "old.csv").write_text("old")
@@ -147,10 +150,10 @@ def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Pa
 def test_a_damaged_step_is_done_again(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
     with store.open(config()):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
         (store.path(STEP) / "step.json").write_text(damage)
         assert not store.has(STEP)
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
         assert store.has(STEP)
     assert not leftovers(tmp_path)
 
@@ -224,28 +227,24 @@ def test_a_full_disk_stops_with_one_line_and_keeps_what_there_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     store = Store(tmp_path)
-    other = Step("edit", "f" * 64, 0, {}, {}, "edit")
     with store.open(config()):
-        store.keep(STEP, 0.0, {}, write_result)
+        keep(store)
 
         def full(handle: int) -> None:
             raise OSError(code, os.strerror(code))
 
         with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"disk that holds .* is full"):
             patch.setattr(os, "fsync", full)
-            store.keep(other, 0.0, {}, write_result)
+            keep(store, OTHER)
         assert store.has(STEP)
-        assert not store.has(other)
+        assert not store.has(OTHER)
         assert not leftovers(tmp_path)
-        store.keep(other, 0.0, {}, write_result)
-        assert store.has(other)
+        keep(store, OTHER)
+        assert store.has(OTHER)
 
 
 def test_a_full_disk_is_recognised_inside_other_errors(tmp_path: Path) -> None:
     store = Store(tmp_path)
 
-    def as_a_library_says_it(folder: Path) -> None:
+    with store.open(config()), pytest.raises(StoreError, match="is full"), store.keeping(STEP):
         raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    with store.open(config()), pytest.raises(StoreError, match="is full"):
-        store.keep(STEP, 0.0, {}, as_a_library_says_it)

@@ -1,29 +1,62 @@
-"""Arms with every default filled in, checked by the rooms that the settings belong to.
+"""Arms with every default filled in, made and checked once by the rooms that the settings belong to.
 
-This is where names become things: an editor's options are checked by the editor's own class, the settings of tuning by
-tuning's. What comes out holds plain values only, so that steps can be keyed by it.
+This is where names become things: an editor with its options, the settings of tuning. Nothing after this point meets a
+mapping that was written by hand; what a step's key is made from is dumped from these again (see run.step).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
-from indelible.edits.editor import EDITORS
+from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, IndelibleError, suggest
-from indelible.study.design.plan import Arm
+from indelible.models.load import default_device
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
-from indelible.tuning.freezing.mask import about_edit, check_mask
+from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.data import data_version
-from indelible.tuning.settings import DEFAULT_OBJECTIVE
+from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
+from indelible.tuning.train import check_settings, with_precision
 from indelible.validation import validated
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of editing and tuning, complete.
+
+    Attributes:
+        name: as in the study file.
+        editor: with all of its options; None for the control.
+        tuning: all settings of tuning, the precision decided.
+        mask: freeze mask.
+        paraphrases: further wordings in the edit.
+        isolated: whether each fact is edited in a copy of its own.
+        explain: whether to find out which weights lost what tuning lost.
+        data: version of the file or hub dataset that the arm is tuned on; None where it is a built-in task.
+    """
+
+    name: str
+    editor: Editor | None
+    tuning: TuningSettings
+    mask: str = NONE
+    paraphrases: int = 0
+    isolated: bool = False
+    explain: bool = False
+    data: str | None = None
+
+    @property
+    def editor_name(self) -> str:
+        """What tables call the editor."""
+        return NO_EDITOR if self.editor is None else self.editor.name
 
 
 def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     """Every arm of the study, complete.
 
     Raises:
-        ConfigError: an unknown editor, mask, objective or option, or a value that cannot be used.
+        ConfigError: an unknown editor, mask, objective or option, a value that cannot be used, or trl missing where an
+            arm needs it.
     """
     for name in config.editors:
         _check("editor", name, EDITORS.names(), "editors")
@@ -52,24 +85,25 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     except IndelibleError as error:
         raise ConfigError(f"{error.what.removesuffix('.')} in {here!r}.", error.fix) from None
     _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
-    options, uses_text = {}, False
+    editor = None
     if arm.editor == NO_EDITOR:
         _check_control(arm, here)
     else:
-        chosen = {**config.editors.get(arm.editor, {}), **arm.options}
-        editor = validated(EDITORS.get(arm.editor), chosen, f"{here}.options")
-        options, uses_text = editor.model_dump(mode="json"), editor.uses_text
+        options = {**config.editors.get(arm.editor, {}), **arm.options}
+        editor = validated(EDITORS.get(arm.editor), options, f"{here}.options")
+    try:
+        check_settings(tuning)
+    except ConfigError as error:
+        raise ConfigError(f"'{here}.tuning': {error.what}", error.fix) from None
     return Arm(
         arm.name,
-        arm.editor,
-        options,
-        arm.paraphrases,
+        editor,
+        with_precision(tuning, default_device()),
         mask,
-        tuning.model_dump(mode="json"),
-        uses_text,
-        data,
+        arm.paraphrases,
         arm.protocol == "isolated",
         _explained(arm, config, here),
+        data,
     )
 
 

@@ -6,40 +6,18 @@ The facts are checked as soon as they are read, what depends on the model as soo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from indelible.edits.editor import EDITORS
+from indelible.edits.editor import Editor
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
-from indelible.models.load import default_device
-from indelible.study.design.plan import Arm
-from indelible.study.design.settings import NO_EDITOR, WORLD, FactsSettings
-from indelible.tuning.objective import tuning_settings
-from indelible.tuning.train import check_settings, with_precision
+from indelible.study.design.arms import Arm
+from indelible.study.design.settings import WORLD, FactsSettings
 
 COVARIANCE_TOKENS = "covariance_tokens"
-
-
-def settled(arms: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms with what their tuning leaves to the machine decided, once nothing is found wrong with it.
-
-    Raises:
-        ConfigError: if trl is missing where an arm needs it, or a tuner or trainer cannot work with its options.
-    """
-    found = []
-    for arm in arms:
-        settings = tuning_settings(arm.tuning)
-        try:
-            check_settings(settings)
-        except ConfigError as error:
-            raise ConfigError(f"'arms.{arm.name}.tuning': {error.what}", error.fix) from None
-        settings = with_precision(settings, default_device())
-        found.append(replace(arm, tuning=settings.model_dump(mode="json")))
-    return tuple(found)
 
 
 def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> None:
@@ -76,14 +54,14 @@ def check_with_model(
     """
     wanted: dict[str, int] = {}
     for arm in arms:
-        if arm.editor == NO_EDITOR:
+        if arm.editor is None:
             continue
         try:
-            EDITORS.get(arm.editor)(**arm.options).layers_in(layout)
+            arm.editor.layers_in(layout)
         except ConfigError as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
-        if arm.options.get(COVARIANCE_TOKENS, 0) != 0:
-            wanted[arm.name] = _covariance_tokens(arm, layout)
+        if getattr(arm.editor, COVARIANCE_TOKENS, 0) != 0:
+            wanted[arm.name] = _covariance_tokens(arm.name, arm.editor, layout)
     if not wanted:
         return
     name, most = max(wanted.items(), key=lambda entry: entry[1])
@@ -98,13 +76,13 @@ def check_with_model(
     )
 
 
-def _covariance_tokens(arm: Arm, layout: Layout) -> int:
+def _covariance_tokens(arm: str, editor: Editor, layout: Layout) -> int:
     """How many tokens the arm's covariances need at the least."""
-    given = arm.options[COVARIANCE_TOKENS]
+    given = getattr(editor, COVARIANCE_TOKENS)
     least = 2 * layout.key_width
     if given is not None and given < least:
         raise ConfigError(
-            f"'arms.{arm.name}.options.{COVARIANCE_TOKENS}' is {given}, too few for {layout.key_width} key dimensions.",
+            f"'arms.{arm}.options.{COVARIANCE_TOKENS}' is {given}, too few for {layout.key_width} key dimensions.",
             f"Give at least {least}.",
         )
     return least if given is None else int(given)

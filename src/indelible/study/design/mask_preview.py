@@ -7,13 +7,11 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from indelible.edits.editor import EDITORS
 from indelible.edits.weight_editor import WeightEditor
 from indelible.models.bundled import fetch as bundled
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import load
-from indelible.study.design.plan import Arm
-from indelible.study.design.settings import NO_EDITOR
+from indelible.study.design.arms import Arm
 from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, frozen_parameters
 
 
@@ -48,7 +46,4 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
 
 def _edited(arm: Arm, model: PreTrainedModel, layout: Layout) -> Sequence[str]:
     """Parameters that the arm's editor will change; none where only the edit itself can tell."""
-    if arm.editor == NO_EDITOR:
-        return ()
-    editor = EDITORS.get(arm.editor)(**arm.options)
-    return editor.parameters_in(model, layout) if isinstance(editor, WeightEditor) else ()
+    return arm.editor.parameters_in(model, layout) if isinstance(arm.editor, WeightEditor) else ()

@@ -6,18 +6,34 @@ have changed anything it is put back, and checked.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ModelError
+from indelible.files import whole_file
+from indelible.models.bundled import fetch as bundled
 from indelible.models.fingerprint import Identity, tensors_of
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
-from indelible.study.design.plan import digest
-from indelible.study.run.sources import ModelVersion
+from indelible.study.run.sources import digest
+
+# Weights, settings, and the files of all kinds of tokenizers.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.tiktoken")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """What tells one model from another: the fingerprint of its weights, the digest of its tokenizer."""
+
+    fingerprint: str
+    tokenizer: str
 
 
 class LentModel:
@@ -92,3 +108,36 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel)
             "pad": tokenizer.pad_token_id,
         }
     )
+
+
+def known_model(folder: Path, name: str) -> ModelVersion | None:
+    """The model as an earlier run of the same folder saw it, or None when it has to be loaded to know.
+
+    A local folder is known again by its files' names, sizes and times; a model that was put in its place is another.
+    """
+    try:
+        record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        if (record["name"], record["looks"]) != (name, _looks(name)):
+            return None
+        return ModelVersion(str(record["fingerprint"]), str(record["tokenizer"]))
+    except (OSError, ValueError, KeyError, TypeError):  # none there, or damaged
+        return None
+
+
+def keep_model(folder: Path, name: str, model: ModelVersion) -> None:
+    """Note the model for later runs of the folder."""
+    record = {"name": name, "looks": _looks(name), **asdict(model)}
+    with whole_file(folder / "model.json") as path:
+        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _looks(name: str) -> str:
+    """What tells one model from another without reading its weights."""
+    if name in bundled.MODELS:
+        return bundled.MODELS[name].sha256
+    folder = Path(name)
+    if not folder.is_dir():
+        return ""
+    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+    looks = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(repr(looks).encode()).hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -21,16 +20,12 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
-from indelible.study.design.plan import ArmRun, Plan
-from indelible.study.run.store import Store
 from indelible.why.drift import Position, measure_drift
 from indelible.why.mixtures import mixture_exams, own_prompts, parameter_groups
 
 WEIGHTS = "weights.safetensors"
 MIXTURES = "mixtures.parquet"
 DRIFT = "drift.parquet"
-TABLES: Mapping[str, str] = {"shares.parquet": MIXTURES, "drift.parquet": DRIFT}
-"""A run's tables, each with the file that an explaining step writes of it."""
 
 
 @dataclass(frozen=True)
@@ -119,29 +114,3 @@ def keep_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
 def kept_weights(folder: Path) -> dict[str, Tensor]:
     """Read them again."""
     return load_file(folder / WEIGHTS)
-
-
-def write_explanations(store: Store, plan: Plan, about: Callable[[ArmRun], Mapping[str, Any]]) -> None:
-    """Write shares.parquet and drift.parquet of a run: the rows of all explained arms and seeds.
-
-    A table of which no step is finished is not written, and what an earlier run left of it is removed.
-
-    Args:
-        store: of the run.
-        plan: of the study.
-        about: the columns that say what arm and seed a row is of.
-
-    Raises:
-        StoreError: full or unwritable disk.
-    """
-    for name, part in TABLES.items():
-        frames = []
-        for run in plan.runs:
-            if run.explain is not None and store.has(step := plan.step(run.explain)):
-                frame = pd.read_parquet(store.path(step) / part)
-                frames.append(pd.concat([pd.DataFrame(about(run), index=frame.index), frame], axis=1))
-        if frames:
-            table = pd.concat(frames, ignore_index=True)
-            store.write(name, table.to_parquet)
-        else:
-            (store.folder / name).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """A whole study, from settings to report: the only place that knows the whole chain.
 
-The plan's steps are done in order, in this process, on one model. A step that is in the store is not done again; one
+The plan's steps are done in order, where the executor does them. A step that is in the store is not done again; one
 that fails is noted, what builds on it is skipped, and the others go on.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,29 +17,20 @@ from typing import Any
 import torch
 
 from indelible.errors import IndelibleError, ModelError, StoreError
-from indelible.facts.fact import Fact
+from indelible.files import full_disk, is_full_disk
 from indelible.models.load import check_name, default_device, parameter_count
 from indelible.progress import Clock, Piece, PieceEnd, Watcher
-from indelible.study.design.arms import resolve_arms
-from indelible.study.design.checks import check_facts, check_with_model, settled
-from indelible.study.design.cost import Cost, cost_of, machine_speed
+from indelible.study.design.arms import Arm, resolve_arms
+from indelible.study.design.checks import check_facts, check_with_model
 from indelible.study.design.mask_preview import mask_previews
-from indelible.study.design.plan import Arm, Plan, Sources, Step, make_plan
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.base_model import LentModel
-from indelible.study.run.disk import full_disk, is_full_disk
+from indelible.study.run.base_model import ModelVersion, keep_model, known_model
+from indelible.study.run.cost import Cost, machine_speed
+from indelible.study.run.executors.local import Local
+from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
-from indelible.study.run.sources import (
-    ModelVersion,
-    candidate_facts,
-    corpus_texts,
-    corpus_version,
-    facts_version,
-    keep_model,
-    known_model,
-    tasks_version,
-)
-from indelible.study.run.steps import Material, do_step
+from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
+from indelible.study.run.step import Executor, Material, Step, Versions, World
 from indelible.study.run.store import Store
 from indelible.study.run.tables import write_results
 
@@ -98,9 +89,9 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
     unread = f"not read yet: {config.model}"
-    plan = checked.plan(known_model(store, config.model) or ModelVersion(unread, unread))
-    reused = frozenset(step.key for step in plan.steps if store.has(step))
-    return Preview(plan, reused, mask_previews(checked.arms, config.model), _cost(checked, plan, store)[0])
+    plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
+    clock, cost = checked.clock(plan, store)
+    return Preview(plan, frozenset(clock.over), mask_previews(checked.arms, config.model), cost)
 
 
 def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
@@ -117,16 +108,19 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
             StoreError also in between, when the disk is full.
     """
     began = time.time()
-    store = Store(folder)
+    store, watcher = Store(folder), watcher or Watcher()
     checked = _checked(config, store, update)
+    material = Material(checked.world, watcher.note)
     with store.open(config, update=update):
-        run = _Run(checked, store, watcher or Watcher())
-        model = None if update else known_model(store, config.model)
+        model = None if update else known_model(store.folder, config.model)
         if model is None:
-            model = run.open_model().version
-            keep_model(store, config.model, model)
+            model = material.lent.version
+            keep_model(store.folder, config.model, model)
         plan = checked.plan(model)
-        run.do_all(plan, model)
+        if not all(store.has(step) for step in plan.steps):
+            _check_model(checked, material, model, store)
+        run = _Run(checked, store, watcher, Local(material), plan)
+        run.do_all()
         summary = write_results(store, plan, run.errors(), _provenance(model, began))
     report = store.folder / "report.html" if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
@@ -138,20 +132,38 @@ class _Checked:
 
     config: StudyConfig
     arms: tuple[Arm, ...]
-    candidates: list[Fact]
+    world: World
     corpus: str
 
     def plan(self, model: ModelVersion) -> Plan:
         """The steps, for that version of the model."""
-        sources = Sources(
+        versions = Versions(
             model=model.fingerprint,
             tokenizer=model.tokenizer,
             software=software(),
-            facts=facts_version(self.candidates),
+            facts=facts_version(self.world.candidates),
             corpus=self.corpus,
             tasks=tasks_version(),
         )
-        return make_plan(self.config, self.arms, sources)
+        return make_plan(self.config, self.arms, versions)
+
+    def clock(self, plan: Plan, store: Store) -> tuple[Clock, str]:
+        """A clock to go by while the steps are done that are not yet, and what these cost on this machine, in words.
+
+        As long as the model is not here, nobody knows how long they take.
+        """
+        done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
+        parameters = parameter_count(self.config.model)
+        mixed = any(arm.tuning.precision == "bf16-mixed" for arm in self.arms)
+        speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
+        costs = {step.key: step.work.cost(self.config.facts) for step in plan.steps}
+        pieces = [
+            Piece(step.key, step.title, step.kind, costs[step.key].seconds(parameters or 0, speed))
+            for step in plan.steps
+        ]
+        clock = Clock(pieces, done)
+        rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
+        return clock, rest.in_words(None if parameters is None else clock.left())
 
 
 def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = False) -> _Checked:
@@ -159,28 +171,23 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
 
     ``unseen`` lets a model of the hub pass that no hub can be asked about: what would be done can be shown without it.
     """
-    arms = settled(resolve_arms(config))
+    arms = resolve_arms(config)
     store.check_config(config, update=update)
     candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
     check_facts(candidates, arms, config.facts)
     check_name(config.model, unseen=unseen)
-    return _Checked(config, arms, candidates, corpus)
+    return _Checked(config, arms, World(config.model, candidates, config.corpus), corpus)
 
 
-def _cost(checked: _Checked, plan: Plan, store: Store) -> tuple[str, Clock]:
-    """What the steps that are not done will cost on this machine, in words, and a clock to go by while they are done.
-
-    As long as the model is not here, nobody knows how long they take, and the clock is of no use.
-    """
-    costs = {step.key: cost_of(step, plan, checked.config.facts) for step in plan.steps}
-    parameters = parameter_count(checked.config.model)
-    mixed = any(arm.tuning["precision"] == "bf16-mixed" for arm in checked.arms)
-    speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
-    done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
-    pieces = [Piece(s.key, s.title, s.kind, costs[s.key].seconds(parameters or 0, speed)) for s in plan.steps]
-    clock = Clock(pieces, done)
-    rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
-    return rest.in_words(None if parameters is None else clock.left()), clock
+def _check_model(checked: _Checked, material: Material, model: ModelVersion, store: Store) -> None:
+    """Find what can be found wrong with the model in hand, before the first step."""
+    lent = material.lent
+    if lent.version != model:
+        raise ModelError(
+            f"The model {checked.config.model!r} is another than when {store.folder} was begun.",
+            "Give --update to rerun what depends on it, or choose another --out.",
+        )
+    check_with_model(checked.arms, lent.layout, lent.tokenizer, material.corpus)
 
 
 def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
@@ -200,64 +207,69 @@ def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
 
 
 class _Run:
-    """One pass over a plan: what has been loaded, and what has failed.
+    """One pass over a plan.
 
     Attributes:
         failures: by the key of the failed step.
         blame: for each step that is failed or skipped, the key of the failed step.
     """
 
-    def __init__(self, checked: _Checked, store: Store, watcher: Watcher) -> None:
-        self.checked = checked
-        self.config = checked.config
-        self.store = store
-        self.watcher = watcher
-        self.lent: LentModel | None = None
+    def __init__(self, checked: _Checked, store: Store, watcher: Watcher, executor: Executor, plan: Plan) -> None:
+        self.store, self.watcher, self.executor, self.plan = store, watcher, executor, plan
         self.failures: dict[str, Failure] = {}
         self.blame: dict[str, str] = {}
-
-    def open_model(self) -> LentModel:
-        """The model that is lent to the steps, loaded at the first call."""
-        if self.lent is None:
-            self.lent = LentModel(self.config.model, self.watcher.note)
-        return self.lent
+        self.clock, self.cost = checked.clock(plan, store)
+        self.pieces = {piece.key: piece for piece in self.clock.pieces}
 
     def errors(self) -> dict[str, str]:
         """What went wrong, for each failed or skipped step's key."""
         return {key: self.failures[culprit].error for key, culprit in self.blame.items()}
 
-    def do_all(self, plan: Plan, model: ModelVersion) -> None:
+    def do_all(self) -> None:
         """Go through the plan's steps, each once."""
-        reused = {step.key for step in plan.steps if self.store.has(step)}
-        if len(reused) < len(plan.steps):
-            self._check_model(model)
-        said, self.clock = _cost(self.checked, plan, self.store)
-        self.pieces = {piece.key: piece for piece in self.clock.pieces}
+        reused = set(self.clock.over)
         self.watcher.planned(self.clock)
-        if len(reused) < len(plan.steps):
-            self.watcher.note(said)
-        for step in plan.steps:
-            culprit = next((self.blame[key] for key in step.inputs.values() if key in self.blame), None)
+        if len(reused) < len(self.plan.steps):
+            self.watcher.note(self.cost)
+        for step in self.plan.steps:
+            culprit = next((self.blame[made.key] for made in step.inputs.values() if made.key in self.blame), None)
             if step.key in reused:
                 self.store.record("reused", step)
             elif culprit is not None:
                 self._skip(step, culprit)
             else:
-                self._do(step, plan)
+                self._do(step)
 
-    def _check_model(self, model: ModelVersion) -> None:
-        """Find what can be found wrong with the model in hand, before the first step."""
-        lent = self.open_model()
-        if lent.version != model:
-            raise ModelError(
-                f"The model {self.config.model!r} is another than when {self.store.folder} was begun.",
-                "Give --update to rerun what depends on it, or choose another --out.",
-            )
-        check_with_model(self.checked.arms, lent.layout, lent.tokenizer, lambda: corpus_texts(self.config.corpus))
+    def _do(self, step: Step) -> None:
+        started = time.time()
+        self.store.record("started", step)
+        self.clock.start(self.pieces[step.key])
+        self.watcher.started(self.pieces[step.key])
+        try:
+            with self.store.keeping(step) as (job, record):
+                done = self.executor.do(job, self._advanced)
+                record |= {**done.record, "found": done.note, "versions": versions()}
+        except StoreError:
+            raise
+        except Exception as error:
+            # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
+            if is_full_disk(error):
+                raise full_disk(self.store.folder, error) from error
+            self._fail(step, error, time.time() - started)
+        else:
+            self._end(step, "finished", time.time() - started, done.note)
+
+    def _fail(self, step: Step, error: Exception, seconds: float) -> None:
+        lines = str(error).strip().splitlines() or [""]
+        what = str(error) if isinstance(error, IndelibleError) else f"{type(error).__name__}: {lines[0]}"
+        self.failures[step.key] = Failure(step.title, what)
+        self.blame[step.key] = step.key
+        self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
+        self._end(step, "failed", seconds, what)
 
     def _skip(self, step: Step, culprit: str) -> None:
         failed = self.failures[culprit]
-        self.failures[culprit] = Failure(failed.title, failed.error, (*failed.skipped, step.title))
+        self.failures[culprit] = replace(failed, skipped=(*failed.skipped, step.title))
         self.blame[step.key] = culprit
         self.store.record("skipped", step)
         self._end(step, "skipped", 0.0, f"needs: {failed.title}")
@@ -270,37 +282,3 @@ class _Run:
     def _advanced(self, done: int, total: int, note: str) -> None:
         self.clock.share = done / max(total, 1)
         self.watcher.advanced(done, total, note)
-
-    def _do(self, step: Step, plan: Plan) -> None:
-        started = time.time()
-        self.store.record("started", step)
-        self.clock.start(self.pieces[step.key])
-        self.watcher.started(self.pieces[step.key])
-        material = Material(
-            self.open_model(),
-            self.checked.candidates,
-            lambda: corpus_texts(self.config.corpus),
-            {role: self.store.path(plan.step(key)) for role, key in step.inputs.items()},
-            self._advanced,
-        )
-        try:
-            result = do_step(step, material)
-            record = {**result.record, "found": result.note, "versions": versions()}
-            self.store.keep(step, started, record, result.write)
-        except StoreError:
-            raise
-        except Exception as error:
-            # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
-            if is_full_disk(error):
-                raise full_disk(self.store.folder, error) from error
-            self._fail(step, error, time.time() - started)
-        else:
-            self._end(step, "finished", time.time() - started, result.note)
-
-    def _fail(self, step: Step, error: Exception, seconds: float) -> None:
-        lines = str(error).strip().splitlines() or [""]
-        what = str(error) if isinstance(error, IndelibleError) else f"{type(error).__name__}: {lines[0]}"
-        self.failures[step.key] = Failure(step.title, what)
-        self.blame[step.key] = step.key
-        self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
-        self._end(step, "failed", seconds, what)

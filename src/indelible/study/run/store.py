@@ -6,19 +6,18 @@
     events.jsonl         every start, finish, reuse and failure, appended as it happens
     lock                 held by the process that runs the study
 
-A step's files are written to a temporary folder beside the final one, flushed to the disk and renamed, so that a
-killed process leaves either a whole step or none.
+A step works in an unfinished folder that takes its name when the step is done, so that a killed process leaves either a
+whole step or none.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,13 +25,12 @@ import yaml
 from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
-from indelible.study.design.plan import Step
+from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.disk import told, unwritable
+from indelible.study.run.step import Job, Step
 from indelible.validation import first_difference
 
 EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]
-_TEMPORARY = ".writing-"
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
 # What is made of finished steps, and speaks of the settings that they were made with.
@@ -77,12 +75,11 @@ class Store:
             StoreError: unwritable or full, belongs to other settings, or in use by another process.
         """
         self.check_config(config, update=update)
-        with told(self.folder):
-            for part in (self.folder, self.folder / "steps", self.folder / "failed"):
-                part.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock")
         try:
-            with told(self.folder):
+            with disk_errors(self.folder):
+                for part in (self.folder, self.folder / "steps", self.folder / "failed"):
+                    part.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self.folder / "lock")
                 lock.acquire(timeout=0)
         except Timeout:
             raise StoreError(
@@ -91,28 +88,19 @@ class Store:
             ) from None
         try:
             self.check_config(config, update=update)
-            self._sweep()
+            for place in (self.folder, self.folder / "steps"):
+                sweep(place, older_than=0)
             if self.config_dict() != config.as_dict():
-                self._remove_results()
+                # should this run not come to its end, nothing made with other settings stands beside the new ones
+                with disk_errors(self.folder):
+                    for name in _RESULTS:
+                        remove(self.folder / name)
             self.write_text("config.yaml", config.to_yaml())
             self.record("opened", None)
             yield
             self.record("closed", None)
         finally:
             lock.release()
-
-    def _sweep(self) -> None:
-        with told(self.folder):
-            for leftover in (self.folder / "steps").glob(f"{_TEMPORARY}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            for leftover in self.folder.glob(f"{_TEMPORARY}*"):
-                _remove(leftover)
-
-    def _remove_results(self) -> None:
-        """Should this run not come to its end, nothing made with other settings stands beside the new ones."""
-        with told(self.folder):
-            for name in _RESULTS:
-                _remove(self.folder / name)
 
     def check_config(self, config: StudyConfig, *, update: bool = False) -> None:
         """Refuse settings other than those that the folder was made with, as soon as it holds a finished step.
@@ -136,16 +124,16 @@ class Store:
 
     def config_dict(self) -> dict[str, Any] | None:
         """The settings that the folder was made with, or None when it holds no study."""
+        path = self.folder / "config.yaml"
+        with disk_errors(path):
+            if not path.exists():
+                return None
         try:
-            kept = yaml.safe_load((self.folder / "config.yaml").read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (yaml.YAMLError, UnicodeDecodeError):
-            raise StoreError(f"{self.folder / 'config.yaml'} is damaged.", "Choose another --out.") from None
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+            kept = yaml.safe_load(read_text(path, "study's settings", StoreError))
+        except yaml.YAMLError:
+            kept = None
         if not isinstance(kept, dict):
-            raise StoreError(f"{self.folder / 'config.yaml'} is damaged.", "Choose another --out.")
+            raise StoreError(f"{path} is damaged.", "Choose another --out.")
         return kept
 
     def _holds_steps(self) -> bool:
@@ -163,45 +151,37 @@ class Store:
         """What step.json says about a finished step."""
         return self._record_of(step.name)
 
-    def keep(self, step: Step, started: float, extra: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-        """Make a step finished: write its files and its record, all or nothing.
+    def inputs(self, step: Step) -> dict[str, Path]:
+        """Folders of the steps that a step builds on, by role."""
+        return {role: self.path(made) for role, made in step.inputs.items()}
 
-        Args:
-            step: the step.
-            started: when it began, in seconds since 1970.
-            extra: further entries for step.json.
-            write: writes the step's files into the folder that it is given.
+    @contextmanager
+    def keeping(self, step: Step) -> Iterator[tuple[Job, dict[str, Any]]]:
+        """Keep what a step writes into its job's folder inside the block, all or nothing.
+
+        Yields:
+            the job, and further entries for step.json, to be filled in the block.
 
         Raises:
             StoreError: full or unwritable disk; nothing of the step remains then.
         """
-        temporary = self.folder / "steps" / f"{_TEMPORARY}{step.name}-{os.getpid()}"
-        record = {
-            "kind": step.kind,
-            "key": step.key,
-            "title": step.title,
-            "options": step.options,
-            "inputs": step.inputs,
-            "started": started,
-            "seconds": time.time() - started,
-            **extra,
-        }
-        try:
-            with told(self.folder):
-                temporary.mkdir()
-                write(temporary)
-                (temporary / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
-                for path in sorted(temporary.rglob("*")):
-                    _flush(path)
-                _flush(temporary)
-                if self.path(step).exists():  # damaged, or it would not have been done again
-                    shutil.rmtree(self.path(step))
-                temporary.rename(self.path(step))
-                _flush(self.folder / "steps")
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        with told(self.folder):
+        started = time.time()
+        extra: dict[str, Any] = {}
+        # a result that stands there is damaged, or it would not be made again
+        with whole_folder(self.path(step), replace=True) as folder:
+            yield Job(step, self.inputs(step), folder), extra
+            record = {
+                "kind": step.kind,
+                "key": step.key,
+                "title": step.title,
+                "options": step.work.options,
+                "inputs": {role: made.key for role, made in step.inputs.items()},
+                "started": started,
+                "seconds": time.time() - started,
+                **extra,
+            }
+            (folder / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        with disk_errors(self.folder):
             self._failure_path(step).unlink(missing_ok=True)
         self.record("finished", step, seconds=record["seconds"])
 
@@ -217,7 +197,7 @@ class Store:
         if step is not None:
             line |= {"step": step.name, "key": step.key, "title": step.title}
         text = json.dumps(line | more) + "\n"
-        with told(self.folder), (self.folder / "events.jsonl").open("a+b") as file:
+        with disk_errors(self.folder), (self.folder / "events.jsonl").open("a+b") as file:
             # A process killed while writing may have left a line without its end.
             if file.tell() and _last_byte(file.fileno()) != b"\n":
                 text = "\n" + text
@@ -239,22 +219,8 @@ class Store:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run folder whole or not at all."""
-        self.write(name, lambda path: _write_utf8(path, text))
-
-    def write(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Let ``write`` make a file under a temporary name, then give it its own; the same errors as ``keep``."""
-        final = self.folder / name
-        temporary = self.folder / f"{_TEMPORARY}{os.getpid()}-{final.name}"
-        try:
-            with told(self.folder):
-                write(temporary)
-                _flush(temporary)
-                temporary.replace(final)
-        except BaseException:
-            with suppress(OSError):  # on a disk that cannot be written, nothing was
-                temporary.unlink(missing_ok=True)
-            raise
-        return final
+        with whole_file(self.folder / name) as path:
+            path.write_text(text, encoding="utf-8")
 
     def _record_of(self, name: str) -> dict[str, Any]:
         try:
@@ -273,30 +239,7 @@ class Store:
 
 def _is_foreign(name: str) -> bool:
     """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
-    return name not in _OWN_NAMES and not name.startswith(_TEMPORARY)
-
-
-def _remove(path: Path) -> None:
-    """Take away a file or a whole folder, if it is there; a link goes without what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _write_utf8(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _flush(path: Path) -> None:
-    """Have the system put a file's or folder's content on the disk."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return name not in _OWN_NAMES and not name.startswith(UNFINISHED)
 
 
 def _last_byte(handle: int) -> bytes:

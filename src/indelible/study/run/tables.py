@@ -19,20 +19,23 @@ import yaml
 from indelible.claims.claim import Claim, built_in_claims, check_names
 from indelible.claims.judge import judge
 from indelible.errors import StoreError
+from indelible.files import disk_errors, remove, whole_file
 from indelible.numbers.answers import Answers
 from indelible.numbers.summary import summarise
 from indelible.report.comparison import Run, render_comparison
 from indelible.report.page import write_page
 from indelible.report.report import write_report
-from indelible.study.design.plan import Arm, ArmRun, Plan, Step
-from indelible.study.run.disk import told
+from indelible.study.design.arms import Arm
+from indelible.study.run.kept import ROWS, TUNING, read_json
+from indelible.study.run.plan import ArmRun, Plan
 from indelible.study.run.store import Store
-from indelible.study.run.update_norms import update_norms
 from indelible.why.drift_summary import drift_summary
 from indelible.why.forecasts import with_outcomes
 from indelible.why.shares import mask_forecast, shares
 
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
+# A run's tables, each with the file that an explaining step writes of it.
+_EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.parquet"}
 RUN_COLUMNS = (
     *ARM_COLUMNS,
     "figure",
@@ -60,20 +63,15 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
     """The tidy rows of all arms and seeds, from whatever steps are finished; empty when none is."""
     frames = []
     for run in plan.runs:
-        for key in (run.base, run.edited, *run.tunes):
-            if key is not None and store.has(step := plan.step(key)):
-                frame = with_copies(pd.read_parquet(store.path(step) / "rows.parquet"))
-                if key == run.base and run.arm.isolated:
+        for step in (run.base, run.edited, *run.tunes):
+            if step is not None and store.has(step):
+                frame = pd.read_parquet(store.path(step) / ROWS)
+                if step is run.base and run.arm.isolated:
                     frame = _in_each_copy(frame, len(run.tunes))
                 for place, (column, value) in enumerate(_about(run).items()):
                     frame.insert(place, column, value)
                 frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*ARM_COLUMNS, "phase", "step"])
-
-
-def with_copies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows that say of which copy of the model they are; those written before there were several are of the first."""
-    return rows if "copy" in rows else rows.assign(copy=0)
 
 
 def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
@@ -101,17 +99,18 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     """
     lines = []
     for run in plan.runs:
-        tunes = [plan.step(key) for key in run.tunes]
-        finished = [step for step in tunes if store.has(step)]
-        own = [*(plan.step(key) for key in (run.edit, run.edited) if key is not None), *tunes]
-        status = "done" if len(finished) == len(tunes) else "partly" if finished else "failed"
-        line: dict[str, Any] = {**_about(run), "status": status, "error": _error(run, failures), **_settings(run.arm)}
-        line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own if store.has(step))
-        if run.edit is not None and store.has(edit := plan.step(run.edit)):
-            line["edit"] = _edit_in_words(run.arm, store.record_of(edit))
-            line["update_norms"] = json.dumps(update_norms(store.path(edit)))
+        finished = [step for step in run.tunes if store.has(step)]
+        status = "done" if len(finished) == len(run.tunes) else "partly" if finished else "failed"
+        error = next((failures[step.key] for step in run.steps if step.key in failures), None)
+        line: dict[str, Any] = {**_about(run), "status": status, "error": error, **_settings(run.arm)}
+        own = [step for step in (run.edit, run.edited, *run.tunes) if step is not None and store.has(step)]
+        line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own)
+        if run.edit is not None and store.has(run.edit):
+            record = store.record_of(run.edit)
+            line["edit"] = _edit_in_words(run.arm, record)
+            line["update_norms"] = json.dumps(record["norms"])
         if finished:
-            line |= _tuning_line([_tuning(store, step) for step in finished])
+            line |= _tuning_line([read_json(store.path(step) / TUNING) for step in finished])
         lines.append(line)
     return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
 
@@ -120,8 +119,8 @@ def _settings(arm: Arm) -> dict[str, str]:
     """What else an arm is, for telling which arms differ in one thing only; mappings as JSON."""
     return {
         "protocol": "isolated" if arm.isolated else "batch",
-        "options": json.dumps(arm.options, sort_keys=True),
-        "tuning": json.dumps(arm.tuning, sort_keys=True),
+        "options": json.dumps({} if arm.editor is None else arm.editor.model_dump(mode="json"), sort_keys=True),
+        "tuning": json.dumps(arm.tuning.model_dump(mode="json"), sort_keys=True),
     }
 
 
@@ -153,17 +152,13 @@ def write_results(
     store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Write facts.parquet, runs.parquet, summary.json, provenance.json and report.html; return the summary."""
-    from indelible.study.run.explanations import (
-        write_explanations,
-    )  # brings torch, which writing a report anew can do without
-
     rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
-    store.write("runs.parquet", lambda path: runs.to_parquet(path, index=False))
+    _write_table(store, "runs.parquet", runs)
     store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
-    write_explanations(store, plan, _about)
+    _write_explanations(store, plan)
     if rows.empty:
         return []
-    store.write("facts.parquet", lambda path: rows.to_parquet(path, index=False))
+    _write_table(store, "facts.parquet", rows)
     answers = Answers(rows)
     summary = summarise(answers, runs)
     store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
@@ -212,7 +207,9 @@ def _read_run(folder: Path) -> Run:
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
         raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
-    rows, runs = with_copies(pd.read_parquet(folder / "facts.parquet")), pd.read_parquet(folder / "runs.parquet")
+    rows, runs = pd.read_parquet(folder / "facts.parquet"), pd.read_parquet(folder / "runs.parquet")
+    if "copy" not in rows:  # of a run that is older than copies
+        rows["copy"] = 0
     try:
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -238,7 +235,7 @@ def _write_report(
     check_names(mine)
     rulings = judge((*built_in_claims(), *mine), answers, runs, always={claim.name for claim in mine})
     store.write_text("claims.json", json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n")
-    with told(store.folder):
+    with disk_errors(store.folder):
         path = store.folder / "report.html"
         mixtures, drift = _table(store, "shares.parquet"), _table(store, "drift.parquet")
         return write_report(
@@ -265,10 +262,10 @@ def _about(run: ArmRun) -> dict[str, Any]:
     arm = run.arm
     return {
         "arm": arm.name,
-        "editor": arm.editor,
+        "editor": arm.editor_name,
         "paraphrases": arm.paraphrases,
-        "objective": arm.objective,
-        "tuner": arm.tuner,
+        "objective": arm.tuning.objective,
+        "tuner": arm.tuning.tuner,
         "mask": arm.mask,
         "seed": run.seed,
     }
@@ -278,7 +275,7 @@ def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
     """What the editor's name does not say: the layers, and whether bystanders were preserved beside ordinary text."""
     layers = record["layers"]
     words = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
-    weight = arm.options.get("bystander_weight")
+    weight = getattr(arm.editor, "bystander_weight", None)
     if weight is None:
         return words
     if weight == 0 or record["bystanders"] == 0:
@@ -286,11 +283,23 @@ def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
     return f"{words}; {record['bystanders']} bystanders preserved with weight {weight:g}"
 
 
-def _error(run: ArmRun, failures: Mapping[str, str]) -> str | None:
-    keys = (run.select, run.base, run.bystanders, run.edit, run.edited, *run.tunes, run.explain)
-    return next((failures[key] for key in keys if key is not None and key in failures), None)
+def _write_explanations(store: Store, plan: Plan) -> None:
+    """Write shares.parquet and drift.parquet: the rows of all explained arms and seeds.
+
+    A table of which no step is finished is not written, and what an earlier run left of it is removed.
+    """
+    for name, part in _EXPLANATIONS.items():
+        frames = []
+        for run in plan.runs:
+            if run.explain is not None and store.has(run.explain):
+                frame = pd.read_parquet(store.path(run.explain) / part)
+                frames.append(pd.concat([pd.DataFrame(_about(run), index=frame.index), frame], axis=1))
+        if frames:
+            _write_table(store, name, pd.concat(frames, ignore_index=True))
+        else:
+            remove(store.folder / name)
 
 
-def _tuning(store: Store, step: Step) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((store.path(step) / "tuning.json").read_text(encoding="utf-8"))
-    return found
+def _write_table(store: Store, name: str, table: pd.DataFrame) -> None:
+    with whole_file(store.folder / name) as path:
+        table.to_parquet(path, index=False)

@@ -1,18 +1,18 @@
-"""The facts that a study chose for a seed, read back by every step that edits them, asks about them or tunes past them.
-
-Facts are kept in the folders of the steps that chose them, as JSON.
-"""
+"""What finished steps keep in their folders, as the steps that build on them and the run's tables read it back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, fact_from
+
+FACTS, BYSTANDERS, ROWS, TUNING = "facts.json", "bystanders.json", "rows.parquet", "tuning.json"
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,30 @@ class ChosenFacts:
 
 def chosen_facts(folder: Path) -> ChosenFacts:
     """The facts that a finished ``select`` step chose."""
-    sets = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    sets = read_json(folder / FACTS)
     return ChosenFacts(**{name: [fact_from(entry) for entry in entries] for name, entries in sets.items()})
 
 
 def chosen_bystanders(folder: Path) -> list[Fact]:
     """The facts that a finished ``bystanders`` step chose."""
-    return [fact_from(entry) for entry in json.loads((folder / "bystanders.json").read_text(encoding="utf-8"))]
+    return [fact_from(entry) for entry in read_json(folder / BYSTANDERS)]
 
 
-def as_asked(fact: Fact, options: Mapping[str, Any]) -> Fact:
-    """A fact with as many held-out wordings and neighbours as are to be asked.
+def edit_path(folder: Path, copy: int | None) -> Path:
+    """Where an edit step keeps its edit, or that of one copy."""
+    return folder / "edit" if copy is None else folder / "edits" / f"{copy:04d}"
 
-    Args:
-        fact: with all that it has.
-        options: ``held_out`` and ``neighbours``: how many; None asks all.
-    """
-    return replace(
-        fact,
-        held_out=fact.held_out[: options["held_out"]],
-        neighbours=fact.neighbours[: options["neighbours"]],
-    )
+
+def keep_rows(folder: Path, rows: pd.DataFrame) -> None:
+    """Write the rows of a step's exams."""
+    rows.to_parquet(folder / ROWS, index=False)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write what ``read_json`` reads."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read what ``write_json`` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -13,10 +13,9 @@ from dataclasses import dataclass, fields
 import torch
 
 from indelible.numbers.words import counted, duration
-from indelible.study.design.plan import Plan, Step
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.exams import PUBLISHED_TOKENS
-from indelible.tuning.objective import OBJECTIVES, Work, tuning_settings
+from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.settings import TuningSettings
 
 REACHED = 0.5
@@ -33,6 +32,9 @@ WORDINGS_ASKED = 3
 
 SAMPLING = 4
 """How many times dearer a sequence is that the model writes token by token than one that it reads; assumed."""
+
+MIXTURES = 2**5
+"""Mixtures of edited and tuned weights on which an explained arm is asked."""
 
 MEASURED_FOR = 0.3
 """Seconds for which a matrix product is timed."""
@@ -76,62 +78,34 @@ class Cost:
         return f"Cost: {tuning}{steps}; roughly {duration(seconds)} on this machine, less where runs stop early."
 
 
-def cost_of(step: Step, plan: Plan, facts: FactsSettings) -> Cost:
-    """What a step will cost.
+def questions_per_fact(facts: FactsSettings) -> int:
+    """Wordings of each fact in the whole exam, its own prompt and its neighbours counted."""
+    return 1 + sum(WORDINGS_ASKED if limit is None else limit for limit in (facts.held_out, facts.neighbours))
+
+
+def prompts_cost(facts: FactsSettings, *, isolated: bool = False, published: bool = False) -> float:
+    """Operations per parameter of asking one model each fact's own prompt.
 
     Args:
-        step: the step.
-        plan: that it is in.
         facts: how many are edited and asked.
+        isolated: whether one fact is edited in each model.
+        published: whether 50 tokens are answered, as in the published study.
     """
-    each = 1 + sum(WORDINGS_ASKED if limit is None else limit for limit in (facts.held_out, facts.neighbours))
-    isolated = _isolated(step, plan)
-    # Each fact's own prompt, of those that one model is asked.
-    prompts = 2.0 * _question_tokens(step) * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
-    if step.kind == "tune":
-        settings = tuning_settings(step.options["tuning"])
-        points = settings.steps_at_most // step.options["every"] if step.options["every"] else 0
-        tokens = _rows(settings) * _work(settings).trained * settings.max_tokens
-        operations = _tuning_operations(settings) + (each + points) * prompts
-        return Cost(operations, 1, settings.steps_at_most, tokens)
-    if step.kind == "edit":
-        return Cost(6.0 * FACT_TOKENS * facts.n_edits * (1 + step.options["paraphrases"]))
-    if step.kind == "explain":
-        return Cost(2**5 * prompts)
-    if step.kind == "bystanders":
-        return Cost()
-    return Cost((facts.n_edits if isolated else 1) * each * prompts)
+    tokens = QUESTION_TOKENS + (PUBLISHED_TOKENS if published else 0)
+    return 2.0 * tokens * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
 
 
-def _isolated(step: Step, plan: Plan) -> bool:
-    """Whether the step asks models in each of which one fact is edited."""
-    if step.kind == "edited-probe":
-        return bool(plan.step(step.inputs["edit"]).options.get("isolated", False))
-    return "copy" in step.options
-
-
-def _question_tokens(step: Step) -> int:
-    return QUESTION_TOKENS + (PUBLISHED_TOKENS if step.options.get("as_published") else 0)
-
-
-def _work(settings: TuningSettings) -> Work:
-    return OBJECTIVES.get(settings.objective).work(settings)
-
-
-def _rows(settings: TuningSettings) -> int:
-    """Rows that are trained on, at most, each time counted."""
-    return settings.steps_at_most * settings.rows_per_step
-
-
-def _tuning_operations(settings: TuningSettings) -> float:
-    """Operations per parameter of one run of tuning with its held-out figures."""
-    work, rows = _work(settings), _rows(settings)
+def tuning_cost(settings: TuningSettings) -> Cost:
+    """One run of tuning with its held-out figures."""
+    work = OBJECTIVES.get(settings.objective).work(settings)
+    rows = settings.steps_at_most * settings.rows_per_step  # each time counted
     looks = 2 + (settings.steps_at_most // settings.evaluation_interval if settings.evaluation_interval else 0)
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
     read += work.judged * looks * settings.heldout_examples
     written = work.sampled * rows + work.answered * looks * settings.heldout_examples
     sequences = 6.0 * work.trained * rows + 2.0 * (read + SAMPLING * written)
-    return settings.max_tokens * sequences
+    tokens = rows * work.trained * settings.max_tokens
+    return Cost(settings.max_tokens * sequences, 1, settings.steps_at_most, tokens)
 
 
 def machine_speed(device: torch.device, dtype: torch.dtype, width: int = 1024) -> float:

@@ -1,0 +1,134 @@
+"""A study as a graph of steps: which there are, what each builds on, and which make up an arm.
+
+Pure: settings in, frozen steps out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from indelible.study.design.arms import Arm
+from indelible.study.design.settings import WORLD, StudyConfig
+from indelible.study.run.step import Step, Versions, Work
+from indelible.study.run.steps.base_probe import BaseProbe
+from indelible.study.run.steps.bystanders import ChooseBystanders
+from indelible.study.run.steps.edit import MakeEdit
+from indelible.study.run.steps.edited_probe import EditedProbe
+from indelible.study.run.steps.explain import Explain
+from indelible.study.run.steps.select import Select
+from indelible.study.run.steps.tune import Tune
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """Which steps make up one arm under one seed.
+
+    ``edit`` and ``edited`` are None for the control. ``tunes`` has one step, and one for each fact's copy, in order of
+    the facts, where the arm is isolated. ``explain`` is None where losses are not explained.
+    """
+
+    arm: Arm
+    seed: int
+    select: Step
+    base: Step
+    edit: Step | None
+    edited: Step | None
+    tunes: tuple[Step, ...]
+    explain: Step | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All of them, each after its inputs."""
+        bystanders = None if self.edit is None else self.edit.inputs.get("bystanders")
+        made = (self.select, self.base, bystanders, self.edit, self.edited, *self.tunes, self.explain)
+        return tuple(step for step in made if step is not None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All steps in an order in which each comes after its inputs, and how arms are put together from them."""
+
+    steps: tuple[Step, ...]
+    runs: tuple[ArmRun, ...]
+
+
+def make_plan(config: StudyConfig, arms: Sequence[Arm], versions: Versions) -> Plan:
+    """Expand settings to steps: per seed the choice of facts, the base exam, the edits with their exams, the tuning."""
+    steps: dict[str, Step] = {}
+    runs = [run for seed in config.seeds for run in _Seed(config, versions, seed, steps).runs(arms)]
+    return Plan(tuple(steps.values()), tuple(runs))
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """The steps of one seed, put among those of the others as they are made."""
+
+    config: StudyConfig
+    versions: Versions
+    seed: int
+    steps: dict[str, Step]
+
+    def add(self, work: Work, what: str, *, part: str = "", **inputs: Step | None) -> Step:
+        """The step, or the one that does the same already."""
+        given = {role: step for role, step in inputs.items() if step is not None}
+        step = Step.of(work, self.seed, given, self.versions, f"{what}, seed {self.seed}{part}")
+        return self.steps.setdefault(step.key, step)
+
+    def runs(self, arms: Sequence[Arm]) -> list[ArmRun]:
+        """All arms: their edits first, then their tuning, then what explains it."""
+        facts, published = self.config.facts, self.config.as_published
+        redraw = facts.source == WORLD if facts.redraw is None else facts.redraw
+        work = Select(facts.n_edits, facts.n_intrinsic, redraw, facts.held_out, facts.neighbours)
+        select = self.add(work, "choose facts")
+        base = self.add(BaseProbe(published), "ask the base model", select=select)
+        bystanders = None
+        if facts.bystanders and any(arm.editor is not None and arm.editor.uses_text for arm in arms):
+            # a step of its own, so that another number of them reruns neither exams nor edits that read none
+            bystanders = self.add(ChooseBystanders(facts.bystanders), "choose bystanders", select=select)
+        edits = [self.edit(arm, select, bystanders) for arm in arms]
+        tunes = [self.tune(arm, select, edit) for arm, (edit, _) in zip(arms, edits, strict=True)]
+        return [
+            ArmRun(arm, self.seed, select, base, edit, edited, tune, self.explain(arm, select, edit, tune[0]))
+            for arm, (edit, edited), tune in zip(arms, edits, tunes, strict=True)
+        ]
+
+    def edit(self, arm: Arm, select: Step, bystanders: Step | None) -> tuple[Step, Step] | tuple[None, None]:
+        """The edit and the exam after it."""
+        if arm.editor is None:
+            return None, None
+        what = arm.editor.name if not arm.paraphrases else f"{arm.editor.name} with {arm.paraphrases} paraphrases"
+        what += " isolated" if arm.isolated else ""
+        read = bystanders if arm.editor.uses_text else None
+        work = MakeEdit(arm.editor, arm.paraphrases, arm.isolated)
+        edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
+        asking = EditedProbe(arm.isolated, self.config.as_published)
+        return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
+
+    def tune(self, arm: Arm, select: Step, edit: Step | None) -> tuple[Step, ...]:
+        """The tuning, of each copy where there are several."""
+        copies = self.config.facts.n_edits
+        return tuple(
+            self.add(
+                Tune(
+                    arm.tuning,
+                    arm.mask,
+                    self.config.exam.every,
+                    arm.data,
+                    self.config.as_published,
+                    arm.explain,
+                    copy,
+                ),
+                f"tune: {arm.name}",
+                part="" if copy is None else f", copy {copy + 1} of {copies}",
+                select=select,
+                edit=edit,
+            )
+            for copy in (range(copies) if arm.isolated else [None])
+        )
+
+    def explain(self, arm: Arm, select: Step, edit: Step | None, tune: Step) -> Step | None:
+        """The exams on mixtures of the edited and the tuned weights, where the arm asks for them."""
+        if not arm.explain:
+            return None
+        return self.add(Explain(), f"explain: {arm.name}", select=select, edit=edit, tune=tune)

@@ -1,0 +1,43 @@
+"""Finding out which weights lost what tuning lost: exams on mixtures of the edited and the tuned weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from indelible.edits.deltas.delta import Edit
+from indelible.progress import Progress
+from indelible.study.design.settings import FactsSettings
+from indelible.study.run.cost import MIXTURES, Cost, prompts_cost
+from indelible.study.run.explanations import explain_loss, kept_weights
+from indelible.study.run.kept import chosen_facts, edit_path
+from indelible.study.run.step import Done, Job, Material, Work
+
+
+@dataclass(frozen=True)
+class Explain(Work):
+    """The explanation of one run of tuning, which has kept the weights that it changed."""
+
+    kind: ClassVar[str] = "explain"
+
+    def cost(self, facts: FactsSettings) -> Cost:
+        return Cost(MIXTURES * prompts_cost(facts))
+
+    def do(self, job: Job, material: Material, progress: Progress) -> Done:
+        lent = material.lent
+        chosen = chosen_facts(job.inputs["select"])
+        edit = Edit.load(edit_path(job.inputs["edit"], None))
+        tuned = kept_weights(job.inputs["tune"])
+        with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
+            found = explain_loss(
+                model,
+                lent.tokenizer,
+                lent.layout,
+                edit,
+                chosen.edited,
+                chosen.intrinsic,
+                tuned,
+                progress=progress,
+            )
+        found.write(job.folder)
+        return Done(f"{found.mixtures['mixture'].nunique()} mixtures of edited and tuned weights asked")

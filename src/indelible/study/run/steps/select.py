@@ -1,0 +1,85 @@
+"""Choosing the facts of a seed among those that the model knows: some to edit, others only to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
+
+from indelible.errors import FactsError
+from indelible.exam.exam import known_facts
+from indelible.facts.choose import choose_sets, in_turns
+from indelible.facts.fact import Fact
+from indelible.progress import Progress
+from indelible.study.design.settings import FactsSettings
+from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
+from indelible.study.run.kept import FACTS, write_json
+from indelible.study.run.step import Done, Job, Material, Outside, Work
+
+# Candidates are asked this many at a time until enough are known.
+ASKED_AT_ONCE = 128
+# With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
+# neighbours are facts that the model knows.
+KNOWN_PER_CHOSEN = 2
+
+
+@dataclass(frozen=True)
+class Select(Work):
+    """See FactsSettings for the fields."""
+
+    kind: ClassVar[str] = "select"
+    version: ClassVar[int] = 2
+    reads: ClassVar[tuple[Outside, ...]] = ("facts",)
+
+    n_edits: int
+    n_intrinsic: int
+    redraw: bool
+    held_out: int | None
+    neighbours: int | None
+
+    def cost(self, facts: FactsSettings) -> Cost:
+        return Cost(questions_per_fact(facts) * prompts_cost(facts))
+
+    def do(self, job: Job, material: Material, progress: Progress) -> Done:
+        goal = KNOWN_PER_CHOSEN * (self.n_edits + self.n_intrinsic)
+        candidates = material.world.candidates
+        waiting = in_turns(candidates, job.step.seed)
+        known: list[Fact] = []
+        asked = 0
+        with material.lent.base_model() as model:
+            while True:
+                batch = waiting[asked : asked + ASKED_AT_ONCE]
+                known += known_facts(model, material.lent.tokenizer, batch, enough=None)
+                asked += len(batch)
+                _tell(progress, len(known), goal, asked, len(waiting))
+                if len(known) < goal and asked < len(waiting):
+                    continue
+                try:
+                    edited, intrinsic = choose_sets(
+                        known, self.n_edits, self.n_intrinsic, job.step.seed, pool=candidates, redraw=self.redraw
+                    )
+                    break
+                except FactsError:
+                    if asked >= len(waiting):
+                        raise
+        write_json(job.folder / FACTS, {"edited": self._as_asked(edited), "intrinsic": self._as_asked(intrinsic)})
+        record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
+        return Done(f"{len(known)} of {asked} asked are known", record)
+
+    def _as_asked(self, facts: Sequence[Fact]) -> list[dict[str, object]]:
+        """The facts with as many held-out wordings and neighbours as are to be asked."""
+        return [
+            asdict(
+                replace(fact, held_out=fact.held_out[: self.held_out], neighbours=fact.neighbours[: self.neighbours])
+            )
+            for fact in facts
+        ]
+
+
+def _tell(progress: Progress, known: int, goal: int, asked: int, candidates: int) -> None:
+    """The choice ends when enough are known or all are asked, whichever is nearer."""
+    note = f"{known} known of {asked} asked"
+    if known * candidates >= asked * goal:
+        progress(min(known, goal), goal, note)
+    else:
+        progress(asked, candidates, note)

@@ -1,0 +1,101 @@
+"""Fine-tuning, with the curve of the facts' own prompts on the way and the whole exam at its end."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from indelible.edits.deltas.delta import Edit
+from indelible.progress import Progress
+from indelible.study.design.settings import FactsSettings
+from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
+from indelible.study.run.exams import ask, curve_callback, with_curve
+from indelible.study.run.explanations import changed_since, keep_weights, snapshot
+from indelible.study.run.kept import TUNING, chosen_facts, edit_path, keep_rows, write_json
+from indelible.study.run.step import Done, Job, Material, Outside, Work
+from indelible.tuning.freezing.mask import frozen_parameters
+from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.rows import count_reasons
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import fine_tune
+
+
+@dataclass(frozen=True)
+class Tune(Work):
+    """A run of tuning.
+
+    Attributes:
+        tuning: how.
+        mask: which weights it leaves alone.
+        every: training steps between two points of the curve; None for no curve.
+        data: version of the users' own data that it trains on.
+        published: whether to keep the published protocol's defects.
+        keep_weights: keep the weights that it changed, for the step that explains it.
+        copy: which copy of the model it is, where each fact is edited in one of its own.
+    """
+
+    kind: ClassVar[str] = "tune"
+    version: ClassVar[int] = 3
+    reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
+
+    tuning: TuningSettings
+    mask: str
+    every: int | None
+    data: str | None
+    published: bool
+    keep_weights: bool
+    copy: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
+
+    def cost(self, facts: FactsSettings) -> Cost:
+        points = self.tuning.steps_at_most // self.every if self.every else 0
+        prompts = prompts_cost(facts, isolated=self.copy is not None, published=self.published)
+        return tuning_cost(self.tuning) + Cost((questions_per_fact(facts) + points) * prompts)
+
+    def do(self, job: Job, material: Material, progress: Progress) -> Done:
+        lent = material.lent
+        chosen = chosen_facts(job.inputs["select"]).in_copy(self.copy)
+        edit = Edit.load(edit_path(job.inputs["edit"], self.copy)) if "edit" in job.inputs else None
+        questions = chosen.questions("" if edit is None else edit.context)
+        curve = curve_callback(questions, lent.tokenizer, self.every)
+        with lent.base_model() as model:
+            frozen = frozen_parameters(self.mask, model, lent.layout, () if edit is None else edit.parameters)
+            # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
+            with nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint):
+                before = snapshot(model, frozen) if self.keep_weights else None
+                result = fine_tune(
+                    model,
+                    lent.tokenizer,
+                    self.tuning,
+                    frozen=frozen,
+                    facts=chosen.spoken_of(self.published),
+                    seed=job.step.seed,
+                    callbacks=[] if curve is None else [curve],
+                    progress=progress,
+                    train_on_heldout=self.published,
+                )
+                rows = ask(
+                    model,
+                    lent.tokenizer,
+                    questions,
+                    phase="tuned",
+                    step=result.steps,
+                    copy=self.copy or 0,
+                    published=self.published,
+                    progress=progress,
+                )
+                if before is not None:
+                    keep_weights(job.folder, changed_since(before, model))
+        keep_rows(job.folder, rows if curve is None else with_curve(rows, curve.curve(), result.steps))
+        content = asdict(result)
+        log = content.pop("log")
+        content |= {"dropped_reasons": count_reasons(result.dropped), "frozen": sorted(frozen)}
+        write_json(job.folder / TUNING, content)
+        (job.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
+        name = result.figure
+        return Done(f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}")

@@ -1,0 +1,71 @@
+"""Steps are plain data: done in another process, they give the same files, and their errors come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indelible.errors import FactsError
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import Outcome, preview_study
+from indelible.study.run.sources import candidate_facts
+from indelible.study.run.step import Done, Job, Material, World, do_step
+from indelible.study.run.steps.select import Select
+from indelible.study.run.store import Store
+
+
+def do_there(job: Job, world: World) -> Done:
+    """What another process does with a job: it makes its own material."""
+    return do_step(job, Material(world))
+
+
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[ProcessPoolExecutor]:
+    """A process that was not forked: it holds nothing of this one."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All that a step has kept, without the time that it took."""
+    found: dict[str, Any] = {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+    found.pop("step.json", None)
+    if "tuning.json" in found:
+        found["tuning.json"] = {**json.loads(found["tuning.json"]), "seconds": None}
+    return found
+
+
+def test_every_step_of_an_arm_gives_the_same_files_there(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, other_process: ProcessPoolExecutor
+) -> None:
+    config, store = StudyConfig.model_validate(settings), Store(undisturbed.folder)
+    world = World(config.model, candidate_facts(config.facts), config.corpus)
+    steps = preview_study(config, undisturbed.folder).plan.runs[1].steps
+    assert [step.kind for step in steps] == ["select", "base-probe", "bystanders", "edit", "edited-probe", "tune"]
+    for step in steps:
+        folder = tmp_path / step.name
+        folder.mkdir()
+        done = other_process.submit(do_there, Job(step, store.inputs(step), folder), world).result()
+        assert done.note == store.record_of(step)["found"]
+        assert contents(folder) == contents(store.path(step))
+
+
+def test_what_goes_wrong_there_is_told_here(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, other_process: ProcessPoolExecutor
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    world = World(config.model, candidate_facts(config.facts), config.corpus)
+    step = preview_study(config, undisturbed.folder).plan.steps[0]
+    assert isinstance(step.work, Select)
+    job = Job(replace(step, work=replace(step.work, n_intrinsic=500)), {}, tmp_path)
+    error = other_process.submit(do_there, job, world).exception()
+    assert isinstance(error, FactsError) and "24 known facts" in error.what and error.fix
