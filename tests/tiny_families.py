@@ -46,14 +46,14 @@ class Family:
     key_width: int = 2 * WIDTH
 
 
-_SHAPE = {
+SHAPE = {
     "hidden_size": WIDTH,
     "intermediate_size": 2 * WIDTH,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "max_position_embeddings": 128,
 }
-_GROUPED = {**_SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": False}
+_GROUPED = {**SHAPE, "num_key_value_heads": 2, "tie_word_embeddings": False}
 _GEMMA = {**_GROUPED, "head_dim": 8, "tie_word_embeddings": True, "sliding_window": 64}
 
 TABLE: dict[str, Family] = {
@@ -69,7 +69,7 @@ TABLE: dict[str, Family] = {
         key_width=4 * WIDTH,
     ),
     "gpt_neox": Family(
-        {**_SHAPE, "tie_word_embeddings": False},
+        {**SHAPE, "tie_word_embeddings": False},
         blocks="gpt_neox.layers",
         attention="attention",
         mlp_out="mlp.dense_4h_to_h",
@@ -135,10 +135,10 @@ TABLE: dict[str, Family] = {
 }
 
 
-def build_family(name: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
-    """A random float32 model of a family of TABLE, in evaluation mode."""
+def build_family(name: str, vocabulary: int, seed: int = 0, settings: dict[str, Any] | None = None) -> PreTrainedModel:
+    """A random float32 model of a family, in evaluation mode; without settings of one of TABLE."""
     ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-    config = CONFIG_MAPPING[name](vocab_size=vocabulary, **ends, **TABLE[name].settings)
+    config = CONFIG_MAPPING[name](vocab_size=vocabulary, **ends, **(settings or TABLE[name].settings))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

@@ -12,16 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    GPTJConfig,
-    MistralConfig,
-    OPTConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen3NextConfig,
-)
+from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import FactsError
 from indelible.exam import batching, exam
@@ -30,47 +21,27 @@ from indelible.exam.exam import Answer, answers_frame, known_facts, take_exam
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, Neighbour
 from indelible.models.tokens import encode_prompt, encode_target
-from tiny_models import FAMILIES, POSITIONS, build_model
+from tiny_families import SHAPE, build_family
+from tiny_models import FAMILIES, build_model
 
-# What the shared tiny families lack: ALiBi, offset positions, partial rotary, a sliding window shorter than the
-# prompts, and linear attention with a recurrent state.
-FURTHER: dict[str, Callable[[int], PretrainedConfig]] = {
-    "bloom": lambda v: BloomConfig(vocab_size=v, hidden_size=32, n_layer=2, n_head=4),
-    "opt": lambda v: OPTConfig(
-        vocab_size=v,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=POSITIONS,
-    ),
-    "gptj": lambda v: GPTJConfig(vocab_size=v, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, n_positions=POSITIONS),
-    "mistral": lambda v: MistralConfig(
-        vocab_size=v,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=4,
-    ),
-    "qwen3_next": lambda v: Qwen3NextConfig(
-        vocab_size=v,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        linear_num_key_heads=2,
-        linear_num_value_heads=2,
-        linear_key_head_dim=8,
-        linear_value_head_dim=8,
-        num_experts=0,
-        layer_types=["linear_attention", "full_attention"],
-    ),
+# What the tables of tiny families lack: a sliding window shorter than the prompts, and a recurrent state.
+FURTHER: dict[str, dict[str, Any]] = {
+    "mistral": {**SHAPE, "num_key_value_heads": 2, "sliding_window": 4},
+    "qwen3_next": {
+        **SHAPE,
+        "num_hidden_layers": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "num_experts": 0,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
 }
+# With ALiBi, offset positions and partial rotary among them.
+TABLED = ("bloom", "opt", "gptj")
 END = 0
 
 
@@ -79,12 +50,7 @@ def build(family: str, vocabulary: int) -> Any:
     if family in FAMILIES:
         model = build_model(family, vocabulary)
     else:
-        config = FURTHER[family](vocabulary)
-        config.bos_token_id = config.eos_token_id = END
-        config.pad_token_id = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(config).eval()
+        model = build_family(family, vocabulary, settings=FURTHER.get(family))
     model.get_input_embeddings().weight.data.mul_(20)
     model.get_output_embeddings().weight.data.mul_(20 if not model.config.tie_word_embeddings else 1)
     return model
@@ -157,7 +123,7 @@ def assert_same(one: Answer, other: Answer) -> None:
     assert one.rival_log_prob == pytest.approx(other.rival_log_prob, abs=2e-4, nan_ok=True)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *FURTHER])
+@pytest.mark.parametrize("family", [*FAMILIES, *TABLED, *FURTHER])
 def test_equals_the_plain_reference(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = build(family, len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
@@ -226,20 +192,18 @@ def test_each_prompt_is_read_once(
     assert len(read) == 1
 
 
-def test_a_batch_that_does_not_fit_is_halved(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = tiny_model("gpt2")
+def test_a_batch_that_does_not_fit_is_halved(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("gpt2", len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
     expected = take_exam(model, tiny_tokenizer, questions)
-    attempt = batching._sit_batch
+    prefill = batching.Reader.prefill
 
-    def crowded(reader: Any, transcript: Any, batch: list[Any]) -> Any:
-        if len(batch) > 2:
+    def crowded(reader: batching.Reader, prompts: Any) -> Any:
+        if len(prompts) > 2:
             raise torch.OutOfMemoryError
-        return attempt(reader, transcript, batch)
+        return prefill(reader, prompts)
 
-    monkeypatch.setattr(batching, "_sit_batch", crowded)
+    monkeypatch.setattr(batching.Reader, "prefill", crowded)
     for answer, other in zip(take_exam(model, tiny_tokenizer, questions), expected, strict=True):
         assert_same(answer, other)
 
