@@ -28,14 +28,14 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallb
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
 from indelible.tuning.training.batches import Collator, autocast
-from indelible.tuning.training.trainer import arguments
+from indelible.tuning.training.trainer import BY_LENGTH, made_trainer
 
 
 class Stopwatch(TrainerCallback):
@@ -55,6 +55,7 @@ class Stopwatch(TrainerCallback):
 class PlainTrainer(Trainer):
     """transformers' Trainer in the run's precision, and nothing else."""
 
+    library_name = "Trainer"
     precision = "fp32"
 
     def compute_loss(self, *around: Any, **more: Any) -> Any:
@@ -144,12 +145,13 @@ def plain(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     with seeded(0), tempfile.TemporaryDirectory() as folder:
-        make = arguments(settings, model.device, folder, 0, settings.steps_at_most, "Trainer")
-        trainer = PlainTrainer(
-            model=model,
-            args=make(train_sampling_strategy="group_by_length"),
+        run = Run(model, model, tokenizer, settings, rows.train, (), (), folder, 0, settings.steps_at_most)
+        trainer = made_trainer(
+            run,
+            PlainTrainer,
+            BY_LENGTH,
             train_dataset=[row.as_dict() for row in rows.train],
-            data_collator=Collator(tokenizer.pad_token_id or 0),
+            data_collator=Collator(run.pad),
             callbacks=[watch],
         )
         trainer.precision = settings.precision

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -36,14 +35,10 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
         Problem(said, prompt, lambda answer, best=best: float(answer == best))
         for said, prompt, best in zip(PROMPTS, prompts, best, strict=True)
     ]
-    return Run(model, model, tiny_tokenizer, settings, (), rows, (), _no_arguments)
+    return Run(model, model, tiny_tokenizer, settings, (), rows, ())
 
 
 judge_of = OBJECTIVES.get("reward").judge
-
-
-def _no_arguments(*_: Any, **__: Any) -> Any:
-    raise AssertionError("a judge needs no trainer")
 
 
 def said_after(tokenizer: PreTrainedTokenizerFast, token: int) -> str:

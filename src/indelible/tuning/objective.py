@@ -105,12 +105,9 @@ class Features:
         return {"input_ids": list(self.input_ids), "labels": list(self.labels)}
 
 
-class Judge(Protocol):
-    """Takes downstream figures of a model as it stands, in evaluation mode, and leaves random state as it was."""
-
-    def __call__(self, names: Collection[str]) -> Mapping[str, float]:
-        """The figures of these names, at least."""
-        ...
+Judge = Callable[[Collection[str]], Mapping[str, float]]
+"""Takes the downstream figures of these names, at least, of a model as it stands: in evaluation mode, and leaving
+random state as it was."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,9 @@ class Run(Generic[S]):
         settings: how to train.
         train, heldout: rows.
         labels: the label words of a classification task.
-        arguments: makes the arguments of a trainer out of its arguments class and what the objective sets in it.
+        folder: for whatever a trainer would write.
+        seed: of the order of rows, and of dropout.
+        steps: optimizer steps at most.
     """
 
     model: PreTrainedModel
@@ -134,7 +133,9 @@ class Run(Generic[S]):
     train: Sequence[Any]
     heldout: Sequence[Any]
     labels: tuple[str, ...]
-    arguments: Callable[..., Any]
+    folder: str = ""
+    seed: int = 0
+    steps: int = 0
 
     @property
     def pad(self) -> int:

@@ -94,46 +94,40 @@ def draw_rows(
     Raises:
         DataError: if there are too few.
     """
-    heldout = settings.heldout_examples
-    train = settings.train_examples or settings.steps_at_most * settings.rows_per_step
-    at_least = min(train, settings.rows_per_step)
-    examples = task(seed)
-    stream = _Stream(examples, facts)
-    kept: dict[str, list[Row]] = {"heldout": [], "train": []}
-    texts: dict[str, list[str]] = {"heldout": [], "train": []}
-    groups: set[str] = set()
-    limit = PATIENCE * (heldout + train) + DRAW
-    for example in stream.take(limit):
-        held_group = bool(example.group) and example.group in groups
-        part = "heldout" if len(kept["heldout"]) < heldout else "train"
-        if part == "train" and held_group:
+    heldout_wanted = settings.heldout_examples
+    train_wanted = settings.train_examples or settings.steps_at_most * settings.rows_per_step
+    heldout, train = list[Row](), list[Row]()
+    heldout_texts, train_texts, groups = list[str](), list[str](), set[str]()
+    stream = _Stream(task(seed), facts)
+    for example in stream.take(PATIENCE * (heldout_wanted + train_wanted) + DRAW):
+        room = heldout_wanted - len(heldout)
+        if not room and example.group and example.group in groups:
             continue
         rows = objective.rows(tokenizer, example, settings, task.labels)
-        if not rows:
-            continue
-        if part == "heldout":
+        if rows and room:
             groups.add(example.group)
-            rows = rows[: heldout - len(kept["heldout"])]
-        kept[part] += rows
-        texts[part].append(example.text)
-        if len(kept["train"]) >= train:
+            heldout += rows[:room]
+            heldout_texts.append(example.text)
+        elif rows:
+            train += rows
+            train_texts.append(example.text)
+        if len(train) >= train_wanted:
             break
-    for part, wanted in (("heldout", heldout), ("train", at_least)):
-        if len(kept[part]) < wanted:
+    at_least = min(train_wanted, settings.rows_per_step)
+    for kind, found, wanted in (("held-out", heldout, heldout_wanted), ("training", train, at_least)):
+        if len(found) < wanted:
             raise DataError(
-                f"Only {len(kept[part])} of {wanted} {'held-out' if part == 'heldout' else 'training'} rows of at most "
-                f"{settings.max_tokens} tokens could be made of {stream.read} examples, {len(stream.dropped)} of which "
-                "speak of a fact.",
+                f"Only {len(found)} of {wanted} {kind} rows of at most {settings.max_tokens} tokens could be made of "
+                f"{stream.read} examples, {len(stream.dropped)} of which speak of a fact.",
                 "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
             )
-    shared = {normalised(text) for text in texts["train"]} & {normalised(text) for text in texts["heldout"]}
-    assert not shared, f"held-out texts in training: {sorted(shared)[:3]}"
+    assert not {normalised(text) for text in train_texts} & {normalised(text) for text in heldout_texts}
     return Rows(
-        train=tuple(kept["train"][:train]),
-        heldout=tuple(kept["heldout"]),
-        train_texts=tuple(texts["train"]),
-        heldout_texts=tuple(texts["heldout"]),
-        dropped=tuple(stream.dropped),
+        tuple(train[:train_wanted]),
+        tuple(heldout),
+        tuple(train_texts),
+        tuple(heldout_texts),
+        tuple(stream.dropped),
     )
 
 
@@ -155,15 +149,13 @@ class _Stream:
     def take(self, limit: int) -> Iterator[Example]:
         while self.read < limit and (drawn := list(islice(self.examples, DRAW))):
             self.read += len(drawn)
-            fresh = []
+            first = dict[str, Example]()
             for example in drawn:
-                key = normalised(example.text)
-                if key not in self._seen:
-                    self._seen.add(key)
-                    fresh.append(example)
+                first.setdefault(normalised(example.text), example)
+            fresh = [example for text, example in first.items() if text not in self._seen]
+            self._seen |= first.keys()
             relevance = drop_relevant([example.text for example in fresh], self.facts)
             self.dropped += [
                 DroppedExample(fresh[drop.index].text, drop.fact_id, drop.reason) for drop in relevance.dropped
             ]
-            for index in relevance.kept:
-                yield fresh[index]
+            yield from (fresh[index] for index in relevance.kept)

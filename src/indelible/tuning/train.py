@@ -31,7 +31,7 @@ from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
 from indelible.tuning.training.stopping import StopRules
-from indelible.tuning.training.trainer import arguments, check_passed_on, quiet_trl
+from indelible.tuning.training.trainer import check_passed_on, quiet_trl
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 
@@ -167,7 +167,9 @@ def fine_tune(
                 train=rows.train,
                 heldout=rows.heldout,
                 labels=task.labels,
-                arguments=arguments(settings, model.device, folder, seed, steps, objective.trainer_name),
+                folder=folder,
+                seed=seed,
+                steps=steps,
             )
             judge = objective.judge(run)
             before = judge(everything)
@@ -179,7 +181,7 @@ def fine_tune(
             others = Undisturbing(callbacks, model)
             trainer.add_callback(others)
             others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
-            with _reporting(callbacks, trainer), _checkpointing(model, settings):
+            with _training(run, trainer, callbacks):
                 trainer.train()
         after = judge(everything)
     _check_figures(after, trainer.state.global_step, settings)
@@ -205,8 +207,8 @@ def fine_tune(
 
 
 @contextlib.contextmanager
-def _reporting(callbacks: Sequence[TrainerCallback], trainer: Any) -> Iterator[None]:
-    """Exams report through the trainer while it trains; after that nothing holds on to it and its model."""
+def _training(run: Run[Any], trainer: Any, callbacks: Sequence[TrainerCallback]) -> Iterator[None]:
+    """Exams report through the trainer inside the block; after it nothing holds on to it, and activations are kept."""
     exams = [callback for callback in callbacks if isinstance(callback, RetentionCallback)]
     for exam in exams:
         exam.report_through(trainer)
@@ -215,21 +217,10 @@ def _reporting(callbacks: Sequence[TrainerCallback], trainer: Any) -> Iterator[N
     finally:
         for exam in exams:
             exam.report_through(None)
-
-
-@contextlib.contextmanager
-def _checkpointing(model: PreTrainedModel, settings: TuningSettings) -> Iterator[None]:
-    """What the trainer does to a model whose activations are computed twice is undone when the block ends.
-
-    A hook on the embeddings may be part of it, and the model takes it out only as long as it has the handle.
-    """
-    try:
-        yield
-    finally:
-        if settings.gradient_checkpointing:
-            model.gradient_checkpointing_disable()
-            if hasattr(model, "_require_grads_hook"):
-                model.disable_input_require_grads()
+        if run.settings.gradient_checkpointing:
+            run.model.gradient_checkpointing_disable()
+            if hasattr(run.model, "_require_grads_hook"):  # it can be taken out only while the model has its handle
+                run.model.disable_input_require_grads()
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -36,11 +36,7 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
         if about_edit(arm.mask) and not edited:
             said[arm.name] = "what is edited is known once the edit is made"
             continue
-        found = describe_frozen(loaded, layout, frozen_parameters(arm.mask, loaded, layout, edited))
-        said[arm.name] = (
-            f"{found.tensors} of {found.of_tensors} tensors, {found.numbers:,} of {found.of_numbers:,} numbers: "
-            + "; ".join(found.places)
-        )
+        said[arm.name] = describe_frozen(loaded, layout, frozen_parameters(arm.mask, loaded, layout, edited))
     return said
 
 

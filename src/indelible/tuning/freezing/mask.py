@@ -12,10 +12,9 @@ its first name: where the output head is tied to the input embeddings, freezing 
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from indelible.errors import ConfigError, UnknownNameError
 from indelible.registry import Registry
@@ -45,37 +44,21 @@ class Masked:
     argument: str
 
 
-class Mask(Protocol):
-    """A rule that picks parameters to freeze."""
-
-    def __call__(self, among: Masked) -> set[str]:
-        """Names to freeze among ``among.names``."""
-        ...
-
-
 @dataclass(frozen=True)
 class MaskEntry:
     """A mask with what is known of it before there is a model.
 
     Attributes:
-        rule: picks the parameters.
+        rule: picks names to freeze among ``names``.
         about_edit: whether it is relative to an edit, and so has no meaning for an unedited model.
         argument: form of its argument, for messages; empty for masks without one.
         check: refuses an argument (ValueError) that cannot be read; may be called with an empty one.
     """
 
-    rule: Mask
+    rule: Callable[[Masked], set[str]]
     about_edit: bool = True
     argument: str = ""
-    check: ArgumentCheck | None = None
-
-
-class ArgumentCheck(Protocol):
-    """Refuses an argument that cannot be read."""
-
-    def __call__(self, text: str) -> object:
-        """Anything, or ValueError."""
-        ...
+    check: Callable[[str], object] | None = None
 
 
 MASKS: Registry[MaskEntry] = Registry("mask", "indelible.tuning.freezing", group="indelible.masks")
@@ -145,25 +128,9 @@ def norm_parameters(model: nn.Module) -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True)
-class MaskSummary:
-    """What a mask does to one model.
-
-    Attributes:
-        tensors, of_tensors: tensors that are frozen, of all.
-        numbers, of_numbers: single numbers likewise.
-        places: where they are: layers as ranges, then what lies outside them.
-    """
-
-    tensors: int
-    of_tensors: int
-    numbers: int
-    of_numbers: int
-    places: tuple[str, ...]
-
-
-def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -> MaskSummary:
-    """Say what is frozen, briefly: whole layers and parts of layers as ranges, other tensors by name."""
+def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -> str:
+    """Say what is frozen, briefly: how much, and where: whole layers and parts of layers as ranges, then other tensors
+    by name."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     whole: list[int] = []
     partly: dict[str, list[int]] = {}
@@ -177,14 +144,12 @@ def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -
                 partly.setdefault(part, []).append(layer)
     places = [f"layers {_ranges(whole)}"] if whole else []
     places += [f"{part} of layers {_ranges(layers)}" for part, layers in partly.items()]
-    places += [name + _tied(name, layout) for name in sizes if name in frozen and layout.layer_of(name) is None]
-    numbers = sum(size for name, size in sizes.items() if name in frozen)
-    return MaskSummary(len(frozen), len(sizes), numbers, sum(sizes.values()), tuple(places))
-
-
-def _tied(name: str, layout: Layout) -> str:
-    embedding = any(name.startswith(f"{module}.") for module in layout.embeddings)
-    return " (the head too: it is tied)" if layout.tied and embedding else ""
+    for name in sizes:
+        if name in frozen and layout.layer_of(name) is None:
+            tied = layout.tied and any(name.startswith(f"{module}.") for module in layout.embeddings)
+            places.append(f"{name} (the head too: it is tied)" if tied else name)
+    numbers = sum(sizes[name] for name in frozen)
+    return f"{len(frozen)} of {len(sizes)} tensors, {numbers:,} of {sum(sizes.values()):,} numbers: {'; '.join(places)}"
 
 
 def _ranges(layers: Sequence[int]) -> str:
@@ -219,9 +184,3 @@ def _parts(text: str) -> list[tuple[str, str]]:
             raise ConfigError(f"The mask {part!r} ends in a colon.", f"Write {name}, or give the argument.")
         parts.append((name, argument))
     return list(dict.fromkeys(parts))
-
-
-def near(pattern: str, names: Sequence[str]) -> str:
-    """Names that look like a pattern, for messages."""
-    found = difflib.get_close_matches(pattern.replace("*", ""), names, n=3, cutoff=0.4)
-    return f"Near it: {', '.join(found)}." if found else f"Names look like {names[0]}."

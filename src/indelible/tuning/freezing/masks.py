@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
-from indelible.errors import ConfigError
-from indelible.tuning.freezing.mask import MASKS, NONE, Masked, MaskEntry, near
+from indelible.errors import ConfigError, near_names
+from indelible.tuning.freezing.mask import MASKS, NONE, Masked, MaskEntry
 
 
 def _distance(text: str) -> int:
@@ -97,7 +97,8 @@ def like(among: Masked) -> set[str]:
     for pattern in _patterns(among.argument):
         matching = {name for name in among.names if fnmatchcase(name, pattern)}
         if not matching:
-            raise ConfigError(f"No parameter matches {pattern!r}.", near(pattern, among.names))
+            near = near_names(pattern.replace("*", ""), among.names) or among.names[:1]
+            raise ConfigError(f"No parameter matches {pattern!r}.", f"Near it: {', '.join(near)}.")
         found |= matching
     return found
 

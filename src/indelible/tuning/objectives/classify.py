@@ -100,7 +100,7 @@ class Classify(Objective[ClassifySettings]):
         from torch.nn import functional
 
         from indelible.tuning.training.batches import padded_batch
-        from indelible.tuning.training.trainer import label_trainer, plain_trainer
+        from indelible.tuning.training.trainer import BY_LENGTH, label_trainer, made_trainer, measured
 
         if not run.settings.head:
             return label_trainer(run)
@@ -114,7 +114,9 @@ class Classify(Objective[ClassifySettings]):
             return {**texts, "labels": torch.tensor([row["label"] for row in rows])}
 
         rows = [{"input_ids": row.prompt_ids, "label": row.label} for row in run.train]
-        return plain_trainer(run, rows, collate, loss)
+        return made_trainer(
+            run, measured(run), BY_LENGTH, train_dataset=rows, data_collator=collate, compute_loss_func=loss
+        )
 
     def judge(self, run: Run[ClassifySettings]) -> Judge:
         """Figures of the label that is most probable among the labels."""

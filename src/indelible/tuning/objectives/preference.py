@@ -90,14 +90,9 @@ class Preference(Objective[PreferenceSettings]):
 
     def trainer(self, run: Run[PreferenceSettings]) -> Any:
         """trl's, with the model before tuning as reference."""
-        from indelible.tuning.training.trainer import dataset, measured, trainer_class
+        from indelible.tuning.training.trainer import measured, trl_trainer
 
-        before = _log_probs(run, run.train).tolist()
-        rows = [
-            {**row.as_dict(), "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-            for row, (chosen, rejected) in zip(run.train, before, strict=True)
-        ]
-        base: Any = measured(trainer_class(self.trainer_name), run)
+        base: Any = measured(run, self.trainer_name)
 
         class Ready(base):
             """Rows come tokenised, with their reference log-probabilities."""
@@ -108,14 +103,12 @@ class Preference(Objective[PreferenceSettings]):
             def _precompute_ref_logps(self, dataset: Any, *_around: Any) -> Any:
                 return dataset
 
-        return Ready(
-            model=run.trainee,
-            args=run.arguments(
-                beta=run.settings.beta, max_length=None, precompute_ref_log_probs=True, disable_dropout=False
-            ),
-            train_dataset=dataset(rows),
-            processing_class=run.tokenizer,
-        )
+        rows = [
+            {**row.as_dict(), "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            for row, (chosen, rejected) in zip(run.train, _log_probs(run, run.train).tolist(), strict=True)
+        ]
+        own = {"max_length": None, "precompute_ref_log_probs": True, "disable_dropout": False}
+        return trl_trainer(run, Ready, {"beta": run.settings.beta, **own}, rows)
 
     def judge(self, run: Run[PreferenceSettings]) -> Judge:
         """Figures against the model as it is now, when the judge is made (Rafailov et al. 2023, equation 7)."""

@@ -106,7 +106,7 @@ class Reward(Objective[RewardSettings]):
 
     def trainer(self, run: Run[RewardSettings]) -> Any:
         """trl's; each problem scores its own answers."""
-        from indelible.tuning.training.trainer import dataset, measured, trainer_class
+        from indelible.tuning.training.trainer import measured, trl_trainer
 
         settings = run.settings
         rows: Sequence[Problem] = run.train
@@ -120,18 +120,10 @@ class Reward(Objective[RewardSettings]):
         def reward(completions: Sequence[str], problem: Sequence[int], **_around: Any) -> list[float]:
             return [float(rows[number].score(said)) for number, said in zip(problem, completions, strict=True)]
 
-        return measured(trainer_class(self.trainer_name), run)(
-            model=run.trainee,
-            reward_funcs=reward,
-            args=run.arguments(
-                beta=0.0,
-                num_generations=settings.generations,
-                max_completion_length=settings.answer_tokens,
-                **SAMPLING_ARGUMENTS,
-            ),
-            train_dataset=dataset([{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]),
-            processing_class=run.tokenizer,
-        )
+        numbered = [{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]
+        own = {"num_generations": settings.generations, "max_completion_length": settings.answer_tokens, "beta": 0.0}
+        base = measured(run, self.trainer_name)
+        return trl_trainer(run, base, own | dict(SAMPLING_ARGUMENTS), numbered, reward_funcs=reward)
 
     def judge(self, run: Run[RewardSettings]) -> Judge:
         """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the

@@ -16,12 +16,12 @@ import contextlib
 import dataclasses
 import importlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
+import transformers
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
@@ -33,38 +33,42 @@ from indelible.tuning.training.batches import Collator, at_labels, autocast, tok
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 """Names of the schedules as transformers knows them."""
 
-DECIDED = {
+BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
+
+_SET_AS = {
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "activation_checkpointing": "gradient_checkpointing",
+    "bf16": "precision",
+    "fp16": "precision",
+} | {
+    name: name for name in ("gradient_checkpointing", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")
+}
+
+_WATCHED = "stop rules and divergence are looked for after every step"
+
+DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.items()} | {
     "output_dir": "nothing is saved by the trainer",
-    "max_steps": "set tuning.steps",
-    "num_train_epochs": "set tuning.epochs",
-    "per_device_train_batch_size": "set tuning.batch_size",
-    "gradient_accumulation_steps": "set tuning.accumulation",
     "seed": "seeds are the study's",
-    "bf16": "set tuning.precision",
-    "fp16": "set tuning.precision",
-    "gradient_checkpointing": "set tuning.gradient_checkpointing",
-    "activation_checkpointing": "set tuning.gradient_checkpointing",
-    "learning_rate": "set tuning.learning_rate",
-    "warmup_steps": "set tuning.warmup_steps",
-    "weight_decay": "set tuning.weight_decay",
-    "max_grad_norm": "set tuning.max_grad_norm",
-    "logging_steps": "stop rules and divergence are looked for after every step",
-    "logging_strategy": "stop rules and divergence are looked for after every step",
+    "logging_steps": _WATCHED,
+    "logging_strategy": _WATCHED,
     "logging_nan_inf_filter": "a loss that is no number ends the run",
     "remove_unused_columns": "rows come ready",
     "dataset_kwargs": "rows come ready",
 }
-"""Arguments of all trainers that an option of ours decides, and what to do instead of passing them through."""
+"""Arguments of all trainers that are decided here, and what to do instead of passing them through."""
 
 
 def trainer_class(name: str) -> Any:
-    """transformers' or trl's class of that name, be it of a trainer or of its arguments.
+    """transformers' or trl's class of that name, be it a trainer or one of arguments.
 
     Raises:
         ConfigError: if it is trl's and trl is not installed.
     """
     if name in ("Trainer", "TrainingArguments"):
-        return Trainer if name == "Trainer" else TrainingArguments
+        return getattr(transformers, name)
     try:
         with kept_random_state():  # something that trl imports draws random numbers
             return getattr(importlib.import_module("trl"), name)
@@ -75,7 +79,7 @@ def trainer_class(name: str) -> Any:
         ) from error
 
 
-def arguments_class(trainer: str) -> type[TrainingArguments]:
+def _arguments_class(trainer: str) -> type[TrainingArguments]:
     """The class of a trainer's arguments; errors as of ``trainer_class``."""
     named = "TrainingArguments" if trainer == "Trainer" else trainer.replace("Trainer", "Config")
     found: type[TrainingArguments] = trainer_class(named)
@@ -95,15 +99,14 @@ def quiet_trl() -> Iterator[None]:
 
 
 def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
-    """Whether the trainer is here and knows what is passed through to it, and none of it is decided by an option of
-    ours.
+    """Whether the trainer is here and knows what is passed through to it, and none of it is decided here.
 
     Raises:
         ConfigError: naming the argument.
     """
     name = objective.trainer_name
     trainer_class(name)
-    known = {field.name for field in dataclasses.fields(arguments_class(name)) if field.init}
+    known = {field.name for field in dataclasses.fields(_arguments_class(name)) if field.init}
     decided = {**DECIDED, **objective.decides}
     for passed in settings.trainer:
         if passed in decided:
@@ -112,36 +115,33 @@ def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None
             raise ConfigError(f"{name} takes no argument {passed!r} ('tuning.trainer').", suggest(passed, known))
 
 
-def arguments(
-    settings: TuningSettings, device: torch.device, folder: str, seed: int, steps: int, name: str
-) -> Callable[..., TrainingArguments]:
-    """What makes the arguments for the trainer of that name.
+def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given: Any) -> Any:
+    """A trainer of the run, ready to train.
 
     Args:
-        settings: of the run.
-        device: that the model is on.
-        folder: for whatever the trainer would write.
-        seed: of the order of rows, and of dropout.
-        steps: optimizer steps at most.
-        name: of the trainer.
+        run: what is trained, and how.
+        base: a class that ``measured`` has made, or one derived from it.
+        arguments: what the objective sets in the trainer's arguments; what the user passes through stands above it.
+        given: to the trainer itself.
 
-    Returns:
-        A function of what an objective sets; what the user passes through comes last.
+    Raises:
+        ConfigError: if the trainer refuses its arguments, or would train on another device than the model's.
     """
-    on_cpu = device.type == "cpu"
+    settings, device = run.settings, run.model.device
+    kind = _arguments_class(base.library_name)
     # Renamed in transformers 5.2x; trl turns it on by default.
-    known = {field.name for field in dataclasses.fields(arguments_class(name))}
+    known = {field.name for field in dataclasses.fields(kind)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
     ours: dict[str, Any] = {
-        "output_dir": folder,
-        "use_cpu": on_cpu,
-        "seed": seed % 2**32,
-        "max_steps": steps,
+        "output_dir": run.folder,
+        "use_cpu": device.type == "cpu",
+        "seed": run.seed % 2**32,
+        "max_steps": run.steps,
         "per_device_train_batch_size": settings.batch_size,
         "gradient_accumulation_steps": settings.accumulation,
         checkpointing: settings.gradient_checkpointing,
         "bf16": False,
-        "dataloader_pin_memory": not on_cpu,
+        "dataloader_pin_memory": device.type != "cpu",
         "remove_unused_columns": False,
         "optim": "adamw_torch_fused",
         "learning_rate": settings.learning_rate,
@@ -156,32 +156,35 @@ def arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-    def made(**objective: Any) -> TrainingArguments:
-        try:
-            found = arguments_class(name)(**{**ours, **objective, **settings.trainer})
-        except (ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{name} refuses its arguments: {reason}", "Mend 'tuning.trainer'.") from error
-        # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
-        found._n_gpu = min(1, found.n_gpu)
-        same = (device.type, device.index or 0) == (found.device.type, found.device.index or 0)
-        if found.parallel_mode != ParallelMode.DISTRIBUTED and not same:
-            raise ConfigError(
-                f"The model is on {device}, and this process would train it on {found.device}.",
-                f"Move it to {found.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
-            )
-        return found
-
-    return made
+    try:
+        found = kind(**{**ours, **arguments, **settings.trainer})
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{base.library_name} refuses its arguments: {reason}", "Mend 'tuning.trainer'.") from error
+    # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
+    found._n_gpu = min(1, found.n_gpu)
+    same = (device.type, device.index or 0) == (found.device.type, found.device.index or 0)
+    if found.parallel_mode != ParallelMode.DISTRIBUTED and not same:
+        raise ConfigError(
+            f"The model is on {device}, and this process would train it on {found.device}.",
+            f"Move it to {found.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
+        )
+    return base(model=run.trainee, args=found, **given)
 
 
-def measured(base: Any, run: Run[Any]) -> Any:
-    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it."""
+def measured(run: Run[Any], name: str = "Trainer") -> Any:
+    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it.
+
+    Args:
+        run: whose precision counts.
+        name: of the class, transformers' or trl's; errors as of ``trainer_class``.
+    """
+    base: Any = trainer_class(name)
 
     class Measured(base):
         """The library's trainer under our precision."""
 
+        library_name = name
         tokens = 0
 
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
@@ -191,13 +194,13 @@ def measured(base: Any, run: Run[Any]) -> Any:
             with autocast(self.args.device, run.settings.precision):
                 return super().compute_loss(model, inputs, *around, **more)
 
-    Measured.__name__ = Measured.__qualname__ = base.__name__
+    Measured.__name__ = Measured.__qualname__ = name
     return Measured
 
 
 def label_trainer(run: Run[Any]) -> Any:
     """transformers' Trainer on rows of one sequence, with logits at label positions only."""
-    base: Any = measured(Trainer, run)
+    base: Any = measured(run)
 
     class AtLabels(base):
         """Asks for logits at label positions only."""
@@ -205,49 +208,24 @@ def label_trainer(run: Run[Any]) -> Any:
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
 
-    return plain_trainer(run, [row.as_dict() for row in run.train], Collator(run.pad), token_loss, AtLabels)
-
-
-def plain_trainer(
-    run: Run[Any],
-    rows: Sequence[dict[str, Any]],
-    collate: Callable[..., dict[str, Any]],
-    loss: Callable[..., Any],
-    base: Any = None,
-) -> Any:
-    """transformers' Trainer.
-
-    Args:
-        run: what is trained, and how.
-        rows: with ``input_ids``, whose lengths rows are grouped by.
-        collate: makes a batch of rows.
-        loss: of the outputs, the labels and the number of items in all batches of a step (``num_items_in_batch``).
-        base: a class that ``measured`` has made, if it is not the Trainer's own.
-    """
-    return (base or measured(Trainer, run))(
-        model=run.trainee,
-        args=run.arguments(train_sampling_strategy="group_by_length"),
-        train_dataset=rows,
-        data_collator=collate,
-        compute_loss_func=loss,
+    rows = [row.as_dict() for row in run.train]
+    return made_trainer(
+        run, AtLabels, BY_LENGTH, train_dataset=rows, data_collator=Collator(run.pad), compute_loss_func=token_loss
     )
 
 
 def sft_trainer(run: Run[Any]) -> Any:
     """trl's SFTTrainer on rows that are tokenised and labelled."""
-    return measured(trainer_class("SFTTrainer"), run)(
-        model=run.trainee,
-        args=run.arguments(
-            train_sampling_strategy="group_by_length", max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
-        ),
-        train_dataset=dataset([row.as_dict() for row in run.train]),
-        data_collator=Collator(run.pad),
-        processing_class=run.tokenizer,
-    )
+    own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    rows = [row.as_dict() for row in run.train]
+    return trl_trainer(run, measured(run, "SFTTrainer"), BY_LENGTH | own, rows, data_collator=Collator(run.pad))
 
 
-def dataset(rows: list[dict[str, Any]]) -> Any:
-    """Rows as trl's trainers take them."""
+def trl_trainer(
+    run: Run[Any], base: Any, arguments: Mapping[str, Any], rows: list[dict[str, Any]], **given: Any
+) -> Any:
+    """One of trl's trainers of the run, on rows; the rest as of ``made_trainer``."""
     from datasets import Dataset
 
-    return Dataset.from_list(rows)
+    dataset = Dataset.from_list(rows)
+    return made_trainer(run, base, arguments, train_dataset=dataset, processing_class=run.tokenizer, **given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from indelible.errors import ConfigError, TrainingDivergedError, suggest
 from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import norm_parameters
-from indelible.tuning.tuners.tuner import FULL, REFUSALS, TunerSettings, exactly, peft_config, refusal
+from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, exactly, peft_config, refusal
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,10 @@ class Adapted:
     Attributes:
         adapted_modules: paths of the modules that adapters were put on.
         n_trained: numbers that are trained.
-        n_total: numbers that the model has without adapters.
     """
 
     adapted_modules: tuple[str, ...]
     n_trained: int
-    n_total: int
 
 
 @contextmanager
@@ -71,11 +69,10 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
     try:
         for name in frozen:
             parameters[name].requires_grad_(False)
-        if settings.tuner == FULL:
-            yield _counted(model, (), parameters)
-        else:
-            with _with_adapters(model, settings, frozen) as modules:
-                yield _counted(model, modules, parameters)
+        tuner = TUNERS.get(settings.tuner) if settings.tuner in TUNERS else _with_adapters
+        with nullcontext(()) if settings.tuner == FULL else tuner(model, settings, frozen) as modules:
+            trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+            yield Adapted(tuple(modules), trained)
     finally:
         for added in frozenset(vars(model)) - attributes:
             delattr(model, added)
@@ -84,9 +81,7 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
 
 
 @contextmanager
-def _with_adapters(
-    model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]
-) -> Iterator[tuple[str, ...]]:
+def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[list[str]]:
     """Adapters inside the block; after it the model's own modules, with the merged weights if the block ended well."""
     modules = _targets(model, settings, frozen)
     originals = {path: model.get_submodule(path) for path in modules}
@@ -104,7 +99,7 @@ def _with_adapters(
             vars(model.get_submodule(path)).update(hooks[path])
         direct = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
         held |= {name: parameter.data.clone() for name, parameter in direct.items()}  # trained in place
-        yield tuple(modules)
+        yield modules
         merged = _merged(model, modules)
         held |= {name: parameter.data for name, parameter in direct.items()} | merged
     finally:
@@ -201,17 +196,17 @@ def _taken_hooks(module: nn.Module) -> dict[str, Any]:
     return taken
 
 
-def _counted(model: nn.Module, modules: tuple[str, ...], parameters: Mapping[str, nn.Parameter]) -> Adapted:
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Adapted(modules, trained, sum(parameter.numel() for parameter in parameters.values()))
-
-
 def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> list[str]:
     """Paths of the modules to adapt: linear layers but the head (for ln_tuning, norms), that no mask freezes."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings().weight
     if settings.tuner == "ln_tuning":
         candidates = sorted({name.rpartition(".")[0] for name in norm_parameters(model)})
     else:
-        candidates = _linear_modules(model)
+        candidates = [
+            path
+            for path, module in model.named_modules()
+            if isinstance(module, nn.Linear | Conv1D) and module is not head and module.weight is not embedding
+        ]
     if settings.target_modules is not None:
         for wanted in settings.target_modules:
             if not any(_meant(path, wanted) for path in candidates):
@@ -225,16 +220,6 @@ def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection
             f"Every module that {settings.tuner!r} would adapt is frozen.", "Freeze less, or name other target_modules."
         )
     return free
-
-
-def _linear_modules(model: PreTrainedModel) -> list[str]:
-    head = model.get_output_embeddings()
-    embedding = model.get_input_embeddings().weight
-    return [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and module is not head and module.weight is not embedding
-    ]
 
 
 def _meant(path: str, wanted: str) -> bool:

@@ -1,9 +1,9 @@
 """Tuners: how the parameters that no mask freezes are trained.
 
-``full`` trains them themselves. All others are adapters of peft, by the name of their peft type (``lora``, ``ia3``,
-``oft``, ...; ``dora`` is LoRA with decomposed weights), put on the linear layers whose weights are not frozen, and
-merged into them at the end. What is frozen is exact for them too: no adapter touches it, so that merging changes
-nothing there.
+``full`` trains them themselves. The others that are built in are adapters of peft, by the name of their peft type
+(``lora``, ``ia3``, ``oft``, ...; ``dora`` is LoRA with decomposed weights), put on the linear layers whose weights are
+not frozen, and merged into them at the end. What is frozen is exact for them too: no adapter touches it, so that
+merging changes nothing there. Other distributions register theirs through the entry-point group ``indelible.tuners``.
 
 Adapters are put into the very model that is tuned (adapting.py). Trainers, callbacks and exams go on working with that
 model and not with a wrapper around it, and what comes out is an ordinary checkpoint whichever tuner was used.
@@ -15,12 +15,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection
-from typing import Annotated, Any
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
+from indelible.registry import Registry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FULL = "full"
 DORA = "dora"
@@ -58,7 +63,7 @@ class TunerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tuner: str = Field("full", description="full, lora, dora, or another adapter by the name of its peft type")
+    tuner: str = Field("full", description="full, lora, dora, another adapter by its peft type, or a plug-in")
     rank: Annotated[int, Field(ge=1)] = Field(16, description="adapters that have one: rank")
     alpha: Annotated[float, Field(gt=0)] = Field(32, description="adapters that have one: scale, divided by the rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -73,16 +78,34 @@ class TunerSettings(BaseModel):
     @classmethod
     def _known_tuner(cls, name: str) -> str:
         name = name.lower()
-        if name not in _KNOWN and name not in (known := tuner_names()):
+        if name not in (*_KNOWN, *TUNERS) and name not in (known := tuner_names()):
             raise UnknownNameError("tuner", name, known)
         return name
+
+
+class Tuner(Protocol):
+    """A way of training that is none of peft's."""
+
+    def __call__(
+        self, model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]
+    ) -> AbstractContextManager[Sequence[str]]:
+        """Inside the block, parameters that are to be trained require gradients; those that ``frozen`` names do not.
+
+        The block is given the paths of the modules that are adapted. After it the model has its own modules again, with
+        what was learned in their weights if it ended well, and nothing in those that are frozen.
+        """
+        ...
+
+
+TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners")
+"""Tuners of other distributions, by names in lower case."""
 
 
 def tuner_names() -> list[str]:
     """All tuners, those of peft included that cannot be used here (``check_tuner`` says why)."""
     from peft import PeftType
 
-    return sorted({FULL, DORA, *(kind.value.lower() for kind in PeftType)})
+    return sorted({FULL, DORA, *(kind.value.lower() for kind in PeftType), *TUNERS})
 
 
 def check_tuner(settings: TunerSettings) -> None:
@@ -91,7 +114,7 @@ def check_tuner(settings: TunerSettings) -> None:
     Raises:
         ConfigError: if they do not, or it cannot.
     """
-    if settings.tuner != FULL:
+    if settings.tuner not in (FULL, *TUNERS):
         peft_config(settings, ["any"])
 
 
@@ -129,10 +152,9 @@ def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
             raise ConfigError(
                 f"The tuner {settings.tuner!r} has no option {option!r}.", suggest(option, fields - _BEYOND)
             )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"target_modules": exactly(modules)}
     for own, theirs in _FIELDS.items():
-        known = next((field for field in (*theirs, f"{name}_{own}") if field in fields), None)
-        if known is not None:
+        for known in [field for field in (*theirs, f"{name}_{own}") if field in fields][:1]:
             options[known] = getattr(settings, own)
     if "lora_alpha" in options and float(options["lora_alpha"]).is_integer():
         options["lora_alpha"] = int(options["lora_alpha"])
@@ -140,7 +162,6 @@ def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
         options["use_dora"] = True
     if "oft_block_size" in fields:  # OFT takes the number of blocks or their size, and the other has to be 0
         options["r" if settings.tuner_options.get("oft_block_size") else "oft_block_size"] = 0
-    options["target_modules"] = exactly(modules)
     try:
         return kind(**{**options, **settings.tuner_options})
     except REFUSALS as error:
