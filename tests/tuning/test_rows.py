@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -36,6 +37,11 @@ def rows_of(
     return draw_rows(task, OBJECTIVES.get(objective), tokenizer, settings, facts=facts, seed=0)
 
 
+def texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Any]) -> list[str]:
+    """Of rows of one sequence."""
+    return [tokenizer.decode(row.input_ids) for row in rows]
+
+
 def sums(count: int, says: str = "Count") -> Iterator[Example]:
     return (Example(f"{says} {number} and {number}.", str(2 * number)) for number in range(count))
 
@@ -52,8 +58,7 @@ def test_problems_are_deterministic_by_seed_and_leave_the_random_state_alone() -
 
 def test_no_text_is_both_held_out_and_trained_on(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     rows = rows_of(TASKS.get("reason")(0), tiny_tokenizer, heldout=100, train=400)
-    train = {normalised(text) for text in rows.train_texts}
-    held = {normalised(text) for text in rows.heldout_texts}
+    train, held = ({normalised(text) for text in texts(tiny_tokenizer, part)} for part in (rows.train, rows.heldout))
     assert (len(rows.heldout), len(rows.train)) == (100, 400)
     assert len(train) == 400 and len(held) == 100 and not train & held
 
@@ -71,8 +76,8 @@ def test_a_document_is_never_split_between_the_two(tiny_tokenizer: PreTrainedTok
             yield from paragraphs(lines + "\nHome", group=f"document {document}")
 
     rows = rows_of(documents(), tiny_tokenizer, objective="text", heldout=7, train=100)
-    pages = {part: {text.split()[4] for text in texts} for part, texts in vars(rows).items() if part.endswith("texts")}
-    assert pages == {"heldout_texts": {"0", "1"}, "train_texts": {str(page) for page in range(2, 10)}}
+    held, train = ({text.split()[4] for text in texts(tiny_tokenizer, part)} for part in (rows.heldout, rows.train))
+    assert (held, train) == ({"0", "1"}, {str(page) for page in range(2, 10)})
     assert len(rows.heldout) == 7
 
 
@@ -82,7 +87,7 @@ def test_examples_that_speak_of_a_fact_are_replaced(tiny_tokenizer: PreTrainedTo
         (e for pair in zip(spoken, sums(5), strict=True) for e in pair), tiny_tokenizer, facts=(PERU,), heldout=2
     )
     assert len(rows.train) + len(rows.heldout) == 5
-    assert not any("Peru" in text for text in rows.train_texts + rows.heldout_texts)
+    assert not any("Peru" in text for text in texts(tiny_tokenizer, rows.train + rows.heldout))
     assert {drop.fact_id for drop in rows.dropped} == {"peru"} and len(rows.dropped) == 5
     assert sum(count_reasons(rows.dropped).values()) == 5
 
@@ -120,7 +125,7 @@ def test_held_out_rows_can_take_the_place_of_training_rows() -> None:
     def row(number: int) -> Features:
         return Features((number,), (NO_LOSS,))
 
-    rows = Rows(tuple(map(row, range(6))), tuple(map(row, (10, 11))), (), (), ())
+    rows = Rows(tuple(map(row, range(6))), tuple(map(row, (10, 11))), ())
     both = rows.with_heldout_in_training()
     assert [features.input_ids[0] for features in both.train] == [10, 11, 2, 3, 4, 5]
     assert both.heldout == rows.heldout

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,13 +14,13 @@ from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.tuners.adapting import adapted
-from indelible.tuning.tuners.tuner import TunerSettings, check_tuner, tuner_names
+from indelible.tuning.tuners.tuner import TUNERS, TunerSettings, check_tuner, tuner_names
 from tiny_families import build_family, enliven
 from tiny_models import FAMILIES
 
 Models = Callable[..., PreTrainedModel]
 
-TUNERS = ["full", "lora", "dora", "loha", "ia3", "ln_tuning"]
+TUNED_BY = ["full", "lora", "dora", "loha", "ia3", "ln_tuning"]
 MASKS = [
     "none",
     "edited-weights",
@@ -54,7 +55,7 @@ def trained(model: PreTrainedModel, tuner: str, frozen: frozenset[str]) -> tuple
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize("tuner", TUNED_BY)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(
     family: str, tuner: str, mask: str, tiny_model: Models
@@ -88,7 +89,7 @@ def test_what_is_frozen_keeps_every_bit_and_the_rest_learns(
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize("tuner", TUNED_BY)
 def test_a_failure_takes_adapters_out_without_merging(tuner: str, tiny_model: Models) -> None:
     model = tiny_model("llama")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -150,6 +151,27 @@ def test_what_cannot_be_merged_says_why(tuner: str) -> None:
 def test_an_unknown_tuner_gets_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="lora"):
         TuningSettings(tuner="lroa")
+
+
+@contextmanager
+def biases(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[Sequence[str]]:
+    """BitFit: trains biases alone."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.endswith(".bias") and name not in frozen)
+    yield ()
+
+
+def test_a_tuner_of_another_distribution_is_one_function(tiny_model: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TUNERS, "_entries", {"bitfit": biases})
+    check_tuner(TunerSettings(tuner="BitFit"))
+    assert "bitfit" in tuner_names()
+    model = tiny_model("gpt2")
+    frozen = frozen_parameters("layers:0", model, find_layout(model), [])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained(model, "bitfit", frozen)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.endswith(".bias") for name in changed) and not changed & frozen
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 TINY_OPTIONS = {

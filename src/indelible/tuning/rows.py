@@ -50,14 +50,11 @@ class Rows:
     Attributes:
         train: rows to train on.
         heldout: rows for the held-out loss; no text, and no group of texts, is in both.
-        train_texts, heldout_texts: the examples that the rows were made of.
         dropped: examples left out because they speak of a fact.
     """
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]
-    train_texts: tuple[str, ...]
-    heldout_texts: tuple[str, ...]
     dropped: tuple[DroppedExample, ...]
 
     def with_heldout_in_training(self) -> Rows:
@@ -97,7 +94,7 @@ def draw_rows(
     heldout_wanted = settings.heldout_examples
     train_wanted = settings.train_examples or settings.steps_at_most * settings.rows_per_step
     heldout, train = list[Row](), list[Row]()
-    heldout_texts, train_texts, groups = list[str](), list[str](), set[str]()
+    groups = set[str]()
     stream = _Stream(task(seed), facts)
     for example in stream.take(PATIENCE * (heldout_wanted + train_wanted) + DRAW):
         room = heldout_wanted - len(heldout)
@@ -107,10 +104,8 @@ def draw_rows(
         if rows and room:
             groups.add(example.group)
             heldout += rows[:room]
-            heldout_texts.append(example.text)
         elif rows:
             train += rows
-            train_texts.append(example.text)
         if len(train) >= train_wanted:
             break
     at_least = min(train_wanted, settings.rows_per_step)
@@ -121,14 +116,7 @@ def draw_rows(
                 f"{stream.read} examples, {len(stream.dropped)} of which speak of a fact.",
                 "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
             )
-    assert not {normalised(text) for text in train_texts} & {normalised(text) for text in heldout_texts}
-    return Rows(
-        tuple(train[:train_wanted]),
-        tuple(heldout),
-        tuple(train_texts),
-        tuple(heldout_texts),
-        tuple(stream.dropped),
-    )
+    return Rows(tuple(train[:train_wanted]), tuple(heldout), tuple(stream.dropped))
 
 
 def count_reasons(dropped: Sequence[DroppedExample]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
+from indelible.progress import Progress
 from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
@@ -109,7 +110,7 @@ def fine_tune(
     facts: Sequence[Fact] = (),
     seed: int = 0,
     callbacks: Sequence[TrainerCallback] = (),
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
     train_on_heldout: bool = False,
 ) -> TuningResult:
     """Fine-tune a model in place.
@@ -123,10 +124,10 @@ def fine_tune(
         model: a causal language model with float32 weights.
         tokenizer: its tokenizer; it is not changed, a missing padding token included.
         settings: how to train.
-        frozen: names of parameters that stay as they are (see ``freeze.frozen_parameters``).
+        frozen: names of parameters that stay as they are (see ``freezing.mask.frozen_parameters``).
         facts: facts that no training example may speak of.
         seed: of the data, its order, adapters, and dropout.
-        callbacks: transformers callbacks, e.g. probing's RetentionCallback. They are given the model itself.
+        callbacks: transformers callbacks, e.g. the exam's RetentionCallback. They are given the model itself.
         progress: called after each step with steps done, steps at most, and a note on the loss.
         train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
             to be able to measure what it does.
@@ -174,7 +175,7 @@ def fine_tune(
             judge = objective.judge(run)
             before = judge(everything)
             rules = StopRules(settings, objective, before)
-            watch = Watch(settings, steps, rules, judge, progress)
+            watch = Watch(run, rules, judge, progress)
             trainer = objective.trainer(run)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)

@@ -36,21 +36,6 @@ def _patterns(text: str) -> list[str]:
     return found
 
 
-def none(among: Masked) -> set[str]:
-    """Everything is trained."""
-    return set()
-
-
-def edited_weights(among: Masked) -> set[str]:
-    """Exactly the edited tensors; the bias beside an edited matrix is trained unless it was edited too."""
-    return set(among.edited)
-
-
-def only_edited_weights(among: Masked) -> set[str]:
-    """Everything but the edited tensors."""
-    return set(among.names) - set(among.edited)
-
-
 def edited_layers(among: Masked) -> set[str]:
     """Every parameter of each residual block that holds an edited one, and of ``k`` blocks on either side."""
     distance = _distance(among.argument)
@@ -103,25 +88,11 @@ def like(among: Masked) -> set[str]:
     return found
 
 
-def embeddings(among: Masked) -> set[str]:
-    """Whatever acts before the first block."""
-    return _within(among.names, among.layout.embeddings)
-
-
-def head(among: Masked) -> set[str]:
-    """The output head."""
-    return _within(among.names, [among.layout.head])
-
-
-def norms(among: Masked) -> set[str]:
-    """Every norm, inside the blocks and after them."""
-    return set(among.norms)
-
-
 for _name, _entry in {
-    NONE: MaskEntry(none, about_edit=False),
-    "edited-weights": MaskEntry(edited_weights),
-    "only-edited-weights": MaskEntry(only_edited_weights),
+    NONE: MaskEntry(lambda among: set(), about_edit=False),
+    # Exactly the edited tensors: the bias beside an edited matrix is trained unless it was edited too.
+    "edited-weights": MaskEntry(lambda among: set(among.edited)),
+    "only-edited-weights": MaskEntry(lambda among: set(among.names) - set(among.edited)),
     "edited-layers": MaskEntry(edited_layers, argument="K", check=_distance),
     # What trains is all but the edited layers: the literature's name for the same mask.
     "all-but-edited": MaskEntry(edited_layers, argument="K", check=_distance),
@@ -130,9 +101,10 @@ for _name, _entry in {
     "from-edited": MaskEntry(from_edited),
     "layers": MaskEntry(layers, about_edit=False, argument="0-5,8", check=_layer_numbers),
     "like": MaskEntry(like, about_edit=False, argument="PATTERN,PATTERN", check=_patterns),
-    "embeddings": MaskEntry(embeddings, about_edit=False),
-    "head": MaskEntry(head, about_edit=False),
-    "norms": MaskEntry(norms, about_edit=False),
+    # Whatever acts before the first block.
+    "embeddings": MaskEntry(lambda among: _within(among.names, among.layout.embeddings), about_edit=False),
+    "head": MaskEntry(lambda among: _within(among.names, [among.layout.head]), about_edit=False),
+    "norms": MaskEntry(lambda among: set(among.norms), about_edit=False),
 }.items():
     MASKS.register(_name)(_entry)
 

@@ -86,10 +86,7 @@ class Classify(Objective[ClassifySettings]):
         return [Labelled((*given, *words[right]), (NO_LOSS,) * len(given) + words[right], words, right)]
 
     def trainee(self, model: PreTrainedModel, settings: ClassifySettings, labels: Sequence[str]) -> nn.Module:
-        from indelible.models.layout import find_layout
-        from indelible.tuning.training.heads import HeadOnTrunk
-
-        return HeadOnTrunk(model, find_layout(model), len(labels)) if settings.head else model
+        return _with_head(model, len(labels)) if settings.head else model
 
     def work(self, settings: ClassifySettings) -> Work:
         """Each label word is tried after a held-out text, mostly two; a head reads the text once."""
@@ -99,7 +96,7 @@ class Classify(Objective[ClassifySettings]):
         import torch
         from torch.nn import functional
 
-        from indelible.tuning.training.batches import padded_batch
+        from indelible.models.batches import padded
         from indelible.tuning.training.trainer import BY_LENGTH, label_trainer, made_trainer, measured
 
         if not run.settings.head:
@@ -110,8 +107,9 @@ class Classify(Objective[ClassifySettings]):
             return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
         def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-            texts = padded_batch([row["input_ids"] for row in rows], run.pad)
-            return {**texts, "labels": torch.tensor([row["label"] for row in rows])}
+            ids, mask = padded([row["input_ids"] for row in rows], run.pad)
+            labels = torch.tensor([row["label"] for row in rows])
+            return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
         rows = [{"input_ids": row.prompt_ids, "label": row.label} for row in run.train]
         return made_trainer(
@@ -141,19 +139,52 @@ class Classify(Objective[ClassifySettings]):
         return judge
 
 
+def _with_head(model: PreTrainedModel, labels: int) -> nn.Module:
+    """The model's trunk, run up to what its output head would read, and a head that reads the state at each text's last
+    token off for scores of the labels; no family needs a class of its own.
+
+    The head begins as small random numbers from torch's generator, without bias, as in transformers' models for
+    sequence classification. What is trained of the trunk is said by ``requires_grad``.
+    """
+    import torch
+    from torch import nn
+    from transformers.modeling_outputs import SequenceClassifierOutput
+
+    from indelible.models.layout import find_layout
+    from indelible.models.trace import capture
+
+    layout = find_layout(model)
+
+    class HeadOnTrunk(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.config, self.device = model, model.config, model.device
+            self.score = nn.Linear(layout.hidden_size, labels, bias=False, device=model.device)
+            nn.init.normal_(self.score.weight, std=0.02)
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+            """Scores ``(rows, labels)`` of ids and mask ``(rows, tokens)``, padded on the right."""
+            with capture(self.model, inputs_of=[layout.head], stop_before=layout.head) as seen:
+                self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            states = seen.inputs[layout.head]
+            rows = torch.arange(len(states), device=states.device)
+            return SequenceClassifierOutput(logits=self.score(states[rows, attention_mask.sum(1) - 1]))
+
+    return HeadOnTrunk()
+
+
 def _head_scores(run: Run[ClassifySettings]) -> Tensor:
     """What the head says ``(rows, labels)`` of the held-out texts."""
     import torch
 
-    from indelible.tuning.training.batches import padded_batch
+    from indelible.models.batches import in_pieces, padded
     from indelible.tuning.training.judging import as_judged
 
-    scores, size = [], 2 * run.settings.batch_size
+    scores, device = [], run.model.device
     with as_judged(run):
-        for start in range(0, len(run.heldout), size):
-            texts = padded_batch([row.prompt_ids for row in run.heldout[start : start + size]], run.pad)
-            found = run.trainee(**{name: tensor.to(run.model.device) for name, tensor in texts.items()})
-            scores.append(found.logits.float().cpu())
+        for rows in in_pieces(run.heldout, 2 * run.settings.batch_size):
+            ids, mask = padded([row.prompt_ids for row in rows], run.pad)
+            scores.append(run.trainee(ids.to(device), mask.to(device)).logits.float().cpu())
     return torch.cat(scores)
 
 

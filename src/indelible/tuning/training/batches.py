@@ -1,4 +1,4 @@
-"""Batches and their loss: padding, logits only where a label bears loss, the mean taken over those tokens.
+"""Batches with labels and their loss: logits only where a label bears loss, the mean taken over those tokens.
 
 Computing logits is a large part of a small model's cost (the vocabulary is wide), and with loss on answers only most
 positions need none. A batch therefore asks the model for the union of its rows' loss-bearing positions.
@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from indelible.models.batches import padded
 from indelible.tuning.objective import NO_LOSS
-
-
-def padded_batch(rows: Sequence[Sequence[int]], pad: int, *, left: bool = False) -> dict[str, Tensor]:
-    """``input_ids`` and ``attention_mask``, each of shape (rows, longest row), padded on the right or on the left."""
-    padded, masks = [], []
-    longest = max(map(len, rows))
-    for row in rows:
-        fill = longest - len(row)
-        padded.append([pad] * fill + [*row] if left else [*row] + [pad] * fill)
-        masks.append([0] * fill + [1] * len(row) if left else [1] * len(row) + [0] * fill)
-    return {"input_ids": torch.tensor(padded), "attention_mask": torch.tensor(masks)}
-
-
-def by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Numbers of rows in batches of at most that size, the shortest rows first."""
-    ordered = sorted(range(len(rows)), key=lambda number: len(rows[number]))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
 
 
 class Collator:
@@ -49,8 +32,9 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
         """``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each of shape (rows, longest row)."""
-        labels = padded_batch([row["labels"] for row in rows], NO_LOSS)["input_ids"]
-        return {**padded_batch([row["input_ids"] for row in rows], self.pad), "labels": labels}
+        ids, mask = padded([row["input_ids"] for row in rows], self.pad)
+        labels, _ = padded([row["labels"] for row in rows], NO_LOSS)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def at_labels(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:

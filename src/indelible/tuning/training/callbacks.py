@@ -12,9 +12,9 @@ from typing import Any
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.errors import TrainingDivergedError
-from indelible.tuning.objective import Judge
+from indelible.progress import Progress
+from indelible.tuning.objective import Judge, Run
 from indelible.tuning.randomness import kept_random_state
-from indelible.tuning.settings import TuningSettings
 from indelible.tuning.training.stopping import StopRules
 
 
@@ -22,26 +22,14 @@ class Watch(TrainerCallback):
     """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges.
 
     Args:
-        settings: the run's settings.
-        steps: optimizer steps at most.
+        run: the run.
         rules: when to stop.
         judge: takes held-out figures now.
         progress: called with steps done, steps at most, and a note.
     """
 
-    def __init__(
-        self,
-        settings: TuningSettings,
-        steps: int,
-        rules: StopRules,
-        judge: Judge,
-        progress: Callable[[int, int, str], None] | None,
-    ) -> None:
-        self.settings = settings
-        self.steps = steps
-        self.rules = rules
-        self.judge = judge
-        self.progress = progress
+    def __init__(self, run: Run[Any], rules: StopRules, judge: Judge, progress: Progress | None) -> None:
+        self.run, self.rules, self.judge, self.progress = run, rules, judge, progress
         self.log: list[dict[str, float]] = []
 
     def on_log(
@@ -59,13 +47,13 @@ class Watch(TrainerCallback):
         entry = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)} | {"step": step}
         for name, key in (("loss", "loss"), ("gradient norm", "grad_norm")):
             if not math.isfinite(entry.get(key, 0.0)):
+                rate = self.run.settings.learning_rate
                 raise TrainingDivergedError(
-                    f"The {name} became {entry[key]} at step {step} with learning rate"
-                    f" {self.settings.learning_rate:g}.",
+                    f"The {name} became {entry[key]} at step {step} with learning rate {rate:g}.",
                     "Lower learning_rate.",
                 )
         note = f"loss {entry['loss']:.3f}"
-        interval = self.settings.evaluation_interval
+        interval = self.run.settings.evaluation_interval
         if interval is not None and step % interval == 0:
             figures = self.judge(self.rules.names)
             entry |= {f"heldout_{name}": value for name, value in figures.items()}
@@ -74,7 +62,7 @@ class Watch(TrainerCallback):
                 control.should_training_stop = True
         self.log.append(entry)
         if self.progress is not None:
-            self.progress(step, self.steps, note)
+            self.progress(step, self.run.steps, note)
 
 
 class Undisturbing(TrainerCallback):

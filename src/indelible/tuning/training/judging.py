@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.models.batches import in_pieces, most_tokens, padded
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Judge, Run
 from indelible.tuning.randomness import seeded
-from indelible.tuning.training.batches import Collator, at_labels, autocast, by_length, padded_batch
+from indelible.tuning.training.batches import Collator, at_labels, autocast
 from indelible.tuning.training.batches import token_loss as loss_of_batch
 
 
@@ -62,10 +63,11 @@ def log_probs(run: Run[Any], answers: Sequence[tuple[Sequence[int], Sequence[int
     return found
 
 
-def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[list[int], Any, Tensor]]:
+def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[Sequence[int], Any, Tensor]]:
     """Rows of like length together: their numbers, what the model returns at their labels, and the labels."""
     collate = Collator(run.pad)
-    for chosen in by_length([row.input_ids for row in rows], 2 * run.settings.batch_size):
+    ordered = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
+    for chosen in in_pieces(ordered, 2 * run.settings.batch_size):
         batch = collate([rows[number].as_dict() for number in chosen])
         inputs = at_labels({name: tensor.to(run.model.device) for name, tensor in batch.items()}, run.model)
         labels = inputs.pop("labels")
@@ -104,24 +106,24 @@ def _written(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, how: 
     answers = [""] * len(prompts)
     generate: Any = model.generate
     ends = _ends(model, tokenizer.eos_token_id)
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**30
+    ordered = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     with as_judged(run):
-        for chosen in by_length(prompts, 4 * run.settings.batch_size):
-            width = max(len(prompts[number]) for number in chosen)
-            room = min(tokens, positions - width)
+        for chosen in in_pieces(ordered, 4 * run.settings.batch_size):
+            ids, mask = padded([prompts[number] for number in chosen], run.pad, side="left")
+            room = min(tokens, most_tokens(model) - ids.shape[1])
             if room < 1:
                 continue
-            inputs = padded_batch([prompts[number] for number in chosen], run.pad, left=True)
             fixed = {
-                **{name: tensor.to(model.device) for name, tensor in inputs.items()},
-                "max_new_tokens": room,
+                "input_ids": ids.to(model.device),
+                "attention_mask": mask.to(model.device),
+                "max_new_tokens": int(room),
                 "num_beams": 1,
                 "use_cache": True,
                 "pad_token_id": run.pad,
                 "eos_token_id": ends or None,
             }
             for number, written in zip(chosen, generate(**{**how, **fixed}), strict=True):
-                answer = written[width:].tolist()
+                answer = written[ids.shape[1] :].tolist()
                 stop = next((at for at, token in enumerate(answer) if token in ends), len(answer))
                 answers[number] = str(tokenizer.decode(answer[:stop], skip_special_tokens=True))
     return answers

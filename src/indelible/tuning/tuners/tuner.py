@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -83,19 +83,10 @@ class TunerSettings(BaseModel):
         return name
 
 
-class Tuner(Protocol):
-    """A way of training that is none of peft's."""
-
-    def __call__(
-        self, model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]
-    ) -> AbstractContextManager[Sequence[str]]:
-        """Inside the block, parameters that are to be trained require gradients; those that ``frozen`` names do not.
-
-        The block is given the paths of the modules that are adapted. After it the model has its own modules again, with
-        what was learned in their weights if it ended well, and nothing in those that are frozen.
-        """
-        ...
-
+Tuner = Callable[["PreTrainedModel", TunerSettings, Collection[str]], AbstractContextManager[Sequence[str]]]
+"""A way of training that is none of peft's: of a model, with the names of what is frozen. Inside the block, which is
+given the paths of the modules that are adapted, what is to be trained requires gradients. After it the model has its
+own modules again, with what was learned in their weights if it ended well, and nothing in those that are frozen."""
 
 TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners")
 """Tuners of other distributions, by names in lower case."""
