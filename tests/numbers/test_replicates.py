@@ -12,10 +12,11 @@ import pytest
 
 from indelible.errors import UnknownNameError
 from indelible.numbers.answers import Answers, pooled
-from indelible.numbers.effects import effects_table, pairs_of_arms, pairs_with_control
+from indelible.numbers.arms import pairs_of_arms, pairs_with_control
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES, RateKey
 from indelible.numbers.replicates import Replicates
+from indelible.numbers.summary import contrasts_table, effects_table
 from simulated import SimulatedArm, isolated, joint_of, simulate, simulate_counts
 
 
@@ -45,6 +46,10 @@ def test_values_are_the_pooled_rates(study: tuple[pd.DataFrame, pd.DataFrame], j
     counted = [answers.counts("memit", f"retention_{name}") for name in ("intrinsic", "edited")]
     asked = sum(int(count["asked"].sum()) for count in counted if count is not None)
     assert (effect.facts, effect.seeds) == (asked, 3)
+
+
+def at(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
 
 
 def width(found: Estimate) -> float:
@@ -201,7 +206,7 @@ def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
     study: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     rows, runs = study
-    assert set(pairs_of_arms(runs)) == {
+    assert {(arm.name, other.name) for arm, other, _ in pairs_of_arms(runs)} == {
         ("memit + 3 paraphrases", "memit"),
         ("memit, edited layers frozen", "memit"),
         ("ft", "memit"),
@@ -227,6 +232,28 @@ def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
     controlled = table[table["versus"] == "control"]
     assert set(controlled["measure"]) == {"retention_intrinsic"}
     assert "ft, high rate" not in set(controlled["arm"])
+
+
+def test_what_a_factor_changed_is_the_mean_over_the_pairs_that_differ_in_it_alone() -> None:
+    arms = [
+        SimulatedArm(f"{editor}, {mask}", editor=editor, mask=mask, retention_edited=kept + 0.3 * (mask == "head"))
+        for editor, kept in (("memit", 0.3), ("ft", 0.6))
+        for mask in ("none", "head")
+    ]
+    rows, runs = simulate([*arms, SimulatedArm("control", editor="none")], seeds=(0, 1), generator=at(3))
+    table = contrasts_table(Answers(rows, draws=400), runs).set_index(["factor", "level", "against", "measure"])
+    line = table.loc[("mask", "head", "none", "retention_edited")]
+    effects = effects_table(Answers(rows, draws=400), runs).set_index(["arm", "versus", "measure"])
+    alone = [effects.loc[(f"{one}, head", f"{one}, none", "retention_edited"), "value"] for one in ("memit", "ft")]
+    assert line["value"] == pytest.approx(np.mean(alone)) == pytest.approx(0.3, abs=0.15)
+    assert line["low"] > 0 and line["pairs"] == 2 and line["p"] < 0.05
+    assert {(factor, measure) for factor, _, _, measure in table.index} == {
+        (factor, measure)
+        for factor in ("mask", "editor")
+        for measure in ("retention_edited", "retention_intrinsic", "gap")
+    }
+    of_one_pair = runs["arm"].isin(["memit, none", "memit, head", "control"])
+    assert contrasts_table(Answers(rows, draws=400), runs[of_one_pair]).empty
 
 
 def test_an_isolated_arm_is_compared_by_all_of_its_models() -> None:

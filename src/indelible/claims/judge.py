@@ -23,7 +23,7 @@ from indelible.claims.rulings import Decision, Finding, Ruling
 from indelible.numbers.answers import Answers
 from indelible.numbers.arms import ArmFactors, arms_of, comparable, varying
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import Factor, RateKey
+from indelible.numbers.measures import Factor
 from indelible.numbers.paired import holm
 from indelible.numbers.power import more_facts
 from indelible.numbers.replicates import generator_of
@@ -125,18 +125,6 @@ def _effect(claim: Claim, pair: Compared, answers: Answers) -> Estimate:
     return found
 
 
-def _mean(claim: Claim, pairs: Sequence[Compared], answers: Answers) -> Estimate:
-    """The mean effect of comparisons; one arm may stand in several."""
-    weights: dict[RateKey, float] = {}
-    for pair in pairs:
-        parts = claim.measure.of(pair.arm, claim.sign)
-        if pair.against is not None:
-            parts |= claim.measure.of(pair.against, -claim.sign)
-        for key, weight in parts.items():
-            weights[key] = weights.get(key, 0.0) + weight / len(pairs)
-    return answers.replicates.estimate(weights)
-
-
 def _without_comparisons(claim: Claim, short: int, arms: Sequence[ArmFactors]) -> Ruling:
     """The verdict where nothing can be compared, and why."""
     if short:
@@ -162,7 +150,7 @@ def _ruling(claim: Claim, pairs: Sequence[Compared], answers: Answers, short: in
         for pair, effect, p, less in zip(pairs, effects, corrected, smaller, strict=True)
     )
     formed = [pair for pair, effect in zip(pairs, effects, strict=True) if effect.value is not None]
-    whole = _mean(claim, formed, answers)
+    whole = answers.replicates.mean(claim.measure, [(pair.arm, pair.against) for pair in formed], claim.sign)
     decision = decide(whole, claim.smallest)
     why = _why(claim, decision, whole, findings) + (f" {_short(short)}" if short else "")
     return Ruling(claim.name, claim.sentence, decision, whole, claim.smallest, why, findings)

@@ -9,8 +9,9 @@ length and its own figure to stop at.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,26 @@ def comparable(arm: ArmFactors, other: ArmFactors, factor: Factor) -> bool:
 def factor_between(arm: ArmFactors, other: ArmFactors) -> Factor | None:
     """The factor that alone tells two arms apart; None where more does, or nothing."""
     return next((factor for factor in FACTORS if comparable(arm, other, factor)), None)
+
+
+def pairs_of_arms(runs: pd.DataFrame) -> Iterator[tuple[ArmFactors, ArmFactors, Factor]]:
+    """Arms with an edit that differ in one factor alone, and that factor: (later, earlier) in order of the table."""
+    for first, second in combinations(arms_of(runs), 2):
+        if (factor := factor_between(first, second)) is not None:
+            yield second, first, factor
+
+
+def pairs_with_control(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Each arm with an edit and the control of its objective and tuner: that of its mask, else the unmasked one."""
+    factors = runs.drop_duplicates("arm").set_index("arm")[list(FACTORS)]
+    controls = factors[factors["editor"] == CONTROL_EDITOR]
+    for arm, own in factors[factors["editor"] != CONTROL_EDITOR].iterrows():
+        alike = controls[(controls["objective"] == own["objective"]) & (controls["tuner"] == own["tuner"])]
+        for mask in dict.fromkeys((own["mask"], "none")):
+            found = alike.index[alike["mask"] == mask]
+            if len(found):
+                yield str(arm), str(found[0])
+                break
 
 
 def varying(arms: Sequence[ArmFactors]) -> list[Factor]:

@@ -29,6 +29,10 @@ class Estimate:
     seeds: int = 0
     seed_share: float = 0.0
 
+    def figures(self) -> dict[str, float | None]:
+        """As columns of a table."""
+        return {name: getattr(self, name) for name in ("value", "low", "high", "p", "facts", "seeds")}
+
     @property
     def interval(self) -> Estimate | None:
         """Itself where there is an interval, else None."""

@@ -47,6 +47,10 @@ class Replicates:
         counted = self._found([key])
         return counted[key].rate if counted else None
 
+    def has(self, arm: str, measure: Measure) -> bool:
+        """Whether there is something to form a measure of in one arm."""
+        return self._found(measure.of(arm)) is not None
+
     def of(self, arm: str, measure: Measure) -> Estimate:
         """A measure in one arm."""
         return self.estimate(measure.of(arm), measure.constant)
@@ -66,6 +70,15 @@ class Replicates:
         used = {key: float(weight) for key, weight in weights.items() if weight}
         counted = self._found(used)
         return self._estimate(counted, list(used.values()), constant) if counted else Estimate()
+
+    def mean(self, measure: Measure, pairs: Sequence[tuple[str, str | None]], sign: float = 1.0) -> Estimate:
+        """The mean of a measure over arms, or over differences between two arms each, times ``sign``."""
+        weights: dict[RateKey, float] = {}
+        for arm, other in pairs:
+            parts = measure.of(arm, sign) | (measure.of(other, -sign) if other is not None else {})
+            for key, weight in parts.items():
+                weights[key] = weights.get(key, 0.0) + weight / len(pairs)
+        return self.estimate(weights)
 
     def estimate_of(self, key: RateKey, count: pd.DataFrame) -> Estimate:
         """A rate that is counted at another moment than its measure says, a point of a curve, in the rate's draws."""

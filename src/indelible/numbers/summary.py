@@ -1,19 +1,36 @@
-"""One line per arm: the figures that a study is run for, with the interval of the gap: what ``summary.json`` holds."""
+"""What a study says of its arms: one line per arm (``summary.json``), every effect on one line (``effects.csv``), and
+what each factor changed on average over the grid.
+
+Arms are compared when they differ in exactly one of editor, paraphrases, objective, tuner and mask, since only then the
+difference has one cause; and each is compared with the control of its objective and tuner, for what the edit did to
+intrinsic facts. Where arms were asked the same questions, the p of their difference is the larger of the paired test's
+and the bootstrap's (`paired`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from indelible.numbers.answers import Answers, pooled
-from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, Measure, Rate, measures, require_columns
+from indelible.numbers.arms import pairs_of_arms, pairs_with_control
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, MEASURES, Measure, Rate, measures, require_columns
+from indelible.numbers.replicates import generator_of
 
 FIGURES = ("figure", "better", "downstream_before", "downstream_after", "reached", "seconds")
 """What a summary says of an arm's runs."""
 RUN_COLUMNS = ("arm", *FACTORS, "seed", *FIGURES, "status")
 SIZES = ("seeds", "n_edits", "n_intrinsic")
+EFFECT_COLUMNS = ("arm", "versus", "measure", "value", "low", "high", "p", "test", "facts", "seeds")
+CONTRAST_COLUMNS = ("factor", "level", "against", "measure", "value", "low", "high", "p", "pairs", "facts", "seeds")
+FEWEST_PAIRS = 2
+"""Of arms: one pair is no mean."""
 
 
 def summary_keys() -> list[str]:
@@ -82,6 +99,103 @@ def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame) -> dict[str, 
     summary["reached"] = None if reached.empty else bool(reached.astype(bool).all())
     summary["seconds"] = _plain(runs["seconds"].astype("float64").sum(min_count=1))
     return summary
+
+
+def effects_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
+    """All effects of a study.
+
+    Returns:
+        One row per arm × measure and per pair of arms × measure: ``arm``, ``versus`` (the arm that is subtracted; None
+        for an arm by itself), ``measure`` (those that show among effects, and downstream_change: after less before, in
+        the unit of the arm's downstream figure), ``value`` with its 95% interval ``low`` to ``high``, the two-sided
+        ``p`` against zero with its ``test`` (not corrected for the number of rows), and how many ``facts`` (times
+        seeds) and ``seeds`` it rests on. Rows without a value are left out.
+
+    Raises:
+        DataError: if a table lacks a column, or a question was answered twice.
+    """
+    require_columns(runs, RUN_COLUMNS, "table of runs")
+    shown = measures("effects")
+    changes = {arm: _change(runs[runs["arm"] == arm]) for arm in answers.arms(runs)}
+    lines = []
+    for arm, change in changes.items():
+        for measure in shown:
+            found = answers.replicates.of(arm, measure)
+            lines.append(_line(arm, None, measure.name, found, "bootstrap" if measure.differences else ""))
+        lines.append(_line(arm, None, "downstream_change", _mean(change), "t over seeds"))
+    for one, other, _ in pairs_of_arms(runs):
+        arm, versus = one.name, other.name
+        lines += _differences(arm, versus, shown, answers)
+        if changes[arm].name == changes[versus].name:
+            mean = _mean(changes[arm] - changes[versus])
+            lines.append(_line(arm, versus, "downstream_change", mean, "t, paired by seed"))
+    for arm, control in pairs_with_control(runs):
+        lines += _differences(arm, control, [MEASURES.get("retention_intrinsic")], answers)
+    return pd.DataFrame([line for line in lines if line["value"] is not None], columns=list(EFFECT_COLUMNS))
+
+
+def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
+    """What each factor changed, on average over the arms that differ in it alone.
+
+    Returns:
+        One row per factor, pair of its levels and measure of the headline that tuning has a part in, in order of the
+        arms: ``factor``; ``level`` and the one it is held ``against``; ``measure``; the mean difference ``value`` with
+        its 95% interval and its ``p`` from the bootstrap; the number of ``pairs`` of arms that it is over, at least
+        two; ``facts`` and ``seeds``.
+
+    Raises:
+        DataError: if a table lacks a column, or a question was answered twice.
+    """
+    pairs: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for arm, other, factor in pairs_of_arms(runs):
+        level, against = str(arm.factors[factor]), str(other.factors[factor])
+        if (factor, against, level) in pairs:
+            pairs[factor, against, level].append((other.name, arm.name))
+        else:
+            pairs.setdefault((factor, level, against), []).append((arm.name, other.name))
+    lines = []
+    for measure in measures("effects"):
+        for levels, compared in pairs.items() if "headline" in measure.shows else ():
+            known = [pair for pair in compared if all(answers.replicates.has(arm, measure) for arm in pair)]
+            if len(known) >= FEWEST_PAIRS:
+                about = dict(zip(CONTRAST_COLUMNS, (*levels, measure.name), strict=False)) | {"pairs": len(known)}
+                lines.append(about | answers.replicates.mean(measure, known).figures())
+    return pd.DataFrame(lines, columns=list(CONTRAST_COLUMNS))
+
+
+def _differences(arm: str, versus: str, shown: Sequence[Measure], answers: Answers) -> Iterator[dict[str, Any]]:
+    """One arm less the other. What is 1 less a rate has no line of its own: the rate's says as much."""
+    for measure in shown:
+        if measure.differences or isinstance(measure, Rate):
+            generator = generator_of(answers.replicates.seed, "permutation", arm, versus, measure.name)
+            yield _line(arm, versus, measure.name, *answers.difference(arm, versus, measure, generator=generator))
+
+
+def _line(arm: str, versus: str | None, measure: str, found: Estimate, test: str) -> dict[str, Any]:
+    """One row; ``test`` says what the p is of, and nothing where a test against zero would say nothing."""
+    found = found if test else replace(found, p=None)
+    test = "" if found.p is None else test
+    return {"arm": arm, "versus": versus, "measure": measure, "test": test} | found.figures()
+
+
+def _change(runs: pd.DataFrame) -> pd.Series:
+    """The change of one arm's downstream figure by seed; the series has the name of the figure."""
+    figures = runs["figure"].dropna()
+    change = runs["downstream_after"].astype("float64") - runs["downstream_before"].astype("float64")
+    return pd.Series(change.to_numpy(), index=runs["seed"], name=str(figures.iloc[0]) if len(figures) else None)
+
+
+def _mean(changes: pd.Series) -> Estimate:
+    """The mean over seeds with Student's interval; without an interval where there is one seed."""
+    values = changes.dropna().to_numpy(dtype=np.float64)
+    if not len(values):
+        return Estimate()
+    mean, seeds = float(values.mean()), len(values)
+    error = float(values.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else 0.0
+    if not error:
+        return Estimate(mean, seeds=seeds)
+    half = float(stats.t.ppf(0.975, seeds - 1)) * error
+    return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, seeds - 1)), seeds=seeds)
 
 
 def _facts_per_seed(rows: pd.DataFrame, fact_set: str) -> int | None:

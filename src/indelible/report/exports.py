@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from indelible.claims.rulings import Ruling
 from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
-from indelible.numbers.effects import effects_table
 from indelible.numbers.measures import CONTROL_EDITOR
+from indelible.numbers.summary import effects_table
 from indelible.numbers.words import Table, headline
 from indelible.report import figure_tables, report_figures
 from indelible.report.drawing.heat_map import heat_map
