@@ -20,7 +20,6 @@ from indelible.errors import LayoutError
 from indelible.models.trace import by_row, capture, evaluating, first_tensor, replace
 
 _PROBE_LENGTH = 8
-_GIVE_PATHS = "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...)."
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,6 @@ class Layout:
             if parameter.startswith(f"{block}."):
                 return layer
         return None
-
-    def embedding_parameters(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of all parameters that act before the first block."""
-        return tuple(
-            name
-            for name, _ in model.named_parameters()
-            if any(name.startswith(f"{module}.") for module in self.embeddings)
-        )
 
 
 def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: str | None = None) -> Layout:
@@ -139,18 +130,19 @@ def _find_blocks(model: PreTrainedModel, given: str | None) -> list[str]:
         chosen = given
     else:
         if not lists:
-            raise LayoutError(
-                f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.", _GIVE_PATHS
-            )
+            raise _not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
         chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
         expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
         if expected is not None and len(lists[chosen]) != expected:
-            raise LayoutError(
+            raise _not_found(
                 f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration"
-                f" speaks of {expected} layers.",
-                _GIVE_PATHS,
+                f" speaks of {expected} layers."
             )
     return [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
+
+
+def _not_found(what: str) -> LayoutError:
+    return LayoutError(what, "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...).")
 
 
 class _Probe:
@@ -184,7 +176,7 @@ class _Probe:
                 handle.remove()
         missing = [path for path in blocks if path not in self.outputs]
         if missing:
-            raise LayoutError(f"The block {missing[0]!r} took no part in a forward pass.", _GIVE_PATHS)
+            raise _not_found(f"The block {missing[0]!r} took no part in a forward pass.")
         self.hidden_size = int(self.outputs[blocks[0]].shape[-1])
 
     def _record(self, path: str) -> Any:
@@ -251,9 +243,8 @@ class _Probe:
         inside = [path for path in self.order if path.startswith(f"{block}.")]
         mixing = [path for path in inside if self._mixes_positions(path)]
         if not mixing:
-            raise LayoutError(
-                f"No part of {block!r} carries information between positions, so its attention was not found.",
-                _GIVE_PATHS,
+            raise _not_found(
+                f"No part of {block!r} carries information between positions, so its attention was not found."
             )
         return max(mixing, key=len)
 
@@ -265,10 +256,9 @@ class _Probe:
                 into, out = self.inputs[path].shape[-1], self.outputs[path].shape[-1]
                 if out == self.hidden_size and sorted(weight.shape) == sorted((into, out)):
                     return path
-        raise LayoutError(
+        raise _not_found(
             f"No linear map back to the hidden width {self.hidden_size} was found outside attention in {block!r}"
-            " (mixtures of experts and fused MLPs keep none).",
-            _GIVE_PATHS,
+            " (mixtures of experts and fused MLPs keep none)."
         )
 
     def check_memory(self, path: str) -> None:
@@ -276,19 +266,19 @@ class _Probe:
         try:
             module = self.model.get_submodule(path)
         except AttributeError:
-            raise LayoutError(f"There is no module {path!r}.", _GIVE_PATHS) from None
+            raise _not_found(f"There is no module {path!r}.") from None
         if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
-            raise LayoutError(f"{path!r} took no part in a forward pass or has no weight.", _GIVE_PATHS)
+            raise _not_found(f"{path!r} took no part in a forward pass or has no weight.")
         stored: Tensor = module.weight.detach()  # type: ignore[operator]
         if stored.dim() != 2:
-            raise LayoutError(f"The weight of {path!r} is not a matrix.", _GIVE_PATHS)
+            raise _not_found(f"The weight of {path!r} is not a matrix.")
         weight = stored if isinstance(module, Conv1D) else stored.T
         bias = getattr(module, "bias", None)
         keys = self.inputs[path]
         if keys.shape[-1] != weight.shape[0] or weight.shape[1] != self.outputs[path].shape[-1]:
-            raise LayoutError(f"The weight of {path!r} does not fit its input and output.", _GIVE_PATHS)
+            raise _not_found(f"The weight of {path!r} does not fit its input and output.")
         if weight.shape[1] != self.hidden_size:
-            raise LayoutError(f"{path!r} does not return to the hidden width {self.hidden_size}.", _GIVE_PATHS)
+            raise _not_found(f"{path!r} does not return to the hidden width {self.hidden_size}.")
         expected = keys @ weight + (bias if bias is not None else 0)
         scale = self.outputs[path].abs().max()
         if not torch.allclose(expected, self.outputs[path], atol=float(1e-2 * scale), rtol=1e-2):
@@ -300,7 +290,7 @@ class _Probe:
         with replace(self.model, memory, lambda output: output + nudge):
             moved = self._again(block, self.inputs[block]) - self.outputs[block]
         if not bool(moved[:, -1].abs().max() > 0):
-            raise LayoutError(f"Changing what {memory!r} returns does not change its block.", _GIVE_PATHS)
+            raise _not_found(f"Changing what {memory!r} returns does not change its block.")
         return torch.allclose(moved, nudge, atol=float(1e-2 * nudge.abs().max()))
 
     def embedding(self) -> Tensor:
