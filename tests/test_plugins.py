@@ -65,7 +65,65 @@ def first_block(among):
 
 MASKS.register("toy-mask")(MaskEntry(first_block, about_edit=False))
 '''
-THINGS = {"editors": ("toy-editor", EDITOR), "tasks": ("toy-task", TASK), "masks": ("toy-mask", MASK)}
+OBJECTIVE = '''
+"""The loss of the answer's last tokens."""
+from pydantic import Field
+
+from indelible.models.tokens import encode_prompt
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Objective
+from indelible.tuning.settings import TuningSettings
+
+
+class ToySettings(TuningSettings):
+    toy_tokens: int = Field(1, ge=1)
+
+
+class Toy(Objective):
+    name = "toy-objective"
+    default_task = "toy-task"
+    figures = (Figure("loss", "mean loss of the last tokens", "lower"),)
+    settings = ToySettings
+
+    def rows(self, tokenizer, example, settings, labels):
+        ids = tuple(encode_prompt(tokenizer, example.text))
+        return [Features(ids, (NO_LOSS,) * (len(ids) - settings.toy_tokens) + ids[-settings.toy_tokens :])]
+
+    def trainer(self, run):
+        from indelible.tuning.training.trainer import label_trainer
+
+        return label_trainer(run)
+
+    def judge(self, run):
+        from indelible.tuning.training.judging import loss_judge
+
+        return loss_judge(run)
+
+
+OBJECTIVES.register("toy-objective")(Toy())
+'''
+MEASURE = '''
+"""Edits whose first token is still the most probable one in a held-out wording."""
+from indelible.numbers.measures import Rate, add
+
+add(
+    Rate(
+        "toy-measure",
+        "toy words kept",
+        "edited",
+        "paraphrase",
+        "tuned",
+        criterion="first_token",
+        shows=("summary", "headline", "effects"),
+    )
+)
+'''
+THINGS = {
+    "editors": ("toy-editor", EDITOR),
+    "tasks": ("toy-task", TASK),
+    "masks": ("toy-mask", MASK),
+    "objectives": ("toy-objective", OBJECTIVE),
+    "measures": ("toy-measure", MEASURE),
+}
 
 
 def write_distribution(folder: Path, name: str, things: Mapping[str, tuple[str, str]]) -> None:
@@ -108,7 +166,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(plugins: Path, settings: dict[str, Any], tmp_path: Path) -> Path:
     """A finished study of everything that the distribution adds."""
     settings["editors"] = {"toy-editor": {"covariance_tokens": 512, "steps": 20}}
-    settings["tuning"] |= {"task": "toy-task"}
+    settings["tuning"] |= {"objective": "toy-objective", "toy_tokens": 2}
     settings["arms"] = [
         {"name": "toy", "editor": "toy-editor"},
         {"name": "toy-frozen", "editor": "toy-editor", "mask": "toy-mask"},
@@ -123,11 +181,17 @@ def test_a_study_shows_what_a_distribution_adds(study: Path) -> None:
     runs = pd.read_parquet(study / "runs.parquet").set_index("arm")
     assert dict(runs["editor"]) == {"toy": "toy-editor", "toy-frozen": "toy-editor", "control": "none"}
     assert dict(runs["mask"]) == {"toy": "none", "toy-frozen": "toy-mask", "control": "none"}
-    assert {json.loads(text)["task"] for text in runs["tuning"]} == {"toy-task"}
+    assert set(runs["objective"]) == {"toy-objective"}
+    tuning = [json.loads(text) for text in runs["tuning"]]
+    assert {(options["toy_tokens"], options["task"]) for options in tuning} == {(2, None)}
     assert set(json.loads(runs["update_norms"]["toy"])) == {"model.layers.1.mlp.down_proj.weight"}
+    for line in json.loads((study / "summary.json").read_text()):
+        assert (line["toy-measure"] is None) == (line["arm"] == "control")
+    effects = pd.read_csv(study / "tables" / "effects.csv")
+    assert "toy-measure" in set(effects["measure"])
     page = (study / "report.html").read_text()
-    for name in ("toy-editor", "toy-task", "toy-mask"):
-        assert name in page
+    for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept"):
+        assert name in page, name
 
 
 BROKEN = {
