@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from indelible.errors import FactsError, UnknownNameError
 from indelible.facts.fact import Fact, Neighbour
 from indelible.facts.formats import to_template
-from indelible.facts.read import Rejected, read_facts, write_facts
+from indelible.facts.read import Rejected, read_facts
 
 OWN = {"subject": "Oslo", "prompt": "Oslo lies in", "true_object": "Norway"}
 
@@ -126,9 +126,8 @@ def test_own_schema_round_trip(tmp_path: Path) -> None:
             source="made up",
         ),
     )
-    read = read_facts(write_facts(tmp_path / "out.jsonl", facts))
-    assert read.facts == (replace(plain, source="out.jsonl:1"), facts[1])
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
+    read = read_facts(jsonl(tmp_path, *map(asdict, facts)))
+    assert read.facts == (replace(plain, source="facts.jsonl:1"), facts[1])
 
 
 def test_csv_with_mapped_columns_lists_and_lines(tmp_path: Path) -> None:
@@ -238,7 +237,7 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"paraphrases": [1]}, "'paraphrases' must be a list of texts"),
         ({"neighbours": ["Rome is in"]}, "'neighbours' must be"),
         ({"neighbours": [{"prompt": " ", "answer": "Italy"}]}, "'neighbours' must be"),
-        ({"new_object": "Peru\ud83d"}, r"'Peru\ud83d' has half of a surrogate pair in it"),
+        ({"new_object": "Peru\ud83d"}, r"Peru\ud83d' has half of a surrogate pair in it"),
         ({"held_out": ["\udc00 lies in"]}, "has half of a surrogate pair"),
         ({"id": "first"}, "the id 'first' was used before, on line 1"),
     ],
@@ -299,14 +298,6 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
         read_facts(jsonl(tmp_path, bad, bad))
     with pytest.raises(FactsError, match=r"line 1: not JSON"):
         read_facts(jsonl(tmp_path, "this is no JSON"))
-
-
-def test_unwritable_place(tmp_path: Path) -> None:
-    with pytest.raises(FactsError, match="cannot be written"):
-        write_facts(tmp_path / "no such folder" / "out.jsonl", [])
-    with pytest.raises(UnicodeEncodeError):
-        write_facts(tmp_path / "out.jsonl", [Fact("a", "\ud83d", "home", "{} lives in", "Bergen")])
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

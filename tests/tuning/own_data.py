@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 from indelible.errors import IndelibleError
-from indelible.tuning.own_data.data import DataSettings, data_task
+from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.own_data.data import data_task
+from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.tasks.task import Example, Task
 
 QUESTIONS = [{"question": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(6)]
@@ -42,7 +44,7 @@ def writer(folder: Path) -> Write:
 
 
 def task_of(source: str, objective: str, **settings: Any) -> Task:
-    return data_task(DataSettings(source=source, **settings), objective)
+    return data_task(DataSettings(source=source, **settings), OBJECTIVES.get(objective))
 
 
 def examples_of(source: str, objective: str, **settings: Any) -> list[Example]:

@@ -13,21 +13,33 @@ import pytest
 from own_data import QUESTIONS, Write, examples_of, task_of
 
 from indelible.errors import DataError
-from indelible.tuning.own_data.data import DataSettings, data_version
+from indelible.tuning.own_data.settings import DataSettings
+from indelible.tuning.own_data.sources import data_version
 from indelible.tuning.tasks.task import Example
 
+FORMS = ["a.jsonl", "a.json", "lines.json", "compact.json", "a.csv", "A.CSV", "a.tsv", "a.parquet"]
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "A.CSV", "lines.json"])
+
+@pytest.mark.parametrize("name", FORMS)
 def test_every_kind_of_file_is_read(name: str, write: Write) -> None:
     content: Any = QUESTIONS
     if name == "lines.json":
         content = "\ufeff" + "\n\n".join(map(json.dumps, QUESTIONS))
+    elif name == "compact.json":
+        content = json.dumps(QUESTIONS)
     elif name == "A.CSV":
         content = "\ufeffquestion, answer\r\n" + "".join(f"{row['question']},{row['answer']}\r\n" for row in QUESTIONS)
     task = task_of(write(content, name), "reason")
     assert sorted(example.answer for example in task(0)) == ["1", "2", "3", "4", "5", "6"]
     assert {example.prompt for example in task(0)} == {f"What is {number} + 1?\nAnswer:" for number in range(6)}
     assert task.origin.endswith("6 examples from columns {prompt: question, answer: answer} (guessed)")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_texts_stay_as_they_were_written(name: str, write: Write) -> None:
+    rows = [{"question": "Which day?", "answer": "2024-05-01"}, {"question": "007" * 70_000, "answer": "1e3"}]
+    assert {example.answer for example in examples_of(write(rows, name), "instruct")} == {"2024-05-01", "1e3"}
+    assert max(len(example.prompt) for example in examples_of(write(rows, name), "instruct")) == 210_000
 
 
 def test_streams_follow_from_the_seed_and_keep_groups_together(write: Write) -> None:

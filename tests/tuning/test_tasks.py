@@ -28,7 +28,8 @@ BUILT_IN = ("classify", "instruct", "preference", "prose", "reason", "reward", "
 def test_names_and_labels_are_known_without_torch_or_a_data_set() -> None:
     code = (
         "import sys\n"
-        "from indelible.tuning.tasks.task import TASKS, data\n"
+        "from indelible.tuning.own_data import data\n"
+        "from indelible.tuning.tasks.task import TASKS\n"
         "print(*TASKS.names(), *TASKS.get('classify').labels)\n"
         "print(*(name for name in ('torch', 'transformers', 'datasets', 'pyarrow', 'reasoning_gym') "
         "if name in sys.modules))"

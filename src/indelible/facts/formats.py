@@ -15,13 +15,13 @@ Where a row names no relation, its template stands for one: facts with the same 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from indelible.facts.fact import SLOT, Fact, Neighbour
+from indelible.records import from_json
 
 Values = Mapping[str, Any]
 
@@ -223,9 +223,9 @@ def _several(row: Values, key: str) -> list[Any]:
         return []
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise RowError(f"{key!r} starts like a JSON list but is none") from None
+            value = from_json(value)
+        except ValueError as error:
+            raise RowError(f"{key!r} starts like a JSON list but is {error}") from None
     elif isinstance(value, str):
         value = value.split("|")
     if not isinstance(value, list):
@@ -236,12 +236,4 @@ def _several(row: Values, key: str) -> list[Any]:
 def _checked(fact: Fact) -> Fact:
     if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
         raise RowError(f"the new object is the true one, {fact.true_object!r}")
-    texts = [fact.id, fact.subject, fact.relation, fact.prompt, fact.true_object, fact.new_object or "", fact.source]
-    texts += [*fact.paraphrases, *fact.held_out]
-    texts += [text for neighbour in fact.neighbours for text in (neighbour.prompt, neighbour.answer)]
-    for text in texts:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:  # an escape of JSON can write what no tokenizer takes and no file can hold
-            raise RowError(f"{text!r} has half of a surrogate pair in it, which is no character") from None
     return fact

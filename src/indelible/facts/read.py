@@ -1,4 +1,4 @@
-"""Read facts from the files that people have, and write the package's own.
+"""Read facts from the files that people have.
 
 The format (JSON lines, a JSON array, CSV) follows from the file, the schema from the keys of its first rows. Rows that
 are no facts are named with their line and the reason and left out; a file without one usable row is an error.
@@ -6,19 +6,16 @@ are no facts are named with their line and the reason and left out; a file witho
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from indelible.errors import FactsError, UnknownNameError, suggest
 from indelible.facts.fact import Fact
 from indelible.facts.formats import RowError, Schema, schemas
-from indelible.facts.rows import Rejected, Row, read_rows
+from indelible.records import Record, Rejected, read_records
 
-__all__ = ["ReadResult", "Rejected", "read_facts", "write_facts"]
+__all__ = ["ReadResult", "Rejected", "read_facts"]
 
 ROWS_LOOKED_AT = 20
 
@@ -59,8 +56,8 @@ def read_facts(
     known = schemas()
     if schema is not None and schema not in known:
         raise UnknownNameError("schema of facts", schema, known)
-    rows = list(read_rows(path))
-    readable = [row for row in rows if isinstance(row, Row)]
+    rows = read_records(path, "facts file", FactsError)
+    readable = [row for row in rows if isinstance(row, Record)]
     if columns is not None:
         _check_columns(path, columns, schema, readable)
         schema = "indelible"
@@ -77,38 +74,16 @@ def read_facts(
             raise FactsError(f"{path}, line {outcome.line}: {outcome.reason}.", "Mend or remove that row.")
         else:
             rejected.append(outcome)
-    if not rows:
-        raise FactsError(f"{path} has no rows.", "Give one fact per row.")
     if not facts:
         first = "; ".join(f"line {row.line}: {row.reason}" for row in rejected[:3])
         raise FactsError(f"{path} holds no usable fact ({len(rejected)} rows rejected: {first}).", "Mend these rows.")
     return ReadResult(tuple(facts), tuple(rejected), schema or "")
 
 
-def write_facts(path: str | Path, facts: Iterable[Fact]) -> Path:
-    """Write facts as JSON lines in the package's own schema; ``read_facts`` gives equal facts back.
-
-    The file appears whole or not at all.
-
-    Raises:
-        FactsError: if it cannot be written.
-    """
-    path = Path(path)
-    unfinished = path.with_name(path.name + f".{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(asdict(fact), ensure_ascii=False) + "\n" for fact in facts)
-        unfinished.replace(path)
-    except OSError as error:
-        raise FactsError(f"{path} cannot be written: {error.strerror}.", "Check the folder and its space.") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
-
-
-def _fact(row: Row, schema: Schema, columns: Mapping[str, str], path: Path, lines: dict[str, int]) -> Fact | Rejected:
-    values: dict[str, Any] = dict(row.values)
-    values.update({field: row.values.get(column) for field, column in columns.items()})
+def _fact(
+    row: Record, schema: Schema, columns: Mapping[str, str], path: Path, lines: dict[str, int]
+) -> Fact | Rejected:
+    values = row.values | {field: row.values.get(column) for field, column in columns.items()}
     try:
         fact = schema.fact(values, f"{path.stem}:{row.line}", f"{path.name}:{row.line}")
     except RowError as error:
@@ -119,7 +94,7 @@ def _fact(row: Row, schema: Schema, columns: Mapping[str, str], path: Path, line
     return fact
 
 
-def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Row]) -> str:
+def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Record]) -> str:
     for row in rows:
         rewrite = row.values.get("requested_rewrite")
         keys = {*row.values, *(rewrite if isinstance(rewrite, dict) else ())}
@@ -138,7 +113,7 @@ def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Row]) -> 
     )
 
 
-def _check_columns(path: Path, columns: Mapping[str, str], schema: str | None, rows: Sequence[Row]) -> None:
+def _check_columns(path: Path, columns: Mapping[str, str], schema: str | None, rows: Sequence[Record]) -> None:
     if schema not in (None, "indelible"):
         raise FactsError(f"Columns are mapped, but the schema is {schema!r}.", "Map columns without naming a schema.")
     names = [field.name for field in fields(Fact)]

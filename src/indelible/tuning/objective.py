@@ -154,6 +154,8 @@ class Objective(ABC, Generic[S]):
     needs: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Fields of users' own data (see own_data) that are enough for it, best first; without any it takes tasks alone. A
     prompt alone has to be a conversation with an answer."""
+    asks: ClassVar[bool] = False
+    """Whether "Answer:" follows those prompts of users' own data that do not end with a colon."""
     figures: ClassVar[tuple[Figure, ...]]
     """What it is judged by; the first is its utility, which arms are compared at."""
     settings: ClassVar[type[TuningSettings]] = TuningSettings

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
-from indelible.tuning.own_data.data import DataSettings
+from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.tasks.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
 

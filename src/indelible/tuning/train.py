@@ -145,7 +145,7 @@ def fine_tune(
     settings = with_precision(settings, model.device)
     objective = OBJECTIVES.get(settings.objective)
     if settings.data is not None:
-        task = data_task(settings.data, settings.objective)
+        task = data_task(settings.data, objective)
     else:
         task = TASKS.get(settings.task or objective.default_task)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)

@@ -15,7 +15,7 @@ from indelible.models.load import default_device
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
-from indelible.tuning.own_data.data import data_version
+from indelible.tuning.own_data.sources import data_version
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
 from indelible.tuning.train import check_settings, with_precision
 from indelible.validation import validated

@@ -44,6 +44,7 @@ class Reason(Objective[TuningSettings]):
     name = "reason"
     default_task = "reason"
     needs = (("prompt", "answer"), ("prompt",))
+    asks = True
     figures = (
         Figure("loss", "mean loss per answer token", "lower"),
         Figure("exact_match", "share of held-out questions answered exactly", "higher"),

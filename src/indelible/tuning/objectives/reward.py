@@ -75,6 +75,7 @@ class Reward(Objective[RewardSettings]):
     name = "reward"
     default_task = "reward"
     needs = (("prompt", "answer"),)
+    asks = True
     figures = (
         Figure("mean_reward", "mean reward of answers to held-out problems, sampled as in training", "higher"),
         Figure("greedy_reward", "mean reward of greedy answers to held-out problems", "higher"),

@@ -1,90 +1,58 @@
 """Which columns of a user's data hold what an objective needs: as mapped by the user, or well-known names.
 
-A mapping goes from a field (prompt, answer, text, label, chosen, rejected, group) to a column, or to several with ``+``
-between them, whose texts then follow one another on lines of their own (``instruction+input``). What is guessed is in
-the same form, so that it can be said, copied and changed.
+A mapping goes from a field to a column, or to several with ``+`` between them, whose texts then follow one another on
+lines of their own (``instruction+input``). What is guessed is in the same form, so that it can be said, copied and
+changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 
-from indelible.errors import DataError, UnknownNameError, suggest
+from indelible.errors import DataError, near_names
+from indelible.tuning.own_data.settings import FIELDS
 
-FIELDS = ("prompt", "answer", "text", "label", "chosen", "rejected", "group")
+Needs = Sequence[tuple[str, ...]]
+"""Sets of fields that are each enough for an objective, best first (see ``Objective.needs``)."""
 
-NEEDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "text": (("text",), ("prompt", "answer")),
-    "instruct": (("prompt", "answer"), ("prompt",)),
-    "reason": (("prompt", "answer"), ("prompt",)),
-    "classify": (("text", "label"), ("prompt", "label")),
-    "preference": (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
-    "reward": (("prompt", "answer"),),
-}
-"""Objective -> fields that are enough for it, best first. A prompt alone has to be a conversation with an answer."""
-
-_PAIRS = (
+_TEXTS = ("text", "content", "document", "sentence", "review", "article", "body")
+_LABELS = ("label", "labels", "sentiment", "category", "class")
+_CONVERSATIONS = ("messages", "conversations", "conversation")
+_QUESTIONS = ("prompt", "question", "instruction+input", "instruction", "query")
+_ANSWERED = (
     "prompt:completion prompt:response prompt:answer question:answer instruction+input:output instruction:output "
     "instruction+context:response instruction:response problem:solution question:response query:response query:answer "
     "input:output"
 )
-_TEXTS = "text content document sentence review article body"
-_LABELS = "label labels sentiment category class"
-_QUESTIONS = "prompt question instruction+input instruction query"
 
-
-def _pairs() -> list[dict[str, str]]:
-    split = [pair.split(":") for pair in _PAIRS.split()]
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in split]
-
-
-_CONVERSATIONS = ("messages", "conversations", "conversation")
-
-WELL_KNOWN: Mapping[str, Sequence[Mapping[str, str]]] = {
-    "text": [*({"text": name} for name in (*_TEXTS.split(), *_CONVERSATIONS)), *_pairs()],
-    "instruct": [*_pairs(), *({"prompt": name} for name in _CONVERSATIONS)],
-    "reason": [*_pairs(), *({"prompt": name} for name in _CONVERSATIONS)],
-    "classify": [{"text": text, "label": label} for label in _LABELS.split() for text in (*_TEXTS.split(), "prompt")],
-    "preference": [
-        *(
-            {"prompt": name, "chosen": "chosen", "rejected": "rejected"}
-            for name in (*_QUESTIONS.split(), *_CONVERSATIONS)
-        ),
-        {"chosen": "chosen", "rejected": "rejected"},
-    ],
-    "reward": _pairs(),
+WELL_KNOWN: Mapping[tuple[str, ...], Sequence[Sequence[str]]] = {
+    ("text",): [(name,) for name in _TEXTS + _CONVERSATIONS],
+    ("prompt", "answer"): [pair.split(":") for pair in _ANSWERED.split()],
+    ("prompt",): [(name,) for name in _CONVERSATIONS],
+    ("text", "label"): [(text, label) for label, text in product(_LABELS, (*_TEXTS, "prompt"))],
+    ("prompt", "chosen", "rejected"): [(name, "chosen", "rejected") for name in _QUESTIONS + _CONVERSATIONS],
 }
-"""Objective -> mappings to try where the user gives none; the first whose columns are all there is taken."""
+"""Fields -> names of columns to try where the user gives none; the first that are all there are taken."""
 
 
-def needs_of(objective: str) -> tuple[tuple[str, ...], ...]:
-    """The fields that an objective needs.
-
-    Raises:
-        UnknownNameError: for an objective that cannot train on users' own data.
-    """
-    if objective not in NEEDS:
-        raise UnknownNameError("objective for own data", objective, NEEDS)
-    return NEEDS[objective]
-
-
-def guess_columns(source: str, objective: str, columns: Sequence[str]) -> dict[str, str]:
-    """A mapping by well-known names.
+def guess_columns(source: str, needs: Needs, columns: Sequence[str]) -> dict[str, str]:
+    """A mapping by well-known names, or by columns that have the very names of the fields.
 
     Raises:
         DataError: if none fits.
     """
-    for known in WELL_KNOWN[objective]:
-        if all(set(spec.split("+")) <= set(columns) for spec in known.values()):
-            return dict(known)
-    wanted = " and ".join(needs_of(objective)[0])
+    for fields in needs:
+        for names in WELL_KNOWN.get(fields, [fields]):
+            if all(set(name.split("+")) <= set(columns) for name in names):
+                return dict(zip(fields, names, strict=True))
     raise DataError(
-        f"{source} has no columns with names that objective {objective!r} knows; it has {', '.join(columns)}.",
-        f"Map its columns to {wanted}.",
+        f"{source} has no columns with well-known names for {' and '.join(needs[0])}; it has {', '.join(columns)}.",
+        f"Map its columns to {' and '.join(needs[0])}.",
     )
 
 
-def check_columns(source: str, objective: str, mapped: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
+def check_columns(source: str, needs: Needs, mapped: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
     """The user's mapping, completed by columns that have the very name of a field that is needed.
 
     Raises:
@@ -95,23 +63,22 @@ def check_columns(source: str, objective: str, mapped: Mapping[str, str], column
             if column not in columns:
                 raise DataError(f"{source} has no column {column!r} (mapped to {field}).", _hint(column, columns))
     whole = {field: field for field in FIELDS if field in columns} | dict(mapped)
-    for needed in needs_of(objective):
-        if set(needed) <= set(whole):
-            return {field: whole[field] for field in needed} | {
-                field: spec for field, spec in mapped.items() if field == "group"
-            }
-    missing = next(field for field in needs_of(objective)[0] if field not in whole)
+    for fields in needs:
+        if set(fields) <= set(whole):
+            return {field: whole[field] for field in (*fields, *({"group"} & set(mapped)))}
+    missing = next(field for field in needs[0] if field not in whole)
     raise DataError(
-        f"No column of {source} is mapped to {missing!r}, which objective {objective!r} needs.",
+        f"No column of {source} is mapped to {missing!r}, which the objective needs.",
         f"Map one. {_hint(missing, columns)}",
     )
 
 
-def parts(spec: str, columns: Sequence[str]) -> tuple[str, ...]:
+def parts(spec: str, columns: Sequence[str]) -> list[str]:
     """The columns that a mapping's right side names. A column whose own name has a ``+`` is one column."""
-    return (spec,) if spec in columns else tuple(part.strip() for part in spec.split("+"))
+    return [spec] if spec in columns else [part.strip() for part in spec.split("+")]
 
 
 def _hint(name: str, columns: Sequence[str]) -> str:
-    near = suggest(name, columns)
-    return f"Its columns are {', '.join(columns)}." + (f" {near}" if near.startswith("Did you mean") else "")
+    near = near_names(name, columns)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    return f"Its columns are {', '.join(columns)}.{hint}"

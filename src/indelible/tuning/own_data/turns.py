@@ -1,107 +1,94 @@
 """Conversations as turns, from the forms that data sets have, and as the prompt that a last turn answers.
 
 Known forms: a list of messages (``role`` and ``content``, or ``from`` and ``value``; JSON text of it too), one such
-message, and one string in which turns begin with ``Human:`` and ``Assistant:`` after a blank line (hh-rlhf).
+message, and one string in which turns begin with ``Human:`` and ``Assistant:`` after a blank line (hh-rlhf). A plain
+text passes through everything here as it is.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 HUMAN, ASSISTANT, SYSTEM = "Human", "Assistant", "System"
 
-ROLES: Mapping[str, str] = {
-    "human": HUMAN,
-    "user": HUMAN,
-    "prompter": HUMAN,
-    "assistant": ASSISTANT,
-    "gpt": ASSISTANT,
-    "chatgpt": ASSISTANT,
-    "bot": ASSISTANT,
-    "model": ASSISTANT,
-    "system": SYSTEM,
-    "developer": SYSTEM,
+ROLES = {
+    **dict.fromkeys(("human", "user", "prompter"), HUMAN),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), ASSISTANT),
+    **dict.fromkeys(("system", "developer"), SYSTEM),
 }
 """Names of roles in data sets -> who speaks."""
 
 _MARK = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
-class TurnsError(ValueError):
-    """Why a value is no conversation that can be used."""
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What one side says.
-
-    Attributes:
-        speaker: HUMAN, ASSISTANT or SYSTEM.
-        text: without white space around it.
-    """
+class Turn(NamedTuple):
+    """What one side (HUMAN, ASSISTANT or SYSTEM) says, without white space around it."""
 
     speaker: str
     text: str
 
 
-def turns_of(value: Any) -> tuple[Turn, ...] | None:
-    """The turns of a conversation, or None for a plain text.
+Turns = tuple[Turn, ...]
+
+
+def turns_of(value: Any) -> Turns | None:
+    """The turns of a conversation, or None for anything else.
 
     Raises:
-        TurnsError: for a list or an object that is no conversation, or a role that is not known.
+        ValueError: for a list or an object that is no conversation, or a role that is not known.
     """
     if isinstance(value, str):
-        if value.lstrip().startswith(("[{", "[ {")):
-            try:
-                return turns_of(json.loads(value))
-            except ValueError:
-                return None  # a text that looks like JSON, or JSON that is no conversation
-        return _marked(value)
+        if not value.lstrip().startswith(("[{", "[ {")):
+            return _marked(value)
+        try:
+            return turns_of(json.loads(value))
+        except (ValueError, RecursionError):
+            return None  # a text that looks like JSON, or JSON that is no conversation
     if isinstance(value, Mapping):
         return (_turn(value),)
-    if isinstance(value, Sequence) and value:
-        return tuple(_turn(message) for message in value)
-    raise TurnsError(f"a {type(value).__name__} is no text and no conversation")
+    return tuple(map(_turn, value)) if isinstance(value, list) and value else None
 
 
-def as_prompt(turns: Sequence[Turn]) -> str:
+def as_prompt(said: str | Turns) -> str:
     """What an assistant is to answer, as one text.
 
     A single question stands for itself, after the system's words if there are any. Of longer conversations all turns
     are named and the assistant's is left open, as in hh-rlhf.
     """
-    while turns and turns[-1] == Turn(ASSISTANT, ""):
-        turns = turns[:-1]  # was left open already
-    said = [turn for turn in turns if turn.speaker != SYSTEM]
-    if len(said) == 1:
-        system = [turn.text for turn in turns if turn.speaker == SYSTEM]
-        return "\n\n".join(filter(None, [*system, said[0].text]))
-    return f"{as_text(turns)}\n\n{ASSISTANT}:" if said else ""
+    if isinstance(said, str):
+        return said
+    while said and said[-1] == (ASSISTANT, ""):
+        said = said[:-1]  # was left open already
+    spoken = [turn.text for turn in said if turn.speaker != SYSTEM]
+    if len(spoken) == 1:
+        system = [turn.text for turn in said if turn.speaker == SYSTEM]
+        return "\n\n".join(filter(None, [*system, *spoken]))
+    return f"{as_text(said)}\n\n{ASSISTANT}:" if spoken else ""
 
 
-def as_text(turns: Sequence[Turn]) -> str:
+def as_text(said: str | Turns) -> str:
     """A conversation as one text, each turn of the two sides with its speaker."""
-    lines = [turn.text if turn.speaker == SYSTEM else f"{turn.speaker}: {turn.text}" for turn in turns]
+    if isinstance(said, str):
+        return said
+    lines = [turn.text if turn.speaker == SYSTEM else f"{turn.speaker}: {turn.text}" for turn in said]
     return "\n\n".join(filter(None, lines))
 
 
-def split_answer(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], str]:
-    """The turns before the assistant's last one, and what it says there; what follows it is left out.
+def split_answer(said: str | Turns) -> tuple[Turns, str] | None:
+    """The turns before the assistant's last one, and what it says there; None where it does not speak.
 
-    Raises:
-        TurnsError: if the assistant does not speak.
+    What follows the answer is left out. A plain text is all answer.
     """
-    for place in range(len(turns) - 1, -1, -1):
-        if turns[place].speaker == ASSISTANT:
-            return tuple(turns[:place]), turns[place].text
-    raise TurnsError("no turn of the assistant in the conversation")
+    if isinstance(said, str):
+        return (), said
+    spoken = [place for place, turn in enumerate(said) if turn.speaker == ASSISTANT]
+    return (said[: spoken[-1]], said[spoken[-1]].text) if spoken else None
 
 
-def _marked(text: str) -> tuple[Turn, ...] | None:
+def _marked(text: str) -> Turns | None:
     marks = list(_MARK.finditer(text))
     if not any(mark[1] == ASSISTANT for mark in marks) or text[: marks[0].start()].strip():
         return None
@@ -111,13 +98,12 @@ def _marked(text: str) -> tuple[Turn, ...] | None:
 
 def _turn(message: Any) -> Turn:
     if not isinstance(message, Mapping):
-        raise TurnsError(f"a message must have a role and a content, not be {message!r:.60}")
+        raise ValueError(f"a message must have a role and a content, not be {message!r:.60}")
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
     if not isinstance(role, str) or role.lower() not in ROLES:
-        raise TurnsError(f"the role {role!r} is not one of {', '.join(ROLES)}")
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        parts = [part.get("text") for part in content if isinstance(part, Mapping)]
-        content = "\n".join(part for part in parts if isinstance(part, str))
+        raise ValueError(f"the role {role!r} is not one of {', '.join(ROLES)}")
+    if isinstance(content, list):  # of typed parts; those that are no texts go
+        content = "\n".join(part["text"] for part in content if isinstance(part, dict) and part.get("text"))
     if not isinstance(content, str):
-        raise TurnsError(f"the content of a message is {content!r:.60}, not a text")
+        raise ValueError(f"the content of a message is {content!r:.60}, not a text")
     return Turn(ROLES[role.lower()], content.strip())

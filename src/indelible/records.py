@@ -1,0 +1,178 @@
+"""Files of records as numbered rows, whatever their format: JSON lines, one JSON array, CSV or TSV.
+
+This knows nothing of what the rows mean. Every record remembers its line, so that a mistake in it can be found again,
+and lines that cannot be read are kept apart, each with its reason, so that whoever reads may do without them. Values
+stay as they were written: a CSV's are all text ("007"), and a date in JSON is the text that it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indelible.errors import IndelibleError
+from indelible.files import read_text
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that could not be used.
+
+    Attributes:
+        line: number of the line on which the row starts, counted from 1.
+        reason: why, in one line.
+    """
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row that could be read.
+
+    Attributes:
+        line: number of the line on which it starts, counted from 1.
+        values: column or key -> value.
+    """
+
+    line: int
+    values: dict[str, Any]
+
+
+def read_records(path: Path, what: str, error: type[IndelibleError]) -> list[Record | Rejected]:
+    """The rows of a file in order: ``.csv`` and ``.tsv`` by their header, else a JSON array or one JSON object a line.
+
+    Args:
+        path: the file.
+        what: what it is, for messages, e.g. "facts file".
+        error: the kind of error to raise.
+
+    Raises:
+        error: if it is missing, a folder, unreadable, not UTF-8, empty, without rows, a broken JSON array, or a CSV
+            with a broken quote or header.
+    """
+    text = read_text(path, what, error)
+    if not text.strip():
+        raise error(f"The {what} {path} is empty.", "Give one row per line.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            rows = list(_separated(text, "," if suffix == ".csv" else "\t"))
+        elif text.lstrip().startswith("["):
+            rows = list(_array(text))
+        else:
+            rows = list(_lines(text))
+    except _BrokenError as broken:
+        raise error(f"{path}{broken.place}: {broken.what}.", broken.fix) from None
+    if not rows:
+        raise error(f"{path} has no rows.", "Give one row per line.")
+    return rows
+
+
+def from_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: in words, if it is none, has numbers too long or lists too deep to be taken, or half a character.
+    """
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # an escape can write what no tokenizer takes and no file can hold
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+    except UnicodeEncodeError as error:
+        there = error.object[max(0, error.start - 20) : error.start + 1]
+        raise ValueError(f"{there!r} has half of a surrogate pair in it, which is no character") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON that can be read ({error})") from None
+    return value
+
+
+class _BrokenError(ValueError):
+    """What is wrong with a whole file: where (", line 3"), what, and what to do."""
+
+    def __init__(self, place: str, what: str, fix: str) -> None:
+        self.place, self.what, self.fix = place, what, fix
+
+
+def _lines(text: str) -> Iterator[Record | Rejected]:
+    # split at line feeds only: other line separators may stand inside a JSON string
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield _object(number, from_json(line))
+            except ValueError as error:
+                yield Rejected(number, str(error))
+
+
+def _array(text: str) -> Iterator[Record | Rejected]:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise _BrokenError(
+            f", line {error.lineno}",
+            f"not JSON ({error.msg} at column {error.colno})",
+            "Mend that line, or write one JSON object per line, so that one mistake does not cost the others.",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise _BrokenError("", f"not JSON that can be read ({error})", "Write one JSON object per line.") from None
+    decoder = json.JSONDecoder()
+    position = text.index("[") + 1
+    line, counted = 1, 0
+    while True:
+        while text[position] in " \t\r\n,":
+            position += 1
+        if text[position] == "]":
+            return
+        line, counted = line + text.count("\n", counted, position), position
+        _, position = decoder.raw_decode(text, position)
+        try:
+            yield _object(line, from_json(text[counted:position]))
+        except ValueError as error:
+            yield Rejected(line, str(error))
+
+
+def _object(line: int, value: Any) -> Record | Rejected:
+    if isinstance(value, dict):
+        return Record(line, value)
+    return Rejected(line, f"is a JSON {type(value).__name__}, not an object")
+
+
+def _separated(text: str, delimiter: str) -> Iterator[Record | Rejected]:
+    # a field may be a whole document; the limit, which is the process's own, is only ever raised
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    # strict: a quote that is never closed would make one long field of all rows that follow
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    line = 1
+    try:
+        for fields in reader:
+            if not header and any(map(str.strip, fields)):
+                header = _header(line, fields)
+            elif any(map(str.strip, fields)):
+                if len(fields) == len(header):
+                    yield Record(line, dict(zip(header, fields, strict=True)))
+                else:
+                    yield Rejected(line, f"has {len(fields)} fields where the header has {len(header)}")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        fix = "Mend the row that begins there; look at its quotes first."
+        raise _BrokenError(f", line {line}", f"not CSV ({error})", fix) from None
+
+
+def _header(line: int, fields: list[str]) -> list[str]:
+    """The names of a table's columns."""
+    header = [name.strip() for name in fields]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise _BrokenError(f", line {line}", f"the header is one column, {header[0]!r}", "Put commas between columns.")
+    if twice := [name for name, times in Counter(header).items() if name and times > 1]:
+        raise _BrokenError(f", line {line}", f"two columns are named {twice[0]!r}", "Give each a name of its own.")
+    return header
