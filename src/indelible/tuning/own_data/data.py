@@ -45,7 +45,7 @@ class CellError(ValueError):
         self.field = field
 
 
-def data_task(settings: DataSettings, objective: Objective) -> Task:
+def data_task(settings: DataSettings, objective: Objective[Any]) -> Task:
     """A task of a user's data, read and checked.
 
     Prompts are taken as they are, except where the objective asks for the answer ("Answer:" on a line of its own) and a
