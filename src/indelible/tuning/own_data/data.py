@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from indelible.errors import DataError, suggest
 from indelible.tuning.own_data.columns import check_columns, guess_columns, parts
@@ -23,11 +23,22 @@ from indelible.tuning.own_data.turns import Turns, as_prompt, as_text, split_ans
 from indelible.tuning.tasks.answers import same_answer
 from indelible.tuning.tasks.task import Example, Task, shuffled
 
-if TYPE_CHECKING:
-    from indelible.tuning.objective import Objective
-
 MOST_LABELS = 50
 """More different values than this are taken for a column that holds no labels."""
+
+
+class Wanting(Protocol):
+    """What is asked of an objective (``indelible.tuning.objective``, which says what each of them means)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def needs(self) -> tuple[tuple[str, ...], ...]: ...
+
+    @property
+    def asks(self) -> bool: ...
+
 
 Cells = Mapping[str, str | Turns]
 """Field -> what a row holds there: a text or a conversation, not empty."""
@@ -45,7 +56,7 @@ class CellError(ValueError):
         self.field = field
 
 
-def data_task(settings: DataSettings, objective: Objective[Any]) -> Task:
+def data_task(settings: DataSettings, objective: Wanting) -> Task:
     """A task of a user's data, read and checked.
 
     Prompts are taken as they are, except where the objective asks for the answer ("Answer:" on a line of its own) and a
