@@ -145,7 +145,7 @@ def plain(
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
     with seeded(0), tempfile.TemporaryDirectory() as folder:
-        run = Run(model, model, tokenizer, settings, rows.train, (), (), folder, 0, settings.steps_at_most)
+        run = Run(model, model, tokenizer, settings, rows.train, (), folder, 0, settings.steps_at_most)
         trainer = made_trainer(
             run,
             PlainTrainer,

@@ -35,7 +35,7 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
         Problem(said, prompt, lambda answer, best=best: float(answer == best))
         for said, prompt, best in zip(PROMPTS, prompts, best, strict=True)
     ]
-    return Run(model, model, tiny_tokenizer, settings, (), rows, ())
+    return Run(model, model, tiny_tokenizer, settings, (), rows)
 
 
 judge_of = OBJECTIVES.get("reward").judge

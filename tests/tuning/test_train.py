@@ -48,7 +48,7 @@ def judged(
 ) -> float:
     """The held-out loss of rows, two times as many in a batch as in training."""
     options = settings(batch_size=batch_size, precision="fp32")
-    return token_loss(Run(model, model, tokenizer, options, (), rows, ()), rows)
+    return token_loss(Run(model, model, tokenizer, options, (), rows), rows)
 
 
 @pytest.mark.parametrize("objective", ["text", "reason"])

@@ -120,7 +120,6 @@ class Run(Generic[S]):
         tokenizer: a copy of the model's, with a padding token.
         settings: how to train.
         train, heldout: rows.
-        labels: the label words of a classification task.
         folder: for whatever a trainer would write.
         seed: of the order of rows, and of dropout.
         steps: optimizer steps at most.
@@ -132,7 +131,6 @@ class Run(Generic[S]):
     settings: S
     train: Sequence[Any]
     heldout: Sequence[Any]
-    labels: tuple[str, ...]
     folder: str = ""
     seed: int = 0
     steps: int = 0
@@ -172,12 +170,7 @@ class Objective(ABC, Generic[S]):
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: S, labels: Sequence[str]
     ) -> Sequence[Row]:
         """Rows of at most ``settings.max_tokens`` tokens; none when the example does not fit or has nothing to learn.
-
-        Args:
-            tokenizer: the model's.
-            example: of a task.
-            settings: of the run.
-            labels: the task's label words, where it has any.
+        ``labels`` are the task's label words, where it has any.
 
         Raises:
             DataError: if the example lacks what the objective needs.

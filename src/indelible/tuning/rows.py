@@ -77,19 +77,10 @@ def draw_rows(
     facts: Sequence[Fact],
     seed: int,
 ) -> Rows:
-    """Take held-out rows, then training rows, from a task.
-
-    Args:
-        task: whose examples, in the order of the seed.
-        objective: makes rows of an example.
-        tokenizer: the model's.
-        settings: how many of each are wanted; of training rows there may be fewer when the task ends early, but one
-            step's must be there.
-        facts: facts that no example may speak of.
-        seed: of the order.
+    """Take held-out rows, then training rows, of a task's examples that speak of no fact, in the order of the seed.
 
     Raises:
-        DataError: if there are too few.
+        DataError: if there are fewer than wanted; of training rows one step's are enough where the task ends early.
     """
     heldout_wanted = settings.heldout_examples
     train_wanted = settings.train_examples or settings.steps_at_most * settings.rows_per_step

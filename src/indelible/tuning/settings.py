@@ -103,13 +103,11 @@ class TuningSettings(TunerSettings):
     @property
     def steps_at_most(self) -> int:
         """Optimizer steps, if there are as many training rows as are wanted."""
-        if self.epochs is None or self.train_examples is None:
-            return self.steps or DEFAULT_STEPS
-        asked = math.ceil(self.epochs * self.train_examples / self.rows_per_step)
-        return min(asked, self.steps or asked)
+        return self.steps_over(self.train_examples or 0)
 
     def steps_over(self, rows: int) -> int:
         """Optimizer steps at most with that many training rows."""
         if self.epochs is None:
-            return self.steps_at_most
-        return min(self.steps_at_most, math.ceil(self.epochs * rows / self.rows_per_step))
+            return self.steps or DEFAULT_STEPS
+        asked = math.ceil(self.epochs * rows / self.rows_per_step)
+        return min(asked, self.steps or asked)

@@ -36,8 +36,6 @@ from indelible.tuning.training.trainer import check_passed_on, quiet_trl
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 
-__all__ = ["TuningResult", "TuningSettings", "fine_tune"]
-
 
 @dataclass(frozen=True)
 class TuningResult:
@@ -167,7 +165,6 @@ def fine_tune(
                 settings=settings,
                 train=rows.train,
                 heldout=rows.heldout,
-                labels=task.labels,
                 folder=folder,
                 seed=seed,
                 steps=steps,
@@ -185,7 +182,13 @@ def fine_tune(
             with _training(run, trainer, callbacks):
                 trainer.train()
         after = judge(everything)
-    _check_figures(after, trainer.state.global_step, settings)
+    for name, value in after.items():
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"The held-out {name} is {value} after step {trainer.state.global_step} at learning rate "
+                f"{settings.learning_rate:g}.",
+                "Lower learning_rate.",
+            )
     if rules.reached is False:  # what was reached at the look that ended the run stands, whatever merging rounds
         rules.stop(after)
     return TuningResult(
@@ -230,15 +233,6 @@ def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     if mine.pad_token_id is None:
         mine.pad_token = mine.eos_token
     return mine
-
-
-def _check_figures(figures: Mapping[str, float], step: int, settings: TuningSettings) -> None:
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            raise TrainingDivergedError(
-                f"The held-out {name} is {value} after step {step} at learning rate {settings.learning_rate:g}.",
-                "Lower learning_rate.",
-            )
 
 
 def _check_precision(model: PreTrainedModel) -> None:

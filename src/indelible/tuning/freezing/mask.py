@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from indelible.errors import ConfigError, UnknownNameError
@@ -86,8 +87,7 @@ def frozen_parameters(mask: str, model: nn.Module, layout: Layout, edited: Seque
 
     Args:
         mask: as it is written (see above).
-        model: the model to be tuned.
-        layout: its layout.
+        model, layout: the model to be tuned.
         edited: names of the parameters that an edit changed; none for an unedited model (a control).
 
     Raises:
@@ -154,13 +154,8 @@ def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -
 
 def _ranges(layers: Sequence[int]) -> str:
     """Ascending numbers as ranges: 3-5, 8."""
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][1] + 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    runs = [[layer for _, layer in run] for _, run in groupby(enumerate(layers), lambda at: at[1] - at[0])]
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _parts(text: str) -> list[tuple[str, str]]:

@@ -35,13 +35,7 @@ class PreferenceSettings(TuningSettings):
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt with two answers to it.
-
-    Attributes:
-        prompt_ids: p token ids.
-        chosen_ids: of the preferred answer.
-        rejected_ids: of the other.
-    """
+    """A prompt with the preferred and the other answer to it, as token ids."""
 
     prompt_ids: tuple[int, ...]
     chosen_ids: tuple[int, ...]

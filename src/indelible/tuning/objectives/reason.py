@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answered(Features):
-    """A question with its answer.
-
-    Attributes:
-        answer: as it was given, in words.
-    """
+    """A question with its answer, also in words."""
 
     answer: str = ""
 

@@ -52,13 +52,7 @@ class RewardSettings(TuningSettings):
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with what scores an answer to it.
-
-    Attributes:
-        prompt: the problem in words.
-        prompt_ids: its token ids.
-        score: of an answer in words, from 0 to 1.
-    """
+    """A problem, in words and as token ids, with what scores an answer in words from 0 to 1."""
 
     prompt: str
     prompt_ids: tuple[int, ...]

@@ -53,13 +53,8 @@ def at_labels(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
 
 
 def token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Cross entropy summed over loss-bearing tokens, divided by their number, in float32.
-
-    Args:
-        outputs: the model's, with ``logits`` at the labels' positions.
-        labels: shifted labels, shape (rows, positions).
-        num_items_in_batch: number of loss-bearing tokens in all batches of the optimizer step; None: in this batch.
-    """
+    """Cross entropy summed over loss-bearing tokens, in float32, divided by their number: in all batches of the
+    optimizer step, or without it in this batch. Labels ``(rows, positions)`` are shifted, logits at their positions."""
     total = functional.cross_entropy(
         outputs["logits"].flatten(0, 1).float(), labels.flatten(), ignore_index=NO_LOSS, reduction="sum"
     )

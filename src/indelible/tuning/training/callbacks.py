@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,14 +20,7 @@ from indelible.tuning.training.stopping import StopRules
 
 
 class Watch(TrainerCallback):
-    """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges.
-
-    Args:
-        run: the run.
-        rules: when to stop.
-        judge: takes held-out figures now.
-        progress: called with steps done, steps at most, and a note.
-    """
+    """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges."""
 
     def __init__(self, run: Run[Any], rules: StopRules, judge: Judge, progress: Progress | None) -> None:
         self.run, self.rules, self.judge, self.progress = run, rules, judge, progress
@@ -70,26 +64,23 @@ class Undisturbing(TrainerCallback):
 
     They are called in order; what one decides about the course of training, the next one sees. They are given the
     language model itself, whatever an objective has put around it.
-
-    Args:
-        callbacks: whose events are passed on.
-        model: that they are given.
     """
 
     def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
+        self.model = model
         for name in dir(TrainerCallback):
             if name.startswith("on_"):
-                setattr(self, name, _in_turn([getattr(callback, name) for callback in callbacks], model))
+                setattr(self, name, partial(self._in_turn, [getattr(callback, name) for callback in callbacks]))
 
-
-def _in_turn(
-    events: Sequence[Callable[..., Any]],
-    model: PreTrainedModel,
-) -> Callable[..., Any]:
-    def called(args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+    def _in_turn(
+        self,
+        events: Sequence[Callable[..., Any]],
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> TrainerControl:
         with kept_random_state():
             for event in events:
-                control = event(args, state, control, **{**kwargs, "model": model}) or control
+                control = event(args, state, control, **{**kwargs, "model": self.model}) or control
         return control
-
-    return called

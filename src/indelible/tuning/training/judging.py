@@ -83,25 +83,17 @@ def greedy_answers(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int)
 def sampled_answers(
     run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, sampling: Mapping[str, Any]
 ) -> list[str]:
-    """What the model answers to each prompt where answers are drawn (see ``_written``).
+    """What the model answers to each prompt where answers are drawn (see ``_written``), by arguments of ``generate``.
 
     The random numbers are the same in each call, and those of the run go on as if none had been drawn.
-
-    Args:
-        run: whose model answers.
-        prompts: their token ids.
-        tokens: of an answer, at most.
-        sampling: arguments of ``generate``.
     """
     with seeded(0):
         return _written(run, prompts, tokens, {**sampling, "do_sample": True})
 
 
 def _written(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, how: Mapping[str, Any]) -> list[str]:
-    """What the model writes after each prompt, up to the end of text, prompts of like length together.
-
-    An answer ends where the model has no more positions.
-    """
+    """What the model writes after each prompt, up to the end of text and ``tokens`` at most, prompts of like length
+    together. An answer ends where the model has no more positions."""
     model, tokenizer = run.model, run.tokenizer
     answers = [""] * len(prompts)
     generate: Any = model.generate

@@ -17,12 +17,7 @@ from indelible.tuning.settings import TuningSettings
 
 
 class StopRules:
-    """The rules of one run, told of its held-out figures as they come.
-
-    Args:
-        settings: of the run.
-        objective: whose figures they are.
-        before: the figures before tuning.
+    """The rules of one run, told of its held-out figures as they come; some go by those before tuning.
 
     Raises:
         ConfigError: a change is wanted relative to a figure that is zero or negative.

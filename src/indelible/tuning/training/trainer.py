@@ -173,12 +173,8 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
 
 
 def measured(run: Run[Any], name: str = "Trainer") -> Any:
-    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it.
-
-    Args:
-        run: whose precision counts.
-        name: of the class, transformers' or trl's; errors as of ``trainer_class``.
-    """
+    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it; errors
+    as of ``trainer_class``."""
     base: Any = trainer_class(name)
 
     class Measured(base):

@@ -27,12 +27,7 @@ from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings,
 
 @dataclass(frozen=True)
 class Adapted:
-    """What is trained inside the block of ``adapted``.
-
-    Attributes:
-        adapted_modules: paths of the modules that adapters were put on.
-        n_trained: numbers that are trained.
-    """
+    """Paths of the modules that adapters were put on, and how many numbers are trained."""
 
     adapted_modules: tuple[str, ...]
     n_trained: int
@@ -46,14 +41,9 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
     not, they are taken out. Either way the model has its own modules, and each parameter its own ``requires_grad``,
     again.
 
-    Args:
-        model: float32.
-        settings: of the tuner.
-        frozen: names of parameters that keep every bit.
-
     Raises:
-        ConfigError: if ``frozen`` names a parameter that the model lacks, or leaves nothing to train, or if the options
-            do not fit the tuner or the model.
+        ConfigError: if ``frozen``, names of parameters that keep every bit, names one that the model lacks, or leaves
+            nothing to train, or if the options do not fit the tuner or the model.
         TrainingDivergedError: if what was trained is not finite at the end of the block.
     """
     parameters = dict(model.named_parameters())
