@@ -188,7 +188,7 @@ def test_run_folder_with_other_things(bad: Bench) -> None:
 
 
 def test_study_file_missing_or_misnamed(bad: Bench) -> None:
-    assert "'gone.yaml'" in bad.typed("study", "gone.yaml")
+    assert "no study file gone.yaml" in bad.typed("study", "gone.yaml")
     assert "'quick'" in bad.typed("study", "quik")
 
 

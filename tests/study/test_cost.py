@@ -70,9 +70,9 @@ def test_an_objective_costs_what_it_sends_through_the_model(tuning: dict[str, An
 
 def test_isolated_arms_ask_intrinsic_facts_in_every_copy() -> None:
     batch, isolated = (study({"objective": "text"}, protocol=protocol) for protocol in ("batch", "isolated"))
-    assert cost(batch, "edited-probe").operations == ASKED
+    assert cost(batch, "probe").operations == 2 * ASKED  # the base model, and the edited one
     in_a_copy = 2 * QUESTION_TOKENS * (1 + 7)
-    assert cost(isolated, "edited-probe").operations == 5 * in_a_copy
+    assert cost(isolated, "probe").operations == ASKED + 5 * in_a_copy
     one = cost(batch, "tune").operations - ASKED + in_a_copy
     assert (cost(isolated, "tune").tunings, cost(isolated, "tune").operations) == (5, 5 * one)
 
@@ -80,7 +80,7 @@ def test_isolated_arms_ask_intrinsic_facts_in_every_copy() -> None:
 def test_answers_as_published_are_longer() -> None:
     usual = study({"objective": "text"})
     published = usual.model_copy(update={"as_published": True})
-    assert cost(published, "base-probe").operations > 2 * cost(usual, "base-probe").operations
+    assert cost(published, "probe").operations > 2 * cost(usual, "probe").operations
 
 
 def test_time_goes_with_parameters_and_against_speed() -> None:

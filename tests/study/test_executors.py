@@ -50,7 +50,7 @@ def test_every_step_of_an_arm_gives_the_same_files_there(
     config, store = StudyConfig.model_validate(settings), Store(undisturbed.folder)
     world = World(config.model, candidate_facts(config.facts), config.corpus)
     steps = preview_study(config, undisturbed.folder).plan.runs[1].steps
-    assert [step.kind for step in steps] == ["select", "base-probe", "bystanders", "edit", "edited-probe", "tune"]
+    assert [step.kind for step in steps] == ["select", "probe", "bystanders", "edit", "probe", "tune"]
     for step in steps:
         folder = tmp_path / step.name
         folder.mkdir()

@@ -137,7 +137,7 @@ def test_studies_that_are_not_there(tmp_path: Path) -> None:
         load_config("quik")
     with pytest.raises(ConfigError, match="no study file"):
         load_config(str(tmp_path / "gone.yaml"))
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is a folder, not a study file"):
         load_config(str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9\n")
     with pytest.raises(ConfigError, match="not UTF-8"):

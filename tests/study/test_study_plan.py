@@ -50,10 +50,9 @@ def rerun(before: Plan, after: Plan) -> set[str]:
 def test_arms_share_the_choice_of_facts_and_equal_edits() -> None:
     made = plan()
     assert kinds(made).count("select") == 1
-    assert kinds(made).count("base-probe") == 1
     assert kinds(made).count("bystanders") == 1
     assert kinds(made).count("edit") == 2  # plain and frozen share one
-    assert kinds(made).count("edited-probe") == 2
+    assert kinds(made).count("probe") == 1 + 2
     assert kinds(made).count("tune") == 4
     edits = {run.arm.name: run.edit for run in made.runs}
     assert edits["plain"] == edits["frozen"] != edits["wordy"]

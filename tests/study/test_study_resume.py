@@ -62,7 +62,7 @@ def test_killed_three_times_it_ends_like_an_undisturbed_one(
 ) -> None:
     study, folder = write_study(tmp_path / "tiny.yaml", settings), tmp_path / "run"
 
-    kill_when(begin(study, folder), lambda: any((folder / "steps").glob(".writing-base-probe-*")))
+    kill_when(begin(study, folder), lambda: any((folder / "steps").glob(".writing-probe-*")))
     assert any((folder / "steps").glob(".writing-*"))
     kill_when(begin(study, folder), lambda: running(folder, "edit-"))
     kill_when(begin(study, folder), lambda: running(folder, "tune-"))

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from indelible.errors import ConfigError, suggest
+from indelible.files import read_text
 from indelible.models.bundled.fetch import MODELS
 from indelible.study.design.grid import with_grid
 from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, Options, StudyConfig
@@ -45,19 +46,12 @@ def load_config(
         text = (files("indelible.study") / "presets" / f"{name_or_file}.yaml").read_text(encoding="utf-8")
         return parse_config(text, f"built-in study {name_or_file!r}", Path.cwd(), overrides, note=note)
     path = Path(name_or_file)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
-            raise ConfigError(f"There is no study file {name_or_file!r}.", "Check the path.") from None
+    if len(path.parts) == 1 and not path.suffix and not path.exists():
         raise ConfigError(
             f"There is no built-in study {name_or_file!r} and no file of that name.",
             suggest(name_or_file, preset_names()),
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{name_or_file} is not UTF-8 (byte {error.start}).", "Save it as UTF-8.") from None
-    except OSError as error:
-        raise ConfigError(f"{name_or_file} cannot be read: {error.strerror}.", "Give a readable YAML file.") from None
+        )
+    text = read_text(path, "study file", ConfigError)
     return parse_config(text, name_or_file, path.parent, overrides, note=note)
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import WORLD, StudyConfig
 from indelible.study.run.step import Step, Versions, Work
-from indelible.study.run.steps.base_probe import BaseProbe
 from indelible.study.run.steps.bystanders import ChooseBystanders
 from indelible.study.run.steps.edit import MakeEdit
-from indelible.study.run.steps.edited_probe import EditedProbe
 from indelible.study.run.steps.explain import Explain
+from indelible.study.run.steps.probe import Probe
 from indelible.study.run.steps.select import Select
 from indelible.study.run.steps.tune import Tune
 
@@ -81,7 +80,7 @@ class _Seed:
         redraw = facts.source == WORLD if facts.redraw is None else facts.redraw
         work = Select(facts.n_edits, facts.n_intrinsic, redraw, facts.held_out, facts.neighbours)
         select = self.add(work, "choose facts")
-        base = self.add(BaseProbe(published), "ask the base model", select=select)
+        base = self.add(Probe("base", published), "ask the base model", select=select)
         bystanders = None
         if facts.bystanders and any(arm.editor is not None and arm.editor.uses_text for arm in arms):
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
@@ -102,7 +101,7 @@ class _Seed:
         read = bystanders if arm.editor.uses_text else None
         work = MakeEdit(arm.editor, arm.paraphrases, arm.isolated)
         edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
-        asking = EditedProbe(arm.isolated, self.config.as_published)
+        asking = Probe("edited", self.config.as_published, arm.isolated)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
     def tune(self, arm: Arm, select: Step, edit: Step | None) -> tuple[Step, ...]:

@@ -1,10 +1,11 @@
-"""The exam after the edit: of the one edited model, or of each copy about its own fact and all intrinsic ones."""
+"""The exam before any edit, and after one, where each copy is asked about its own edited fact and all intrinsic ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pandas as pd
 
@@ -18,13 +19,20 @@ from indelible.study.run.step import Done, Job, Material, Work
 
 
 @dataclass(frozen=True)
-class EditedProbe(Work):
-    """``isolated``: whether there is a copy for each fact; ``published``: whether answers are judged as published."""
+class Probe(Work):
+    """An exam.
 
-    kind: ClassVar[str] = "edited-probe"
+    Attributes:
+        phase: "base", or "edited" with the edit in the model.
+        published: whether answers are judged as in the published study.
+        isolated: whether there is an edited copy for each fact.
+    """
 
-    isolated: bool
+    kind: ClassVar[str] = "probe"
+
+    phase: Literal["base", "edited"]
     published: bool
+    isolated: bool = False
 
     def cost(self, facts: FactsSettings) -> Cost:
         models = facts.n_edits if self.isolated else 1
@@ -37,13 +45,16 @@ class EditedProbe(Work):
         copies: Sequence[int | None] = range(len(chosen.edited)) if self.isolated else [None]
         frames = []
         for done, copy in enumerate(copies, 1):
-            edit = Edit.load(edit_path(job.inputs["edit"], copy))
-            with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
+            edit = None if self.phase == "base" else Edit.load(edit_path(job.inputs["edit"], copy))
+            with (
+                lent.base_model() as model,
+                nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint),
+            ):
                 rows = ask(
                     model,
                     lent.tokenizer,
-                    chosen.in_copy(copy).questions(edit.context),
-                    phase="edited",
+                    chosen.in_copy(copy).questions("" if edit is None else edit.context),
+                    phase=self.phase,
                     copy=copy or 0,
                     published=self.published,
                     progress=silent if self.isolated else progress,
