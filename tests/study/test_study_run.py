@@ -7,7 +7,7 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from indelible.study.run import run as run_module
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.store import Store
 from indelible.study.run.tables import rewrite_report
+from tiny_studies import study_settings
 
 ARMS = ["memit", "memit-frozen", "control"]
 
@@ -34,8 +35,40 @@ def titles(folder: Path, event: str) -> list[str]:
     return [entry["title"] for entry in Store(folder).events() if entry["event"] == event and "title" in entry]
 
 
-def without_times(summary: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**line, "seconds": None} for line in summary]
+class Alone(NamedTuple):
+    """The control without other arms: what it came to, whether random states are as before, exams during tuning."""
+
+    outcome: Outcome
+    settings: dict[str, Any]
+    states_kept: bool
+    exams: int
+
+
+def random_states() -> list[Any]:
+    return [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+
+
+@pytest.fixture(scope="module")
+def alone(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """Don't change its folder in a test, it is shared."""
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings["arms"] = settings["arms"][2:]
+    exams: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        exams.append(1)
+        return take_exam(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("indelible.exam.callback.take_exam", counted)
+        before = random_states()
+        outcome = run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("alone") / "run")
+        return Alone(outcome, settings, random_states() == before, len(exams))
+
+
+def control_rows(outcome: Outcome) -> pd.DataFrame:
+    rows = rows_of(outcome)
+    return rows[rows["arm"] == "control"].reset_index(drop=True)
 
 
 def test_a_finished_study_leaves_its_tables_and_report(undisturbed: Outcome) -> None:
@@ -64,12 +97,16 @@ def test_rows_are_tidy(undisturbed: Outcome) -> None:
     assert not prompts[prompts["fact_set"] == "edited"]["success"].any()
 
 
-def test_a_curve_without_points_leaves_the_two_ends(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings |= {"arms": settings["arms"][2:], "exam": {"every": 100}}
+def test_seeds_have_their_own_facts_and_a_curve_without_points_leaves_the_two_ends(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings |= {"arms": settings["arms"][2:], "exam": {"every": 100}, "seeds": [0, 1]}
     rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
     assert set(rows["phase"]) == {"base", "tuned"}
     assert rows["step"].dtype == "int64"
     assert rows["success"].dtype == "bool"
+    first, second = (tuple(rows[rows["seed"] == seed]["fact_id"].drop_duplicates()) for seed in (0, 1))
+    assert first != second
 
 
 def test_the_edit_and_the_tuning_did_something(undisturbed: Outcome) -> None:
@@ -89,32 +126,31 @@ def test_arms_with_one_edit_share_its_rows(undisturbed: Outcome) -> None:
     pd.testing.assert_frame_equal(plain.reset_index(drop=True), frozen.reset_index(drop=True))
 
 
-def test_the_same_seed_gives_the_same_table(undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path) -> None:
-    again = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
-    pd.testing.assert_frame_equal(rows_of(again), rows_of(undisturbed))
-    assert without_times(again.summary) == without_times(undisturbed.summary)
-
-
-def test_arms_do_not_depend_on_each_other(undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path) -> None:
+def test_arms_do_not_depend_on_each_other(undisturbed: Outcome, alone: Alone) -> None:
     """The control after two edited and tuned arms equals the control alone: the base model was put back exactly."""
-    settings["arms"] = [arm for arm in settings["arms"] if arm["name"] == "control"]
-    alone = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
-    rows = rows_of(undisturbed)
-    pd.testing.assert_frame_equal(alone, rows[rows["arm"] == "control"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(rows_of(alone.outcome), control_rows(undisturbed))
+
+
+def test_the_caller_keeps_its_random_state(alone: Alone) -> None:
+    assert alone.states_kept
+
+
+def test_no_exam_is_taken_twice_at_the_end(alone: Alone) -> None:
+    assert alone.exams == 1  # after step 3 of 6
 
 
 def test_a_finished_study_is_not_done_again_and_needs_no_model(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alone: Alone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings["arms"] = settings["arms"][2:]
-    config, folder = StudyConfig.model_validate(settings), tmp_path / "run"
-    first = run_study(config, folder)
+    config, folder = StudyConfig.model_validate(alone.settings), tmp_path / "run"
+    shutil.copytree(alone.outcome.folder, folder)
     started = titles(folder, "started")
-    assert preview_study(config, folder).reused == {step.key for step in preview_study(config, folder).plan.steps}
+    preview = preview_study(config, folder)
+    assert preview.reused == {step.key for step in preview.plan.steps}
     monkeypatch.delattr("indelible.study.run.step.LentModel")
     again = run_study(config, folder)
     assert titles(folder, "started") == started
-    assert again.summary == first.summary
+    assert again.summary == alone.outcome.summary
     (folder / "report.html").unlink()
     assert rewrite_report(folder).stat().st_size > 0
 
@@ -147,7 +183,7 @@ def test_a_preview_loads_and_writes_nothing(
 
 
 def test_a_failed_step_spares_the_others_and_is_tried_again(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise EditError("The edit went wrong.", "Try another.")
@@ -167,9 +203,8 @@ def test_a_failed_step_spares_the_others_and_is_tried_again(
     runs = pd.read_parquet(folder / "runs.parquet").set_index("arm")
     assert runs["status"].to_dict() == {"wild": "failed", "broken": "failed", "control": "done"}
     assert "went wrong" in runs.loc["broken", "error"]
-    retained = {line["arm"]: line["retention_intrinsic"] for line in outcome.summary}
-    assert retained["control"] is not None
-    assert retained["wild"] is None
+    assert next(line for line in outcome.summary if line["arm"] == "wild")["retention_intrinsic"] is None
+    pd.testing.assert_frame_equal(control_rows(outcome), control_rows(undisturbed))  # nothing of the wild arm is left
     before = len(titles(folder, "started"))
     run_study(config, folder)
     assert set(titles(folder, "started")[before:]) == set(failed)
@@ -185,29 +220,11 @@ def test_edits_that_change_no_weights_are_studied_and_leave_nothing_behind(
     ]
     outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert not outcome.failures
-    rows, expected = rows_of(outcome), rows_of(undisturbed)
+    rows = rows_of(outcome)
     prompts = rows[(rows["arm"] == "grace") & (rows["fact_set"] == "edited") & (rows["kind"] == "prompt")]
     success = prompts.groupby("phase")["success"].mean()
     assert success["base"] < success["edited"] and success["tuned"] > success["base"]
-    pd.testing.assert_frame_equal(
-        rows[rows["arm"] == "control"].reset_index(drop=True),
-        expected[expected["arm"] == "control"].reset_index(drop=True),
-    )
-
-
-def test_the_control_is_not_spoilt_by_a_diverged_arm_before_it(
-    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
-) -> None:
-    settings["arms"] = [
-        {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
-        {"name": "control", "editor": "none"},
-    ]
-    rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
-    expected = rows_of(undisturbed)
-    pd.testing.assert_frame_equal(
-        rows[rows["arm"] == "control"].reset_index(drop=True),
-        expected[expected["arm"] == "control"].reset_index(drop=True),
-    )
+    pd.testing.assert_frame_equal(control_rows(outcome), control_rows(undisturbed))
 
 
 def test_too_few_known_facts_say_how_many_there_are(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -228,13 +245,6 @@ def test_a_study_takes_no_broken_row(settings: dict[str, Any], taught: Path, tmp
     with pytest.raises(FactsError, match=r"facts.jsonl, line 7"):
         run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_several_seeds_have_their_own_facts(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings |= {"seeds": [0, 1], "arms": settings["arms"][2:]}
-    rows = rows_of(run_study(StudyConfig.model_validate(settings), tmp_path / "run"))
-    chosen = [tuple(rows[rows["seed"] == seed]["fact_id"].drop_duplicates()) for seed in (0, 1)]
-    assert chosen[0] != chosen[1]
 
 
 def test_a_full_disk_in_the_middle_stops_the_study_and_loses_nothing(
@@ -293,28 +303,6 @@ def test_other_libraries_rerun_everything(
     assert len(preview_study(config, undisturbed.folder).reused) == 8
     monkeypatch.setattr(run_module, "software", lambda: {"torch": "99.0"})
     assert not preview_study(config, undisturbed.folder).reused
-
-
-def test_the_caller_keeps_its_random_state(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings["arms"] = settings["arms"][2:]
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    run_study(StudyConfig.model_validate(settings), tmp_path / "run")
-    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
-
-
-def test_no_exam_is_taken_twice_at_the_end(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sat: list[int] = []
-
-    def counted(*arguments: Any, **options: Any) -> Any:
-        sat.append(1)
-        return take_exam(*arguments, **options)
-
-    monkeypatch.setattr("indelible.exam.callback.take_exam", counted)
-    settings["arms"] = settings["arms"][2:]
-    run_study(StudyConfig.model_validate(settings), tmp_path / "run")
-    assert len(sat) == 1  # after step 3 of 6
 
 
 def test_runs_say_how_edits_were_made_and_what_tuning_left_out(undisturbed: Outcome) -> None:

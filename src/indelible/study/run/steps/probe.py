@@ -1,4 +1,4 @@
-"""The exam before any edit, and after one, where each copy is asked about its own edited fact and all intrinsic ones."""
+"""The exam before any edit, and after one, where each copy is asked of its own edited fact and all intrinsic ones."""
 
 from __future__ import annotations
 
