@@ -75,12 +75,6 @@ def test_only_explained_arms_get_the_step_and_other_keys(settings: dict[str, Any
     assert not any(step.kind == "explain" for step in without.steps)
 
 
-def test_an_arm_speaks_louder_than_the_study(settings: dict[str, Any]) -> None:
-    settings["arms"][1]["explain"] = False
-    plan = plan_of(config_of(settings, explain=True))
-    assert [step.title for step in plan.steps if step.kind == "explain"] == ["explain: memit, seed 0"]
-
-
 def test_settings_that_say_nothing_are_those_of_older_runs(settings: dict[str, Any]) -> None:
     written = yaml.safe_load(config_of(settings).to_yaml())
     assert "explain" not in written and not any("explain" in arm for arm in written["arms"])
@@ -94,14 +88,11 @@ def test_arms_that_cannot_be_explained_say_so(settings: dict[str, Any]) -> None:
     settings["arms"][0] |= {"protocol": "isolated", "explain": True}
     with pytest.raises(ConfigError, match=r"'arms.memit.explain' is set, but the arm tunes a copy for every edit"):
         plan_of(config_of(settings))
+    # What holds for the whole study leaves out where it cannot be, and arms speak louder than it.
     settings["arms"][0]["explain"] = None
+    settings["arms"].append({"name": "silent", "editor": "ft", "explain": False})
     titles = [step.title for step in plan_of(config_of(settings, explain=True)).steps if step.kind == "explain"]
     assert titles == ["explain: memit-frozen, seed 0"]
-
-
-def test_a_preview_shows_the_step(settings: dict[str, Any], tmp_path: Path) -> None:
-    preview = preview_study(config_of(explaining(settings, "memit")), tmp_path / "run")
-    assert "explain: memit, seed 0" in [step.title for step in preview.plan.steps]
 
 
 def test_both_ends_are_the_exams_of_the_study(explained: Outcome) -> None:

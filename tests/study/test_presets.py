@@ -24,7 +24,8 @@ def options(arm: Arm) -> dict[str, Any]:
 def test_every_preset_is_there_and_its_arms_can_be_resolved() -> None:
     assert preset_names() == ["decay", "freezing", "objectives", "paper", "paraphrases", "quick"]
     for name in preset_names():
-        assert resolved(load_config(name))
+        config = load_config(name)
+        assert config.name == name and resolved(config)
 
 
 def test_the_paper_preset_looks_and_counts_by_the_text_that_there_is_offline() -> None:

@@ -8,18 +8,12 @@ import pytest
 
 from indelible.errors import ConfigError
 from indelible.study.design.arms import resolve_arms
-from indelible.study.design.config import load_config, preset_names
 from indelible.study.design.settings import StudyConfig
 
 
 def config(**changes: Any) -> StudyConfig:
     arms = [{"name": "x", "editor": "memit"}]
     return StudyConfig.model_validate({"name": "a", "model": "m", "arms": arms, **changes})
-
-
-@pytest.mark.parametrize("name", preset_names())
-def test_presets_are_accepted_by_every_room(name: str) -> None:
-    assert resolve_arms(load_config(name))
 
 
 def test_an_arm_goes_before_its_study_and_the_study_before_the_defaults() -> None:

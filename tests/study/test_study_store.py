@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -44,23 +43,12 @@ def test_a_finished_step_is_whole_and_known_again(tmp_path: Path) -> None:
         assert not store.has(STEP)
         keep(store, versions={"python": "3"})
     again = Store(tmp_path / "run")
-    assert again.has(STEP)
+    assert again.has(STEP) and not again.has(replace(STEP, key=STEP.key[:16] + "f" * 48))
     assert (again.path(STEP) / "rows.txt").read_text() == "42"
     record = json.loads((again.path(STEP) / "step.json").read_text())
     assert record["key"] == STEP.key
     assert record["options"] == {"count": 1}
     assert record["versions"] == {"python": "3"}
-    assert not leftovers(tmp_path)
-
-
-def test_a_step_that_breaks_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    with store.open(config()):
-        with pytest.raises(ValueError, match="broke off"), store.keeping(STEP) as (job, _):
-            (job.folder / "rows.txt").write_text("42")
-            raise ValueError("broke off")
-        assert not store.has(STEP)
     assert not leftovers(tmp_path)
 
 
@@ -76,13 +64,6 @@ def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
     with store.open(config()):
         assert not leftovers(tmp_path)
         assert store.has(STEP)
-
-
-def test_a_folder_with_another_key_in_its_place_is_not_taken_for_the_step(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.open(config()):
-        keep(store)
-        assert not store.has(replace(STEP, key=STEP.key[:16] + "f" * 48))
 
 
 def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
@@ -107,7 +88,9 @@ def test_a_torn_line_of_events_costs_only_itself(tmp_path: Path) -> None:
     assert [event["event"] for event in store.events()] == ["opened", "closed", "opened", "closed"]
 
 
-def test_another_study_is_refused_by_the_first_key_that_differs(tmp_path: Path) -> None:
+def test_another_study_is_refused_by_the_first_key_that_differs_once_a_step_is_finished(tmp_path: Path) -> None:
+    with Store(tmp_path).open(config(tuning={"steps": 2})):
+        pass
     with (store := Store(tmp_path)).open(config(tuning={"steps": 3})):
         keep(store)
     with pytest.raises(StoreError, match=r"'tuning.steps' differs.*--update"):
@@ -115,16 +98,6 @@ def test_another_study_is_refused_by_the_first_key_that_differs(tmp_path: Path) 
     with Store(tmp_path).open(config(tuning={"steps": 4}), update=True):
         pass
     Store(tmp_path).check_config(config(tuning={"steps": 4}))
-
-
-def test_settings_may_be_mended_until_a_step_is_finished(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.open(config(tuning={"steps": 3})):
-        pass
-    with store.open(config(tuning={"steps": 4})):
-        keep(store)
-    with pytest.raises(StoreError, match=r"'tuning.steps' differs"):
-        store.check_config(config(tuning={"steps": 3}))
 
 
 def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:
@@ -173,16 +146,6 @@ def test_a_folder_in_which_a_run_was_killed_at_once_can_be_used(tmp_path: Path) 
         assert not leftovers(tmp_path)
 
 
-def test_a_disk_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(*args: Any, **kwargs: Any) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-    monkeypatch.setattr(Path, "write_text", read_only)
-    monkeypatch.setattr(Path, "unlink", read_only)
-    with pytest.raises(StoreError, match="Read-only file system"):
-        Store(tmp_path).write_text("summary.json", "{}")
-
-
 def test_a_damaged_config_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("a: [")
     with pytest.raises(StoreError, match="damaged"):
@@ -222,29 +185,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_stops_with_one_line_and_keeps_what_there_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+def test_a_step_that_breaks_off_or_fills_the_disk_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open(config()):
         keep(store)
-
-        def full(handle: int) -> None:
-            raise OSError(code, os.strerror(code))
-
-        with monkeypatch.context() as patch, pytest.raises(StoreError, match=r"disk that holds .* is full"):
-            patch.setattr(os, "fsync", full)
-            keep(store, OTHER)
-        assert store.has(STEP)
-        assert not store.has(OTHER)
+        for error, kind, said in (
+            (ValueError("broke off"), ValueError, "broke off"),
+            (OSError(errno.ENOSPC, "No space left on device"), StoreError, "disk that holds .* is full"),
+        ):
+            with pytest.raises(kind, match=said), store.keeping(OTHER) as (job, _):
+                (job.folder / "rows.txt").write_text("42")
+                raise error
+        assert store.has(STEP) and not store.has(OTHER)
         assert not leftovers(tmp_path)
-        keep(store, OTHER)
-        assert store.has(OTHER)
-
-
-def test_a_full_disk_is_recognised_inside_other_errors(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    with store.open(config()), pytest.raises(StoreError, match="is full"), store.keeping(STEP):
-        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
