@@ -6,22 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "indelible",
-    "torch",
-    "transformers",
-    "accelerate",
-    "peft",
-    "safetensors",
-    "tokenizers",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "reasoning-gym",
+    *("indelible", "torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pandas"),
+    *("pyarrow", "reasoning-gym"),
 )
 
 
@@ -29,10 +21,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that numbers can depend on."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -57,7 +47,7 @@ def hardware() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
-        "accelerator": None if accelerator is None else _accelerator_name(str(accelerator)),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else accelerator and str(accelerator),
     }
 
 
@@ -97,9 +87,3 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def _accelerator_name(device: str) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

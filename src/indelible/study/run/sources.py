@@ -16,6 +16,8 @@ from typing import Any
 
 from indelible.errors import DataError, FactsError, suggest
 from indelible.facts.fact import Fact
+from indelible.facts.read import read_facts
+from indelible.facts.world import world_facts
 from indelible.files import read_text
 from indelible.models.bundled import fetch as bundled
 from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, FactsSettings
@@ -28,7 +30,11 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
         FactsError: the file cannot be read, a row of it cannot be used although ``strict`` asks for that, or a
             relation is not among the facts.
     """
-    facts = _all_facts(settings)
+    if settings.source == WORLD:
+        facts = world_facts()
+    else:
+        source, columns, schema = settings.source, settings.columns, settings.schema_name
+        facts = list(read_facts(source, columns=columns, schema=schema, strict=settings.strict).facts)
     if settings.relations is None:
         return facts
     known = {fact.relation for fact in facts}
@@ -36,17 +42,6 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
         if relation not in known:
             raise FactsError(f"No fact has the relation {relation!r} in 'facts.relations'.", suggest(relation, known))
     return [fact for fact in facts if fact.relation in settings.relations]
-
-
-def _all_facts(settings: FactsSettings) -> list[Fact]:
-    if settings.source == WORLD:
-        from indelible.facts.world import world_facts
-
-        return world_facts()
-    from indelible.facts.read import read_facts
-
-    source, columns, schema = settings.source, settings.columns, settings.schema_name
-    return list(read_facts(source, columns=columns, schema=schema, strict=settings.strict).facts)
 
 
 def facts_version(facts: Sequence[Fact]) -> str:

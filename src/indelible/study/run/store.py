@@ -35,17 +35,8 @@ EventKind = Literal["opened", "started", "finished", "reused", "failed", "skippe
 _OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
-    "facts.parquet",
-    "runs.parquet",
-    "shares.parquet",
-    "drift.parquet",
-    "summary.json",
-    "claims.json",
-    "provenance.json",
-    "report.html",
-    "comparison.html",
-    "figures",
-    "tables",
+    *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
+    *("provenance.json", "report.html", "comparison.html", "figures", "tables"),
 )
 
 

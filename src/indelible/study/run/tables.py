@@ -38,24 +38,9 @@ ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "se
 _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.parquet"}
 RUN_COLUMNS = (
     *ARM_COLUMNS,
-    "figure",
-    "better",
-    "downstream_before",
-    "downstream_after",
-    "downstream",
-    "reached",
-    "steps",
-    "tokens",
-    "seconds",
-    "status",
-    "error",
-    "edit",
-    "update_norms",
-    "dropped",
-    "dropped_reasons",
-    "protocol",
-    "options",
-    "tuning",
+    *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
+    *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms"),
+    *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
 
 
