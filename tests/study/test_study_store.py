@@ -53,17 +53,14 @@ def test_a_finished_step_is_whole_and_known_again(tmp_path: Path) -> None:
 
 
 def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.open(config()):
-        keep(store)
-    (tmp_path / "steps" / ".writing-edit-1-99").mkdir()
+    """Also in a folder that has not got its settings yet, which is not taken for somebody else's."""
+    (tmp_path / "steps" / ".writing-edit-1-99").mkdir(parents=True)
     (tmp_path / ".writing-99-config.yaml").write_text("half")
     figures = tmp_path / ".writing-k3xw" / "figures"  # a report was being written, which takes a folder
     figures.mkdir(parents=True)
     (figures / "overview.svg").write_text("half")
-    with store.open(config()):
+    with Store(tmp_path).open(config()):
         assert not leftovers(tmp_path)
-        assert store.has(STEP)
 
 
 def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
@@ -74,18 +71,12 @@ def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
         assert json.loads(failed[0].read_text())["error"] == "went wrong"
         keep(store)
     assert not list((tmp_path / "failed").iterdir())
-    assert [event["event"] for event in store.events()] == ["opened", "failed", "finished", "closed"]
-
-
-def test_a_torn_line_of_events_costs_only_itself(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    with store.open(config()):
-        pass
     with (tmp_path / "events.jsonl").open("a") as file:
-        file.write('{"event": "star')
+        file.write('{"event": "star')  # a torn line costs only itself
     with store.open(config()):
         pass
-    assert [event["event"] for event in store.events()] == ["opened", "closed", "opened", "closed"]
+    said = [event["event"] for event in store.events()]
+    assert said == ["opened", "failed", "finished", "closed", "opened", "closed"]
 
 
 def test_another_study_is_refused_by_the_first_key_that_differs_once_a_step_is_finished(tmp_path: Path) -> None:
@@ -102,16 +93,11 @@ def test_another_study_is_refused_by_the_first_key_that_differs_once_a_step_is_f
 
 def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    files = ("facts.parquet", "runs.parquet", "summary.json", "claims.json", "report.html", "comparison.html")
-    folders = ("figures", "tables")
-    results = [tmp_path / name for name in (*files, *folders)]
+    results = [tmp_path / name for name in ("facts.parquet", "summary.json", "report.html", "figures", "tables")]
     with store.open(config(tuning={"steps": 3})):
         keep(store)
-        for name in folders:
-            (tmp_path / name).mkdir()
-            (tmp_path / name / "old.csv").write_text("old")
-        for name in files:
-            (tmp_path / name).write_text("old")
+        for path in results:
+            path.write_text("old") if path.suffix else path.mkdir()
     with store.open(config(tuning={"steps": 3})):
         assert all(path.exists() for path in results)
     with store.open(config(tuning={"steps": 4}), update=True):
@@ -136,14 +122,6 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no study's"), Store(tmp_path).open(config()):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_folder_in_which_a_run_was_killed_at_once_can_be_used(tmp_path: Path) -> None:
-    (tmp_path / "steps").mkdir()
-    (tmp_path / "lock").touch()
-    (tmp_path / ".writing-99-config.yaml").write_text("half")
-    with Store(tmp_path).open(config()):
-        assert not leftovers(tmp_path)
 
 
 def test_a_damaged_config_is_told(tmp_path: Path) -> None:
@@ -176,12 +154,10 @@ def test_two_processes_cannot_run_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
-    below = Store(tmp_path / "file" / "run")
-    with pytest.raises(StoreError, match="cannot be written: Not a directory"), below.open(config()):
-        pass
-    with pytest.raises(StoreError, match="cannot be written"), Store(tmp_path / "file").open(config()):
+    with pytest.raises(StoreError, match="cannot be written: "), Store(tmp_path / name).open(config()):
         pass
 
 
