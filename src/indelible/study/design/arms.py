@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.models.load import default_device
-from indelible.study.design.settings import NO_EDITOR, ArmSettings, StudyConfig
+from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, StudyConfig
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.sources import data_version
@@ -61,24 +61,25 @@ def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     for name in config.editors:
         _check("editor", name, EDITORS.names(), "editors")
         validated(EDITORS.get(name), config.editors[name], f"editors.{name}")
-    usual = _objective(None, config)
-    used = {_objective(arm, config) for arm in config.arms}
-    tuning_settings(own_options(config.tuning, usual, used))
+    used = {_objective(config, arm.tuning) for arm in config.arms} & set(OBJECTIVES.names())
+    _tuning(config, {}, used, "tuning")
     return tuple(_resolve(arm, config, used) for arm in config.arms)
 
 
-def _objective(arm: ArmSettings | None, config: StudyConfig) -> str:
-    """What an arm trains on; without one, what the study does where no arm says otherwise."""
-    own = {} if arm is None else arm.tuning
-    name = str({**config.tuning, **own}.get("objective", DEFAULT_OBJECTIVE))
-    _check("objective", name, OBJECTIVES.names(), "tuning" if arm is None else f"arms.{arm.name}.tuning")
-    return name
+def _objective(config: StudyConfig, own: Options) -> str:
+    return str({**config.tuning, **own}.get("objective", DEFAULT_OBJECTIVE))
+
+
+def _tuning(config: StudyConfig, own: Options, used: Collection[str], path: str) -> TuningSettings:
+    """An arm's settings over the study's, without those options of the study that only other arms' objectives have."""
+    objective = _objective(config, own)
+    shared = own_options(config.tuning, objective, used) if objective in OBJECTIVES.names() else config.tuning
+    return tuning_settings({**shared, **own}, path)
 
 
 def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Arm:
     here = f"arms.{arm.name}"
-    shared = own_options(config.tuning, _objective(arm, config), used)
-    tuning = tuning_settings({**shared, **arm.tuning}, f"{here}.tuning")
+    tuning = _tuning(config, arm.tuning, used, f"{here}.tuning")
     try:
         mask = check_mask(arm.mask)
         data = None if tuning.data is None else data_version(tuning.data)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from indelible.edits.editor import Editor
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
 from indelible.study.design.arms import Arm
-from indelible.study.design.settings import WORLD, FactsSettings
+from indelible.study.design.settings import FactsSettings
 
 COVARIANCE_TOKENS = "covariance_tokens"
 
@@ -29,9 +28,8 @@ def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: Facts
     arm = max(arms, key=lambda arm: arm.paraphrases)
     if arm.paraphrases == 0:
         return
-    redraw = settings.source == WORLD if settings.redraw is None else settings.redraw
     for fact in candidates:
-        if redraw or fact.new_object is not None:
+        if settings.redraws or fact.new_object is not None:
             try:
                 editing_wordings(fact, arm.paraphrases)
             except EditError as error:
@@ -53,6 +51,7 @@ def check_with_model(
         ConfigError: naming the arm and what does not fit the model.
     """
     wanted: dict[str, int] = {}
+    least = 2 * layout.key_width
     for arm in arms:
         if arm.editor is None:
             continue
@@ -60,8 +59,15 @@ def check_with_model(
             arm.editor.layers_in(layout)
         except ConfigError as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
-        if getattr(arm.editor, COVARIANCE_TOKENS, 0) != 0:
-            wanted[arm.name] = _covariance_tokens(arm.name, arm.editor, layout)
+        given = getattr(arm.editor, COVARIANCE_TOKENS, 0)
+        if given is not None and 0 < given < least:
+            raise ConfigError(
+                f"'arms.{arm.name}.options.{COVARIANCE_TOKENS}' is {given}, too few for {layout.key_width} key "
+                "dimensions.",
+                f"Give at least {least}.",
+            )
+        if given != 0:
+            wanted[arm.name] = least if given is None else given
     if not wanted:
         return
     name, most = max(wanted.items(), key=lambda entry: entry[1])
@@ -72,17 +78,5 @@ def check_with_model(
             return
     raise ConfigError(
         f"The corpus has {found} tokens, and the covariances of arm {name!r} want {most}.",
-        f"Give more text, or lower {COVARIANCE_TOKENS} (at least {2 * layout.key_width} for this model).",
+        f"Give more text, or lower {COVARIANCE_TOKENS} (at least {least} for this model).",
     )
-
-
-def _covariance_tokens(arm: str, editor: Editor, layout: Layout) -> int:
-    """How many tokens the arm's covariances need at the least."""
-    given = getattr(editor, COVARIANCE_TOKENS)
-    least = 2 * layout.key_width
-    if given is not None and given < least:
-        raise ConfigError(
-            f"'arms.{arm}.options.{COVARIANCE_TOKENS}' is {given}, too few for {layout.key_width} key dimensions.",
-            f"Give at least {least}.",
-        )
-    return least if given is None else int(given)

@@ -61,6 +61,11 @@ class FactsSettings(_Settings):
     n_edits: Annotated[int, Field(ge=1)] = 24
     n_intrinsic: Annotated[int, Field(ge=1)] = 60
 
+    @property
+    def redraws(self) -> bool:
+        """Whether new objects and neighbours are drawn."""
+        return self.source == WORLD if self.redraw is None else self.redraw
+
     @field_validator("relations")
     @classmethod
     def _some_relation(cls, relations: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from indelible.study.design.arms import Arm
-from indelible.study.design.settings import WORLD, StudyConfig
+from indelible.study.design.settings import StudyConfig
 from indelible.study.run.step import Step, Versions, Work
 from indelible.study.run.steps.bystanders import ChooseBystanders
 from indelible.study.run.steps.edit import MakeEdit
@@ -77,8 +77,7 @@ class _Seed:
     def runs(self, arms: Sequence[Arm]) -> list[ArmRun]:
         """All arms: their edits first, then their tuning, then what explains it."""
         facts, published = self.config.facts, self.config.as_published
-        redraw = facts.source == WORLD if facts.redraw is None else facts.redraw
-        work = Select(facts.n_edits, facts.n_intrinsic, redraw, facts.held_out, facts.neighbours)
+        work = Select(facts.n_edits, facts.n_intrinsic, facts.redraws, facts.held_out, facts.neighbours)
         select = self.add(work, "choose facts")
         base = self.add(Probe("base", published), "ask the base model", select=select)
         bystanders = None
