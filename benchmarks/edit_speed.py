@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import Workbench
 from indelible.edits.editors.memit import Memit
 from indelible.edits.solving.covariance import second_moments
@@ -232,7 +231,7 @@ def _success(
     made = _workbench(bench, seed)
     layers = editor.layers_in(bench.layout)
     change = spread(made, layers, rows, deltas_fo, editor.solver(made, layers))
-    update = WeightUpdate(change.deltas, {"fingerprint": bench.fingerprint})
+    update = editor.update(made, facts, 0, change)
     prompts = [question for question in questions_for(facts, "edited") if question.kind == "prompt"]
     return int(bench.ask_under(update, prompts)["success"].sum())
 

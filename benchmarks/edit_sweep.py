@@ -17,7 +17,6 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import Workbench
 from indelible.edits.editors.memit import Memit
 from indelible.edits.solving.spread import spread
@@ -74,7 +73,7 @@ def _edited(
             for weight in options.covariance_weights:
                 editor = Memit(layers=layers, covariance_weight=weight, bystander_weight=bystander_weight)
                 change = spread(made, layers, rows, values.deltas_fo, editor.solver(made, layers))
-                update = WeightUpdate(change.deltas, {"fingerprint": made.fingerprint})
+                update = editor.update(made, drawn.edited, options.paraphrases, change)
                 how = {"layers": f"{layers[0]}-{top}", "lambda": weight, "bystanders": bystander_weight}
                 yield how, bench.ask_under(update, questions), before
 

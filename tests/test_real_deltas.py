@@ -12,6 +12,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from indelible.cli.main import main
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import Origin
 from indelible.models.bundled.fetch import model_folder
 from indelible.models.load import load
 from indelible.models.save import save_model
@@ -53,9 +55,9 @@ def test_an_edit_is_applied_tuned_through_found_again_and_reverted(
     )  # fmt: skip
     assert (made["facts"], made["present"]) == (2, 2)
     assert made["bytes"] < 2e6
-    manifest = (delta / "manifest.json").read_text(encoding="utf-8")
-    assert json.loads(manifest)["model"] == {"name": "smollm2-135m", "architecture": "LlamaForCausalLM"}
-    assert str(model_folder("smollm2-135m")) not in manifest and str(room) not in manifest
+    assert Edit.load(delta).manifest.model == Origin(name="smollm2-135m", architecture="LlamaForCausalLM")
+    raw = delta.with_name("delta.safetensors").read_bytes()
+    assert str(model_folder("smollm2-135m")).encode() not in raw and str(room).encode() not in raw
 
     said(capsys, "apply", "smollm2-135m", delta, "-o", edited)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(edited), AutoTokenizer.from_pretrained(edited)

@@ -13,6 +13,9 @@ from delta_files import NEW, facts_file
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import Origin
+
 TAKES = ("--set", "steps=60", "--set", "learning_rate=0.01")
 TAKES_NOT = ("--set", "steps=1", "--set", "learning_rate=1e-9")
 MANY = 6
@@ -78,9 +81,9 @@ def test_what_an_adapter_continues_keeps_its_answers(
     base = ["edit", taught / "model", "--editor", "grace", "--set", "steps=1", "--set", "learning_rate=1e-9"]
     said(capsys, [*base, "--facts", some, "--limit", 1, "-o", first])
     said(capsys, [*base, "--facts", many, "--limit", 1, "-o", second, "--earlier", first, "--no-exam"])
-    manifest = json.loads((second / "manifest.json").read_text(encoding="utf-8"))
-    assert len(manifest["facts"]) == 2
-    assert list(manifest["answered"]) == [manifest["facts"][0]["id"]]
+    held = Edit.load(second)
+    assert len(held.facts) == 2
+    assert list(held.answered) == [held.facts[0].id]
     counts = json.loads(said(capsys, ["verify", taught / "model", second, "--json"]))["counts"]
     assert counts.pop("not taken") == 1 and sum(counts.values()) == 1, "the second was not asked when it was edited"
 
@@ -89,10 +92,10 @@ def test_a_manifest_names_the_model_but_not_where_it_lies(
     facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said(capsys, typed(taught / "model", facts[0], tmp_path / "delta", *TAKES_NOT, "--no-exam"))
-    text = (tmp_path / "delta" / "manifest.json").read_text(encoding="utf-8")
-    assert json.loads(text)["model"] == {"name": "model", "architecture": "LlamaForCausalLM"}
-    assert str(taught) not in text and str(tmp_path) not in text
-    assert "answered" not in json.loads(text)
+    delta = Edit.load(tmp_path / "delta")
+    assert delta.manifest.model == Origin(name="model", architecture="LlamaForCausalLM") and delta.answered == {}
+    raw = (tmp_path / "delta.safetensors").read_bytes()
+    assert str(taught).encode() not in raw and str(tmp_path).encode() not in raw
 
 
 def test_original_bytes_are_claimed_for_a_whole_model_only(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from command_line import said
 from delta_files import NEW, facts_file, saved, trained
 from safetensors.torch import load_file
@@ -92,8 +90,9 @@ def test_composed_deltas_hold_the_facts_of_both(
 ) -> None:
     both = tmp_path / "both"
     said(capsys, ["compose", taught / "model", made / "a", made / "b", "-o", both])
-    manifest = json.loads((both / "manifest.json").read_text(encoding="utf-8"))
-    assert len(manifest["facts"]) == 2 * NEW and manifest["seal"]["before"]
+    sum_of_both = Edit.load(both)
+    assert isinstance(sum_of_both, WeightUpdate)
+    assert len(sum_of_both.facts) == 2 * NEW and sum_of_both.manifest.seal is not None
     said(capsys, ["apply", taught / "model", both, "-o", tmp_path / "edited"])
     found = json.loads(said(capsys, ["verify", tmp_path / "edited", both, "--json"]))
     assert found["weights"]["state"] == "exact"
@@ -109,11 +108,10 @@ def test_edit_says_what_it_did(made: Path, taught: Path, tmp_path: Path, capsys:
     more = ["--limit", 2, "--set", "steps=60", "--set", "learning_rate=0.01"]
     found = json.loads(said(capsys, [*arguments, *more, "--json"]))
     assert (found["facts"], found["present"], found["kind"]) == (2, 2, "weights")
-    size = sum(file.stat().st_size for file in (tmp_path / "delta").iterdir())
-    assert found["bytes"] == size
-    (tmp_path / "delta" / "notes.txt").write_text("mine", encoding="utf-8")
+    size = (tmp_path / "delta.safetensors").stat().st_size
+    assert (found["bytes"], found["delta"]) == (size, str(tmp_path / "delta.safetensors"))
     assert json.loads(said(capsys, [*arguments, *more, "--json", "--force"]))["bytes"] == size
-    assert "Give another folder, or --force" in said(capsys, [*arguments, *more], 2)
+    assert "Give another file, or --force" in said(capsys, [*arguments, *more], 2)
     assert "2 of 2 are answered" in said(capsys, [*arguments, *more, "--force"])
 
 
@@ -168,10 +166,10 @@ def test_edits_go_on_from_earlier_ones(
     said(capsys, ["compose", taught / "model", *deltas, "-o", tmp_path / "all"])
     a, b, c = (Edit.load(delta) for delta in deltas)
     assert isinstance(a, WeightUpdate) and isinstance(b, WeightUpdate) and isinstance(c, WeightUpdate)
-    assert b.manifest["fingerprint"] == a.manifest["seal"]["result"]
-    assert c.manifest["fingerprint"] == b.manifest["seal"]["result"]
+    assert a.manifest.seal is not None and b.manifest.fingerprint == a.manifest.seal.result
+    assert b.manifest.seal is not None and c.manifest.fingerprint == b.manifest.seal.result
     loaded = load(str(taught / "model"), device="cpu")
-    editor = EDITORS.get("alphaedit")(**yaml.safe_load(json.dumps(dict(c.manifest["options"]))))
+    editor = EDITORS.get("alphaedit")(**c.manifest.made[0].options)
     with a.applied(loaded.model), b.applied(loaded.model):
         wanted = editor.edit(loaded.model, loaded.tokenizer, c.facts, earlier=a + b, corpus=list(CORPUS))
     assert isinstance(wanted, WeightUpdate)
@@ -189,7 +187,7 @@ def test_edits_go_on_from_earlier_ones(
         ([made / "a", made / "b"], "made for the same model, so that they are no chain"),
         ([deltas[1]], "was made for model (LlamaForCausalLM) with fingerprint"),
         ([tmp_path / "ike0"], "A context is no edit that ft-m can go on from"),
-        ([tmp_path / "nowhere"], "it has no manifest.json"),
+        ([tmp_path / "nowhere"], "There is no delta"),
     ):
         assert words in said(capsys, [*base, *(word for one in earlier for word in ("--earlier", one))], 2)
     assert not (tmp_path / "no").exists()
@@ -210,38 +208,21 @@ def test_the_help_names_every_editor(capsys: pytest.CaptureFixture[str]) -> None
     assert EDITOR_NAMES.split(", ") == own
 
 
-def broken(made: Path, folder: Path, how: str) -> Path:
-    shutil.copytree(made / "a", folder)
-    tensors = folder / "update.safetensors"
-    content = tensors.read_bytes()
-    if how == "corrupted":
-        tensors.write_bytes(content[:-8] + bytes(8 * [255]))
-    elif how == "truncated":
-        tensors.write_bytes(content[: len(content) // 2])
-    elif how == "without manifest":
-        (folder / "manifest.json").unlink()
-    elif how == "with a changed manifest":
-        manifest = (folder / "manifest.json").read_text(encoding="utf-8")
-        (folder / "manifest.json").write_text(manifest.replace('"seed": 0', '"seed": 1'), encoding="utf-8")
-    else:
-        (folder / "manifest.json").write_text("[1, 2", encoding="utf-8")
-    return folder
-
-
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("damage", "words"),
     [
-        ("corrupted", "update.safetensors is damaged"),
-        ("truncated", "update.safetensors is damaged"),
-        ("without manifest", "it has no manifest.json"),
-        ("with a broken manifest", "manifest.json is not JSON"),
-        ("with a changed manifest", "manifest.json is damaged"),
+        (lambda raw: raw[:-8] + bytes(8 * [255]), "is damaged, or was changed after it was written"),
+        (lambda raw: raw[: len(raw) // 2], "is damaged"),
+        (lambda raw: raw.replace(b'\\"seed\\":0', b'\\"seed\\":1'), "is damaged, or was changed after it was written"),
+        (lambda raw: b"[1, 2", "is no delta, or is damaged"),
     ],
 )
 def test_a_damaged_delta_is_one_clear_line(
-    how: str, words: str, made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: Any, words: str, made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    delta = broken(made, tmp_path / "delta", how)
+    delta, raw = tmp_path / "delta.safetensors", (made / "a.safetensors").read_bytes()
+    delta.write_bytes(damage(raw))
+    assert delta.read_bytes() != raw
     for command in ("apply", "revert", "verify"):
         out = [] if command == "verify" else ["-o", tmp_path / "out"]
         complaint = said(capsys, [command, taught / "model", delta, *out], 2)
@@ -277,7 +258,7 @@ def test_other_wrong_uses_are_one_clear_line(
         (["apply", model, made / "a", "-o", tmp_path / "full"], "exists already"),
         (["revert", model, made / "a", "-o", out], "The delta is not in this model"),
         (["apply", gpt2, made / "a", "-o", out], "made for model (LlamaForCausalLM), not for gpt2 (GPT2LMHeadModel)"),
-        (["apply", model, tmp_path / "nowhere", "-o", out], "it has no manifest.json"),
+        (["apply", model, tmp_path / "nowhere", "-o", out], "There is no delta"),
         (["verify", wide, made / "a"], "has the shape (32, 64) in this model"),
         (["verify", gpt2, made / "a"], "no parameter"),
         (["revert", wide, made / "a", "-o", out, "--approximately"], "has the shape"),
@@ -285,12 +266,12 @@ def test_other_wrong_uses_are_one_clear_line(
             ["compose", other, made / "a", made / "b", "-o", out],
             "was made for model (LlamaForCausalLM) with fingerprint",
         ),
-        (["compose", model, made / "a", made / "b", "-o", made / "a"], "holds a delta already"),
+        (["compose", model, made / "a", made / "b", "-o", made / "a"], "is there already"),
         *(([*command, "-o", facts / "out"], "is a file") for command in writing),
         (["apply", tmp_path / "nowhere", made / "a", "-o", out], "no model folder"),
         (
             ["edit", model, "--facts", facts, "--editor", "ft-m", "--earlier", made / "a", "-o", made / "a", "--force"],
-            "holds an earlier delta, on which the new one stands",
+            "is an earlier delta, on which the new one stands",
         ),
         ([*base, "memitt"], "Did you mean 'memit'"),
         ([*base, "ft-m", "--set", "stepps=3"], "'steps'"),
@@ -300,7 +281,7 @@ def test_other_wrong_uses_are_one_clear_line(
         (["edit", model, "--facts", tmp_path / "none.jsonl", "--editor", "ft-m", "-o", out], "has no new object"),
         (["edit", model, "--facts", tmp_path / "gone.jsonl", "--editor", "ft-m", "-o", out], "gone.jsonl"),
         ([*base, "memit", "--corpus", tmp_path / "gone.txt"], "gone.txt"),
-        (["edit", model, "--facts", facts, "--editor", "ft-m", "-o", facts], "is a file"),
+        (["edit", model, "--facts", facts, "--editor", "ft-m", "-o", facts], "is there already"),
         ([*base, "ft-m", "--limit", "0"], "--limit"),
         ([*base, "ft-m", "--paraphrases", 100], "paraphrases"),
     ]

@@ -13,6 +13,7 @@ from command_line import said
 
 from indelible.cli.commands.facts import EXAMPLES
 from indelible.cli.main import main
+from indelible.edits.deltas.delta import Edit
 from indelible.facts.fact import Fact
 from indelible.facts.formats import schemas
 from indelible.facts.read import read_facts
@@ -79,8 +80,8 @@ def test_columns_of_other_names_are_mapped(taught: Path, tmp_path: Path, capsys:
     out = tmp_path / "delta"
     made = ["edit", taught / "model", "--facts", file, *mapped, "--editor", "ft-m", "--set", "steps=1", "-o", out]
     said(capsys, [*made, "--no-exam"])
-    (first, _) = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["facts"]
-    assert (first["subject"], first["new_object"]) == (row["subject"], row["new_object"])
+    (first, _) = Edit.load(out).facts
+    assert (first.subject, first.new_object) == (row["subject"], row["new_object"])
     traced = ["locate", taught / "model", "--facts", file, *mapped, "--kind", "hidden", "--samples", 1, "--json"]
     assert json.loads(said(capsys, [*traced, "-o", tmp_path / "traces"]))["facts"] == 2
     # Both of explain's files are read by the mapping: here only the second lacks a column.
@@ -120,11 +121,7 @@ def test_wrong_uses_of_edit_are_one_clear_line(
     good = csv_file(tmp_path / "good.csv", rows)
     header = csv_file(tmp_path / "header.csv", [])
     old = csv_file(tmp_path / "old.csv", rows, {name: name for name in RENAMED if name != "new_object"})
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "manifest.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "full" / "update.safetensors").touch()
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app" / "manifest.json").write_text('{"name": "an app"}', encoding="utf-8")
+    (tmp_path / "full.safetensors").write_bytes(b"mine")
     two = csv_file(tmp_path / "two.csv", [rows[0], {**rows[0], "new_object": "Rome"}])
     for facts, editor, more, expected in (
         (good, "none", [], "'none' makes no edit: it is the control of a study. Give one of alphaedit,"),
@@ -135,15 +132,15 @@ def test_wrong_uses_of_edit_are_one_clear_line(
         (old, "ft-m", [], "has no new object. Give new_object for every fact"),
         (tmp_path / "gone.csv", "ft-m", [], "There is no facts file"),
         (good, "ft-m", ["--schema", "zsree"], "Did you mean 'zsre'"),
-        (good, "ft-m", ["-o", tmp_path / "full"], "holds a delta already"),
-        (good, "ft-m", ["-o", tmp_path / "app", "--force"], "manifest.json that is no delta's"),
+        (good, "ft-m", ["-o", tmp_path / "full"], "full.safetensors is there already"),
+        (good, "ft-m", ["-o", good], "good.csv is there already"),
         (two, "ft-m", [], "(fact 'two:2') and 'Rome' (fact 'two:3'). Keep one of them."),
     ):
         complaint = said(capsys, ["edit", model, "--facts", facts, "--editor", editor, "-o", out, *more], 2)
         assert expected in complaint, complaint
     complaint = said(capsys, ["edit", tmp_path / "gone", "--facts", good, "--editor", "ft-m", "-o", out], 2)
     assert f"There is no model folder '{tmp_path / 'gone'}'" in complaint
-    assert not out.exists() and (tmp_path / "full" / "manifest.json").read_text(encoding="utf-8") == "{}"
+    assert not out.with_name("out.safetensors").exists() and (tmp_path / "full.safetensors").read_bytes() == b"mine"
 
 
 def test_a_bad_row_is_told_without_a_word_of_studies(

@@ -188,7 +188,7 @@ def test_isolated_edits_are_single_edits(name: str, tiny_model: Make, tiny_token
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
     for one, found in zip(CAPITALS[:3], apart, strict=True):
         assert isinstance(found, WeightUpdate)
-        assert [entry["id"] for entry in found.manifest["facts"]] == [one.id]
+        assert found.facts == [one]
         assert_near(found, edit(made, model, tiny_tokenizer, [one]))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from adapter_edits import Make
 
-from indelible.edits.beside.codebook import Codebook, Entries, nearest
+from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries, nearest
+from indelible.edits.deltas.manifest import Origin
 from indelible.models.layout import find_layout
 
 
@@ -63,7 +64,8 @@ def test_a_codebook_answers_within_its_radius_and_nowhere_else(tiny_model: Make)
         old = memory(keys_qd)
     key = keys_qd[1, 2]
     value = torch.randn(layout.hidden_size, generator=generator)
-    manifest = {"parameters": [name], "objects": ["x"], "fingerprint": "", "facts": []}
+    said = {"fingerprint": "", "model": Origin(name="", architecture=""), "made": (), "facts": ()}
+    manifest = CodebookManifest(parameters=(name,), objects=("x",), **said)
     for radius, reached in ((1e-3, [(1, 2)]), (1e9, [(row, place) for row in range(2) for place in range(3)])):
         book = Codebook(Entries(key[None], value[None], torch.tensor([radius]), ("x",)), manifest)
         with book.installed(model), torch.no_grad():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -17,17 +16,13 @@ from indelible.errors import EditError, FingerprintError
 from tiny_families import enliven
 
 
-def without_seal(update: WeightUpdate) -> dict[str, Any]:
-    return {key: value for key, value in update.manifest.items() if key != "seal"}
-
-
 def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = enliven(tiny_model("llama"))
     before = bits(model)
     first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
     second = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:])
     both = first + second
-    assert [fact["id"] for fact in both.manifest["facts"]] == [fact.id for fact in CAPITALS]
+    assert [fact.id for fact in both.facts] == [fact.id for fact in CAPITALS]
     assert both.parameters == first.parameters
     for name in both.parameters:
         wanted = sum(part.deltas[name].difference() for part in (first, second) if name in part.deltas)
@@ -52,11 +47,11 @@ def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenize
             expected = bits(model)
     both = first + second
     # What was edited twice is what the second edit says.
-    assert [fact["new_object"] for fact in both.manifest["facts"]] == [changed.new_object, CAPITALS[1].new_object]
+    assert [fact.new_object for fact in both.facts] == [changed.new_object, CAPITALS[1].new_object]
     with both.sealed(model).applied(model):
         for name, wanted in expected.items():
             torch.testing.assert_close(model.get_parameter(name), wanted.view(torch.float32), atol=1e-6, rtol=0)
-    for wrong in (lambda: second + first, lambda: replace(first, manifest=without_seal(first)) + second):
+    for wrong in (lambda: second + first, lambda: replace(first, manifest=first.manifest.but(seal=None)) + second):
         with pytest.raises(FingerprintError, match="neither that of the first"):
             wrong()
 
@@ -71,12 +66,8 @@ def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_toke
             third = edit("ft-m", model, tiny_tokenizer, CAPITALS[2:3], paraphrases=0)
     total = first + second + third
     assert total.facts == list(CAPITALS[:3])
-    assert total.manifest["editor"] == "ft-m + memit"
-    assert [(part["editor"], part["seed"]) for part in total.manifest["parts"]] == [
-        ("ft-m", 0),
-        ("memit", 5),
-        ("ft-m", 0),
-    ]
+    assert total.manifest.editor == "ft-m + memit"
+    assert [(made.editor, made.seed) for made in total.manifest.made] == [("ft-m", 0), ("memit", 5), ("ft-m", 0)]
     sealed = total.sealed(model)
     sealed.apply(model)
     assert sealed.presence(model).state == "exact"
@@ -129,7 +120,7 @@ def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(
     total = (first + second).sealed(model)
     assert total.answered == {ids[0]: "present", ids[1]: "gone", ids[2]: "weakened"}
     assert (first + unasked).answered == {ids[1]: "gone"}, "what was edited again was answered under another edit"
-    assert total.manifest["model"] == {"name": "someone/some-llama", "architecture": "LlamaForCausalLM"}
+    assert total.manifest.model == first.manifest.model
 
 
 def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:

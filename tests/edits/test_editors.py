@@ -67,8 +67,8 @@ def test_an_edit_says_the_new_objects_and_can_be_undone_to_the_bit(
         raise KeyError("inside")
     assert_same(before, model)
 
-    update.save(tmp_path / "new" / "folder")
-    loaded = WeightUpdate.load(tmp_path / "new" / "folder")
+    update.save(tmp_path / "new" / "delta.safetensors")
+    loaded = WeightUpdate.load(tmp_path / "new" / "delta")
     assert loaded.manifest == update.manifest
     assert loaded.parameters == update.parameters
     with loaded.applied(model):
@@ -224,8 +224,7 @@ def test_a_batch_of_one_is_a_single_edit(tiny_model: Make, tiny_tokenizer: PreTr
 def test_manifests_say_what_made_an_edit(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny_model("llama")
     manifest = edit("memit", model, tiny_tokenizer, CAPITALS[:2], paraphrases=1, seed=7).manifest
-    assert manifest["editor"] == "memit"
-    assert manifest["options"]["steps"] == 15  # type: ignore[index]
-    assert (manifest["paraphrases"], manifest["seed"]) == (1, 7)
-    assert [entry["id"] for entry in manifest["facts"]] == [one.id for one in CAPITALS[:2]]
-    assert set(manifest["versions"]) == {"indelible", "torch", "transformers"}
+    (made,) = manifest.made
+    assert (made.editor, made.options["steps"], made.paraphrases, made.seed) == ("memit", 15, 1, 7)
+    assert manifest.facts == CAPITALS[:2]
+    assert set(made.versions) == {"indelible", "torch", "transformers"}

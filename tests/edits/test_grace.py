@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS, fact
 
-from indelible.edits.beside.codebook import Codebook
 from indelible.edits.beside.hook import Adapter, adapters_in, remove_adapters, set_aside
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS
@@ -65,8 +63,8 @@ def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
     gains = [after - first for after, first in zip(new, old, strict=True)]
     assert min(gains) > 0.3 and sum(gains) / len(gains) > 0.6, gains
 
-    adapter.save(tmp_path / "new")
-    loaded = Edit.load(tmp_path / "new")
+    adapter.save(tmp_path / "new.safetensors")
+    loaded = Edit.load(tmp_path / "new.safetensors")
     assert type(loaded) is type(adapter) and loaded.manifest == adapter.manifest
     assert loaded.parameters == adapter.parameters
     with loaded.applied(model):
@@ -173,8 +171,8 @@ def test_adapters_come_and_go(tiny_model: Make, tiny_tokenizer: PreTrainedTokeni
         assert torch.equal(logits(model, [tokens]), inside)
         twin = copy.deepcopy(model)
         assert torch.equal(logits(twin, [tokens]), inside)
-        asked.save(tmp_path)
-        loaded = Edit.load(tmp_path)
+        asked.save(tmp_path / "asked")
+        loaded = Edit.load(tmp_path / "asked")
         assert isinstance(loaded, Adapter)
         loaded.remove(model)
         with pytest.raises(EditError, match="is not in the model"):
@@ -199,13 +197,13 @@ def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
             assert torch.equal(inside, logits(model, [tokens]))
             together = logits(model, [tokens])
         assert torch.equal(logits(model, [tokens]), inside), "the earlier one's turn again"
-    assert [one["id"] for one in second.manifest["facts"]] == [one.id for one in FACTS]
+    assert [one.id for one in second.facts] == [one.id for one in FACTS]
     for part, tensor in both.tensors().items():
         torch.testing.assert_close(second.tensors()[part], tensor, atol=1e-3, rtol=1e-3)
     with second.applied(model):
         assert torch.equal(logits(model, [tokens]), together)
     again = edit(model, tiny_tokenizer, [replace(FACTS[0], new_object="Quito")], earlier=both)
-    assert [one["new_object"] for one in again.manifest["facts"]] == ["Lima", "Paris", "Quito"]
+    assert [one.new_object for one in again.facts] == ["Lima", "Paris", "Quito"]
     assert again.entries.objects == ("Quito", "Lima", "Paris")
 
 
@@ -269,24 +267,7 @@ def test_paraphrases_are_entries_of_their_own(tiny_model: Make, tiny_tokenizer: 
     book = edit(model, tiny_tokenizer, FACTS, paraphrases=2, radius=1e-3)
     assert book.entries.objects == tuple(one.new_object for one in FACTS for _ in range(3))
     wordings = [fact(FACTS[0].subject, template, "Oslo") for template in (FACTS[0].prompt,)]
-    assert edit(model, tiny_tokenizer, wordings).manifest["objects"] == ["Oslo"]
-
-
-def test_damaged_adapters_are_refused(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    adapter = edit(tiny_model("llama"), tiny_tokenizer, FACTS[:1])
-    for number, damaged in enumerate(_damaged(adapter)):
-        damaged.save(tmp_path / str(number))
-        with pytest.raises(EditError, match="do not belong together"):
-            Edit.load(tmp_path / str(number))
-
-
-def _damaged(adapter: Codebook) -> Iterator[Codebook]:
-    for key in ("objects", "parameters"):
-        yield replace(adapter, manifest={**adapter.manifest, key: []})
-        yield replace(adapter, manifest={one: value for one, value in adapter.manifest.items() if one != key})
-    yield replace(adapter, entries=replace(adapter.entries, radii_n=torch.zeros(3)))
+    assert edit(model, tiny_tokenizer, wordings).manifest.objects == ("Oslo",)
 
 
 REAL = tuple(

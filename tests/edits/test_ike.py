@@ -45,7 +45,7 @@ def test_the_exam_reads_the_context_before_each_prompt_and_the_model_is_never_to
     facts = [replace(fact, held_out=("In {} the capital city is",)) for fact in FACTS]
     with untouched(model):
         made = edit(model, tokenizer, facts)
-        made.save(tmp_path / "made")
+        made.save(tmp_path / "made.safetensors")
         loaded = Edit.load(tmp_path / "made")
         assert loaded.context == made.context and loaded.manifest == made.manifest and made.parameters == ()
         asked = questions_for(facts, "edited", context=loaded.context)
@@ -107,7 +107,7 @@ def test_an_earlier_context_is_continued_by_its_own_editor_alone(
 
 
 def test_what_cannot_be_done_with_a_context_is_refused(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model, made = tiny_model("llama"), edit(tiny_model("llama"), tiny_tokenizer)
     with pytest.raises(EditError, match=r"changes nothing in a model. .*edit.context \+ prompt"):
@@ -117,10 +117,6 @@ def test_what_cannot_be_done_with_a_context_is_refused(
     long = replace(FACTS[0], prompt="word " * 80 + "{}")
     with pytest.raises(FactsError, match=r"\d+ tokens, with the facts that stand before it; the model takes 128"):
         take_exam(model, tiny_tokenizer, questions_for([long], "edited", context=made.context))
-    for key, value in (("parameters", ["a.weight"]), ("statements", None), ("context", 7)):
-        replace(made, manifest={**made.manifest, key: value}).save(tmp_path / key)
-        with pytest.raises(EditError, match="do not belong together"):
-            Edit.load(tmp_path / key)
 
 
 def test_a_context_that_is_too_long_is_refused_in_our_own_words(

@@ -247,7 +247,7 @@ def test_editors_take_the_layers_that_tracing_chooses(
     update = made.edit(model, tiny_tokenizer, facts[:1], corpus=CORPUS)
     layers = located_layers(model, tiny_tokenizer, layout, facts[:1], fingerprint="x", cache=None, span=span)
     assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)
-    assert update.manifest["options"][key] == (list(layers) if key == "layers" else layers[-1])
+    assert update.manifest.made[0].options[key] == (list(layers) if key == "layers" else layers[-1])
     unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]
     with pytest.raises(EditError, match=r"answers none of all 1 facts.*Give layers instead of auto"):
         made.edit(model, tiny_tokenizer, unknown, corpus=CORPUS)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from indelible.edits.deltas.manifest import Origin, WeightManifest
 from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, combined
 
 
@@ -75,7 +76,9 @@ def test_saved_factors_are_loaded_as_they_stand() -> None:
         "w:right": 200 * torch.randn(2, 50, generator=generator),
     }
     factors["w:left"][:, 0] *= 1e3
-    (delta,) = WeightUpdate.from_saved({"parameters": ["w"]}, factors).deltas.values()
+    origin = Origin(name="", architecture="")
+    manifest = WeightManifest(fingerprint="", model=origin, made=(), parameters=("w",), facts=())
+    (delta,) = WeightUpdate.from_saved(manifest, factors).deltas.values()
     assert isinstance(delta, LowRank)
     assert torch.equal(delta.left, factors["w:left"]) and torch.equal(delta.right, factors["w:right"])
     other = LowRank.balanced(delta.left, delta.right)

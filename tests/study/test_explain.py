@@ -156,7 +156,7 @@ def test_the_weights_that_tuning_changed_are_kept_with_it(explained: Outcome, ta
             continue
         weights = kept_weights(folder)
         assert run.edit is not None
-        edit = Edit.load(store.path(run.edit) / "edit")
+        edit = Edit.load(store.path(run.edit) / "edit.safetensors")
         frozen = frozen_parameters(run.arm.mask, loaded.model, find_layout(loaded.model), edit.parameters)
         assert not frozen & weights.keys()
         assert all(weight.dtype == torch.float32 for weight in weights.values())

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.beside.hook import Adapter, adapters_in, set_aside
-from indelible.edits.deltas.delta import FORMAT, Edit
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import Made, Manifest
 from indelible.edits.deltas.origin import origin
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
@@ -28,6 +27,7 @@ from indelible.registry import Registry
 
 EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits.editors", group="indelible.editors")
 
+M = TypeVar("M", bound=Manifest)
 
 AUTO = "auto"
 """In place of layers: let causal tracing choose them (see locate.py)."""
@@ -143,10 +143,10 @@ class Editor(BaseModel, ABC):
             LayoutError: if the model's layout cannot be found.
         """
         _check(model, facts, paraphrases)
-        if earlier is not None and earlier.kind != "weights" and earlier.manifest["editor"] != self.name:
+        if earlier is not None and earlier.kind != "weights" and earlier.manifest.editor != self.name:
             raise EditError(
                 f"A {earlier.kind} is no edit that {self.name} can go on from.",
-                f"Go on with {earlier.manifest['editor']}, or leave the earlier edit out.",
+                f"Go on with {earlier.manifest.editor}, or leave the earlier edit out.",
             )
         present = adapters_in(model)
         for one in present:
@@ -211,33 +211,40 @@ class Editor(BaseModel, ABC):
             yield self.make(bench, [fact], paraphrases)
 
     def manifest(
-        self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, kind: str, parameters: Sequence[str]
-    ) -> dict[str, Any]:
-        """What is said of every edit, as it will be read from JSON again (lists, no tuples).
+        self,
+        bench: Workbench,
+        facts: Sequence[Fact],
+        paraphrases: int,
+        of: type[M],
+        parameters: Sequence[str],
+        **more: Any,
+    ) -> M:
+        """What is said of every edit.
 
         Args:
             bench: as given to ``make``.
             facts: as given to ``make``.
             paraphrases: as given to ``make``.
-            kind: of the edit that this belongs to.
-            parameters: those of the edit that this belongs to.
+            of: the class of the edit's manifest.
+            parameters: the edit's.
+            more: what only this class of manifests says.
         """
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "kind": kind,
-            "fingerprint": bench.fingerprint,
-            "model": origin(bench.model),
-            "editor": self.name,
-            "options": self.model_dump(mode="json"),
-            "paraphrases": paraphrases,
-            "seed": bench.seed,
-            "parameters": list(parameters),
-            "facts": [asdict(fact) for fact in facts],
-            "bystanders": [fact.id for fact in bench.bystanders],
-            "versions": {name: version(name) for name in ("indelible", "torch", "transformers")},
-        }
-        manifest = json.loads(json.dumps(manifest))
-        return manifest
+        made = Made(
+            editor=self.name,
+            options=self.model_dump(mode="json"),
+            paraphrases=paraphrases,
+            seed=bench.seed,
+            versions={name: version(name) for name in ("indelible", "torch", "transformers")},
+        )
+        return of(
+            fingerprint=bench.fingerprint,
+            model=origin(bench.model),
+            made=(made,),
+            parameters=tuple(parameters),
+            facts=tuple(facts),
+            bystanders=tuple(fact.id for fact in bench.bystanders),
+            **more,
+        )
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import torch
@@ -20,25 +19,13 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from indelible.edits.deltas.weights import Delta, WeightUpdate, add_difference, combined, restored
+from indelible.edits.deltas.manifest import WeightManifest
+from indelible.edits.deltas.weights import Change, WeightUpdate, add_difference, restored
 from indelible.edits.editor import AUTO, Editor, Workbench
 from indelible.edits.tracing.locate import located_layers
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.progress import Progress
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one step changes.
-
-    Attributes:
-        deltas: by parameter name.
-        keys: by parameter name, ``(d, n)`` keys that later steps should leave alone; empty where the editor has none.
-    """
-
-    deltas: Mapping[str, Delta]
-    keys: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Changer(ABC):
@@ -113,15 +100,9 @@ class WeightEditor(Editor):
             return editor.make(bench, facts, paraphrases)
         size = self.edits_per_step or len(facts)
         steps = [facts[start : start + size] for start in range(0, len(facts), size)]
-        deltas: dict[str, Delta] = {}
-        keys: dict[str, Tensor] = {}
         with closing(self.in_steps(bench, steps, paraphrases)) as changes:
-            for change in changes:
-                for name, delta in change.deltas.items():
-                    deltas[name] = combined(deltas[name], delta) if name in deltas else delta
-                _join(keys, change.keys)
-        update = self._update(bench, facts, paraphrases, Change(deltas, keys))
-        return update.sealed(bench.model, identity=bench.identity)
+            change = sum(changes, Change())
+        return self.update(bench, facts, paraphrases, change).sealed(bench.model, identity=bench.identity)
 
     def in_steps(
         self, bench: Workbench, steps: Sequence[Sequence[Fact]], paraphrases: int
@@ -137,13 +118,13 @@ class WeightEditor(Editor):
         editor = self.located(bench, [fact for step in steps for fact in step])
         counted = _Counted(bench.progress, len(steps))
         changer = editor.changer(bench.model_copy(update={"progress": counted.report}), paraphrases)
-        keys = dict(bench.earlier.keys) if isinstance(bench.earlier, WeightUpdate) else {}
+        earlier = Change({}, bench.earlier.keys if isinstance(bench.earlier, WeightUpdate) else {})
         kept: set[str] = set()
         with ExitStack() as stack:
             for counted.step, step in enumerate(steps):
                 with torch.enable_grad():
-                    change = changer.change(step, keys)
-                _join(keys, change.keys)
+                    change = changer.change(step, earlier.keys)
+                earlier += Change({}, change.keys)
                 stack.enter_context(restored(bench.model, tuple(change.deltas.keys() - kept)))
                 kept |= change.deltas.keys()
                 with torch.no_grad():
@@ -156,16 +137,12 @@ class WeightEditor(Editor):
         editor = self.located(bench, facts)
         changes = editor.changer(bench, paraphrases).apart(facts)
         for fact, change in zip(facts, changes, strict=True):
-            yield editor._update(bench, [fact], paraphrases, change)
+            yield editor.update(bench, [fact], paraphrases, change)
 
-    def _update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
-        manifest = self.manifest(bench, facts, paraphrases, WeightUpdate.kind, list(change.deltas))
+    def update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
+        """What makes that change of the unedited model, without a seal."""
+        manifest = self.manifest(bench, facts, paraphrases, WeightManifest, list(change.deltas))
         return WeightUpdate(change.deltas, manifest, change.keys)
-
-
-def _join(keys: dict[str, Tensor], more: Mapping[str, Tensor]) -> None:
-    for name, added in more.items():
-        keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
 
 
 class _Counted:

@@ -14,7 +14,7 @@ from indelible.numbers.words import counted
 
 def apply(
     model: Annotated[str, typer.Argument(help="The model that the delta was made for.")],
-    delta: Annotated[Path, typer.Argument(help="Folder written by `indelible edit`.")],
+    delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the edited model.")],
 ) -> None:
     """Add a delta to a model and write the result as an ordinary transformers folder (float32).
@@ -31,9 +31,9 @@ def apply(
     if edit.kind != "weights":
         raise EditError(
             f"A {edit.kind} changes no weights, so that no checkpoint can hold it.",
-            "Put its text before each prompt, in Python: Edit.load(folder).context + prompt."
+            "Put its text before each prompt, in Python: Edit.load(path).context + prompt."
             if edit.context
-            else "Apply it in Python: Edit.load(folder).apply(model).",
+            else "Apply it in Python: Edit.load(path).apply(model).",
         )
     loaded = load(model)
     edit.apply(loaded.model)

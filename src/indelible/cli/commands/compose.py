@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.cli.deltas import check_out, save_edit
+from indelible.cli.deltas import file_for
 from indelible.errors import ConfigError, EditError
 from indelible.numbers.words import counted
 
@@ -17,8 +17,8 @@ from indelible.numbers.words import counted
 def compose(
     model: Annotated[str, typer.Argument(help="The model that the first delta was made for.")],
     deltas: Annotated[list[Path], typer.Argument(help="Deltas of that model, or a chain in its order.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the sum.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a delta that is in the folder.")] = False,
+    out: Annotated[Path, typer.Option("-o", "--out", help="File for the sum.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Add deltas up: made side by side for one model, or each for what the ones before it leave."""
     from indelible.edits.deltas.delta import Edit
@@ -27,13 +27,13 @@ def compose(
 
     if len(deltas) < 2:
         raise ConfigError(f"{len(deltas)} delta was given.", "Give at least two.")
-    check_out(out, force)
+    out = file_for(out, force)
     updates: list[WeightUpdate] = []
-    for folder in deltas:
-        edit = Edit.load(folder)
+    for file in deltas:
+        edit = Edit.load(file)
         if not isinstance(edit, WeightUpdate):
-            raise EditError(f"{folder} is a {edit.kind}, which changes no weights.", "Compose deltas of weights.")
+            raise EditError(f"{file} is a {edit.kind}, which changes no weights.", "Compose deltas of weights.")
         updates.append(edit)
     together = reduce(add, updates).sealed(load(model).model)
-    save_edit(together, out)
+    together.save(out)
     typer.echo(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")

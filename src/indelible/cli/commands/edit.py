@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indelible.cli.commands.facts import Columns, Schema, read_file
-from indelible.cli.deltas import check_out, save_edit
-from indelible.edits.deltas.files import FILES
+from indelible.cli.deltas import file_for
+from indelible.edits.deltas.manifest import with_suffix
 from indelible.errors import EditError, FactsError, StoreError
 from indelible.numbers.words import counted
 
@@ -36,7 +36,9 @@ def edit(
         Path, typer.Option(help="Facts with new objects (JSONL, JSON, CSV; see below), CounterFact or zsRE.")
     ],
     editor: Annotated[str, typer.Option(help=f"One of {EDITOR_NAMES}, or one that another distribution registers.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the delta: safetensors and a JSON manifest.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="File for the delta, .safetensors where no suffix is given.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An option of the editor, e.g. layers=[3,4,5]. Repeatable."),
@@ -60,7 +62,7 @@ def edit(
     ),
     schema: Schema = None,
     columns: Columns = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a delta that is in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     exam: Annotated[bool, typer.Option(help="Ask the facts under the edit.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -72,7 +74,7 @@ def edit(
     weights then belongs to what they leave (`indelible compose` makes one of the chain); one of grace or ike takes its
     predecessor's place.
     """
-    check_out(out, force)
+    out = file_for(out, force)
     made = _editor(editor, settings or [])
     found = _facts(facts, schema, columns, limit)
     before = _earlier(earlier or [], out)
@@ -100,12 +102,12 @@ def edit(
                 progress=progress,
             )
         seconds = time.perf_counter() - started
-        save_edit(done, out)
+        done.save(out)
         answered = _asked(loaded, done, found) if exam else {}
     kept = _answered_before(before, found)
     if kept or answered:
         done = done.with_answers(kept | answered)
-        save_edit(done, out)
+        done.save(out)
     result = _result(done, found, out, seconds, exam)
     typer.echo(json.dumps(result, indent=2) if as_json else _spoken(done, found, editor, result))
 
@@ -117,7 +119,7 @@ def _result(done: Edit, found: list[Fact], out: Path, seconds: float, exam: bool
         "kind": done.kind,
         "facts": len(found),
         "parameters": list(done.parameters),
-        "bytes": sum((out / name).stat().st_size for name in FILES),
+        "bytes": out.stat().st_size,
         "seconds": round(seconds, 1),
     }
     if exam:
@@ -194,25 +196,25 @@ def _facts(file: Path, schema: str | None, columns: list[str] | None, limit: int
     return found
 
 
-def _earlier(folders: list[Path], out: Path) -> list[Edit]:
+def _earlier(files: list[Path], out: Path) -> list[Edit]:
     """The deltas to go on from.
 
     Raises:
         EditError: if one cannot be read, or two were made side by side.
         StoreError: if a delta of weights would be replaced by one that needs it to be applied.
     """
-    if not folders:
+    if not files:
         return []
     from indelible.edits.deltas.delta import Edit
 
-    found = [Edit.load(folder) for folder in folders]
-    for folder, one in zip(folders, found, strict=True):
-        if one.kind == "weights" and folder.resolve() == out.resolve():
+    found = [Edit.load(file) for file in files]
+    for file, one in zip(files, found, strict=True):
+        if one.kind == "weights" and out.resolve() in (file.resolve(), with_suffix(file).resolve()):
             raise StoreError(
-                f"{out} holds an earlier delta, on which the new one stands: without it, it could not be applied.",
-                "Give another folder.",
+                f"{out} is an earlier delta, on which the new one stands: without it, it could not be applied.",
+                "Give another file.",
             )
-    bases = [one.manifest["fingerprint"] for one in found if one.kind == "weights"]
+    bases = [one.manifest.fingerprint for one in found if one.kind == "weights"]
     if len(set(bases)) < len(bases):
         raise EditError(
             "Two of the earlier deltas were made for the same model, so that they are no chain.",

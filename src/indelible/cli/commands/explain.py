@@ -29,7 +29,7 @@ N_INTRINSIC = 60
 def explain(
     edited: Annotated[str, typer.Argument(help="The edited model, or the base model that the delta was made for.")],
     tuned: Annotated[str, typer.Argument(help="The model after fine-tuning, adapters merged.")],
-    delta: Annotated[Path, typer.Option("--edit", metavar="DELTA", help="Folder written by `indelible edit`.")],
+    delta: Annotated[Path, typer.Option("--edit", metavar="DELTA", help="File written by `indelible edit`.")],
     facts: Annotated[Path | None, typer.Option(help="Edited facts to ask; by default all of the delta's.")] = None,
     schema: Schema = None,
     columns: Columns = None,

@@ -36,10 +36,10 @@ def revert(
     if not isinstance(edit, WeightUpdate):
         raise EditError(f"A {edit.kind} changes no weights.", "There is nothing to revert.")
     loaded = load(model)
-    there = edit.presence(loaded.model).share if approximately and "seal" in edit.manifest else None
+    there = edit.presence(loaded.model).share if approximately and edit.manifest.seal is not None else None
     edit.revert(loaded.model, approximately=approximately)
     save_model(loaded.model, loaded.tokenizer, out)
-    if fingerprint(loaded.model) == edit.manifest["fingerprint"]:
+    if fingerprint(loaded.model) == edit.manifest.fingerprint:
         typer.echo(f"Reverted to the original bytes (float32): {out}")
     elif approximately:
         told = "" if there is None else f" (projection on the delta before: {there:.1%}; 100% all of it, 0% nothing)"

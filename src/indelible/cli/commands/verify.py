@@ -24,7 +24,7 @@ NOT_TAKEN = "not taken"
 
 def verify(
     model: Annotated[str, typer.Argument(help="Any model of the same kind: edited, trained since, or untouched.")],
-    delta: Annotated[Path, typer.Argument(help="Folder written by `indelible edit`.")],
+    delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Say how much of a delta is in a model's weights, and which of its facts the model still answers.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from indelible.edits.beside.hook import Adapter, Presence
 from indelible.edits.deltas.delta import EDITS
+from indelible.edits.deltas.manifest import Manifest
 from indelible.errors import FingerprintError
 
 _WEIGHT = ".weight"
@@ -109,6 +110,13 @@ def nearest(queries_qd: Tensor, keys_nd: Tensor) -> tuple[Tensor, Tensor]:
     return found.values, found.indices
 
 
+class CodebookManifest(Manifest):
+    """What a codebook says of itself: also the object of each entry."""
+
+    kind: Literal["codebook"] = "codebook"
+    objects: tuple[str, ...]
+
+
 @EDITS.register("codebook")
 @dataclass(frozen=True)
 class Codebook(Adapter):
@@ -116,17 +124,13 @@ class Codebook(Adapter):
 
     Attributes:
         entries: what it holds, on the processor.
-        manifest: see ``Edit``; beside that ``objects``, one per entry.
+        manifest: see ``Edit``; its one parameter is the weight of the memory, which does not change.
     """
 
     kind: ClassVar[str] = "codebook"
+    manifests: ClassVar[type[Manifest]] = CodebookManifest
     entries: Entries
-    manifest: Mapping[str, Any]
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """The weight of the memory that the codebook stands beside; it does not change."""
-        return tuple(self.manifest["parameters"])
+    manifest: CodebookManifest
 
     def place(self, model: PreTrainedModel) -> nn.Module:
         """The memory.
@@ -168,20 +172,9 @@ class Codebook(Adapter):
         return {"keys": self.entries.keys_nd, "values": self.entries.values_no, "radii": self.entries.radii_n}
 
     @classmethod
-    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Codebook:
+    def from_saved(cls, manifest: CodebookManifest, tensors: Mapping[str, Tensor]) -> Codebook:
         """See ``Edit``."""
-        if not isinstance(manifest["objects"], list):
-            raise ValueError("objects is no list")
-        entries = Entries(tensors["keys"], tensors["values"], tensors["radii"], tuple(manifest["objects"]))
-        if tensors.keys() != {"keys", "values", "radii"}:
-            raise ValueError("there are tensors that a codebook does not have")
-        dims = (entries.keys_nd.dim(), entries.values_no.dim(), entries.radii_n.dim())
-        counts = {len(entries.keys_nd), len(entries.values_no), len(entries.radii_n), len(entries.objects)}
-        if dims != (2, 2, 1) or len(counts) != 1:
-            raise ValueError("keys, values, radii and objects are not equally many")
-        if len(manifest["parameters"]) != 1 or not manifest["parameters"][0].endswith(_WEIGHT):
-            raise ValueError("a codebook stands beside exactly one weight")
-        return cls(entries, manifest)
+        return cls(Entries(tensors["keys"], tensors["values"], tensors["radii"], manifest.objects), manifest)
 
 
 class _Lookup(Presence):

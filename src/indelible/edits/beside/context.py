@@ -8,37 +8,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import EDITS, Edit
+from indelible.edits.deltas.manifest import Manifest
 from indelible.errors import EditError
+
+
+class ContextManifest(Manifest):
+    """What a context says of itself: also its text, and by fact's id the statements that it is made of."""
+
+    kind: Literal["context"] = "context"
+    statements: dict[str, tuple[str, ...]]
+    context: str
 
 
 @EDITS.register("context")
 @dataclass(frozen=True)
 class Context(Edit):
-    """Text that one particular model is to read before every prompt.
-
-    Attributes:
-        manifest: see ``Edit``; beside that ``context``, the text, and by fact's id the ``statements`` that it is of.
-    """
+    """Text that one particular model is to read before every prompt; no parameter is changed."""
 
     kind: ClassVar[str] = "context"
-    manifest: Mapping[str, Any]
+    manifests: ClassVar[type[Manifest]] = ContextManifest
+    manifest: ContextManifest
 
     @property
     def context(self) -> str:
         """The text, which ends where a prompt may begin."""
-        text: str = self.manifest["context"]
-        return text
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """None: every weight takes part, and none is changed."""
-        return ()
+        return self.manifest.context
 
     def install(self, model: PreTrainedModel) -> None:
         """Nothing can be put into a model for good.
@@ -59,10 +59,6 @@ class Context(Edit):
         return {}
 
     @classmethod
-    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Context:
+    def from_saved(cls, manifest: ContextManifest, tensors: Mapping[str, Tensor]) -> Context:
         """See ``Edit``."""
-        if tensors or manifest["parameters"]:
-            raise ValueError("there are tensors or parameters that a context does not have")
-        if not isinstance(manifest["statements"], dict) or not isinstance(manifest["context"], str):
-            raise ValueError("statements or context are not what they should be")
         return cls(manifest)

@@ -77,7 +77,7 @@ class Adapter(Edit):
 
     def equals(self, other: Adapter) -> bool:
         """Whether two adapters have the same tensors and manifest, except for how their facts were answered."""
-        if type(self) is not type(other) or _bare(self) != _bare(other):
+        if type(self) is not type(other) or self.manifest != other.manifest.but(answered=self.answered):
             return False
         mine, theirs = self.tensors(), other.tensors()
         return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -160,10 +160,6 @@ def remove_adapters(model: nn.Module) -> None:
     """Take every adapter out of a model."""
     for presence in _presences(model):
         presence.leave()
-
-
-def _bare(adapter: Adapter) -> dict[str, Any]:
-    return {key: value for key, value in adapter.manifest.items() if key != "answered"}
 
 
 def _presences(model: nn.Module) -> list[Presence]:

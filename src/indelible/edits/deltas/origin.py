@@ -6,12 +6,12 @@ its last component, so that a manifest tells nothing of the machine that it was 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
+from indelible.edits.deltas.manifest import Manifest, Origin, WeightManifest
 from indelible.errors import FingerprintError
 from indelible.models.bundled import fetch as bundled
 
@@ -19,46 +19,36 @@ _SHOWN = 12
 """Digits of a fingerprint that tell models apart."""
 
 
-def origin(model: PreTrainedModel) -> dict[str, str]:
-    """``name`` (bundled, of the hub, or a folder's last component; empty if it has none) and ``architecture``."""
-    return {"name": _known_as(str(model.name_or_path or "")), "architecture": type(model).__name__}
+def origin(model: PreTrainedModel) -> Origin:
+    """What a model is known as."""
+    return Origin(name=_known_as(str(model.name_or_path or "")), architecture=type(model).__name__)
 
 
-def refusal(
-    made_for: Mapping[str, str] | None, wanted: str, leaves: str | None, model: PreTrainedModel, actual: str
-) -> FingerprintError:
+def refusal(manifest: Manifest, model: PreTrainedModel, actual: str) -> FingerprintError:
     """Why an edit does not fit a model.
 
     Args:
-        made_for: what ``origin`` gave of the model that it was made for; None where its manifest does not say.
-        wanted: that model's fingerprint.
-        leaves: fingerprint of that model with the edit; None where its manifest does not say.
+        manifest: the edit's.
         model: the one at hand.
         actual: its fingerprint.
     """
-    found = origin(model)
-    if actual == leaves:
+    wanted, found = manifest.model, origin(model)
+    seal = manifest.seal if isinstance(manifest, WeightManifest) else None
+    if seal is not None and actual == seal.result:
+        return FingerprintError(f"This edit is in {found} already.", "There is nothing to apply; revert takes it out.")
+    if wanted.architecture != found.architecture:
         return FingerprintError(
-            f"This edit is in {_spoken(found)} already.", "There is nothing to apply; revert takes it out."
-        )
-    if made_for is not None and made_for["architecture"] != found["architecture"]:
-        return FingerprintError(
-            f"This edit was made for {_spoken(made_for)}, not for {_spoken(found)}.",
+            f"This edit was made for {wanted}, not for {found}.",
             "Give the model that it was made for, or make the edit again for this one.",
         )
     fix = "Give that checkpoint itself, with the edits that were in it then and no others, or make the edit again."
     if model.dtype != torch.float32:
         fix = f"This one is loaded in {model.dtype}: load it in float32, or make the edit again."
-    what = "a model" if made_for is None else _spoken(made_for)
     return FingerprintError(
-        f"This edit was made for {what} with fingerprint {wanted[:_SHOWN]}, not for {_spoken(found)} with fingerprint"
-        f" {actual[:_SHOWN]}.",
+        f"This edit was made for {wanted} with fingerprint {manifest.fingerprint[:_SHOWN]}, not for {found} with"
+        f" fingerprint {actual[:_SHOWN]}.",
         fix,
     )
-
-
-def _spoken(one: Mapping[str, str]) -> str:
-    return f"{one['name'] or 'a model'} ({one['architecture']})"
 
 
 def _known_as(source: str) -> str:

@@ -1,21 +1,22 @@
 """What lets an update be undone to the byte, and found again in weights that are all one has.
 
 Adding a difference to a weight and taking it away again does not give back the weight: floating point rounds, and in a
-few percent of entries it shows. A seal therefore holds those entries, hashes of the weights before and after, and the
-one number with which the projection of later weights on the difference is taken without the base model:
-<W_now - W_base, D> = <W_now, D> - <W_base, D>.
+few percent of entries it shows. A sealed update therefore holds those entries, and its manifest (manifest.Seal) hashes
+of the weights before and after and the one number with which the projection of later weights on the difference is taken
+without the base model: <W_now - W_base, D> = <W_now, D> - <W_base, D>.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from indelible.edits.deltas.manifest import Seal
 from indelible.errors import FingerprintError
+from indelible.models.fingerprint import tensor_digest
 
 
 @dataclass(frozen=True)
@@ -29,49 +30,6 @@ class Fix:
 
     places: Tensor
     values: Tensor
-
-
-@dataclass(frozen=True)
-class Seal:
-    """What an update's manifest says of the weights that it belongs to.
-
-    Attributes:
-        result: fingerprint of the model that the update leaves.
-        before: by parameter, SHA-256 of the weights that the update was made for.
-        after: by parameter, SHA-256 of the weights that it leaves.
-        products: by parameter, the sum over all entries of weight times difference, before the update.
-    """
-
-    result: str
-    before: Mapping[str, str]
-    after: Mapping[str, str]
-    products: Mapping[str, float]
-
-    @classmethod
-    def read(cls, entries: Mapping[str, Any], parameters: tuple[str, ...]) -> Seal:
-        """A seal out of a manifest.
-
-        Raises:
-            ValueError: if it is none, or not one of these parameters.
-        """
-        wanted = {"result", "before", "after", "products"}
-        if not isinstance(entries, Mapping) or entries.keys() != wanted or not isinstance(entries["result"], str):
-            raise ValueError("the seal is incomplete")
-        seal = cls(**entries)
-        for name, part, kind in (
-            ("before", seal.before, str),
-            ("after", seal.after, str),
-            ("products", seal.products, float | int),
-        ):
-            if not isinstance(part, Mapping) or not all(isinstance(value, kind) for value in part.values()):
-                raise ValueError(f"the seal's {name} are not what they should be")
-        if any(set(part) != set(parameters) for part in (seal.before, seal.after, seal.products)):
-            raise ValueError("the seal is of other parameters")
-        return seal
-
-    def state(self, name: str, digest: str) -> str:
-        """What a parameter with that SHA-256 is: "absent", "exact" or "changed", see ``Remains``."""
-        return {self.before[name]: "absent", self.after[name]: "exact"}.get(digest, "changed")
 
 
 @dataclass(frozen=True)
@@ -121,56 +79,51 @@ def product(first: Tensor, second: Tensor) -> float:
     return float((first.detach().cpu().double() * second.cpu().double()).sum())
 
 
-def remains(
-    weights: Mapping[str, Tensor], digests: Mapping[str, str], parts: Mapping[str, Tensor], seal: Seal
-) -> Remains:
+def remains(weights: Mapping[str, Tensor], differences: Mapping[str, Tensor], seal: Seal) -> Remains:
     """How much of an update is in these weights.
 
     Args:
         weights: by parameter.
-        digests: by parameter, that of the weights.
-        parts: by parameter, the update's difference.
+        differences: by parameter, the update's.
         seal: the update's.
     """
-    sizes = {name: product(part, part) for name, part in parts.items()}
-    states, shares = {}, {}
-    for name, part in parts.items():
-        states[name] = seal.state(name, digests[name])
+    sizes = {name: product(part, part) for name, part in differences.items()}
+    states = {name: seal.state(name, tensor_digest(weight)) for name, weight in weights.items()}
+    shares = {}
+    for name, part in differences.items():
         moved = product(weights[name], part) - seal.products[name]
         shares[name] = {"exact": 1.0, "absent": 0.0}.get(states[name], moved / sizes[name] if sizes[name] else 0.0)
     whole = sum(sizes.values())
     return Remains(states, shares, sum(shares[name] * sizes[name] for name in shares) / whole if whole else 0.0)
 
 
-def check_there(digests: Mapping[str, str], seal: Seal, *, approximately: bool) -> None:
+def check_there(states: Mapping[str, str], *, approximately: bool) -> None:
     """Make sure that an update can be taken out of some weights.
 
     Args:
-        digests: by parameter, that of the weights.
-        seal: the update's.
+        states: by parameter, as ``Seal.state`` has them.
         approximately: whether weights that have changed since will do.
 
     Raises:
         FingerprintError: if the update is not in them, or they will not do.
     """
-    others = [name for name, digest in digests.items() if digest != seal.after[name]]
-    untouched = [name for name in others if digests[name] == seal.before[name]]
-    if others and untouched == list(digests):
+    found = set(states.values())
+    if found == {"absent"}:
         raise FingerprintError(
             "The delta is not in this model: the parameters that it changes are bit for bit as before the edit.",
             "There is nothing to revert.",
         )
-    if not others or approximately:
+    if found == {"exact"} or approximately:
         return
-    if untouched == others:
+    if "changed" not in found:
+        absent = ", ".join(name for name, state in states.items() if state == "absent")
         raise FingerprintError(
-            f"The delta is only partly in this model: {', '.join(others)} as before the edit, the others as it left"
-            " them.",
+            f"The delta is only partly in this model: {absent} as before the edit, the others as it left them.",
             "Give the model that the edit left.",
         )
     raise FingerprintError(
-        f"{next(name for name in others if name not in untouched)} is not as this delta left it: training or another"
-        " delta changed it since, it was saved in another precision, or it never had the delta.",
+        f"{next(name for name, state in states.items() if state == 'changed')} is not as this delta left it: training"
+        " or another delta changed it since, it was saved in another precision, or it never had the delta.",
         "Revert the edited model itself, or subtract the delta all the same: --approximately (in Python"
         " approximately=True).",
     )

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import EDITS, Edit
-from indelible.edits.deltas.seal import Fix, Remains, Seal, check_there, fix_for, product, remains, taken_away, undone
+from indelible.edits.deltas.manifest import Manifest, Seal, WeightManifest
+from indelible.edits.deltas.seal import Fix, Remains, check_there, fix_for, product, remains, taken_away, undone
 from indelible.edits.deltas.sums import joined
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, tensor_digest
@@ -97,6 +98,27 @@ def combined(first: Delta, second: Delta) -> Delta:
     return Dense(first.difference() + second.difference())
 
 
+@dataclass(frozen=True)
+class Change:
+    """What an edit does to weights.
+
+    Attributes:
+        deltas: by parameter name.
+        keys: by parameter name, ``(d, n)`` keys that later edits should leave alone; empty where the editor has none.
+    """
+
+    deltas: Mapping[str, Delta] = field(default_factory=dict)
+    keys: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __add__(self, other: Change) -> Change:
+        deltas, keys = dict(self.deltas), dict(self.keys)
+        for name, delta in other.deltas.items():
+            deltas[name] = combined(deltas[name], delta) if name in deltas else delta
+        for name, added in other.keys.items():
+            keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
+        return Change(deltas, keys)
+
+
 @EDITS.register("weights")
 @dataclass(frozen=True)
 class WeightUpdate(Edit):
@@ -105,14 +127,14 @@ class WeightUpdate(Edit):
     Attributes:
         deltas: by parameter name.
         manifest: see ``Edit``.
-        keys: by parameter name, ``(d, n)`` keys that later edits should leave alone (AlphaEdit's).
-        fixes: by parameter name, what subtracting the difference gets wrong; with the manifest's ``seal``, from
-            ``sealed``.
+        keys: see ``Change``.
+        fixes: by parameter name, what subtracting the difference gets wrong; with the manifest's seal, from ``sealed``.
     """
 
     kind: ClassVar[str] = "weights"
+    manifests: ClassVar[type[Manifest]] = WeightManifest
     deltas: Mapping[str, Delta]
-    manifest: Mapping[str, Any]
+    manifest: WeightManifest
     keys: Mapping[str, Tensor] = field(default_factory=dict)
     fixes: Mapping[str, Fix] = field(default_factory=dict)
 
@@ -147,30 +169,18 @@ class WeightUpdate(Edit):
         return found
 
     @classmethod
-    def from_saved(cls, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> WeightUpdate:
+    def from_saved(cls, manifest: WeightManifest, tensors: Mapping[str, Tensor]) -> WeightUpdate:
         """See ``Edit``."""
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in manifest.parameters}
+        for label, tensor in tensors.items():
+            name, _, part = label.rpartition(":")
+            parts[name][part] = tensor
         deltas: dict[str, Delta] = {}
-        for name in manifest["parameters"]:
-            if f"{name}:full" in tensors:
-                deltas[name] = Dense(tensors[f"{name}:full"])
-            else:
-                deltas[name] = LowRank(tensors[f"{name}:left"], tensors[f"{name}:right"])
-        keys = {name: tensors[f"{name}:keys"] for name in deltas if f"{name}:keys" in tensors}
-        fixes = {
-            name: Fix(tensors[f"{name}:fixed_at"], tensors[f"{name}:fixed_to"])
-            for name in deltas
-            if f"{name}:fixed_at" in tensors
-        }
-        update = cls(deltas, manifest, keys, fixes)
-        if update.tensors().keys() != tensors.keys():
-            raise ValueError("there are tensors that the manifest does not name")
-        for name, delta in deltas.items():
-            _check_tensors(name, delta, fixes.get(name))
-        if "seal" in manifest and fixes.keys() != deltas.keys():
-            raise ValueError("the seal is incomplete")
-        if "seal" in manifest:
-            Seal.read(manifest["seal"], update.parameters)
-        return update
+        for name, own in parts.items():
+            deltas[name] = Dense(own["full"]) if "full" in own else LowRank(own["left"], own["right"])
+        keys = {name: own["keys"] for name, own in parts.items() if "keys" in own}
+        fixes = {name: Fix(own["fixed_at"], own["fixed_to"]) for name, own in parts.items() if "fixed_at" in own}
+        return cls(deltas, manifest, keys, fixes)
 
     def sealed(self, model: PreTrainedModel, *, identity: Identity | None = None) -> WeightUpdate:
         """The same update with what it takes to revert it exactly and to find it again.
@@ -185,10 +195,10 @@ class WeightUpdate(Edit):
         """
         identity = identity or Identity.of(model)
         self.check(model, known_fingerprint=identity.fingerprint)
+        weights = self._weights(model)
         with self.installed(model):
             result = identity.with_changed(model, self.parameters).fingerprint
-            changed = {name: model.get_parameter(name).detach().clone() for name in self.deltas}
-        weights = {name: model.get_parameter(name).detach() for name in self.deltas}
+            changed = {name: weight.clone() for name, weight in self._weights(model).items()}
         products: dict[str, float] = {}
         fixes: dict[str, Fix] = {}
         for name, delta in self.deltas.items():
@@ -200,12 +210,12 @@ class WeightUpdate(Edit):
                 )
             fixes[name] = fix_for(weights[name], changed[name], difference)
         seal = Seal(
-            result,
-            {name: tensor_digest(weight) for name, weight in weights.items()},
-            {name: tensor_digest(weight) for name, weight in changed.items()},
-            products,
+            result=result,
+            before={name: tensor_digest(weight) for name, weight in weights.items()},
+            after={name: tensor_digest(weight) for name, weight in changed.items()},
+            products=products,
         )
-        return replace(self, manifest={**self.manifest, "seal": asdict(seal)}, fixes=fixes)
+        return replace(self, manifest=self.manifest.but(seal=seal), fixes=fixes)
 
     def revert(self, model: PreTrainedModel, *, approximately: bool = False) -> None:
         """Take the update out of a model that it is in, and give back the original bytes.
@@ -221,12 +231,11 @@ class WeightUpdate(Edit):
                 to be those from before it; nothing is changed then.
         """
         changed = self._weights(model)
-        seal = None if approximately and "seal" not in self.manifest else self._seal()
-        states = dict.fromkeys(self.deltas, "changed")
+        seal = self.manifest.seal if approximately else self._seal()
+        states = dict.fromkeys(changed, "changed")
         if seal is not None:
-            digests = {name: tensor_digest(weight) for name, weight in changed.items()}
-            check_there(digests, seal, approximately=approximately)
-            states = {name: seal.state(name, digest) for name, digest in digests.items()}
+            states = {name: seal.state(name, tensor_digest(weight)) for name, weight in changed.items()}
+        check_there(states, approximately=approximately)
         reverted: dict[str, Tensor] = {}
         for name, delta in self.deltas.items():
             if states[name] == "changed":
@@ -250,8 +259,7 @@ class WeightUpdate(Edit):
             FingerprintError: if the model lacks one of the parameters, or it has another shape.
         """
         seal, weights = self._seal(), self._weights(model)
-        digests = {name: tensor_digest(weight) for name, weight in weights.items()}
-        return remains(weights, digests, {name: delta.difference() for name, delta in self.deltas.items()}, seal)
+        return remains(weights, {name: delta.difference() for name, delta in self.deltas.items()}, seal)
 
     def __add__(self, other: WeightUpdate) -> WeightUpdate:
         """Both updates in one: made side by side for one model, or the other for what this one left.
@@ -264,18 +272,13 @@ class WeightUpdate(Edit):
         """
         if not isinstance(other, WeightUpdate):
             raise EditError(f"An edit of kind {getattr(other, 'kind', other)!r} cannot be added.", "Apply both.")
-        deltas = dict(self.deltas)
-        for name, delta in other.deltas.items():
-            deltas[name] = combined(deltas[name], delta) if name in deltas else delta
-        keys = dict(self.keys)
-        for name, added in other.keys.items():
-            keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
-        return WeightUpdate(deltas, joined(self.manifest, other.manifest, list(deltas)), keys)
+        both = Change(self.deltas, self.keys) + Change(other.deltas, other.keys)
+        return WeightUpdate(both.deltas, joined(self.manifest, other.manifest, list(both.deltas)), both.keys)
 
     def _seal(self) -> Seal:
-        if "seal" not in self.manifest:
+        if self.manifest.seal is None:
             raise EditError("This update is not sealed.", "Call sealed(model) with the model that it was made for.")
-        return Seal.read(self.manifest["seal"], self.parameters)
+        return self.manifest.seal
 
     def _weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """The model's weights that the update is about."""
@@ -294,27 +297,6 @@ class WeightUpdate(Edit):
                 )
             found[name] = weight
         return found
-
-
-def _check_tensors(name: str, delta: Delta, fix: Fix | None) -> None:
-    """Make sure that what was read makes a difference, and that its fixes lie inside.
-
-    Raises:
-        ValueError: saying what does not.
-    """
-    parts = (delta.left, delta.right) if isinstance(delta, LowRank) else (delta.full,)
-    if not all(part.is_floating_point() and bool(part.isfinite().all()) for part in parts):
-        raise ValueError(f"the difference of {name} is not of finite numbers")
-    if isinstance(delta, LowRank):
-        left, right = delta.left.shape, delta.right.shape
-        if len(left) != 2 or len(right) != 2 or left[1] != right[0]:
-            raise ValueError(f"factors of {name} have the shapes {tuple(left)} and {tuple(right)}")
-    if fix is None:
-        return
-    if fix.places.dtype != torch.int32 or fix.places.dim() != 1 or fix.places.shape != fix.values.shape:
-        raise ValueError(f"fixes of {name} are no places with a value each")
-    if fix.places.numel() and not 0 <= int(fix.places.min()) <= int(fix.places.max()) < math.prod(delta.shape):
-        raise ValueError(f"fixes of {name} lie outside of it")
 
 
 def add_difference(parameter: Tensor, delta: Delta) -> None:

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, StrictInt
 from torch import Tensor
 
-from indelible.edits.deltas.weights import Dense
+from indelible.edits.deltas.weights import Change, Dense
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.editors.rome import DEPTHS
 from indelible.edits.solving.descent import GradientEditor, Text, descend, from_prompt
 from indelible.edits.solving.texts import Row
-from indelible.edits.weight_editor import Change, Changer
+from indelible.edits.weight_editor import Changer
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field, StrictInt
 from torch import Tensor
 
-from indelible.edits.beside.codebook import Codebook, Entries
+from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries
 from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
 from indelible.edits.solving.keys import subject_keys
 from indelible.edits.solving.texts import FactRows, Row, rows_for
@@ -75,16 +75,15 @@ class Grace(Editor):
     def _codebook(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, made: Sequence[_Made]) -> Codebook:
         (layer,) = self.layers_in(bench.layout)
         name = bench.layout.mlp_out_weight[layer]
-        manifest = self.manifest(bench, facts, paraphrases, Codebook.kind, [name])
-        entries = Entries.empty(bench.layout.key_width, bench.layout.hidden_size)
-        if isinstance(bench.earlier, Codebook) and bench.earlier.parameters == (name,):
-            entries = bench.earlier.entries
-            again = {fact.id for fact in facts}
-            kept = [entry for entry in bench.earlier.manifest["facts"] if entry["id"] not in again]
-            manifest["facts"] = [*kept, *manifest["facts"]]
+        earlier = bench.earlier if isinstance(bench.earlier, Codebook) else None
+        if earlier is not None and earlier.parameters != (name,):
+            earlier = None
+        width, size = bench.layout.key_width, bench.layout.hidden_size
+        entries = Entries.empty(width, size) if earlier is None else earlier.entries
         for one in made:
             entries = entries.with_entry(one.key_d, one.value_o, one.spoken, self.radius * float(one.key_d.norm()))
-        return Codebook(entries, {**manifest, "objects": list(entries.objects)})
+        manifest = self.manifest(bench, facts, paraphrases, CodebookManifest, [name], objects=entries.objects)
+        return Codebook(entries, manifest if earlier is None else manifest.continuing(earlier.manifest))
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import ClassVar
 
 from pydantic import Field
 
-from indelible.edits.beside.context import Context
+from indelible.edits.beside.context import Context, ContextManifest
 from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.solving.texts import rows_for
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
+from indelible.models.batches import most_tokens
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt
 
@@ -45,32 +45,27 @@ class InContext(Editor):
         return ()
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Context:
-        statements: dict[str, list[str]] = {}
-        if isinstance(bench.earlier, Context):
-            statements |= bench.earlier.manifest["statements"]
+        earlier = bench.earlier if isinstance(bench.earlier, Context) else None
+        statements = {} if earlier is None else dict(earlier.manifest.statements)
         for fact in facts:
             rows_for(bench.tokenizer, fact, paraphrases, ())  # refuses what cannot be edited
             wordings = [*editing_wordings(fact, paraphrases), *[fact.prompt] * self.copies]
             statements.pop(fact.id, None)  # one that is edited again comes last
-            statements[fact.id] = [_statement(fact.text(wording), fact.new_object or "") for wording in wordings]
+            statements[fact.id] = tuple(_statement(fact.text(wording), fact.new_object or "") for wording in wordings)
         retained = [_statement(fact.text(), fact.true_object) for fact in bench.bystanders[: self.retain]]
         # All facts in one wording, then all in the next: what is copied is not what has just been read.
         rounds = [line for lines in zip_longest(*statements.values()) for line in lines if line is not None]
         text = "".join(f"{line}\n" for line in (*retained, *rounds))
-        tokens = len(encode_prompt(bench.tokenizer, text))
-        longest = getattr(bench.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        tokens, longest = len(encode_prompt(bench.tokenizer, text)), most_tokens(bench.model)
         if tokens >= longest:
             raise EditError(
                 f"The context of {len(statements)} facts takes {tokens} tokens; the model takes {longest} in all, the"
                 " prompt's included.",
                 "Edit fewer facts, with fewer copies and paraphrases, or retain fewer bystanders.",
             )
-        manifest = self.manifest(bench, facts, paraphrases, Context.kind, ())
-        if isinstance(bench.earlier, Context):
-            again = {fact.id for fact in facts}
-            kept = [entry for entry in bench.earlier.manifest["facts"] if entry["id"] not in again]
-            manifest["facts"] = [*kept, *manifest["facts"]]
-        return Context({**manifest, "statements": statements, "context": text})
+        said = {"statements": statements, "context": text}
+        manifest = self.manifest(bench, facts, paraphrases, ContextManifest, (), **said)
+        return Context(manifest if earlier is None else manifest.continuing(earlier.manifest))
 
 
 def _statement(prompt: str, answer: str) -> str:

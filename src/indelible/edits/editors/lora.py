@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from indelible.edits.deltas.weights import LowRank
+from indelible.edits.deltas.weights import Change, LowRank
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.editors.memit import DEPTHS
 from indelible.edits.solving.descent import GradientEditor, descend
-from indelible.edits.weight_editor import Change, Changer
+from indelible.edits.weight_editor import Changer
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout

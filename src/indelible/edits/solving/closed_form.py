@@ -15,6 +15,7 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
+from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import Workbench
 from indelible.edits.solving.keys import Compared
 from indelible.edits.solving.preservation import preserved_moments
@@ -23,7 +24,7 @@ from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
 from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
 from indelible.edits.solving.values import ValueOptions, optimise_values
-from indelible.edits.weight_editor import Change, Changer, WeightEditor
+from indelible.edits.weight_editor import Changer, WeightEditor
 from indelible.facts.fact import Fact
 
 

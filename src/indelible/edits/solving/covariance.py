@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.deltas.files import renamed_to
 from indelible.errors import EditError
+from indelible.files import whole_file
 from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating
 from indelible.progress import Progress
@@ -128,5 +128,5 @@ def _kept(path: Path) -> Tensor | None:
 
 
 def _keep(path: Path, moment: Tensor) -> None:
-    with renamed_to(path) as unfinished:
+    with whole_file(path) as unfinished:
         save_file({"moment": moment.contiguous()}, unfinished)

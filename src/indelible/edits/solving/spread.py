@@ -15,12 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from indelible.edits.deltas.weights import LowRank, add_difference, restored
+from indelible.edits.deltas.weights import Change, LowRank, add_difference, restored
 from indelible.edits.editor import Workbench
 from indelible.edits.solving.keys import Compared, read_subjects
 from indelible.edits.solving.solve import Factors
 from indelible.edits.solving.texts import FactRows
-from indelible.edits.weight_editor import Change
 
 
 @dataclass(frozen=True)

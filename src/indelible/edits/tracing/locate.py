@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.deltas.files import renamed_to
 from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
+from indelible.files import whole_file
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.models.trace import evaluating
@@ -132,5 +132,5 @@ def _kept(path: Path) -> list[Traced] | None:
 
 def _keep(path: Path, traced: Sequence[Traced]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with renamed_to(path) as unfinished:
+    with whole_file(path) as unfinished:
         unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")

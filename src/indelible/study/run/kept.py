@@ -52,7 +52,7 @@ def chosen_bystanders(folder: Path) -> list[Fact]:
 
 def edit_path(folder: Path, copy: int | None) -> Path:
     """Where an edit step keeps its edit, or that of one copy."""
-    return folder / "edit" if copy is None else folder / "edits" / f"{copy:04d}"
+    return folder / ("edit.safetensors" if copy is None else f"edits/{copy:04d}.safetensors")
 
 
 def keep_rows(folder: Path, rows: pd.DataFrame) -> None:
