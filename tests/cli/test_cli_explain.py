@@ -157,7 +157,7 @@ def test_what_cannot_be_explained_is_said_in_one_line(
     assert f"None of the {NEW} edited facts succeeds" in explain(capsys, [*usual(made), "--facts", wrong], 2)
     assert "has no new object" in explain(capsys, [*usual(made), "--facts", made / "known.jsonl"], 2)
     assert "is a file" in explain(capsys, [*usual(made), "-o", wrong], 2)
-    assert "no edit in" in explain(capsys, [made / "edited", made / "tuned", "--edit", tmp_path], 2)
+    assert "is a folder, not a delta" in explain(capsys, [made / "edited", made / "tuned", "--edit", tmp_path], 2)
 
 
 def test_without_a_file_the_models_own_knowledge_is_asked(
