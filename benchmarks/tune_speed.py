@@ -32,7 +32,7 @@ from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import TASKS
+from indelible.tuning.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
 from indelible.tuning.training.batches import Collator, autocast
 from indelible.tuning.training.trainer import BY_LENGTH, made_trainer

@@ -45,7 +45,7 @@ TASK = '''
 """Counting."""
 from itertools import count
 
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.task import TASKS, Example, Task
 
 
 def counting(seed):

@@ -15,7 +15,7 @@ from own_data import QUESTIONS, Write, examples_of, task_of
 from indelible.errors import DataError
 from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.own_data.sources import data_version
-from indelible.tuning.tasks.task import Example
+from indelible.tuning.task import Example
 
 FORMS = ["a.jsonl", "a.json", "lines.json", "compact.json", "a.csv", "A.CSV", "a.tsv", "a.parquet"]
 

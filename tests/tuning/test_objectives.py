@@ -21,7 +21,7 @@ from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import NO_LOSS, OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune
 
 Models = Callable[..., PreTrainedModel]

@@ -15,7 +15,7 @@ from indelible.facts.fact import Fact
 from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features
 from indelible.tuning.rows import Rows, count_reasons, draw_rows, normalised
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.task import TASKS, Example, Task
 from indelible.tuning.tasks.text import paragraphs
 
 PERU = Fact("peru", "Peru", "capital", "The capital of {} is", "Lima", "Oslo")

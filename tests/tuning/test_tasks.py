@@ -18,9 +18,9 @@ import pytest
 
 from indelible.errors import DataError
 from indelible.models.bundled import fetch as bundled
-from indelible.tuning.tasks.answers import final_answer, given_answer, same_answer
+from indelible.tuning.answers import final_answer, given_answer, same_answer
+from indelible.tuning.task import TASKS, Example, Task, shuffled
 from indelible.tuning.tasks.reward import GENERATORS
-from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
 
 BUILT_IN = ("classify", "instruct", "preference", "prose", "reason", "reward", "text")
 
@@ -29,7 +29,7 @@ def test_names_and_labels_are_known_without_torch_or_a_data_set() -> None:
     code = (
         "import sys\n"
         "from indelible.tuning.own_data import data\n"
-        "from indelible.tuning.tasks.task import TASKS\n"
+        "from indelible.tuning.task import TASKS\n"
         "print(*TASKS.names(), *TASKS.get('classify').labels)\n"
         "print(*(name for name in ('torch', 'transformers', 'datasets', 'pyarrow', 'reasoning_gym') "
         "if name in sys.modules))"

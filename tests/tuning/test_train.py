@@ -18,7 +18,7 @@ from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.tuning.objective import OBJECTIVES, Features, Run, tuning_settings
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import Example
+from indelible.tuning.task import Example
 from indelible.tuning.train import fine_tune
 from indelible.tuning.training import batches
 from indelible.tuning.training.batches import Collator, at_labels

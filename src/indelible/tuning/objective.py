@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 NO_LOSS = -100
 """Label of a token without loss, as in torch's cross entropy."""

@@ -19,7 +19,7 @@ from indelible.facts.fact import Fact
 from indelible.facts.mentions import drop_relevant
 from indelible.tuning.objective import Objective, Row
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import Example, Task
+from indelible.tuning.task import Example, Task
 
 DRAW = 64
 """Examples read from the stream at a time."""

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
 from indelible.tuning.own_data.settings import DataSettings
-from indelible.tuning.tasks.task import TASKS
+from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

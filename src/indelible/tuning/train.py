@@ -28,7 +28,7 @@ from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.task import TASKS
+from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
 from indelible.tuning.training.stopping import StopRules

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 ASKED = "\nLabel:"
 """What follows the text where label words are asked for."""

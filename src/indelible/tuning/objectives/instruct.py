@@ -12,7 +12,7 @@ from indelible.tuning.settings import TuningSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 SHORTEST_ANSWER = 4
 """An answer that is cut to fewer tokens than this teaches nothing."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 SHORTEST_ANSWER = 4
 """Answers that are cut to fewer tokens than this say nothing of a preference."""

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from indelible.models.tokens import encode_prompt, encode_target
+from indelible.tuning.answers import same_answer
 from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.tasks.answers import same_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from indelible.tuning.settings import Count, TuningSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 SAMPLING_ARGUMENTS: Mapping[str, Any] = {
     "temperature": 1.0,

@@ -12,7 +12,7 @@ from indelible.tuning.settings import TuningSettings
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from indelible.tuning.tasks.task import Example
+    from indelible.tuning.task import Example
 
 MIN_TOKENS = 8
 """A shorter rest at the end of a long text is dropped: its tokens would be predicted from next to nothing."""

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, Protocol
 
 from indelible.errors import DataError, suggest
+from indelible.tuning.answers import same_answer
 from indelible.tuning.own_data.columns import check_columns, guess_columns, parts
 from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.own_data.sources import read_rows
-from indelible.tuning.own_data.turns import Turns, as_prompt, as_text, split_answer, turns_of
-from indelible.tuning.tasks.answers import same_answer
-from indelible.tuning.tasks.task import Example, Task, shuffled
+from indelible.tuning.task import Example, Task, shuffled
+from indelible.tuning.turns import Turns, as_prompt, as_text, split_answer, turns_of
 
 MOST_LABELS = 50
 """More different values than this are taken for a column that holds no labels."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from indelible.models.bundled.fetch import film_reviews
-from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
+from indelible.tuning.task import TASKS, Example, Task, shuffled
 
 CLEAR = 1.0
 """Distance from 0 up to which a mean rating (-4 to 4) counts as near neutral."""

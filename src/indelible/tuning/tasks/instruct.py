@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from indelible.models.bundled.fetch import instructions
-from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
+from indelible.tuning.task import TASKS, Example, Task, shuffled
 
 
 def instruct(seed: int) -> Iterator[Example]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from indelible.models.bundled.fetch import preferences
-from indelible.tuning.own_data.turns import as_prompt, turns_of
-from indelible.tuning.tasks.task import TASKS, Example, Task, shuffled
+from indelible.tuning.task import TASKS, Example, Task, shuffled
+from indelible.tuning.turns import as_prompt, turns_of
 
 
 def preference(seed: int) -> Iterator[Example]:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from indelible.models.bundled.fetch import encyclopedia_articles
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.task import TASKS, Example, Task
 
 PASSAGE_WORDS = 100
 """Words to a passage: some 130 tokens, which the objective cuts into blocks."""

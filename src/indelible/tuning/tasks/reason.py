@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from indelible.tuning.tasks.problems import problems, worded
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.problems import problems, worded
+from indelible.tuning.task import TASKS, Example, Task
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
     "gsm_symbolic": {},

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from indelible.tuning.tasks.answers import given_answer
-from indelible.tuning.tasks.problems import problems, worded
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.answers import given_answer
+from indelible.tuning.problems import problems, worded
+from indelible.tuning.task import TASKS, Example, Task
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
     "syllogism": {"invalid_ratio": 0.5},

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 
 from indelible.models.bundled.fetch import web_text
-from indelible.tuning.tasks.task import TASKS, Example, Task
+from indelible.tuning.task import TASKS, Example, Task
 
 MIN_WORDS = 8
 """Shorter lines are menus, captions and addresses rather than prose."""
