@@ -78,7 +78,7 @@ class TunerSettings(BaseModel):
     @classmethod
     def _known_tuner(cls, name: str) -> str:
         name = name.lower()
-        if name not in (*_KNOWN, *TUNERS) and name not in (known := tuner_names()):
+        if not (name in _KNOWN or name in TUNERS) and name not in (known := tuner_names()):
             raise UnknownNameError("tuner", name, known)
         return name
 
@@ -105,7 +105,7 @@ def check_tuner(settings: TunerSettings) -> None:
     Raises:
         ConfigError: if they do not, or it cannot.
     """
-    if settings.tuner not in (FULL, *TUNERS):
+    if settings.tuner != FULL and settings.tuner not in TUNERS:
         peft_config(settings, ["any"])
 
 
