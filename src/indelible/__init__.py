@@ -1,3 +1,58 @@
-"""indelible: do model edits survive fine-tuning, and how do you make them?"""
+"""indelible: do model edits survive fine-tuning, and how do you make them?
+
+What the names below stand for is imported when they are first used, so that ``import indelible`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indelible.care.edit import edit
+    from indelible.care.verify import verify
+    from indelible.edits.editor import EDITORS
+    from indelible.exam.callback import RetentionCallback
+    from indelible.exam.exam import ask
+    from indelible.facts.fact import Fact
+    from indelible.facts.read import read_facts
+    from indelible.models.load import load
+    from indelible.study.run.run import run_study
+    from indelible.tuning.train import fine_tune
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "EDITORS",
+    "Fact",
+    "RetentionCallback",
+    "ask",
+    "edit",
+    "fine_tune",
+    "load",
+    "read_facts",
+    "run_study",
+    "verify",
+]
+
+_HOMES = {
+    "EDITORS": "edits.editor",
+    "Fact": "facts.fact",
+    "RetentionCallback": "exam.callback",
+    "ask": "exam.exam",
+    "edit": "care.edit",
+    "fine_tune": "tuning.train",
+    "load": "models.load",
+    "read_facts": "facts.read",
+    "run_study": "study.run.run",
+    "verify": "care.verify",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,12 +13,12 @@ from delta_files import NEW, facts_file, saved, trained
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from indelible.cli.commands.edit import EDITOR_NAMES
 from indelible.cli.main import main
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
 from indelible.models.load import load
+from indelible.registry import listed
 from tiny_models import SENTENCES
 from tiny_studies import taught_facts
 
@@ -204,8 +204,10 @@ def test_a_codebook_is_not_verified_in_a_model_of_another_kind(
 
 
 def test_the_help_names_every_editor(capsys: pytest.CaptureFixture[str]) -> None:
-    own = [name for name in EDITORS.names() if EDITORS.get(name).__module__.startswith("indelible.")]
-    assert EDITOR_NAMES.split(", ") == own
+    assert listed("indelible.edits.editors", "indelible.editors") == EDITORS.names()
+    for command in ("edit", "study"):
+        shown = " ".join(said(capsys, [command, "--help"]).replace("│", " ").split())
+        assert f"Editors: {', '.join(EDITORS)}" in shown
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from command_line import said
 
-from indelible.cli.commands.facts import EXAMPLES
 from indelible.cli.main import main
+from indelible.cli.options import EXAMPLES
 from indelible.edits.deltas.delta import Edit
 from indelible.facts.fact import Fact
 from indelible.facts.formats import schemas

@@ -16,12 +16,12 @@ from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.explanations import kept_weights
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.step import Versions
 from indelible.study.run.store import Store
 from indelible.tuning.freezing.mask import frozen_parameters
+from indelible.why.explain import kept_weights
 from indelible.why.shares import mask_forecast, shares
 from tiny_studies import study_settings
 

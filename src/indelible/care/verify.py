@@ -1,16 +1,28 @@
-"""Is an edited fact still there? Each one asked with its own prompt, by the criterion that edits are judged by."""
+"""Is an edit still there: how much of it is in the weights, and which of its facts does the model still answer?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.seal import Remains
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.exam.exam import Answer, take_exam
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
+from indelible.models.layout import find_layout
+from indelible.models.load import LoadedModel, opened
+from indelible.progress import Jobs, Progress, silently
 
-FactState = Literal["present", "weakened", "gone"]
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+FactState = Literal["present", "weakened", "gone", "not taken"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,8 @@ class Verified:
     Attributes:
         fact: the fact.
         state: "present" where free generation begins with the new object; "weakened" where it does not, but the model
-            still finds the new object more probable than the true one; "gone" otherwise.
+            still finds the new object more probable than the true one; "gone" otherwise; "not taken" where neither
+            the model nor the edit, right after it was made, answers the fact: nothing has been lost.
         answer: all numbers of the exam.
     """
 
@@ -29,20 +42,93 @@ class Verified:
     answer: Answer
 
 
+@dataclass(frozen=True)
+class Verification:
+    """What is left of an edit in a model.
+
+    Attributes:
+        kind: of the edit.
+        facts: the edit's, in its order.
+        weights: how much of a delta is in the weights; None for an edit that changes none, which was put in place.
+        in_words: the same as a sentence.
+    """
+
+    kind: str
+    facts: tuple[Verified, ...]
+    weights: Remains | None
+    in_words: str
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many facts are in each state."""
+        return Counter(one.state for one in self.facts)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per fact: id, prompt, new_object, state, probability (of the new object), margin, generated."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "id": one.fact.id,
+                "prompt": one.fact.text(),
+                "new_object": one.fact.new_object,
+                "state": one.state,
+                "probability": one.answer.probability,
+                "margin": one.answer.margin,
+                "generated": one.answer.generated,
+            }
+            for one in self.facts
+        )
+
+    def record(self) -> dict[str, Any]:
+        """All of it, JSON-able."""
+        weights = None if self.weights is None else {**asdict(self.weights), "state": self.weights.state}
+        facts = self.frame().drop(columns=["prompt", "new_object"]).to_dict("records")
+        return {"weights": weights, "facts": facts, "counts": dict(self.counts)}
+
+
+def verify(model: LoadedModel | str, edit: Edit, *, jobs: Jobs = silently) -> Verification:
+    """Say how much of an edit is in a model, and which of its facts the model still answers.
+
+    Args:
+        model: any of the edit's kind, or its name: edited, trained since, or untouched; left as it was.
+        edit: the edit; one that changes no weights is put in place to ask.
+        jobs: told how far the asking is.
+
+    Raises:
+        FingerprintError: if the model lacks a parameter that the edit changes, or it has another shape there.
+        FactsError: if a prompt or an object has no tokens.
+    """
+    loaded = opened(model)
+    weights = edit.presence(loaded.model) if isinstance(edit, WeightUpdate) else None
+    in_place = edit.installed(loaded.model) if weights is None else nullcontext()
+    with in_place, jobs("asking") as progress:
+        facts = verify_facts(
+            loaded.model, loaded.tokenizer, edit.facts, edit.not_taken, context=edit.context, progress=progress
+        )
+    if weights is None:
+        in_words = f"none are changed by a {edit.kind}; it was put in place to ask"
+    else:
+        in_words = _in_words(weights, loaded.model)
+    return Verification(edit.kind, tuple(facts), weights, in_words)
+
+
 def verify_facts(
     model: Any,
     tokenizer: Any,
     facts: Sequence[Fact],
+    not_taken: Collection[str] = (),
     *,
     context: str = "",
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Verified]:
-    """Ask each fact's own prompt.
+    """Ask each fact's own prompt, by the criterion that edits are judged by.
 
     Args:
         model: as for ``take_exam``.
         tokenizer: the model's.
         facts: each with a new object.
+        not_taken: ids of facts that were not answered right after the edit.
         context: put before each prompt (``Edit.context``).
         progress: as for ``take_exam``.
 
@@ -51,10 +137,37 @@ def verify_facts(
     """
     prompts = [question for question in questions_for(facts, "edited", context=context) if question.kind == "prompt"]
     answers = take_exam(model, tokenizer, prompts, progress=progress)
-    return [Verified(fact, _state(answer), answer) for fact, answer in zip(facts, answers, strict=True)]
+    return [
+        Verified(fact, _state(answer, fact.id in not_taken), answer)
+        for fact, answer in zip(facts, answers, strict=True)
+    ]
 
 
-def _state(answer: Answer) -> FactState:
+def _state(answer: Answer, not_taken: bool) -> FactState:
     if answer.success:
         return "present"
+    if not_taken:
+        return "not taken"
     return "weakened" if answer.margin > 0 else "gone"
+
+
+def _in_words(weights: Remains, model: PreTrainedModel) -> str:
+    if weights.state == "exact":
+        return "the delta is in them, bit for bit, and nothing else was done to these parameters"
+    if weights.state == "absent":
+        return "the delta is not in them: these parameters are bit for bit as before the edit"
+    if weights.state != "partly":
+        return (
+            "neither as the edit left them nor as before: another delta, training or another precision changed them;"
+            f" projection on the delta {weights.share:.1%} (100% all of it, 0% nothing)"
+        )
+    # layers, or parameters where one layer has both
+    layer_of = find_layout(model).layer_of
+    inside, outside = (
+        [name for name, found in weights.states.items() if found == state] for state in ("exact", "absent")
+    )
+    layers = [{layer_of(name) for name in names} for names in (inside, outside)]
+    if None in layers[0] | layers[1] or layers[0] & layers[1]:
+        return f"partly: in {', '.join(inside)}, not in {', '.join(outside)}"
+    told = [", ".join(str(layer) for layer in sorted(those, key=lambda layer: layer or 0)) for those in layers]
+    return f"partly: in layers {told[0]}, not in layers {told[1]}"

@@ -1,22 +1,23 @@
 """What the commands show: progress of a running study, on a terminal or in a log, and tables.
 
-Progress goes to stderr, results to stdout, so that a redirected result is only the result.
+Bars goes to stderr, results to stdout, so that a redirected result is only the result.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from indelible.numbers.words import counted, duration, headline
-from indelible.progress import Clock, Piece, PieceEnd, Watcher
+from indelible.progress import Clock, Piece, PieceEnd, Progress, Watcher
 
 WIDE = 200
 LOG_EVERY = 30.0
@@ -85,7 +86,7 @@ class LiveWatcher(Watcher):
 
     def __init__(self, console: Console) -> None:
         self._clock = Clock([], {})
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
@@ -147,19 +148,38 @@ def watching() -> Iterator[Watcher]:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int, str], None]]:
+def counting(what: str) -> Iterator[Progress]:
     """A single bar for a single job, or lines where there is no terminal; the block gets the function that moves it."""
     console = Console(file=sys.stderr)
     if not console.is_terminal:
         yield _counting_lines(what, _Log(console))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=console, transient=True) as bars:
         task = bars.add_task(what, total=None, note="")
         yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
 
 
-def _counting_lines(what: str, log: _Log) -> Callable[[int, int, str], None]:
+class Stopwatch:
+    """Counts jobs, and says how long each took.
+
+    Attributes:
+        seconds: by job.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Progress]:
+        """As the function of that name."""
+        began = time.monotonic()
+        with counting(what) as move:
+            yield move
+        self.seconds[what] = time.monotonic() - began
+
+
+def _counting_lines(what: str, log: _Log) -> Progress:
     begun = False
 
     def move(done: int, total: int, note: str) -> None:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
-from indelible.cli.commands.apply import apply
-from indelible.cli.commands.compose import compose
-from indelible.cli.commands.edit import edit
-from indelible.cli.commands.explain import explain
-from indelible.cli.commands.facts import FORMAT_HELP, facts
-from indelible.cli.commands.locate import locate
-from indelible.cli.commands.models import models
-from indelible.cli.commands.plan import plan
-from indelible.cli.commands.report import report
-from indelible.cli.commands.revert import revert
-from indelible.cli.commands.study import study
-from indelible.cli.commands.verify import verify
 from indelible.errors import IndelibleError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+_COMMANDS = (
+    "study",
+    "report",
+    "edit",
+    "apply",
+    "revert",
+    "verify",
+    "explain",
+    "compose",
+    "locate",
+    "plan",
+    "models",
+    "facts",
+)
+"""In the order of the help; each is the function of that name in the module of that name."""
 
 app = typer.Typer(
     name="indelible",
@@ -34,73 +40,21 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_NEW_LINES = "\n\n"
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible study quick` runs the built-in study into runs/quick",
-            "`indelible study my.yaml --dry-run` shows the steps, and which are already done",
-            "`indelible study quick --set tuning.steps=20 --set arms.memit.mask=edited-weights --out runs/try`",
-            "`indelible study quick --json > summary.json`",
-        )
-    )
-)(study)
-app.command(epilog="Example: `indelible report runs/quick`")(report)
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible edit smollm2-135m --facts my.jsonl --editor memit -o deltas/mine`",
-            "`indelible edit smollm2-135m --facts counterfact.jsonl --limit 24 --editor pmet --paraphrases 3 -o d`",
-            "`indelible edit gpt2 --facts my.csv --editor rome --set layer=5 --bystanders 0 -o d`",
-            "`indelible edit gpt2 --facts my.csv --column true_object=was --column new_object=is --editor rome -o d`",
-            *FORMAT_HELP,
-        )
-    )
-)(edit)
-app.command(epilog="Example: `indelible apply smollm2-135m deltas/mine -o edited`")(apply)
-app.command(epilog="Example: `indelible revert edited deltas/mine -o original`")(revert)
-app.command(epilog="Example: `indelible verify my-fine-tuned-model deltas/mine`")(verify)
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible explain edited my-fine-tuned-model --edit deltas/mine --mask-forecast`",
-            "`indelible explain smollm2-135m my-fine-tuned-model --edit deltas/mine --json > explained.json`",
-        )
-    )
-)(explain)
-app.command(epilog="Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`")(compose)
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible locate smollm2-135m` traces built-in facts that the model knows into traces/",
-            "`indelible locate gpt2 --facts my.jsonl --kind mlp --samples 10 -o traces/gpt2`",
-        )
-    )
-)(locate)
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible plan --gap 0.1` for a gap of ten points",
-            "`indelible plan --gap 0.05 --from runs/quick` with the rates and the spread of a finished run",
-        )
-    )
-)(plan)
-app.command(epilog="Example: `indelible models`")(models)
-app.command(
-    epilog=_NEW_LINES.join(
-        (
-            "Examples:",
-            "`indelible facts --known-by smollm2-135m` asks the model every fact",
-            "`indelible facts --file my.jsonl` checks a file of your own",
-            *FORMAT_HELP,
-        )
-    )
-)(facts)
+
+
+class _Command(TyperCommand):
+    """A command whose help ends with its examples and the names that it knows, plug-ins' included."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Look names up now: nobody else needs them."""
+        module = sys.modules[self.callback.__module__]
+        paragraphs = (*module.EXAMPLES, *getattr(module, "names", tuple)())
+        self.epilog = "\n\n".join(paragraphs)
+        super().format_help(ctx, formatter)
+
+
+for _name in _COMMANDS:
+    app.command(cls=_Command)(getattr(import_module(f"indelible.cli.commands.{_name}"), _name))
 
 
 def _version(asked: bool) -> None:

@@ -7,7 +7,7 @@ result depends on which other questions are asked or on how many are asked at a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -129,6 +129,29 @@ def take_exam(
         if progress is not None:
             progress(len(outcomes), len(sittings), "prompts")
     return [_answer(transcript, item, outcomes[item.prompt]) for item in asked]
+
+
+def ask(model: Any, tokenizer: Any, facts: Iterable[Fact], *, progress: Progress | None = None) -> pd.DataFrame:
+    """Ask a model about facts: own prompts, held-out wordings and neighbours, as a study asks them.
+
+    Args:
+        model: as for ``take_exam``.
+        tokenizer: the model's.
+        facts: those with a new object are asked as edited ones, for that; the others for their true object.
+        progress: as for ``take_exam``.
+
+    Returns:
+        one row per question, see ``answers_frame``.
+
+    Raises:
+        FactsError: as ``take_exam``.
+    """
+    questions = [
+        question
+        for fact in facts
+        for question in questions_for([fact], "intrinsic" if fact.new_object is None else "edited")
+    ]
+    return answers_frame(take_exam(model, tokenizer, questions, progress=progress))
 
 
 def known_facts(

@@ -170,3 +170,8 @@ def _load_error(name: str, error: Exception) -> ModelError:
         f" ({type(error).__name__}).",
         suggest(name, known_models()),
     )
+
+
+def opened(model: LoadedModel | str) -> LoadedModel:
+    """The model as it is, or loaded where only its name is given (see ``load``)."""
+    return model if isinstance(model, LoadedModel) else load(model)

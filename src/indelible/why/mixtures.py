@@ -30,6 +30,7 @@ from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.progress import Progress
+from indelible.why.shares import LABELS, NO_GROUP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +38,7 @@ if TYPE_CHECKING:
 Groups = Mapping[str, tuple[str, ...]]
 """Names of parameters by group, each parameter once, as ``model.named_parameters()`` lists it."""
 
-GROUPS = ("embeddings", "below", "projections", "beside", "layers", "above", "head", "tied")
-NO_GROUP = "none"
-"""The mixture in which all weights are the edited ones."""
+GROUPS = tuple(LABELS)
 COLUMNS = ("fact_set", "fact_id", "subject", "relation", "mixture", "success", "first_token", "log_prob")
 
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from indelible.errors import EditError
-from indelible.files import check_free
 from indelible.numbers.words import counted
+
+EXAMPLES = ("Example: `indelible apply smollm2-135m deltas/mine -o edited`",)
 
 
 def apply(
@@ -22,22 +22,10 @@ def apply(
     A checkpoint in bfloat16 or float16 is read as float32, which changes none of its values, and the edited copy is
     written in float32: twice the bytes, for the edit is exact in that precision only.
     """
+    from indelible.care.checkpoints import write_edited
     from indelible.edits.deltas.delta import Edit
-    from indelible.models.load import load
-    from indelible.models.save import save_model
 
-    check_free(out)
     edit = Edit.load(delta)
-    if edit.kind != "weights":
-        raise EditError(
-            f"A {edit.kind} changes no weights, so that no checkpoint can hold it.",
-            "Put its text before each prompt, in Python: Edit.load(path).context + prompt."
-            if edit.context
-            else "Apply it in Python: Edit.load(path).apply(model).",
-        )
-    loaded = load(model)
-    edit.apply(loaded.model)
-    save_model(loaded.model, loaded.tokenizer, out)
-    typer.echo(
-        f"Edited model: {out} ({counted(len(edit.facts), 'fact')}; AutoModelForCausalLM.from_pretrained loads it)"
-    )
+    write_edited(model, edit, out)
+    facts = counted(len(edit.facts), "fact")
+    typer.echo(f"Edited model: {out} ({facts}; AutoModelForCausalLM.from_pretrained loads it)")

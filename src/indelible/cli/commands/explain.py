@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indelible.cli.commands.facts import Columns, Schema, read_file
-from indelible.errors import EditError, FactsError, ModelError, StoreError
+from indelible.cli.options import AsJson, Columns, Schema, read_file
+from indelible.files import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
-    from torch import Tensor
 
-    from indelible.edits.deltas.delta import Edit
-    from indelible.facts.fact import Fact
-    from indelible.models.load import LoadedModel
-
-N_INTRINSIC = 60
+EXAMPLES = (
+    "Examples:",
+    "`indelible explain edited my-fine-tuned-model --edit deltas/mine --mask-forecast`",
+    "`indelible explain smollm2-135m my-fine-tuned-model --edit deltas/mine --json > explained.json`",
+)
 
 
 def explain(
@@ -35,7 +31,7 @@ def explain(
     columns: Columns = None,
     intrinsic: Annotated[
         Path | None,
-        typer.Option(help=f"Facts from pre-training; by default {N_INTRINSIC} built-in ones that the model answers."),
+        typer.Option(help="Facts from pre-training; by default 60 built-in ones that the model answers."),
     ] = None,
     mask_forecast: Annotated[
         bool, typer.Option("--mask-forecast", help="Also say what each freeze mask would have kept.")
@@ -44,7 +40,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for mixtures.parquet and drift.parquet.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find out where fine-tuning lost facts: mix edited and tuned weights, group by group, and ask each mixture.
 
@@ -52,136 +48,37 @@ def explain(
     prompts are asked 32 times. Beside the shares stands how far the edited memories' keys and outputs turned, and the
     state that the answer is read from.
     """
-    if out is not None and out.is_file():
-        raise StoreError(f"{out} is a file.", "Give a folder.")
-    given = {name: _read(file, schema, columns) for name, file in (("edited", facts), ("intrinsic", intrinsic))}
+    if out is not None:
+        check_writable(out)
+    given = [None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic)]
 
     from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
-    from indelible.models.layout import find_layout
-    from indelible.models.load import load
-    from indelible.study.run.explanations import explain_loss
-    from indelible.why import shares as analysis
-    from indelible.why.drift_summary import drift_summary
+    from indelible.why.explain import explain as explain_loss
 
-    edit = Edit.load(delta)
-    asked = _with_new_objects(edit.facts if given["edited"] is None else given["edited"])
-    loaded = load(edited)
-    after = _weights(loaded, tuned)
-    layout = find_layout(loaded.model)
-    with ExitStack() as stack:
-        _put_in(stack, edit, loaded)
-        _check_success(loaded, asked, edit.context)
-        known = _known(loaded, asked, seed, edit.context) if given["intrinsic"] is None else given["intrinsic"]
-        progress = stack.enter_context(counting("asking"))
-        found = explain_loss(loaded.model, loaded.tokenizer, layout, edit, asked, known, after, progress=progress)
-    for table in (found.mixtures, found.drift):
-        table.insert(0, "arm", tuned)
-        table.insert(1, "seed", 0)
+    found = explain_loss(edited, tuned, Edit.load(delta), facts=given[0], intrinsic=given[1], seed=seed, jobs=counting)
     if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            found.write(out)
-        except OSError as error:
-            raise StoreError(f"{out} cannot be written: {error.strerror}.", "Check the folder and its space.") from None
-    lost = analysis.shares(found.mixtures, seed=seed)
-    nats = analysis.shares(found.mixtures, of="log_prob", seed=seed)
-    masks = analysis.mask_forecast(found.mixtures, seed=seed) if mask_forecast else None
-    drift = drift_summary(found.drift, seed=seed)
+        found.write(out)
     if as_json:
-        tables = {"shares": lost, "log_prob": nats, "drift": drift, "masks": masks}
-        shown = {name: _records(table) for name, table in tables.items() if table is not None}
-        typer.echo(json.dumps({"retention": _retention(found.mixtures), **shown}, indent=2))
+        tables = {"shares": found.shares, "log_prob": found.log_prob, "drift": found.turned}
+        if mask_forecast:
+            tables["masks"] = found.masks
+        shown = {name: _records(table) for name, table in tables.items()}
+        typer.echo(json.dumps({"retention": found.retention.to_dict("index"), **shown}, indent=2))
         return
-    _show(found.mixtures, lost, nats, drift, masks)
+    for fact_set, counts in found.retention.to_dict("index").items():
+        typer.echo(
+            f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} of them after"
+        )
+    typer.echo()
+    _show_shares(found.shares, found.log_prob)
+    typer.echo()
+    _show_drift(found.turned)
+    if mask_forecast:
+        typer.echo()
+        _show_masks(found.masks)
     if out is not None:
         typer.echo(f"Every mixture: {out / 'mixtures.parquet'}, every fact's drift: {out / 'drift.parquet'}")
-
-
-def _read(file: Path | None, schema: str | None, columns: list[str] | None) -> list[Fact] | None:
-    return None if file is None else read_file(file, schema, columns)
-
-
-def _with_new_objects(facts: list[Fact]) -> list[Fact]:
-    for fact in facts:
-        if fact.new_object is None:
-            raise FactsError(f"The fact {fact.id!r} has no new object.", "Give edited facts, or leave --facts out.")
-    return facts
-
-
-def _weights(edited: LoadedModel, name: str) -> dict[str, Tensor]:
-    """The tuned model's weights on the processor; the model itself is let go."""
-    from indelible.models.load import load
-
-    weights = {
-        path: weight.detach()
-        for path, weight in load(name, device="cpu").model.named_parameters(remove_duplicate=False)
-    }
-    for path, _ in edited.model.named_parameters():
-        if path not in weights:
-            raise ModelError(
-                f"The tuned model {name!r} has no {path!r}, which {edited.name!r} has.",
-                "Give two models of one architecture, adapters merged.",
-            )
-    return weights
-
-
-def _put_in(stack: ExitStack, edit: Edit, loaded: LoadedModel) -> None:
-    """See to it that the model holds the edit while the stack is open."""
-    from indelible.edits.deltas.weights import WeightUpdate
-
-    if not isinstance(edit, WeightUpdate):
-        stack.enter_context(edit.installed(loaded.model))
-        return
-    state = edit.presence(loaded.model).state
-    if state == "absent":
-        stack.enter_context(edit.applied(loaded.model))
-    elif state != "exact":
-        raise EditError(
-            f"{loaded.name!r} holds the delta neither as the edit left it nor not at all: {state}.",
-            "Give the edited model as it was before fine-tuning, or the base model.",
-        )
-
-
-def _check_success(loaded: LoadedModel, facts: Sequence[Fact], context: str) -> None:
-    from indelible.care.verify import verify_facts
-    from indelible.cli.display import counting
-
-    with counting("asking the edited model") as progress:
-        found = verify_facts(loaded.model, loaded.tokenizer, facts, context=context, progress=progress)
-    if not any(one.state == "present" for one in found):
-        raise FactsError(
-            f"None of the {len(facts)} edited facts succeeds in the edited model, so there is no loss to explain.",
-            "Give the facts of this delta, or a firmer edit (`indelible verify` shows what is left of each).",
-        )
-
-
-def _known(loaded: LoadedModel, edited: Sequence[Fact], seed: int, context: str) -> list[Fact]:
-    """Built-in facts that the edited model answers, none about an edited subject."""
-    from indelible.cli.display import counting
-    from indelible.exam.exam import known_facts
-    from indelible.facts.choose import in_turns
-    from indelible.facts.world import world_facts
-
-    subjects = {fact.subject for fact in edited}
-    candidates = [fact for fact in in_turns(world_facts(), seed) if fact.subject not in subjects]
-    with counting("looking for facts that the model knows") as progress:
-        return known_facts(
-            loaded.model, loaded.tokenizer, candidates, enough=N_INTRINSIC, context=context, progress=progress
-        )
-
-
-def _retention(mixtures: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """By fact set: facts asked, those that succeed in the edited model, and those of them that do in the tuned one."""
-    names = mixtures["mixture"].unique()
-    whole = max(names, key=lambda name: 0 if name == "none" else 1 + name.count("+"))
-    found = {}
-    for fact_set, rows in mixtures.groupby("fact_set"):
-        table = rows.pivot(index="fact_id", columns="mixture", values="success").astype(bool)
-        kept = table["none"] & table[whole]
-        counts = {"facts": len(table), "edited": int(table["none"].sum()), "tuned": int(kept.sum())}
-        found[str(fact_set)] = counts
-    return found
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -193,42 +90,26 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _show(
-    mixtures: pd.DataFrame, lost: pd.DataFrame, nats: pd.DataFrame, drift: pd.DataFrame, masks: pd.DataFrame | None
-) -> None:
-    for fact_set, counts in _retention(mixtures).items():
-        typer.echo(
-            f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} of them after"
-        )
-    typer.echo()
-    _show_shares(lost, nats)
-    typer.echo()
-    _show_drift(drift)
-    if masks is not None:
-        typer.echo()
-        _show_masks(masks)
-
-
-def _show_shares(lost: pd.DataFrame, nats: pd.DataFrame) -> None:
+def _show_shares(shares: pd.DataFrame, log_prob: pd.DataFrame) -> None:
     """A line per group: what its tuned weights cost (or saved) in points of retention and in log-probability."""
     from indelible.cli.display import show_table
     from indelible.numbers.words import points, points_with_interval
     from indelible.why.shares import LABELS
 
-    sets = [name for name in ("edited", "intrinsic") if name in set(lost["fact_set"])]
-    of_sets = {name: list(zip(_rows(lost, name), _rows(nats, name), strict=True)) for name in sets}
-    lines = []
-    for figures in zip(*of_sets.values(), strict=True):
-        kept = [
-            points_with_interval(_number(-one["share"]), _number(-one["high"]), _number(-one["low"]))
-            for one, _ in figures
-        ]
-        lines.append([LABELS[figures[0][0]["group"]], *kept, *(_nats(-fall["share"]) for _, fall in figures)])
-    totals = [[sum(pair[place]["share"] for pair in of_sets[name]) for name in sets] for place in (0, 1)]
-    points_lost, nats_lost = totals
-    lines.append(
-        ["all of them", *(points(_number(-value)) for value in points_lost), *(_nats(-value) for value in nats_lost)]
+    sets = [name for name in ("edited", "intrinsic") if name in set(shares["fact_set"])]
+    lost, fallen = (
+        {(row["fact_set"], row["group"]): row for row in table.to_dict("records")} for table in (shares, log_prob)
     )
+    lines = []
+    for group in shares["group"].unique():
+        of_sets = [lost[name, group] for name in sets]
+        saved = [points_with_interval(*(_number(-row[end]) for end in ("share", "high", "low"))) for row in of_sets]
+        lines.append([LABELS[group], *saved, *(_nats(-fallen[name, group]["share"]) for name in sets)])
+    totals = [
+        [-sum(row["share"] for (name, _), row in table.items() if name == one) for one in sets]
+        for table in (lost, fallen)
+    ]
+    lines.append(["all of them", *(points(_number(total)) for total in totals[0]), *map(_nats, totals[1])])
     headings = [f"{name}: points [95%]" for name in sets] + [f"{name}: nats" for name in sets]
     show_table(["tuned weights", *headings], lines)
     typer.echo("Points of retention, and mean log-probability of the answer, over facts that had succeeded.")
@@ -236,21 +117,20 @@ def _show_shares(lost: pd.DataFrame, nats: pd.DataFrame) -> None:
 
 def _show_drift(drift: pd.DataFrame) -> None:
     """A line per edited layer, and one for what is read out."""
+    import pandas as pd
+
     from indelible.cli.display import show_table
     from indelible.why.drift_summary import ENDS, LABELS
 
-    cells = {
-        (line["quantity"], line["layer"]): _turned(line["cosine"], line["norm_change"])
-        for line in drift.dropna(subset=["layer"]).to_dict("records")
-    }
-    layers = sorted({layer for _, layer in cells})
+    rows = drift.to_dict("records")
+    cells = {(row["quantity"], row["layer"]): _turned(row["cosine"], row["norm_change"]) for row in rows}
+    layers = sorted({layer for _, layer in cells if not pd.isna(layer)})
     quantities = [name for name in LABELS if name not in ENDS]
     if layers:
         lines = [[str(layer), *(cells[quantity, layer] for quantity in quantities)] for layer in layers]
         show_table(["layer", *(LABELS[name] for name in quantities)], lines)
-    ends = {line["quantity"]: line for line in drift[drift["layer"].isna()].to_dict("records")}
-    said = [f"{LABELS[name]} {_turned(ends[name]['cosine'], ends[name]['norm_change'])}" for name in ENDS]
-    typer.echo("; ".join(said))
+    ends = {quantity: cell for (quantity, _), cell in cells.items() if quantity in ENDS}
+    typer.echo("; ".join(f"{LABELS[name]} {ends[name]}" for name in ENDS))
     typer.echo("Cosine of edited and tuned, and change of the norm: means over edited facts.")
 
 
@@ -259,17 +139,13 @@ def _show_masks(masks: pd.DataFrame) -> None:
     from indelible.numbers.words import MISSING, percent, points_with_interval
 
     lines = []
-    for line in masks.to_dict("records"):
-        low, high = _number(line["low"]), _number(line["high"])
+    for row in masks.to_dict("records"):
+        low, high = _number(row["low"]), _number(row["high"])
         interval = MISSING if low is None else f"{percent(low)} to {percent(high)}"
-        gain = points_with_interval(line["gain"], _number(line["gain_low"]), _number(line["gain_high"]))
-        lines.append([line["mask"], percent(line["retention_edited"]), interval, gain])
+        gain = points_with_interval(row["gain"], _number(row["gain_low"]), _number(row["gain_high"]))
+        lines.append([row["mask"], percent(row["retention_edited"]), interval, gain])
     show_table(["freeze mask", "edited kept", "95%", "gain, points [95%]"], lines)
     typer.echo("A forecast: training with the mask would also move otherwise what it leaves free.")
-
-
-def _rows(table: pd.DataFrame, fact_set: str) -> list[dict[Any, Any]]:
-    return table[table["fact_set"] == fact_set].to_dict("records")
 
 
 def _number(value: float) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+EXAMPLES = ("Example: `indelible models`",)
+
 
 def models() -> None:
     """List the bundled models, and whether they are fetched already."""

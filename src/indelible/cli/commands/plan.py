@@ -14,6 +14,11 @@ from indelible.errors import ConfigError, StoreError
 if TYPE_CHECKING:
     from indelible.numbers.power import Plan
 
+EXAMPLES = (
+    "Examples:",
+    "`indelible plan --gap 0.1` for a gap of ten points",
+    "`indelible plan --gap 0.05 --from runs/quick` with the rates and the spread of a finished run",
+)
 EDITS = (10, 24, 50, 100, 200, 400)
 SEEDS = (1, 3, 5, 10)
 

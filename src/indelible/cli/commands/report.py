@@ -9,6 +9,8 @@ import typer
 
 from indelible.errors import ConfigError
 
+EXAMPLES = ("Example: `indelible report runs/quick`",)
+
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="A run folder, e.g. runs/quick, or two.")],

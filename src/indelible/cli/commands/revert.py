@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.errors import EditError
-from indelible.files import check_free
+EXAMPLES = ("Example: `indelible revert edited deltas/mine -o original`",)
 
 
 def revert(
@@ -25,27 +24,17 @@ def revert(
     float16, they have its values, and casting them gives back its bytes. An edited model that was saved in another
     precision than float32 is no longer as the edit left it.
     """
+    from indelible.care.checkpoints import write_reverted
     from indelible.edits.deltas.delta import Edit
-    from indelible.edits.deltas.weights import WeightUpdate
-    from indelible.models.fingerprint import fingerprint
-    from indelible.models.load import load
-    from indelible.models.save import save_model
 
-    check_free(out)
-    edit = Edit.load(delta)
-    if not isinstance(edit, WeightUpdate):
-        raise EditError(f"A {edit.kind} changes no weights.", "There is nothing to revert.")
-    loaded = load(model)
-    there = edit.presence(loaded.model).share if approximately and edit.manifest.seal is not None else None
-    edit.revert(loaded.model, approximately=approximately)
-    save_model(loaded.model, loaded.tokenizer, out)
-    if fingerprint(loaded.model) == edit.manifest.fingerprint:
+    found = write_reverted(model, Edit.load(delta), out, approximately=approximately)
+    if found.original:
         typer.echo(f"Reverted to the original bytes (float32): {out}")
-    elif approximately:
-        told = "" if there is None else f" (projection on the delta before: {there:.1%}; 100% all of it, 0% nothing)"
-        typer.echo(f"Reverted approximately: {out}{told}")
-    else:
+    elif found.exact:
         typer.echo(
             "Reverted: the edited parameters are as they were before the edit; other weights, or the settings, changed"
             f" since: {out}"
         )
+    else:
+        told = f" (projection on the delta before: {found.share:.1%}; 100% all of it, 0% nothing)"
+        typer.echo(f"Reverted approximately: {out}{'' if found.share is None else told}")

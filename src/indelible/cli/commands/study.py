@@ -13,13 +13,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indelible.numbers.words import counted, duration
+from indelible.registry import listed
 
 if TYPE_CHECKING:
     from indelible.study.design.settings import StudyConfig
     from indelible.study.run.run import Outcome, Preview
 
+EXAMPLES = (
+    "Examples:",
+    "`indelible study quick` runs the built-in study into runs/quick",
+    "`indelible study my.yaml --dry-run` shows the steps, and which are already done",
+    "`indelible study quick --set tuning.steps=20 --set arms.memit.mask=edited-weights --out runs/try`",
+    "`indelible study quick --json > summary.json`",
+)
 SOME_FAILED = 1
 INTERRUPTED = 130
+
+
+def names() -> Sequence[str]:
+    """What the help says about names."""
+    from indelible.tuning.freezing.mask import MASKS
+
+    return (
+        f"Editors: {', '.join(listed('indelible.edits.editors', 'indelible.editors'))}; none.",
+        f"Objectives: {', '.join(listed('indelible.tuning.objectives', 'indelible.objectives'))}.",
+        f"Tasks: {', '.join(listed('indelible.tuning.tasks', 'indelible.tasks'))}.",
+        f"Masks: {', '.join(MASKS)}.",
+    )
 
 
 def study(

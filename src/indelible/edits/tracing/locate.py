@@ -12,23 +12,126 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
-from indelible.errors import EditError
+from indelible.edits.tracing.trace import GROUPS, KINDS, Kind, Traced, trace_facts
+from indelible.errors import ConfigError, EditError, suggest
 from indelible.facts.fact import Fact
 from indelible.files import whole_file
-from indelible.models.layout import Layout
+from indelible.models.bundled.fetch import cache_folder
+from indelible.models.fingerprint import fingerprint
+from indelible.models.layout import Layout, find_layout
+from indelible.models.load import LoadedModel, opened
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.models.trace import evaluating
-from indelible.progress import Progress
+from indelible.progress import Jobs, Progress, silently
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _AUTO_FACTS = 16
 _AUTO_SAMPLES = 2
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a model keeps facts, as causal tracing shows it.
+
+    Attributes:
+        traces: one row per fact, kind, layer and position with the attributes of ``Traced``.
+        layers: those that ``layers: auto`` would edit for these facts; None where MLPs were not traced.
+    """
+
+    traces: pd.DataFrame
+    layers: tuple[int, ...] | None
+
+    @property
+    def effects(self) -> pd.DataFrame:
+        """Mean indirect effects at the subject's last token: a row per layer, a column per kind."""
+        at_subject = self.traces[self.traces["group"] == GROUPS[2]]
+        return at_subject.pivot_table("effect", "layer", "kind", "mean")
+
+
+def checked_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
+    """Kinds of states that can be traced.
+
+    Raises:
+        ConfigError: for one that does not exist.
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError(f"Unknown kind of state {kind!r}.", suggest(kind, KINDS))
+    return tuple(kind for kind in KINDS if kind in kinds)
+
+
+def locate(
+    model: LoadedModel | str,
+    facts: Sequence[Fact],
+    *,
+    kinds: Sequence[str] = KINDS,
+    samples: int = 3,
+    noise: float = 3.0,
+    window: int | None = None,
+    span: int = 3,
+    seed: int = 0,
+    jobs: Jobs = silently,
+) -> Located:
+    """Trace facts through a model, and choose the layers that ``layers: auto`` would edit.
+
+    Args:
+        model: the model, or its name; left as it was.
+        facts: that it knows.
+        kinds: of states to restore; layers are chosen where "mlp" is among them.
+        samples: draws of noise for each fact.
+        noise: its size, in deviations of the embeddings.
+        window: layers restored together (MLPs, attention); by default ten, or a third of few.
+        span: layers to choose; the trace that chooses them has windows as wide.
+        seed: of the noise.
+        jobs: told how far the work is.
+
+    Raises:
+        ConfigError: for a kind that does not exist.
+        EditError: if there are no facts, or the model knows none of them.
+    """
+    import pandas as pd
+
+    if not facts:
+        raise EditError("There are no facts to trace.", "Give facts that the model knows.")
+    loaded = opened(model)
+    layout = find_layout(loaded.model)
+    with jobs("tracing") as progress:
+        traced = trace_facts(
+            loaded.model,
+            loaded.tokenizer,
+            layout,
+            facts,
+            kinds=checked_kinds(kinds),
+            samples=samples,
+            noise=noise,
+            window=window,
+            seed=seed,
+            progress=progress,
+        )
+    layers = None
+    if "mlp" in kinds:
+        with jobs("choosing layers") as progress:
+            layers = located_layers(
+                loaded.model,
+                loaded.tokenizer,
+                layout,
+                facts,
+                fingerprint=fingerprint(loaded.model),
+                cache=cache_folder() / "covariances",
+                span=min(span, layout.n_layers),
+                seed=seed,
+                progress=progress,
+            )
+    return Located(pd.DataFrame([{**asdict(one), "effect": one.effect} for one in traced]), layers)
 
 
 def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from indelible.models.trace import by_row, capture, evaluating, replace, resume_
 from indelible.progress import Progress
 
 Kind = Literal["hidden", "mlp", "attention"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 GROUPS = (
     "first subject token",

@@ -16,8 +16,9 @@ import yaml
 from indelible.errors import ConfigError, suggest
 from indelible.files import read_text
 from indelible.models.bundled.fetch import MODELS
+from indelible.models.corpus import ENCYCLOPEDIA
 from indelible.study.design.grid import with_grid
-from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, Options, StudyConfig
+from indelible.study.design.settings import WORLD, Options, StudyConfig
 from indelible.validation import validated
 
 

@@ -14,9 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.claims.claim import Claim, check_names
+from indelible.models.corpus import ENCYCLOPEDIA
 
 WORLD = "world"
-ENCYCLOPEDIA = "encyclopedia"
 NO_EDITOR = "none"
 Options = dict[str, Any]
 Protocol = Literal["batch", "isolated"]

@@ -11,16 +11,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-from indelible.errors import DataError, FactsError, suggest
+from indelible.errors import FactsError, suggest
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
 from indelible.facts.world import world_facts
-from indelible.files import read_text
 from indelible.models.bundled import fetch as bundled
-from indelible.study.design.settings import ENCYCLOPEDIA, WORLD, FactsSettings
+from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
+from indelible.study.design.settings import WORLD, FactsSettings
 
 
 def candidate_facts(settings: FactsSettings) -> list[Fact]:
@@ -47,21 +46,6 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
 def facts_version(facts: Sequence[Fact]) -> str:
     """Digest of facts, in their order."""
     return digest([asdict(fact) for fact in facts])
-
-
-def corpus_texts(source: str) -> list[str]:
-    """Texts for key covariances: the bundled encyclopedia passages, or the lines of a file.
-
-    Raises:
-        DataError: the file is missing, empty or not UTF-8.
-    """
-    if source == ENCYCLOPEDIA:
-        return bundled.encyclopedia_text()
-    lines = read_text(Path(source), "corpus", DataError).splitlines()
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise DataError(f"The corpus {source} holds no text.", "Give a file with one text per line.")
-    return texts
 
 
 def corpus_version(source: str) -> str:

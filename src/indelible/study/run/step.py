@@ -19,11 +19,12 @@ from pydantic import BaseModel
 
 from indelible.edits.editor import Editor
 from indelible.facts.fact import Fact
+from indelible.models.corpus import corpus_texts
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost
-from indelible.study.run.sources import corpus_texts, digest
+from indelible.study.run.sources import digest
 from indelible.tuning.randomness import seeded
 
 Outside = Literal["facts", "corpus", "tasks"]

@@ -9,9 +9,9 @@ from indelible.edits.deltas.delta import Edit
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import MIXTURES, Cost, prompts_cost
-from indelible.study.run.explanations import explain_loss, kept_weights
 from indelible.study.run.kept import chosen_facts, edit_path
 from indelible.study.run.step import Done, Job, Material, Work
+from indelible.why.explain import explain_loss, kept_weights
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
 from indelible.study.run.exams import ask, curve_callback, with_curve
-from indelible.study.run.explanations import changed_since, keep_weights, snapshot
 from indelible.study.run.kept import TUNING, chosen_facts, edit_path, keep_rows, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 from indelible.tuning.freezing.mask import frozen_parameters
@@ -20,6 +19,7 @@ from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
+from indelible.why.explain import changed_since, keep_weights, snapshot
 
 
 @dataclass(frozen=True)

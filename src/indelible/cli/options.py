@@ -1,0 +1,106 @@
+"""What several commands take: files of facts, deltas to write, settings as they are typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from indelible.errors import ConfigError, FactsError, StoreError
+from indelible.facts.formats import schemas
+from indelible.files import check_writable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from indelible.facts.fact import Fact
+
+SHOWN_REJECTS = 20
+EXAMPLES = (
+    '{"subject": "France", "prompt": "The capital of {} is", "true_object": "Paris", "new_object": "Rome"}',
+    '{"subject": "Japan", "prompt": "The capital of {} is", "true_object": "Tokyo", "new_object": "Cairo",'
+    ' "paraphrases": ["{} has the capital"]}',
+)
+FORMAT_HELP = (
+    "A file of facts has one JSON object a line (.jsonl), or is a JSON array, or a CSV with a header:",
+    *(f"`{example}`" for example in EXAMPLES),
+    "`prompt` has `{}` for the subject, or the subject itself; the object follows it after a space. An edit needs"
+    " `new_object`. Optional: `id`, `relation`, `paraphrases` (wordings to edit with), `held_out` (wordings to ask"
+    ' with), `neighbours` (`{"prompt": ..., "answer": ...}`, to be left alone): lists, in a CSV with `|` between'
+    " wordings, neighbours as a JSON list.",
+)
+"""Paragraphs for the help of commands that read facts."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Schema = Annotated[
+    str | None,
+    typer.Option(
+        help="How a file of facts is laid out, if its keys don't say: "
+        + "; ".join(f"{name} ({', '.join(schema.keys)})" for name, schema in schemas().items())
+        + "."
+    ),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="FIELD=COLUMN",
+        help="Where a fact's field stands in the file, e.g. true_object=answer. Repeatable.",
+    ),
+]
+
+
+def delta_file(out: Path, force: bool) -> Path:
+    """The file of a delta that is to be called so, once it is sure that it can be written.
+
+    Raises:
+        StoreError: if it cannot, or it is there already.
+    """
+    from indelible.edits.deltas.manifest import with_suffix
+
+    file = with_suffix(out)
+    check_writable(file.parent)
+    if file.is_dir():
+        raise StoreError(f"{file} is a folder.", "Give a file.")
+    if file.exists() and not force:
+        raise StoreError(f"{file} is there already.", "Give another file, or --force to replace it.")
+    return file
+
+
+def read_file(file: Path, schema: str | None, columns: Sequence[str] | None) -> list[Fact]:
+    """The facts of a file, every row of which has to be usable.
+
+    Args:
+        file: see ``read_facts``.
+        schema: as typed.
+        columns: as typed, each ``FIELD=COLUMN``.
+
+    Raises:
+        ConfigError: if a column is not mapped in these words.
+        FactsError: after saying on stderr which rows are not usable.
+    """
+    from indelible.facts.read import read_facts
+
+    result = read_facts(file, schema=schema, columns=_mapped(columns or ()) or None)
+    if result.rejected:
+        for row in result.rejected[:SHOWN_REJECTS]:
+            typer.echo(f"{file} line {row.line}: {row.reason}", err=True)
+        raise FactsError(
+            f"{len(result.rejected)} of {len(result.rejected) + len(result.facts)} rows of {file} cannot be used.",
+            "Mend or remove them: every row has to be a fact.",
+        )
+    return list(result.facts)
+
+
+def _mapped(columns: Sequence[str]) -> dict[str, str]:
+    mapped: dict[str, str] = {}
+    for column in columns:
+        field, equals, name = column.partition("=")
+        if not (field and equals and name):
+            raise ConfigError(f"--column {column!r} maps nothing.", "Write FIELD=COLUMN, e.g. true_object=answer.")
+        if field in mapped:
+            raise ConfigError(f"--column maps {field!r} twice.", "Map every field once.")
+        mapped[field] = name
+    return mapped

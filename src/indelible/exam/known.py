@@ -1,0 +1,50 @@
+"""Built-in facts that a model knows, for whoever brings none of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from indelible.errors import FactsError
+from indelible.exam.exam import known_facts
+from indelible.facts.choose import in_turns
+from indelible.facts.fact import Fact
+from indelible.models.load import LoadedModel
+from indelible.progress import Progress
+
+
+def facts_known_to(
+    loaded: LoadedModel,
+    candidates: Sequence[Fact] | None = None,
+    *,
+    enough: int,
+    seed: int = 0,
+    but_about: Collection[str] = (),
+    context: str = "",
+    progress: Progress | None = None,
+) -> list[Fact]:
+    """The first facts that a model answers.
+
+    Args:
+        loaded: the model.
+        candidates: in the order in which they are asked; by default the built-in ones in drawn order, relations taking
+            turns.
+        enough: so many at most.
+        seed: of the built-in facts' order.
+        but_about: subjects that none of them may have.
+        context: put before each prompt.
+        progress: as for ``known_facts``.
+
+    Raises:
+        FactsError: if it answers none of the candidates that were given.
+    """
+    from indelible.facts.world import world_facts
+
+    asked = [
+        fact
+        for fact in (in_turns(world_facts(), seed) if candidates is None else candidates)
+        if fact.subject not in but_about
+    ]
+    known = known_facts(loaded.model, loaded.tokenizer, asked, enough=enough, context=context, progress=progress)
+    if not known and candidates is not None:
+        raise FactsError(f"The model knows none of these {len(asked)} facts.", "Give facts that it answers.")
+    return known

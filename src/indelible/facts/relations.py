@@ -1,0 +1,49 @@
+"""What a set of facts holds, relation by relation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from indelible.facts.fact import Fact
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Facts of one kind.
+
+    Attributes:
+        name: of the relation.
+        facts: how many there are.
+        wordings: of the first of them, held-out ones included.
+        example: the first of them as a sentence.
+        known: how many of them are known, where that was asked.
+    """
+
+    name: str
+    facts: int
+    wordings: int
+    example: str
+    known: int | None = None
+
+
+def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) -> list[Relation]:
+    """The relations of facts, in order of appearance.
+
+    Args:
+        facts: the facts.
+        known: ids of those that somebody knows; None where nobody was asked.
+    """
+    related: dict[str, list[Fact]] = {}
+    for fact in facts:
+        related.setdefault(fact.relation, []).append(fact)
+    return [
+        Relation(
+            name,
+            len(those),
+            1 + len(those[0].paraphrases) + len(those[0].held_out),
+            f"{those[0].text()} {those[0].true_object}",
+            None if known is None else sum(fact.id in known for fact in those),
+        )
+        for name, those in related.items()
+    ]
