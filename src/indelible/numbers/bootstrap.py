@@ -21,7 +21,7 @@ interval narrows. So each rate's pull counts by its share in the variance of the
 or two of like variance, and not at all in a mean of very many.
 
 How often it covers the truth was measured in 1,500 simulated studies per design (nominal: 95%), with 24 edited and 60
-intrinsic facts per seed, nine of ten known before tuning, retention 0.4 to 0.95; `tests/analysis/test_coverage.py`
+intrinsic facts per seed, nine of ten known before tuning, retention 0.4 to 0.95; `tests/numbers/test_coverage.py`
 repeats a part of it. One seed, or three that agree: 94.7 to 96.9% for rates, gaps and differences between arms. Three
 seeds whose every rate varies with standard deviation 0.03: 93.7 to 96.0%; two such seeds 94.4 to 96.1%, five 95.1 to
 97.1%. Outside 93 to 97%: a single rate of 0.95 with one seed and 24 facts (97.7%; no interval of so few facts can be

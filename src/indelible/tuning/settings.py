@@ -1,6 +1,6 @@
 """How a model is fine-tuned: the options that all objectives share, flat and typed.
 
-An objective with options of its own has a subclass beside it; ``objectives.objective.tuning_settings`` picks the class
+An objective with options of its own has a subclass beside it; ``objective.tuning_settings`` picks the class
 that belongs to the objective which is named. Nothing here imports torch: a study's config is read without it.
 """
 

@@ -3,7 +3,7 @@
 Tuning changes all kinds of weights at once, and a fact that was lost does not say which of them lost it. So parameters
 are split by where they lie relative to the edit, and the model is asked for every subset of these groups: the subset
 has its tuned weights, the rest its edited ones. Nothing is trained; what the answers say about each group is for
-``analysis.shares`` to work out.
+``why.shares`` to work out.
 
 The groups: embeddings and layers *below* the edit; the edited *projections* themselves; what lies *beside* them, the
 rest of the layers from the first to the last edited one; the layers *above*, with the final norm that reads them; the

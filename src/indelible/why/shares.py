@@ -1,6 +1,6 @@
 """Why facts were lost: each parameter group's share of the loss, and what freezing it would have saved.
 
-The tables come from mixtures (see ``probing.mixtures``): the model in which some groups of parameters have their tuned
+The tables come from mixtures (see ``why.mixtures``): the model in which some groups of parameters have their tuned
 weights and the rest the edited ones, asked the same exam for every subset of groups. How much a group contributes
 depends on which others have moved already; its *share* is its contribution averaged over all orders in which the groups
 could be exchanged one after another, the Shapley value (L. S. Shapley, *A value for n-person games*, 1953). It is the

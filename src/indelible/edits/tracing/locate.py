@@ -1,4 +1,4 @@
-"""The layers to edit, as causal tracing (tracing.py) would have them.
+"""The layers to edit, as causal tracing (trace.py) would have them.
 
 Where a fact is stored and where it is best edited are two questions (Hase et al. 2023, arXiv 2301.04213): what
 ``layers: auto`` makes of a trace is a starting point, to be held against a sweep. What it asks is which neighbouring

@@ -93,10 +93,10 @@ class ArmSettings(_Settings):
         paraphrases: further wordings of each fact that take part in the edit.
         protocol: "batch", all facts in one edit of one model; or "isolated", each fact edited in a copy of its own,
             which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits.
-        mask: which weights tuning leaves alone (see tuning.freeze).
+        mask: which weights tuning leaves alone (see tuning.freezing).
         tuning: settings that differ from the study's.
         options: editor options that differ from the study's for that editor.
-        explain: whether to find out which weights lost what tuning lost (see probing.mixtures); None as the study says.
+        explain: whether to find out which weights lost what tuning lost (see why.mixtures); None as the study says.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -119,7 +119,7 @@ class StudyConfig(_Settings):
         facts: see FactsSettings.
         corpus: texts for key covariances: "encyclopedia", or a UTF-8 text file with one text per line.
         editors: options for an editor in all arms that use it, by the editor's name.
-        tuning: settings of tuning for all arms (see tuning.train.TuningSettings).
+        tuning: settings of tuning for all arms (see tuning.settings.TuningSettings).
         exam: see ExamSettings.
         explain: whether to explain the losses of all arms that edit one model, where an arm says nothing. The weights
             that their tuning changed are kept in the run folder: as large as the model, for each arm and seed.
@@ -128,7 +128,7 @@ class StudyConfig(_Settings):
             do: edits are judged by the first token, intrinsic facts by the answer's being anywhere in 50 generated
             ones; held-out rows are trained on; an edited fact's true object may stand in training lines. Without curves
             and explanations, which judge by the criterion of all other studies.
-        claims: what is claimed beside the built-in claims (see analysis.claim); judged in the report.
+        claims: what is claimed beside the built-in claims (see claims.claim); judged in the report.
     """
 
     name: Annotated[str, Field(min_length=1)]

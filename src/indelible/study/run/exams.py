@@ -1,6 +1,6 @@
 """Exams as a study takes them: by which criterion, and as rows that say when and of which copy of the model.
 
-Answers are judged as everywhere (see probing.criterion), unless the study is ``as_published``: then edits are judged by
+Answers are judged as everywhere (see exam.criterion), unless the study is ``as_published``: then edits are judged by
 their first token, and knowledge from pre-training by the answer's being somewhere in 50 tokens (Wen & Zhang, arXiv
 2507.14198).
 """
@@ -32,7 +32,7 @@ def ask(
     published: bool = False,
     progress: Callable[[int, int, str], None],
 ) -> pd.DataFrame:
-    """Tidy rows of one exam: those of `probing.exam.answers_frame`, after phase, step and copy.
+    """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step and copy.
 
     Args:
         model: that is asked.
