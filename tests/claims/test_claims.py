@@ -93,11 +93,11 @@ def test_claims_are_read_from_a_file(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("name: a\n", "are no list"),
-        ("- {name: a, sentence: A., estimate: gup}\n", "Claim 1 in .* cannot be used: estimate: .*no estimate"),
+        ("- {name: a, sentence: A., estimate: gup}\n", "claim 1 in .*estimate.* is 'gup': .*no estimate"),
         ("- {name: [}\n", "not valid YAML"),
-        ("- 3\n", "Claim 1 in "),
+        ("- 3\n", "claim 1 in .* should be a mapping"),
         ("- {name: paraphrases-help, sentence: A., estimate: gap}\n", "Two claims are named 'paraphrases-help'"),
-        (None, "cannot be read: No such file"),
+        (None, "There is no claims file"),
     ],
 )
 def test_files_of_claims_that_cannot_be_used(text: str | None, said: str, tmp_path: Path) -> None:

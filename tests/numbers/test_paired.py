@@ -11,7 +11,7 @@ from indelible.claims.claim import Claim, Comparison
 from indelible.claims.judge import judge
 from indelible.numbers.answers import Answers, outcomes
 from indelible.numbers.measures import rate_named
-from indelible.numbers.paired import PairedTest, compare, hits_among, holm
+from indelible.numbers.paired import ASKED, compare, hits_among, holm
 from simulated import SimulatedArm, isolated, simulate
 
 
@@ -39,7 +39,7 @@ def two_arms(outcomes: list[tuple[int, str, int, bool, bool]], kind: str = "prom
     return pd.DataFrame(rows)
 
 
-def paired(rows: pd.DataFrame, first: str, second: str, measure: str) -> PairedTest:
+def paired(rows: pd.DataFrame, first: str, second: str, measure: str) -> tuple[float | None, str]:
     arms = [hits_among(outcomes(rows[rows["arm"] == arm]), rate_named(measure)) for arm in (first, second)]
     return compare(*arms, generator=np.random.default_rng(0))
 
@@ -49,36 +49,24 @@ def test_one_question_per_fact_is_mcnemars_exact_test() -> None:
     fates = [(True, False)] * 9 + [(False, True)] * 2 + [(True, True)] * 20 + [(False, False)] * 5
     rows = two_arms([(0, str(place), 0, *fate) for place, fate in enumerate(fates)])
     found = paired(rows, "a", "b", "retention_edited")
-    assert found.p == pytest.approx(2 * binom.cdf(2, 11, 0.5))
-    assert (found.test, found.discordant_for, found.discordant_against, found.facts) == ("McNemar, exact", 9, 2, 36)
-    swapped = paired(rows, "b", "a", "retention_edited")
-    assert (swapped.p, swapped.discordant_for, swapped.discordant_against) == (found.p, 2, 9)
+    assert found == (pytest.approx(2 * binom.cdf(2, 11, 0.5)), "McNemar, exact")
+    assert paired(rows, "b", "a", "retention_edited") == found
 
 
-def test_a_fact_in_several_wordings_or_seeds_moves_whole() -> None:
+@pytest.mark.parametrize(("seeds", "wordings"), [(1, 4), (3, 1), (3, 2)])
+def test_a_fact_in_several_wordings_or_seeds_moves_whole(seeds: int, wordings: int) -> None:
     """Five facts, each better in a in all of its questions: 2 of 32 sign patterns are as extreme, however many
     questions there are."""
-    for seeds, wordings in ((1, 4), (3, 1), (3, 2)):
-        rows = two_arms(
-            [
-                (seed, f"fact {fact}", wording, True, False)
-                for seed in range(seeds)
-                for fact in range(5)
-                for wording in range(wordings)
-            ],
-            kind="paraphrase",
-        )
-        found = paired(rows, "a", "b", "retention_paraphrase")
-        assert found.p == pytest.approx(2 / 32)
-        assert (found.test, found.discordant_for, found.facts) == ("permutation of facts", 5 * seeds * wordings, 5)
+    questions = [(seed, fact, wording) for seed in range(seeds) for fact in range(5) for wording in range(wordings)]
+    rows = two_arms([(seed, f"fact {fact}", wording, True, False) for seed, fact, wording in questions], "paraphrase")
+    assert paired(rows, "a", "b", "retention_paraphrase") == (pytest.approx(2 / 32), "permutation of facts")
 
 
 def test_only_questions_that_had_succeeded_in_both_arms_are_compared() -> None:
     rows = two_arms([(0, str(fact), 0, True, False) for fact in range(10)])
     never = (rows["arm"] == "b") & (rows["fact_id"].isin(["0", "1"])) & (rows["phase"] == "edited")
     rows.loc[never, "success"] = False
-    found = paired(rows, "a", "b", "retention_edited")
-    assert (found.discordant_for, found.facts) == (8, 8)
+    assert paired(rows, "a", "b", "retention_edited")[0] == pytest.approx(2 * 0.5**8)
 
 
 def test_drawn_permutations_agree_with_all_of_them() -> None:
@@ -87,28 +75,20 @@ def test_drawn_permutations_agree_with_all_of_them() -> None:
     outcomes = [(0, str(place), wording, *fate) for place, fate in enumerate(fates) for wording in range(2)]
     rows = two_arms(outcomes, kind="paraphrase")
     found = paired(rows, "a", "b", "retention_paraphrase")
-    assert found.p == pytest.approx(2 * binom.cdf(5, 20, 0.5), abs=0.008)
-    again = paired(rows.iloc[::-1], "a", "b", "retention_paraphrase")
-    assert again == found
+    assert found[0] == pytest.approx(2 * binom.cdf(5, 20, 0.5), abs=0.008)
+    assert paired(rows.iloc[::-1], "a", "b", "retention_paraphrase") == found
 
 
 def test_without_a_difference_five_percent_or_fewer_are_significant() -> None:
     generator = np.random.default_rng(8)
+    index = pd.MultiIndex.from_product([range(3), ["edited"], map(str, range(12)), ["prompt"], [0]], names=ASKED)
     studies, significant = 600, 0
     for _ in range(studies):
-        difficulty = generator.random(12)
-        kept = generator.random((2, 3, 12)) < difficulty
-        first, second = (
-            {
-                (seed, "edited", str(fact), "prompt", 0): (int(arm[seed, fact]), 1)
-                for seed in range(3)
-                for fact in range(12)
-            }
-            for arm in kept
-        )
-        found = compare(first, second, generator=generator)
-        assert found.p is not None and found.facts == 12
-        significant += found.p <= 0.05
+        kept = generator.random((2, 3, 12)) < generator.random(12)
+        first, second = (pd.DataFrame({"hits": arm.ravel() * 1, "asked": 1}, index=index) for arm in kept)
+        p, _ = compare(first, second, generator=generator)
+        assert p is not None
+        significant += p <= 0.05
     assert significant / studies <= 0.07  # 5% and what 600 studies may add to it
 
 
@@ -120,11 +100,17 @@ def test_an_isolated_arm_is_compared_through_all_of_its_models() -> None:
     lost = isolated.assign(success=isolated["phase"] == "edited")
     copies = [isolated, *(lost.assign(copy=copy) for copy in range(1, 8))]
     found = paired(pd.concat([*copies, other]), "a", "b", "retention_edited")
-    assert (found.test, found.discordant_for, found.discordant_against) == ("permutation of facts", 0, 6)
-    assert found.p == pytest.approx(2 / 64)
+    assert found == (pytest.approx(2 / 64), "permutation of facts")
     single = [part.assign(copy=place) for place, (_, part) in enumerate(isolated.groupby("fact_id"))]
-    edited = paired(pd.concat([*single, other]), "a", "b", "retention_edited")
-    assert (edited.test, edited.facts) == ("McNemar, exact", 6)
+    assert paired(pd.concat([*single, other]), "a", "b", "retention_edited") == (1.0, "McNemar, exact")
+
+
+def test_the_larger_of_both_p_is_reported() -> None:
+    rows = two_arms([(0, str(fact), 0, True, False) for fact in range(10)])
+    arms = [hits_among(outcomes(rows[rows["arm"] == arm]), rate_named("retention_edited")) for arm in "ab"]
+    for bootstrap in (1e-9, 0.4):
+        p, test = compare(*arms, bootstrap=bootstrap, generator=np.random.default_rng(0))
+        assert p == pytest.approx(max(bootstrap, 2 * 0.5**10)) and test == "larger of McNemar, exact, and bootstrap"
 
 
 def test_claims_about_isolated_arms_are_judged_by_all_of_their_models() -> None:
@@ -142,9 +128,9 @@ def test_claims_about_isolated_arms_are_judged_by_all_of_their_models() -> None:
 def test_nothing_in_common_has_no_p() -> None:
     rows = two_arms([(0, "x", 0, True, False)])
     apart = rows[(rows["arm"] == "a") | (rows["phase"] == "edited")]
-    assert paired(apart, "a", "b", "retention_edited").p is None
+    assert paired(apart, "a", "b", "retention_edited") == (None, "")
     same = two_arms([(0, str(fact), 0, True, True) for fact in range(4)])
-    assert paired(same, "a", "b", "retention_edited").p == 1.0
+    assert paired(same, "a", "b", "retention_edited")[0] == 1.0
 
 
 def test_holms_correction() -> None:

@@ -19,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import ConfigError
+from indelible.files import read_text
 from indelible.numbers.measures import MEASURES, Factor, Measure, measures
+from indelible.validation import validated
 
 
 class Comparison(BaseModel):
@@ -106,6 +108,12 @@ class Claim(BaseModel):
         return 1 if self.direction == "above" else -1
 
 
+def built_in_claims() -> tuple[Claim, ...]:
+    """The claims that every report goes through."""
+    entries = yaml.safe_load((files("indelible.claims") / "claims.yaml").read_text("utf-8"))
+    return tuple(Claim.model_validate(entry) for entry in entries)
+
+
 def read_claims(path: Path) -> tuple[Claim, ...]:
     """The claims in a YAML file: a list of them, written as above.
 
@@ -113,26 +121,15 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
         ConfigError: the file cannot be read, or an entry of it is no claim.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The claims {path} cannot be read: {_reason(error)}.", "Give a YAML file.") from None
+        entries = yaml.safe_load(read_text(path, "claims file", ConfigError))
     except yaml.YAMLError as error:
-        raise ConfigError(f"The claims {path} are not valid YAML: {_reason(error)}.", "Mend the file.") from None
+        said = " ".join(str(error).split())
+        raise ConfigError(f"The claims {path} are not valid YAML: {said}.", "Mend the file.") from None
     if not isinstance(entries, list):
         raise ConfigError(f"The claims {path} are no list.", "Begin each claim with `- name: ...`.")
-    found = []
-    for number, entry in enumerate(entries, 1):
-        try:
-            found.append(Claim.model_validate(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ConfigError(
-                f"Claim {number} in {path} cannot be used: {f'{where}: ' if where else ''}{first['msg']}.",
-                "See the built-in claims in the report for examples.",
-            ) from None
-    check_names(found)
-    return tuple(found)
+    claims = tuple(validated(Claim, entry, f"claim {number} in {path}") for number, entry in enumerate(entries, 1))
+    check_names(claims)
+    return claims
 
 
 def check_names(claims: Sequence[Claim]) -> None:
@@ -144,18 +141,6 @@ def check_names(claims: Sequence[Claim]) -> None:
     taken = {claim.name for claim in built_in_claims()}
     for claim in claims:
         if claim.name in taken:
-            raise ConfigError(
-                f"Two claims are named {claim.name!r}.", "Give each a name of its own; some are built in."
-            )
+            fix = "Give each a name of its own; some are built in."
+            raise ConfigError(f"Two claims are named {claim.name!r}.", fix)
         taken.add(claim.name)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())
-
-
-def built_in_claims() -> tuple[Claim, ...]:
-    """The claims that every report goes through."""
-    text = (files("indelible.claims") / "claims.yaml").read_text(encoding="utf-8")
-    entries: Sequence[dict[str, Any]] = yaml.safe_load(text)
-    return tuple(Claim(**entry) for entry in entries)

@@ -21,7 +21,7 @@ from indelible.errors import DataError
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.matching import matched_counts
 from indelible.numbers.measures import PHASES, QUESTION, FactSet, Measure, Rate, is_control, rate_named, require_columns
-from indelible.numbers.paired import Hits, compare, hits_among, with_bootstrap
+from indelible.numbers.paired import compare, hits_among
 from indelible.numbers.replicates import Replicates
 
 
@@ -47,7 +47,7 @@ class Answers:
         self._outcomes: dict[tuple[str, str], pd.DataFrame] = {}
         self._matched: dict[str, dict[FactSet, pd.DataFrame]] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
-        self._hits: dict[tuple[str, str], Hits] = {}
+        self._hits: dict[tuple[str, str], pd.DataFrame] = {}
 
     @classmethod
     def of(cls, rows: pd.DataFrame | Answers, *, seed: int = 0) -> Answers:
@@ -103,9 +103,9 @@ class Answers:
         estimate = self.replicates.estimate(measure.of(arm, sign) | measure.of(other, -sign))
         if estimate.value is None or not isinstance(measure, Rate):
             return estimate, "bootstrap"
-        paired = compare(self._hits_of(arm, measure), self._hits_of(other, measure), generator=generator)
-        paired = with_bootstrap(paired, estimate.p)
-        return replace(estimate, p=paired.p), paired.test
+        first, second = self._hits_of(arm, measure), self._hits_of(other, measure)
+        p, test = compare(first, second, bootstrap=estimate.p, generator=generator)
+        return replace(estimate, p=p), test
 
     def _counts_of(self, rate: str) -> dict[str, pd.DataFrame]:
         """Counts of every arm that has a rate."""
@@ -116,7 +116,7 @@ class Answers:
             self._matched[arm] = matched_counts(self._coded[arm], self.outcomes(arm))
         return self._matched[arm]
 
-    def _hits_of(self, arm: str, rate: Rate) -> Hits:
+    def _hits_of(self, arm: str, rate: Rate) -> pd.DataFrame:
         if (arm, rate.name) not in self._hits:
             self._hits[arm, rate.name] = hits_among(self.outcomes(arm, rate.criterion), rate)
         return self._hits[arm, rate.name]

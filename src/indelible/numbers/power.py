@@ -1,6 +1,6 @@
 """How many facts and seeds a study needs to show a gap, and how much more data an undecided effect wants.
 
-Power is worked out for the interval that `statistics` gives. The gap is a difference of two proportions of independent
+Power is worked out for the interval that `bootstrap` gives. The gap is a difference of two proportions of independent
 facts, plus a normal deviation per seed; its estimate is taken as normal. The interval's own variance is what facts
 explain, and more where seeds happen to differ by more than that, which follows a chi-square distribution; power is the
 mean over it. Simulated studies confirm it (`tests/numbers/test_power.py`).
