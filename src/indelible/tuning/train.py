@@ -23,7 +23,7 @@ from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
 from indelible.progress import Progress
-from indelible.tuning.objective import OBJECTIVES, Run
+from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
@@ -102,7 +102,7 @@ def with_precision(settings: TuningSettings, device: torch.device) -> TuningSett
 def fine_tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    settings: TuningSettings,
+    settings: TuningSettings | Mapping[str, Any],
     *,
     frozen: Collection[str] = frozenset(),
     facts: Sequence[Fact] = (),
@@ -121,7 +121,7 @@ def fine_tune(
     Args:
         model: a causal language model with float32 weights.
         tokenizer: its tokenizer; it is not changed, a missing padding token included.
-        settings: how to train.
+        settings: how to train; options as a study has them, where they are no ``TuningSettings``.
         frozen: names of parameters that stay as they are (see ``freezing.mask.frozen_parameters``).
         facts: facts that no training example may speak of.
         seed: of the data, its order, adapters, and dropout.
@@ -131,13 +131,15 @@ def fine_tune(
             to be able to measure what it does.
 
     Raises:
-        ConfigError: if ``frozen`` names a parameter that the model lacks, or all of them, if weights are not float32,
-            if the model is on another device than this process trains on, if the trainer or the tuner cannot work
-            with these settings, or if ``stop_at`` is relative to a figure that is not positive before training.
+        ConfigError: for options that cannot be used; if ``frozen`` names a parameter that the model lacks, or all of
+            them, if weights are not float32, if the model is on another device than this process trains on, if the
+            trainer or the tuner cannot work with these settings, or if ``stop_at`` is relative to a figure that is not
+            positive before training.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
     started = time.perf_counter()
+    settings = settings if isinstance(settings, TuningSettings) else tuning_settings(settings)
     _check_precision(model)
     check_settings(settings)
     settings = with_precision(settings, model.device)

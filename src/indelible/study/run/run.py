@@ -22,6 +22,7 @@ from indelible.models.load import check_name, default_device, parameter_count
 from indelible.progress import Clock, Piece, PieceEnd, Watcher
 from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.checks import check_facts, check_with_model
+from indelible.study.design.config import load_config
 from indelible.study.design.mask_preview import mask_previews
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import ModelVersion, keep_model, known_model
@@ -94,12 +95,14 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     return Preview(plan, frozenset(clock.over), mask_previews(checked.arms, config.model), cost)
 
 
-def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = None, update: bool = False) -> Outcome:
+def run_study(
+    config: StudyConfig | str, folder: Path | None = None, *, watcher: Watcher | None = None, update: bool = False
+) -> Outcome:
     """Do a study, or what is left of it, and write its tables and report.
 
     Args:
-        config: the settings.
-        folder: the run folder.
+        config: the settings, or the name of a built-in study or a YAML file of them.
+        folder: the run folder; ``runs/NAME`` by default.
         watcher: told what happens.
         update: let a folder of other settings take these, and do only what changed.
 
@@ -108,7 +111,8 @@ def run_study(config: StudyConfig, folder: Path, *, watcher: Watcher | None = No
             StoreError also in between, when the disk is full.
     """
     began = time.time()
-    store, watcher = Store(folder), watcher or Watcher()
+    config = load_config(config) if isinstance(config, str) else config
+    store, watcher = Store(folder or Path("runs") / config.name), watcher or Watcher()
     checked = _checked(config, store, update)
     material = Material(checked.world, watcher.note)
     with store.open(config, update=update):

@@ -1,0 +1,79 @@
+"""The package's own names: found when they are used, and doing what the README says of them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import indelible
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.weights import WeightUpdate
+from indelible.errors import EditError, FactsError
+from indelible.models.fingerprint import fingerprint
+from tiny_studies import taught_facts
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+OPTIONS = {"steps": 60, "learning_rate": 0.01}
+
+
+def some_facts(start: int = 0, count: int = 3) -> list[indelible.Fact]:
+    rows = taught_facts()
+    found = []
+    for row in rows[start : start + count]:
+        objects = [one["true_object"] for one in rows if one["relation"] == row["relation"]]
+        new = next(other for other in objects if other != row["true_object"])
+        own = (row["id"], row["subject"], row["relation"], row["prompt"], row["true_object"])
+        found.append(indelible.Fact(*own, new))
+    return found
+
+
+def test_every_name_is_there_and_no_other() -> None:
+    for name in indelible.__all__:
+        assert getattr(indelible, name) is getattr(indelible, name)
+        assert name in dir(indelible) and name in README
+    with pytest.raises(AttributeError, match="'indelible' has no attribute 'edits_'"):
+        indelible.edits_  # noqa: B018
+
+
+def test_facts_are_edited_asked_and_verified(taught: Path, tmp_path: Path, own_cache: None) -> None:
+    loaded, facts = indelible.load(str(taught / "model")), some_facts()
+    before = fingerprint(loaded.model)
+    edit = indelible.edit(loaded, facts, "ft-m", exam=True, out=tmp_path / "mine.safetensors", **OPTIONS)
+    assert fingerprint(loaded.model) == before and isinstance(edit, WeightUpdate)
+    assert edit.answered == dict.fromkeys((fact.id for fact in facts), "present")
+    assert Edit.load(tmp_path / "mine").answered == edit.answered
+    asked = indelible.ask(loaded.model, loaded.tokenizer, facts)
+    assert not asked.query("kind == 'prompt'")["success"].any()
+    known = [indelible.Fact(one.id, one.subject, one.relation, one.prompt, one.true_object) for one in facts]
+    assert indelible.ask(loaded.model, loaded.tokenizer, known)["success"].all()
+    assert indelible.verify(loaded, edit).counts == {"gone": 3}
+    with edit.applied(loaded.model):
+        assert indelible.ask(loaded.model, loaded.tokenizer, facts).query("kind == 'prompt'")["success"].all()
+        found = indelible.verify(loaded, edit)
+    assert found.counts == {"present": 3} and found.weights is not None and found.weights.state == "exact"
+    assert found.frame()["state"].tolist() == ["present"] * 3
+
+
+def test_an_edit_goes_on_from_others_and_keeps_what_was_found_of_them(taught: Path, own_cache: None) -> None:
+    loaded = indelible.load(str(taught / "model"))
+    first = indelible.edit(loaded, some_facts(), "ft-m", exam=True, **OPTIONS)
+    second = indelible.edit(str(taught / "model"), some_facts(3), "ft-m", earlier=[first], **OPTIONS)
+    assert isinstance(first, WeightUpdate) and isinstance(second, WeightUpdate)
+    assert first.manifest.seal is not None and second.manifest.fingerprint == first.manifest.seal.result
+    assert second.answered == {}
+    with pytest.raises(EditError, match="they are no chain"):
+        indelible.edit(loaded, some_facts(6), "ft-m", earlier=[first, first])
+    with pytest.raises(FactsError, match="has no new object"):
+        indelible.edit(loaded, [indelible.Fact("x", "A", "r", "{} is", "b")], "ft-m")
+
+
+@pytest.mark.slow
+def test_the_readmes_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README.split("## In Python")[1].split("\n## ")[0], re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["edit"] is not None and (tmp_path / "rome-is-the-capital.safetensors").is_file()
