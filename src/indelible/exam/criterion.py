@@ -10,14 +10,12 @@ The functions are pure, so that the criterion can be read, tested, and quoted ap
 
 from __future__ import annotations
 
-import re
 import unicodedata
 
 # What may stand around an answer without changing it: quotes, brackets, markup, and marks that lead up to an answer.
 _OPENING = "\"'`´“”„‘’‚«»‹›*_~|()[]{}<>,:-–—‐¿¡"  # noqa: RUF001 -- these very characters are meant
 # A target may also end its sentence; a generation that *begins* by ending the sentence has not answered it.
 _CLOSING = _OPENING + ".;!?"
-_ARTICLE = re.compile(r"(?:the|an|a) ")
 _ARTICLES = ("the ", "an ", "a ")
 _SPACELESS_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
@@ -95,7 +93,8 @@ def _fold(text: str) -> str:
 def _forms(folded: str) -> set[str]:
     """The text as it is, without marks in front, and without its article."""
     bare = _without_opening(folded)
-    return {folded, bare, _without_opening(_ARTICLE.sub("", bare, count=1) if _ARTICLE.match(bare) else bare)}
+    article = next((article for article in _ARTICLES if bare.startswith(article)), "")
+    return {folded, bare, _without_opening(bare.removeprefix(article))}
 
 
 def _without_opening(text: str) -> str:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from indelible.facts.fact import Fact
-
-QuestionKind = Literal["prompt", "paraphrase", "neighbour"]
-FactSet = Literal["edited", "intrinsic"]
+from indelible.numbers.measures import FactSet, Kind
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Question:
 
     fact_id: str
     fact_set: FactSet
-    kind: QuestionKind
+    kind: Kind
     wording: int
     prompt: str
     target: str
@@ -63,7 +60,7 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = ""
             if fact.new_object is None:
                 raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
             target, rival = fact.new_object, fact.true_object
-        asked: list[tuple[QuestionKind, int, str, str, str | None]] = [("prompt", 0, fact.text(), target, rival)]
+        asked: list[tuple[Kind, int, str, str, str | None]] = [("prompt", 0, fact.text(), target, rival)]
         for wording, template in enumerate(fact.held_out):
             asked.append(("paraphrase", wording, fact.text(template), target, rival))
         for wording, neighbour in enumerate(fact.neighbours if fact_set == "edited" else ()):
