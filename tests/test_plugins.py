@@ -88,16 +88,6 @@ class Toy(Objective):
         ids = tuple(encode_prompt(tokenizer, example.text))
         return [Features(ids, (NO_LOSS,) * (len(ids) - settings.toy_tokens) + ids[-settings.toy_tokens :])]
 
-    def trainer(self, run):
-        from indelible.tuning.training.trainer import label_trainer
-
-        return label_trainer(run)
-
-    def judge(self, run):
-        from indelible.tuning.training.judging import loss_judge
-
-        return loss_judge(run)
-
 
 OBJECTIVES.register("toy-objective")(Toy())
 '''

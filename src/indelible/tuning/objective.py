@@ -180,14 +180,15 @@ class Objective(ABC, Generic[S]):
         """What the trainer trains: the model itself, unless an objective puts something around it."""
         return model
 
-    @abstractmethod
     def trainer(self, run: Run[S]) -> Any:
         """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer whose class
-        ``measured`` has made (see tuning.trainer)."""
+        ``measured`` has made (see tuning.training). None: the usual one for rows that are Features."""
+        return None
 
-    @abstractmethod
-    def judge(self, run: Run[S]) -> Judge:
-        """What takes the figures on ``run.heldout``, made before training."""
+    def judge(self, run: Run[S]) -> Judge | None:
+        """What takes the figures on ``run.heldout``, made before training. None: the usual one for rows that are
+        Features, which knows ``loss`` and ``perplexity``."""
+        return None
 
     def work(self, settings: S) -> Work:
         """What one row costs."""

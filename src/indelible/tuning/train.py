@@ -31,8 +31,9 @@ from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
+from indelible.tuning.training.judging import loss_judge
 from indelible.tuning.training.stopping import StopRules
-from indelible.tuning.training.trainer import check_passed_on, quiet_trl
+from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 
@@ -171,11 +172,11 @@ def fine_tune(
                 seed=seed,
                 steps=steps,
             )
-            judge = objective.judge(run)
+            judge = objective.judge(run) or loss_judge(run)
             before = judge(everything)
             rules = StopRules(settings, objective, before)
             watch = Watch(run, rules, judge, progress)
-            trainer = objective.trainer(run)
+            trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)
             others = Undisturbing(callbacks, model)

@@ -93,14 +93,13 @@ class Classify(Objective[ClassifySettings]):
         return Work(judged=1 if settings.head else 2)
 
     def trainer(self, run: Run[ClassifySettings]) -> Any:
+        if not run.settings.head:
+            return None
         import torch
         from torch.nn import functional
 
         from indelible.models.batches import padded
-        from indelible.tuning.training.trainer import BY_LENGTH, label_trainer, made_trainer, measured
-
-        if not run.settings.head:
-            return label_trainer(run)
+        from indelible.tuning.training.trainer import BY_LENGTH, made_trainer, measured
 
         def loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Any:
             total = functional.cross_entropy(outputs["logits"].float(), labels, reduction="sum")

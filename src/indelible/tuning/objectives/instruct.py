@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indelible.tuning.chat import chat_ids
-from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Objective
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -38,16 +38,6 @@ class Instruct(Objective[TuningSettings]):
         if len(ids) < len(given) + min(len(wanted), SHORTEST_ANSWER):
             return []
         return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
-
-    def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.training.trainer import sft_trainer
-
-        return sft_trainer(run)
-
-    def judge(self, run: Run[TuningSettings]) -> Judge:
-        from indelible.tuning.training.judging import loss_judge
-
-        return loss_judge(run)
 
 
 OBJECTIVES.register(Instruct.name)(Instruct())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.tuning.answers import same_answer
@@ -65,11 +65,6 @@ class Reason(Objective[TuningSettings]):
     def work(self, settings: TuningSettings) -> Work:
         """A held-out question is answered, and its right answer read."""
         return Work(answered=1)
-
-    def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.training.trainer import sft_trainer
-
-        return sft_trainer(run)
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
         """Answers are the same if their final answers are, case aside."""

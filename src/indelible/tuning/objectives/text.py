@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from indelible.models.tokens import encode_prompt
-from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run
+from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Objective
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -38,16 +38,6 @@ class Text(Objective[TuningSettings]):
         blocks = [ids[start : start + length] for start in range(0, len(ids), length)]
         shortest = min(MIN_TOKENS, length)
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
-
-    def trainer(self, run: Run[TuningSettings]) -> Any:
-        from indelible.tuning.training.trainer import label_trainer
-
-        return label_trainer(run)
-
-    def judge(self, run: Run[TuningSettings]) -> Judge:
-        from indelible.tuning.training.judging import loss_judge
-
-        return loss_judge(run)
 
 
 OBJECTIVES.register(Text.name)(Text())

@@ -194,9 +194,13 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
     return Measured
 
 
-def label_trainer(run: Run[Any]) -> Any:
-    """transformers' Trainer on rows of one sequence, with logits at label positions only."""
-    base: Any = measured(run)
+def sequence_trainer(run: Run[Any], name: str) -> Any:
+    """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with logits at label positions only."""
+    rows, collate = [row.as_dict() for row in run.train], Collator(run.pad)
+    base: Any = measured(run, name)
+    if name != "Trainer":
+        own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        return trl_trainer(run, base, BY_LENGTH | own, rows, data_collator=collate)
 
     class AtLabels(base):
         """Asks for logits at label positions only."""
@@ -204,17 +208,9 @@ def label_trainer(run: Run[Any]) -> Any:
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
 
-    rows = [row.as_dict() for row in run.train]
     return made_trainer(
-        run, AtLabels, BY_LENGTH, train_dataset=rows, data_collator=Collator(run.pad), compute_loss_func=token_loss
+        run, AtLabels, BY_LENGTH, train_dataset=rows, data_collator=collate, compute_loss_func=token_loss
     )
-
-
-def sft_trainer(run: Run[Any]) -> Any:
-    """trl's SFTTrainer on rows that are tokenised and labelled."""
-    own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-    rows = [row.as_dict() for row in run.train]
-    return trl_trainer(run, measured(run, "SFTTrainer"), BY_LENGTH | own, rows, data_collator=Collator(run.pad))
 
 
 def trl_trainer(
