@@ -57,32 +57,21 @@ def load_config(
 
 
 def parse_config(
-    text: str,
-    where: str,
-    folder: Path,
-    overrides: Sequence[str] = (),
-    *,
-    note: Callable[[str], None] | None = None,
+    text: str, where: str, folder: Path, overrides: Sequence[str] = (), *, note: Callable[[str], None] | None = None
 ) -> StudyConfig:
-    """Settings out of YAML text.
+    """Settings out of YAML text; the rest as of ``load_config``.
 
     Args:
-        text: the YAML.
         where: what to call the text in messages.
         folder: relative paths in the text start here; those in overrides start at the working folder.
-        overrides: see load_config.
-        note: see load_config.
-
-    Raises:
-        ConfigError: as load_config.
     """
     try:
         settings = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{where}{line} is not valid YAML: {error.problem}.", "Mend that line.") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        said = problem or " ".join(str(error).split())
+        raise ConfigError(f"{where}{line} is not valid YAML: {said}.", "Mend it.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
     settings = _for_its_model(settings, overrides, note)
