@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 
 from indelible.errors import ConfigError
 from indelible.exam.criterion import appears
@@ -33,14 +33,17 @@ def test_an_answer_appears_anywhere_in_whole_words(generated: str, target: str, 
     assert appears(generated, target) is found
 
 
+def small(taught: Path, **changes: Any) -> StudyConfig:
+    """A study of one arm without a curve."""
+    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt") | {"exam": {}}
+    settings["facts"]["n_edits"] = 3
+    settings["tuning"]["steps"] = 2
+    return StudyConfig.model_validate({**settings, "arms": settings["arms"][:1], **changes})
+
+
 @pytest.fixture(scope="module")
 def published(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
-    settings |= {"as_published": True, "exam": {}}
-    settings["facts"]["n_edits"] = 3
-    settings["tuning"] |= {"steps": 2}
-    settings["arms"] = settings["arms"][:1]
-    return run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("published") / "run")
+    return run_study(small(taught, as_published=True), tmp_path_factory.mktemp("published") / "run")
 
 
 def test_edits_are_judged_by_the_first_token_and_intrinsic_facts_by_appearance(published: Outcome) -> None:
@@ -66,18 +69,11 @@ def test_the_report_says_that_edited_and_intrinsic_facts_are_judged_by_two_crite
     [("exam.every=2", "exam.every"), ("explain=true", "explain"), ("arms.memit.explain=true", "explain")],
 )
 def test_what_is_judged_by_one_criterion_alone_cannot_be_asked_for(setting: str, where: str, taught: Path) -> None:
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt") | {"exam": {}}
-    assert parse_config(yaml.safe_dump(settings), "s.yaml", taught, ["as_published=true"]).as_published
     with pytest.raises(ConfigError, match=f"as_published has no {where}"):
-        parse_config(yaml.safe_dump(settings), "s.yaml", taught, ["as_published=true", setting])
+        parse_config(small(taught, as_published=True).to_yaml(), "s.yaml", taught, [setting])
 
 
 def test_steps_of_the_corrected_protocol_are_not_taken_for_them(published: Outcome, taught: Path) -> None:
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
-    settings["exam"] = {}
-    settings["facts"]["n_edits"] = 3
-    settings["tuning"] |= {"steps": 2}
-    settings["arms"] = settings["arms"][:1]
-    preview = preview_study(StudyConfig.model_validate(settings), published.folder, update=True)
+    preview = preview_study(small(taught), published.folder, update=True)
     reused = {step.kind for step in preview.plan.steps if step.key in preview.reused}
     assert reused == {"select", "bystanders", "edit"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.weights import WeightUpdate
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.run import Outcome, run_study
 from tiny_studies import study_settings
@@ -59,6 +61,11 @@ def test_an_arm_is_one_line_of_the_run_table_and_of_the_summary(isolated: Outcom
     assert runs.loc["apart", "status"] == "done"
     assert runs.loc["apart", "tokens"] > 2 * runs.loc["together", "tokens"]
     assert not runs.loc["apart", "reached"]
+    (folder,) = isolated.folder.glob("steps/edit-*/edits")
+    changes = [edit.deltas for one in folder.iterdir() if isinstance(edit := Edit.load(one), WeightUpdate)]
+    for name, norm in json.loads(runs.loc["apart", "update_norms"]).items():
+        sizes = [float(deltas[name].difference().norm()) for deltas in changes]
+        assert len(sizes) == EDITS and norm == pytest.approx(sum(sizes) / EDITS, rel=1e-5)
     apart = isolated.summary[0]
     assert (apart["n_edits"], apart["n_intrinsic"], apart["seeds"]) == (EDITS, 5, 1)
     assert apart["retention_intrinsic"] is not None

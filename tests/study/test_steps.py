@@ -1,4 +1,4 @@
-"""Steps are plain data: done in another process, they give the same files, and their errors come back."""
+"""Steps are plain data, done in another process as in this one, and leave nothing behind but their files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from indelible.errors import FactsError
+from indelible.models.fingerprint import fingerprint
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.base_model import LentModel
 from indelible.study.run.run import Outcome, preview_study
 from indelible.study.run.sources import candidate_facts
 from indelible.study.run.step import Done, Job, Material, World, do_step
@@ -69,3 +72,21 @@ def test_what_goes_wrong_there_is_told_here(
     job = Job(replace(step, work=replace(step.work, n_intrinsic=500)), {}, tmp_path)
     error = other_process.submit(do_there, job, world).exception()
     assert isinstance(error, FactsError) and "24 known facts" in error.what and error.fix
+
+
+def test_a_step_leaves_the_base_model_as_it_was_also_when_it_fails(taught: Path) -> None:
+    lent = LentModel(str(taught / "model"), lambda note: None)
+    with pytest.raises(RuntimeError, match="broke"), lent.base_model() as model:
+        model.train()
+        for weight in model.parameters():
+            weight.requires_grad_(False)
+        with torch.no_grad():
+            next(iter(model.parameters())).fill_(float("nan"))
+            model.lm_head.weight.add_(1.0)
+        model.forward = lambda **inputs: None  # as mixed precision does
+        raise RuntimeError("broke")
+    with lent.base_model() as model:
+        assert fingerprint(model) == lent.fingerprint
+        assert not model.training
+        assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
+        assert "forward" not in vars(model)
