@@ -232,12 +232,6 @@ def test_a_damaged_delta_is_one_clear_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["edit", "apply", "revert", "verify", "compose"])
-def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = said(capsys, [command, "--help"])
-    assert f"indelible {command}" in shown and "Example" in shown
-
-
 def test_other_wrong_uses_are_one_clear_line(
     made: Path, taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -59,12 +59,6 @@ def usual(made: Path, edited: Path | None = None) -> list[Any]:
     return [edited or made / "edited", made / "tuned", "--edit", made / "delta", "--intrinsic", made / "known.jsonl"]
 
 
-def test_the_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert "indelible explain" in shown and "Example" in shown
-
-
 def test_shares_add_up_to_what_was_lost(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(explain(capsys, [*usual(made), "--mask-forecast", "--json", "-o", tmp_path / "out"]))
     assert found["retention"]["edited"]["facts"] == NEW

@@ -156,9 +156,3 @@ def test_a_bad_row_is_told_without_a_word_of_studies(
     single = csv_file(tmp_path / "single.csv", [{**second, "prompt": "The capital is"}])
     arguments[3] = single
     assert "line 2: the prompt 'The capital is'" in said(capsys, arguments, 2)
-
-
-def test_no_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
-    shown = capsys.readouterr()
-    assert "Commands" in shown.out + shown.err and "Error" not in shown.out + shown.err
