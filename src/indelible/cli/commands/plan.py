@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.errors import ConfigError, StoreError
+from indelible.numbers.words import counted
 
 if TYPE_CHECKING:
     from indelible.numbers.power import Plan
@@ -25,13 +26,15 @@ SEEDS = (1, 3, 5, 10)
 
 def plan(
     gap: Annotated[float, typer.Option(help="The gap to show: intrinsic less edited retention, e.g. 0.1.")],
-    retention: Annotated[float | None, typer.Option(help="Retention of intrinsic facts.  [default: 0.7]")] = None,
-    intrinsic_per_edit: Annotated[
-        float | None, typer.Option(help="Intrinsic facts for each edit.  [default: 2.5]")
+    retention: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Retention of intrinsic facts.  [default: 0.7]")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds to name the facts for.  [default: 3]")] = None,
+    intrinsic_per_edit: Annotated[
+        float | None, typer.Option(min=0.01, help="Intrinsic facts for each edit.  [default: 2.5]")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds to name the facts for.  [default: 3]")] = None,
     spread: Annotated[
-        float | None, typer.Option(help="Standard deviation of the gap between seeds.  [default: 0.03]")
+        float | None, typer.Option(min=0, help="Standard deviation of the gap between seeds.  [default: 0.03]")
     ] = None,
     run: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take what is not given from a finished run.")
@@ -41,17 +44,17 @@ def plan(
     """Say how many working edits per seed, and seeds, would show a gap: its 95% interval then excludes zero."""
     from indelible.numbers.power import USUAL_POWER, Plan, facts_needed, power_table
 
-    given = {
-        "retention": retention,
-        "intrinsic_per_edit": intrinsic_per_edit,
-        "seeds": seeds,
-        "spread": spread,
-    }
+    given = {"retention": retention, "intrinsic_per_edit": intrinsic_per_edit, "seeds": seeds, "spread": spread}
     chosen = replace(
         Plan(gap) if run is None else _from_run(run, gap),
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
-    _check(chosen)
+    kept = chosen.retention - chosen.gap
+    if chosen.gap == 0 or not (0 < chosen.retention < 1 and 0 <= kept <= 1):
+        raise ConfigError(
+            f"With --retention {chosen.retention:g}, --gap {chosen.gap:g} leaves edits a retention of {kept:g}.",
+            "Give a retention between 0 and 1, and a gap other than 0 that leaves a fraction as well.",
+        )
     numbers = sorted({*SEEDS, chosen.seeds})
     table = power_table(chosen, EDITS, numbers)
     needed = {number: facts_needed(replace(chosen, seeds=number)) for number in numbers}
@@ -61,24 +64,19 @@ def plan(
         return
     from indelible.cli.display import show_table
 
-    names = [f"{number} seed{'s' if number > 1 else ''}" for number in numbers]
+    names = [counted(number, "seed") for number in numbers]
     lines = [[str(edits), *(f"{chance:.0%}" for chance in part["power"])] for edits, part in table.groupby("edits")]
     lines.append([f"for {USUAL_POWER:.0%}", *("never" if needed[one] is None else str(needed[one]) for one in numbers)])
     typer.echo(
-        f"Gap {chosen.gap:g}: intrinsic facts keep {chosen.retention:.3g}, edits {chosen.retention - chosen.gap:.3g}; "
+        f"Gap {chosen.gap:g}: intrinsic facts keep {chosen.retention:.3g}, edits {kept:.3g}; "
         f"{chosen.intrinsic_per_edit:.3g} intrinsic facts per edit; the gap varies by {chosen.spread:.2g} over seeds."
     )
     show_table(["edits per seed", *names], lines)
-    enough = needed[chosen.seeds]
-    typer.echo(
-        f"With {names[numbers.index(chosen.seeds)]}, "
-        + (
-            "no number of edits shows this gap in four of five studies: take more seeds."
-            if enough is None
-            else f"{enough} working edits per seed show this gap in four of five studies."
-        )
-        + (" One seed says nothing about others, whatever its interval." if chosen.seeds == 1 else "")
-    )
+    enough, alone = needed[chosen.seeds], " One seed says nothing about others, whatever its interval."
+    found = "no number of edits shows" if enough is None else f"{enough} working edits per seed show"
+    more = ": take more seeds" if enough is None else ""
+    said = f"With {counted(chosen.seeds, 'seed')}, {found} this gap in four of five studies{more}."
+    typer.echo(said + alone * (chosen.seeds == 1))
 
 
 def _from_run(folder: Path, gap: float) -> Plan:
@@ -89,26 +87,3 @@ def _from_run(folder: Path, gap: float) -> Plan:
     if not (file := folder / "facts.parquet").is_file():
         raise StoreError(f"{folder} holds no finished study: facts.parquet is missing.", "Run `indelible study` first.")
     return expected(pd.read_parquet(file), gap)
-
-
-def _check(plan: Plan) -> None:
-    """Refuse figures for which there is no study.
-
-    Raises:
-        ConfigError: naming the option.
-    """
-    edited = plan.retention - plan.gap
-    if not 0 < plan.retention < 1:
-        raise ConfigError(f"--retention is {plan.retention:g}.", "Give a fraction between 0 and 1.")
-    if plan.gap == 0 or not 0 <= edited <= 1:
-        raise ConfigError(
-            f"With --retention {plan.retention:g}, --gap {plan.gap:g} leaves edits a retention of {edited:g}.",
-            "Give a gap other than 0 that leaves a fraction between 0 and 1.",
-        )
-    for name, value, fits in (
-        ("--intrinsic-per-edit", plan.intrinsic_per_edit, plan.intrinsic_per_edit > 0),
-        ("--seeds", plan.seeds, plan.seeds >= 1),
-        ("--spread", plan.spread, plan.spread >= 0),
-    ):
-        if not fits:
-            raise ConfigError(f"{name} is {value:g}.", "Give a number above 0; a spread may be 0.")

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +32,7 @@ INTERRUPTED = 130
 
 def names() -> Sequence[str]:
     """What the help says about names."""
+    from indelible.numbers.measures import MEASURES
     from indelible.tuning.freezing.mask import MASKS
 
     return (
@@ -39,6 +40,8 @@ def names() -> Sequence[str]:
         f"Objectives: {', '.join(listed('indelible.tuning.objectives', 'indelible.objectives'))}.",
         f"Tasks: {', '.join(listed('indelible.tuning.tasks', 'indelible.tasks'))}.",
         f"Masks: {', '.join(MASKS)}.",
+        f"Measures: {', '.join(MEASURES)}.",
+        f"Exhibits: {', '.join(listed('indelible.report.exhibits', 'indelible.exhibits'))}.",
     )
 
 
@@ -75,7 +78,9 @@ def study(
     from indelible.study.design.config import load_config
 
     notes: list[str] = []
-    config = load_config(name_or_file, [*(settings or []), *_shorthands(model, seed)], note=notes.append)
+    shorthands = {"model": model, "seeds": seed}
+    typed = [f"{key}={json.dumps(value)}" for key, value in shorthands.items() if value not in (None, [])]
+    config = load_config(name_or_file, [*(settings or ()), *typed], note=notes.append)
     folder = out or Path("runs") / config.name
     if dry_run:
         from indelible.study.run.run import preview_study
@@ -95,15 +100,6 @@ def study(
     if outcome.failures:
         typer.echo("Finished steps are kept; the same command tries the failed ones again.", err=True)
         raise typer.Exit(SOME_FAILED)
-
-
-def _shorthands(model: str | None, seeds: list[int] | None) -> list[str]:
-    found = []
-    if model is not None:
-        found.append(f"model={json.dumps(model)}")
-    if seeds:
-        found.append(f"seeds={json.dumps(seeds)}")
-    return found
 
 
 def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outcome:
@@ -128,9 +124,13 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
     if as_json:
         typer.echo(json.dumps(steps, indent=2))
         return
-    for line in _settings_lines(config):
-        typer.echo(line)
-    for first, *more in _without_copies(steps):
+    shared = config.as_dict()
+    editors = {f"editors.{name}": options for name, options in shared["editors"].items()}
+    for name in ("model", "seeds", "facts", "tuning", "exam", *editors):
+        typer.echo(f"{name}: {_flow({**shared, **editors}[name])}")
+    # Steps that differ in the number of the copy alone, and are all done or all not, are one line.
+    for _, same in itertools.groupby(steps, lambda step: (str(step["step"]).partition(", copy ")[0], step["done"])):
+        first, *more = same
         copies = f" and {len(more)} further copies" if more else ""
         typer.echo(f"{'reuse' if first['done'] else 'run  '}  {first['step']}{copies}")
     for arm, frozen in preview.masks.items():
@@ -141,15 +141,6 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
     typer.echo(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
 
 
-def _settings_lines(config: StudyConfig) -> Iterator[str]:
-    """The settings that all arms share, a line for each group of them."""
-    settings = config.as_dict()
-    for name in ("model", "seeds", "facts", "tuning", "exam"):
-        yield f"{name}: {_flow(settings[name])}"
-    for editor, options in settings["editors"].items():
-        yield f"editors.{editor}: {_flow(options)}"
-
-
 def _flow(value: Any) -> str:
     """A setting as YAML on one line; what is left to its default is left out."""
     import yaml
@@ -157,12 +148,6 @@ def _flow(value: Any) -> str:
     if isinstance(value, dict):
         value = {key: item for key, item in value.items() if item is not None}
     return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip().removesuffix("\n...")
-
-
-def _without_copies(steps: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The steps, with those that differ in the number of the copy alone, and are all done or all not, put together."""
-    for _, same in itertools.groupby(steps, lambda step: (str(step["step"]).partition(", copy ")[0], step["done"])):
-        yield list(same)
 
 
 def _show_outcome(outcome: Outcome) -> None:
