@@ -20,14 +20,12 @@ from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import Layout, find_layout
 from indelible.tuning.freezing.mask import frozen_parameters
-from indelible.why import mixtures
 from indelible.why import shares as analysis
 from indelible.why.mixtures import (
     changed_weights,
     exchanging,
     in_gray_order,
     mixture_exams,
-    mixture_name,
     own_prompts,
     parameter_groups,
 )
@@ -94,33 +92,18 @@ def test_every_parameter_is_in_one_group_and_lies_where_the_group_says(tiny_mode
         assert {f"{path}.weight" for path in layout.embeddings} <= set(groups["below"])
 
 
-def test_position_embeddings_lie_below(tiny_model: Make) -> None:
+def test_groups_of_edits_at_the_edges_with_gaps_and_beside_weights(tiny_model: Make) -> None:
     model = tiny_model("gpt2")
     groups = parameter_groups(model, find_layout(model), ["transformer.h.0.mlp.c_proj.weight"])
-    assert groups["below"] == ("transformer.wpe.weight",)
-
-
-def test_layers_between_edited_ones_belong_to_them(tiny_model: Make) -> None:
+    assert groups["below"] == ("transformer.wpe.weight",), "position embeddings lie below"
     model = tiny_model("llama")
     layout = find_layout(model)
     groups = parameter_groups(model, layout, edited_names(layout, 0, 3))
     assert {layout.layer_of(name) for name in groups["beside"]} == {0, 1, 2, 3}
-    assert groups["below"] == ("model.embed_tokens.weight",)
-    assert groups["above"] == ("model.norm.weight",)
-
-
-def test_what_acts_beside_a_weight_has_no_projections(tiny_model: Make) -> None:
-    model = tiny_model("llama")
-    layout = find_layout(model)
+    assert groups["below"] == ("model.embed_tokens.weight",) and groups["above"] == ("model.norm.weight",)
     groups = parameter_groups(model, layout, edited_names(layout, 2), changes_weights=False)
-    assert "projections" not in groups
-    assert edited_names(layout, 2)[0] in groups["beside"]
+    assert "projections" not in groups and edited_names(layout, 2)[0] in groups["beside"]
     assert list(parameter_groups(model, layout, [])) == ["embeddings", "layers", "head"]
-
-
-def test_edits_that_cannot_be_placed_are_refused(tiny_model: Make) -> None:
-    model = tiny_model("llama")
-    layout = find_layout(model)
     with pytest.raises(EditError, match=r"'nowhere.weight' is not in this model"):
         parameter_groups(model, layout, ["nowhere.weight"])
     with pytest.raises(EditError, match=r"changes no layer \(lm_head.weight\)"):
@@ -253,8 +236,6 @@ def test_masks_freeze_the_groups_that_forecasts_take_for_them(tiny_model: Make, 
 
 
 def test_shares_read_what_mixtures_write(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    assert tuple(analysis.LABELS) == mixtures.GROUPS
-    assert analysis.NO_GROUP == mixture_name(()) == mixtures.NO_GROUP
     model = tiny_model("gpt2")
     groups = grouped(model, 1)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned_copy(model)).assign(arm="tiny", seed=0)
