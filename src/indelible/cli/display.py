@@ -1,10 +1,11 @@
 """What the commands show: progress of a running study, on a terminal or in a log, and tables.
 
-Bars goes to stderr, results to stdout, so that a redirected result is only the result.
+Progress goes to stderr, results to stdout, so that a redirected result is only the result.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,24 +38,24 @@ def _times(clock: Clock) -> str:
 class _Log:
     """Lines for a log, those on one piece of work no oftener than every LOG_EVERY seconds."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, said: float) -> None:
         self._console = console
-        self._said = time.monotonic()
+        self._said = said
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._said = time.monotonic()
 
-    @property
-    def due(self) -> bool:
-        return time.monotonic() - self._said >= LOG_EVERY
+    def now_and_then(self, text: str, done: int, total: int) -> None:
+        if time.monotonic() - self._said >= LOG_EVERY:
+            self.say(f"{text} ({done / max(total, 1):.0%} of this)")
 
 
 class LogWatcher(Watcher):
     """One line when a step starts, one when it ends, and in between one now and then, for logs."""
 
     def __init__(self, console: Console) -> None:
-        self._log = _Log(console)
+        self._log = _Log(console, time.monotonic())
         self._clock = Clock([], {})
 
     def note(self, text: str) -> None:
@@ -72,8 +73,8 @@ class LogWatcher(Watcher):
 
     def advanced(self, done: int, total: int, note: str) -> None:
         """Print how far the step is where nothing was said for long."""
-        if self._log.due and self._clock.current is not None:
-            self._log.say(f"[{self._clock.place(self._clock.current)}] {note} ({done / max(total, 1):.0%} of this)")
+        if self._clock.current is not None:
+            self._log.now_and_then(f"[{self._clock.place(self._clock.current)}] {note}", done, total)
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         """Print how the step ended."""
@@ -148,47 +149,24 @@ def watching() -> Iterator[Watcher]:
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Progress]:
-    """A single bar for a single job, or lines where there is no terminal; the block gets the function that moves it."""
-    console = Console(file=sys.stderr)
-    if not console.is_terminal:
-        yield _counting_lines(what, _Log(console))
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[note]}"))
-    with Bars(*columns, console=console, transient=True) as bars:
-        task = bars.add_task(what, total=None, note="")
-        yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+def counting(job: str, took: dict[str, float] | None = None) -> Iterator[Progress]:
+    """A single bar for a single job, or lines where there is no terminal; the block gets the function that moves it.
 
-
-class Stopwatch:
-    """Counts jobs, and says how long each took.
-
-    Attributes:
-        seconds: by job.
+    Args:
+        job: what to call it.
+        took: is given the job's seconds under its name.
     """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def counting(self, what: str) -> Iterator[Progress]:
-        """As the function of that name."""
-        began = time.monotonic()
-        with counting(what) as move:
-            yield move
-        self.seconds[what] = time.monotonic() - began
-
-
-def _counting_lines(what: str, log: _Log) -> Progress:
-    begun = False
-
-    def move(done: int, total: int, note: str) -> None:
-        nonlocal begun
-        if not begun or log.due:
-            log.say(f"{what}: {note} ({done / max(total, 1):.0%} of this)")
-        begun = True
-
-    return move
+    console, began = Console(file=sys.stderr), time.monotonic()
+    if console.is_terminal:
+        columns = ("{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[note]}")
+        with Bars(*columns, console=console, transient=True) as bars:
+            task = bars.add_task(job, total=None, note="")
+            yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+    else:
+        log = _Log(console, -math.inf)
+        yield lambda done, total, note: log.now_and_then(f"{job}: {note}", done, total)
+    if took is not None:
+        took[job] = time.monotonic() - began
 
 
 def show_headline(summary: Sequence[Mapping[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -79,7 +80,7 @@ def edit(
     predecessor's place.
     """
     from indelible.care.edit import edit as edit_facts
-    from indelible.cli.display import Stopwatch
+    from indelible.cli.display import counting
     from indelible.study.design.config import assign
     from indelible.study.design.settings import NO_EDITOR
 
@@ -90,7 +91,7 @@ def edit(
     for setting in settings or ():
         assign(options, setting)
     found = read_file(facts, schema, columns)[:limit]
-    watch = Stopwatch()
+    took: dict[str, float] = {}
     done = edit_facts(
         model,
         found,
@@ -102,11 +103,11 @@ def edit(
         seed=seed,
         exam=exam,
         out=out,
-        jobs=watch.counting,
+        jobs=partial(counting, took=took),
         **options,
     )
     untaken = [fact for fact in found if fact.id in done.not_taken]
-    size, seconds = out.stat().st_size, watch.seconds["editing"]
+    size, seconds = out.stat().st_size, took["editing"]
     if as_json:
         result: dict[str, Any] = {
             "delta": str(out),
