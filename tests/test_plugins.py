@@ -167,7 +167,7 @@ def study(plugins: Path, settings: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_study_shows_what_a_distribution_adds(study: Path) -> None:
+def test_a_study_shows_what_a_distribution_adds(plugins: Path, study: Path) -> None:
     runs = pd.read_parquet(study / "runs.parquet").set_index("arm")
     assert dict(runs["editor"]) == {"toy": "toy-editor", "toy-frozen": "toy-editor", "control": "none"}
     assert dict(runs["mask"]) == {"toy": "none", "toy-frozen": "toy-mask", "control": "none"}
@@ -179,6 +179,8 @@ def test_a_study_shows_what_a_distribution_adds(study: Path) -> None:
         assert (line["toy-measure"] is None) == (line["arm"] == "control")
     effects = pd.read_csv(study / "tables" / "effects.csv")
     assert "toy-measure" in set(effects["measure"])
+    shown = indelible(plugins, "study", "--help").stdout
+    assert all(name in shown for name in ("toy-editor", "toy-objective", "toy-task", "toy-mask"))
     page = (study / "report.html").read_text()
     for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept"):
         assert name in page, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig, OPTConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig, PreTrainedModel
 
 import indelible
 from indelible.errors import LayoutError
@@ -113,24 +113,11 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
     assert find_layout(decoder).blocks == ("bert.encoder.layer.0", "bert.encoder.layer.1")
 
 
-class _Blockless(PreTrainedModel):
-    """A language model with no list of blocks."""
-
-    config_class = OPTConfig
-
-    def __init__(self, config: OPTConfig) -> None:
-        super().__init__(config)
-        self.embedding = nn.Embedding(VOCABULARY, WIDTH)
-        self.head = nn.Linear(WIDTH, VOCABULARY)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.embedding
-
-
-def test_a_model_without_blocks_is_refused() -> None:
-    with pytest.raises(LayoutError, match=r"No list of residual blocks.*_Blockless.*find_layout\(model, blocks="):
-        find_layout(_Blockless(OPTConfig()))
+def test_a_model_without_blocks_is_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
+    model = tiny_model("llama")
+    model.model.layers = nn.Sequential(*model.model.layers)
+    with pytest.raises(LayoutError, match=r"No list of residual blocks.*LlamaFor.*find_layout\(model, blocks="):
+        find_layout(model)
 
 
 def test_paths_can_be_given_and_are_checked(tiny_model: Callable[..., PreTrainedModel]) -> None:

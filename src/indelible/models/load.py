@@ -172,6 +172,6 @@ def _load_error(name: str, error: Exception) -> ModelError:
     )
 
 
-def opened(model: LoadedModel | str) -> LoadedModel:
+def opened(given: LoadedModel | str) -> LoadedModel:
     """The model as it is, or loaded where only its name is given (see ``load``)."""
-    return model if isinstance(model, LoadedModel) else load(model)
+    return given if isinstance(given, LoadedModel) else load(given)
