@@ -5,78 +5,63 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from test_figures import RULING, SHARES
+from matplotlib.figure import Figure
+from test_figures import DRIFT, MIXTURES, RULING
 
 from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
-from indelible.numbers.summary import summarise
-from indelible.numbers.words import Table
-from indelible.report.evidence import Evidence, gather
-from indelible.report.exports import write_exports
-from indelible.report.latex import escaped, latex_table
-from indelible.why.drift_summary import drift_summary
+from indelible.report.exhibit import EXHIBITS, Data, Grid, Heading, Part, Picture, exhibit, shown
+from indelible.report.report import latex, write_files, write_report
+from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
 
 EVIL = r"50% of $x_1$ & {b} ~ ^ # \n <i>"
-DRIFT = drift_summary(
-    pd.DataFrame(
-        [
-            ("memit", 0, fact, quantity, layer, cosine, 0.01)
-            for quantity, layer in (("output_by_weight", 3), ("state", None))
-            for fact, cosine in (("a", 0.8), ("b", 0.9))
-        ],
-        columns=["arm", "seed", "fact_id", "quantity", "layer", "cosine", "norm_change"],
-    ).astype({"layer": "Int64"}),
-    draws=100,
-)
-Study = tuple[pd.DataFrame, pd.DataFrame, Evidence]
 
 
 @pytest.fixture(scope="module")
-def study() -> Study:
+def run() -> Run:
     arms = (*ARMS[:2], *ARMS[5:], SimulatedArm(EVIL, editor="ft"))
     rows, runs = simulate(arms, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
-    summary = summarise(Answers(rows, draws=100), runs)
-    return rows, runs, gather(Answers(rows), runs, summary, rulings=(RULING,), shares=SHARES, drift=DRIFT)
+    tables = {"shares": MIXTURES, "drift": DRIFT}
+    return Run("run", Answers(rows, draws=400), runs, rulings=(RULING,), tables=tables)
 
 
 @pytest.fixture(scope="module")
-def folder(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    write_exports(folder, study[2], Answers(study[0]))
+    write_report(folder / "report.html", run)
     return folder
 
 
 def test_every_table_is_there_as_numbers_and_as_latex(folder: Path) -> None:
     names = {path.name for path in (folder / "tables").iterdir()}
-    both = {"curves", "heat-map", "trade-off", "claims", "shares", "drift"}
+    both = {"curves", "heat-map", "trade-off", "claims", "shares", "forecast", "drift"}
     assert names == {
         *(f"{name}.csv" for name in (*both, "summary", "retention", "facts", "effects")),
         *(f"{name}.tex" for name in (*both, "headline", "gap", "sizes")),
     }
-    figures = {path.stem for path in (folder / "figures").iterdir()}
-    assert {f"{name}.{ending}" for name in figures for ending in ("svg", "pdf")} == {
-        path.name for path in (folder / "figures").iterdir()
-    }
-    assert {path.name for path in folder.iterdir()} == {"figures", "tables"}
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {f"{Path(name).stem}{ending}" for name in figures for ending in (".svg", ".pdf")}
+    assert {path.name for path in folder.iterdir()} == {"report.html", "figures", "tables"}
 
 
-def test_the_files_hold_the_figures_of_the_study(folder: Path, study: Study) -> None:
-    rows, _, evidence = study
+def test_the_files_hold_the_figures_of_the_study(folder: Path, run: Run) -> None:
     summary = pd.read_csv(folder / "tables" / "summary.csv", index_col="arm")
-    assert summary.loc["memit", "gap"] == pytest.approx(evidence.summary[0]["gap"])
+    assert summary.loc["memit", "gap"] == pytest.approx(run.summary[0]["gap"])
     retention = pd.read_csv(folder / "tables" / "retention.csv").set_index(["arm", "measure"])
-    found = evidence.retention["memit"]["retention_edited"]
     line = retention.loc[("memit", "retention_edited")]
-    assert (line["value"], line["low"], line["high"]) == pytest.approx((found.value, found.low, found.high))
-    assert line["value"] == pytest.approx(evidence.summary[0]["retention_edited"])
+    found = run.estimate("memit", "retention_edited")
+    assert (line["low"], line["high"]) == pytest.approx((found.low, found.high))
+    assert line["value"] == pytest.approx(run.summary[0]["retention_edited"])
     facts = pd.read_csv(folder / "tables" / "facts.csv")
-    asked = rows[(rows["kind"] == "prompt") & (rows["phase"] == "tuned")]
+    asked = run.answers.rows[(run.answers.rows["kind"] == "prompt") & (run.answers.rows["phase"] == "tuned")]
     control = (asked["editor"] == "none") & (asked["fact_set"] == "edited")
     assert len(facts) == int((~control).sum())
     of_memit = facts[(facts["arm"] == "memit") & (facts["fact_set"] == "edited")]
@@ -87,24 +72,67 @@ def test_the_files_hold_the_figures_of_the_study(folder: Path, study: Study) -> 
     assert end["retention"] == pytest.approx(line["value"])
     claims = pd.read_csv(folder / "tables" / "claims.csv")
     assert list(claims["comparison"]) == ["all", *(finding.comparison for finding in RULING.findings)]
-
-
-def test_the_drift_of_no_layer_has_no_layer(folder: Path) -> None:
     drift = pd.read_csv(folder / "tables" / "drift.csv")
     assert drift["cosine"].tolist() == pytest.approx([0.85, 0.85])
     assert drift["layer"].isna().tolist() == [False, True] and drift["layer"][0] == 3
 
 
-def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path, study: Study, tmp_path: Path) -> None:
+def test_over_a_grid_levels_are_contrasted_on_average() -> None:
+    arms = [
+        SimulatedArm(f"{editor}, {mask}", editor=editor, mask=mask, retention_edited=0.3 if mask == "none" else 0.9)
+        for editor in ("memit", "ft")
+        for mask in ("none", "edited-layers")
+    ]
+    rows, runs = simulate(arms, seeds=(0, 1), n_edits=30, generator=np.random.default_rng(0))
+    grid = Run("grid", Answers(rows, draws=400), runs)
+    (found,) = (part.frame for part in shown(grid) if isinstance(part, Data) and part.file == "grid")
+    found = found.set_index(["factor", "level", "measure"])
+    assert set(found["pairs"]) == {2}
+    of_mask = found.loc[("mask", "edited-layers", "retention_edited")]
+    kept = {line["arm"]: line["retention_edited"] for line in grid.summary}
+    differences = [kept[f"{editor}, edited-layers"] - kept[f"{editor}, none"] for editor in ("memit", "ft")]
+    assert of_mask["value"] == pytest.approx(np.mean(differences)) and of_mask["low"] > 0.3
+    editors = found.loc[("editor", "ft", "retention_edited")]
+    assert editors["low"] < 0 < editors["high"]
+
+
+def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(folder, again)
     (again / "figures" / "old.svg").write_text("of another study")
-    write_exports(again, study[2], Answers(study[0]))
+    write_report(again / "report.html", run)
     first, second = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (folder, again)
     )
     assert first == second
+
+
+@pytest.fixture
+def plugin() -> Iterator[None]:
+    @exhibit("toy", place=75)
+    def toy(run: Run) -> Iterator[Part]:
+        frame = pd.DataFrame({"arm": run.arms, "rows": [str(len(run.answers.arm(arm))) for arm in run.arms]})
+        yield Heading("A toy <exhibit>")
+        yield Picture(lambda: Figure(figsize=(1, 1)), "An empty picture.", file="toy")
+        yield Grid(frame, "Rows of each arm.", "toy-rows")
+        yield Data("toy-rows", frame)
+
+    yield
+    del EXHIBITS._entries["toy"]
+
+
+def test_an_exhibit_of_another_distribution_is_on_the_page_and_among_the_files(
+    plugin: None, run: Run, tmp_path: Path
+) -> None:
+    small = replace(run, rulings=(), tables={})
+    page = write_report(tmp_path / "report.html", small).read_text(encoding="utf-8")
+    order = [page.index(words) for words in ("The gap</h2>", "A toy &lt;exhibit&gt;</h2>", "What was asked, and")]
+    assert order == sorted(order) and 'aria-label="Rows of each arm."' in page and "An empty picture." in page
+    rows = pd.read_csv(tmp_path / "tables" / "toy-rows.csv")
+    assert rows["arm"].tolist() == run.arms and (rows["rows"] > 0).all()
+    assert r"\label{tab:toy-rows}" in (tmp_path / "tables" / "toy-rows.tex").read_text(encoding="utf-8")
+    assert {path.name for path in (tmp_path / "figures").glob("toy.*")} == {"toy.pdf", "toy.svg"}
 
 
 def test_latex_is_escaped_and_complete(folder: Path) -> None:
@@ -116,23 +144,20 @@ def test_latex_is_escaped_and_complete(folder: Path) -> None:
             if line == r"\midrule":
                 continue
             assert line.endswith(r" \\")
-            plain = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum|textless|textgreater|ldots)\{\}", "", line)
-            plain = re.sub(r"\\[&%$#_{}]|\$[-\\a-z]+\$|\\\\$|\{\[\}", "", plain.replace(" & ", ""))
+            plain = re.sub(
+                r"\\(textbackslash|textasciitilde|textasciicircum|space|textless\{\}|textgreater\{\})", "", line
+            )
+            plain = re.sub(r"\\ldots\{\}|\\[&%$#_{}]|\$[-\\a-z]+\$|\\\\$|\{\[\}", "", plain.replace(" & ", ""))
             assert not re.search(r"[&%$#_{}~^\\]", plain), (path.name, line)
-    assert escaped(EVIL) == (
-        r"50\% of \$x\_1\$ \& \{b\} \textasciitilde{} \textasciicircum{} \# \textbackslash{}n "
-        r"\textless{}i\textgreater{}"
-    )
-    assert escaped("[1, 2]") == "{[}1, 2]"
-    assert escaped("*bold") == "{*}bold"
 
 
-def test_columns_of_numbers_are_flush_right() -> None:
-    table = Table(("arm", "gap", "p", "note"), (("a", "+2 [−1, +5]", "< 0.001", "x"), ("b", "–", "0.5", "1 y")))  # noqa: RUF001
-    text = latex_table(table, caption="A & B", label="tab:t")
-    assert r"\begin{tabular}{lrrl}" in text
-    assert r"\caption{A \& B}" in text
-    assert r"a & +2 [$-$1, +5] & \textless{} 0.001 & x \\" in text
+def test_cells_that_latex_would_take_for_commands_are_text_and_numbers_are_flush_right() -> None:
+    rows = [("[1, 2]", "+2 [−1, +5]", "< 0.001", "x\n\ny"), ("*b", "–", "0.5", "1 y")]  # noqa: RUF001
+    grid = Grid(pd.DataFrame(rows, columns=["arm", "gap", "p", "a_b"]), "A & B", "t")
+    text = latex(grid)
+    assert r"\begin{tabular}{lrrl}" in text and r"\caption{A \& B}" in text and r"arm & gap & p & a\_b \\" in text
+    assert "\n{[}1, 2] & +2 [$-$1, +5] & \\textless{} 0.001 & x y \\\\\n" in text
+    assert "\n{*}b & -- & 0.5 & 1 y \\\\\n" in text
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")
@@ -144,6 +169,9 @@ def test_latex_takes_the_tables(folder: Path, tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
 
 
-def test_a_folder_that_cannot_be_written_is_one_clear_error(study: Study, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_one_clear_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
     with pytest.raises(StoreError, match="cannot be written"):
-        write_exports(tmp_path / "missing", study[2], Answers(study[0]))
+        write_files(tmp_path / "file", shown(replace(run, tables={})))
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(tmp_path / "missing" / "report.html", replace(run, tables={}))

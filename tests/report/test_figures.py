@@ -19,14 +19,16 @@ from matplotlib.text import Text
 from indelible.claims.rulings import Finding, Ruling
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.summary import summarise
-from indelible.report import report_figures
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
-from indelible.report.drawing.heat_map import STRONGEST_WASH, Heat, heat_map
+from indelible.report.drawing.heat_map import STRONGEST_WASH, heat_map
 from indelible.report.drawing.retention_curves import curve_panel
 from indelible.report.drawing.style import COLOURS, STRONG, inline_svg, save
-from indelible.report.evidence import Evidence, control_of, gather, heat_maps
-from indelible.report.exports import all_figures
+from indelible.report.exhibit import Picture, shown, walk
+from indelible.report.exhibits.curves import control_of, curves_of
+from indelible.report.exhibits.gap import forest
+from indelible.report.exhibits.heat_maps import cells
+from indelible.report.exhibits.trade_offs import gains
+from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
 
 GRID = [
@@ -54,25 +56,38 @@ RULING = Ruling(
         Finding("a comparison with a name that is much longer than its column", "undecided", Estimate()),
     ),
 )
-SHARES = pd.DataFrame(
-    {
-        "arm": "memit",
-        "fact_set": ["edited", "intrinsic", "edited", "intrinsic"],
-        "group": ["below", "below", "projections", "projections"],
-        "share": [0.3, 0.1, -0.05, np.nan],
-        "low": [0.1, 0.0, -0.1, np.nan],
-        "high": [0.5, 0.2, 0.02, np.nan],
-        "of_loss": [1.2, 1.0, -0.2, np.nan],
-        "facts": 24,
-        "seeds": 1,
-    }
+MIXTURES = pd.DataFrame(
+    [
+        ("memit", 0, fact_set, f"{fact}", mixture, bool(kept and fact_set == "edited"), -1.0)
+        for fact_set in ("edited", "intrinsic")  # of which none had succeeded
+        for fact in range(6)
+        for mixture, kept in (
+            ("none", True),
+            ("below", fact > 1),
+            ("projections", fact != 5),
+            ("below+projections", fact > 2),
+        )
+    ],
+    columns=["arm", "seed", "fact_set", "fact_id", "mixture", "success", "log_prob"],
 )
+DRIFT = pd.DataFrame(
+    [
+        ("memit", 0, fact, quantity, layer, cosine, 0.01)
+        for quantity, layer in (("output_by_weight", 3), ("state", None))
+        for fact, cosine in (("a", 0.8), ("b", 0.9))
+    ],
+    columns=["arm", "seed", "fact_id", "quantity", "layer", "cosine", "norm_change"],
+).astype({"layer": "Int64"})
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
+def run() -> Run:
     rows, runs = simulate(GRID, seeds=(0, 1), n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
-    return gather(Answers(rows), runs, summarise(Answers(rows, draws=100), runs), rulings=(RULING,), shares=SHARES)
+    return Run("run", Answers(rows, draws=400), runs, rulings=(RULING,), tables={"shares": MIXTURES})
+
+
+def pictures(run: Run) -> Iterator[tuple[str, Figure]]:
+    return ((part.file, part.draw()) for part in walk(shown(run)) if isinstance(part, Picture) and part.file)
 
 
 def texts(svg: str) -> list[str]:
@@ -89,9 +104,9 @@ def drawn_words(figure: Figure) -> Iterator[Text]:
     return (words for words in found if words.get_text().strip())
 
 
-def test_every_figure_keeps_its_words_inside(evidence: Evidence) -> None:
+def test_every_figure_keeps_its_words_inside(run: Run) -> None:
     names = []
-    for name, figure in all_figures(evidence):
+    for name, figure in pictures(run):
         names.append(name)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -102,19 +117,19 @@ def test_every_figure_keeps_its_words_inside(evidence: Evidence) -> None:
             assert inside, (name, words, box)
     assert names == [
         "overview",
+        "claim-edits-are-lost-more",
         "curves",
         "gap",
         "heat-map-retention",
         "heat-map-gap",
         "trade-off-text-loss",
         "trade-off-reason-loss",
-        "claim-edits-are-lost-more",
         "shares-1",
     ]
 
 
-def test_the_forest_groups_by_editor_and_shows_every_gap(evidence: Evidence) -> None:
-    shown = texts(inline_svg(report_figures.forest(evidence), "forest", "d"))
+def test_the_forest_groups_by_editor_and_shows_every_gap(run: Run) -> None:
+    shown = texts(inline_svg(forest(run), "forest", "d"))
     assert shown.count("memit") == shown.count("ft-m") == 1
     assert "text, none <&$x_1$>" in shown  # its editor's name stands above it
     assert "mean over arms" in shown
@@ -124,16 +139,18 @@ def test_the_forest_groups_by_editor_and_shows_every_gap(evidence: Evidence) -> 
 def test_a_gap_is_marked_by_what_its_interval_says() -> None:
     assert direction(Estimate(0.1, 0.01, 0.2)) == "more"
     assert direction(Estimate(-0.1, -0.2, -0.01)) == "less"
-    assert direction(Estimate(0.0, -0.2, 0.1)) == direction(None) == "unclear"
+    assert direction(Estimate(0.0, -0.2, 0.1)) == direction(Estimate()) == "unclear"
 
 
-def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(evidence: Evidence) -> None:
-    with_control = {arm for arm, curves in evidence.curves.items() if "control" in curves}
+def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(run: Run) -> None:
+    curves = curves_of(run)
+    with_control = set(curves.loc[curves["series"] == "control", "arm"])
     assert with_control == {arm.name for arm in GRID[:-1] if arm.objective == "text"}
-    arm = GRID[0].name
-    assert evidence.curves[arm]["control"] == evidence.curves["control, text"]["intrinsic"]
-    shown = inline_svg(curve_panel(evidence.curves[arm], last_step=40), "panel", "d")
-    assert all(f"var(--{name}," in shown for name in ("edited", "paraphrase", "intrinsic", "control"))
+    of_arm = curves[curves["arm"] == GRID[0].name]
+    beside = curves[(curves["arm"] == "control, text") & (curves["series"] == "intrinsic")]
+    assert of_arm.loc[of_arm["series"] == "control", "retention"].tolist() == beside["retention"].tolist()
+    panel = inline_svg(curve_panel(of_arm, last_step=40), "panel", "d")
+    assert all(f"var(--{name}," in panel for name in ("edited", "paraphrase", "intrinsic", "control"))
 
 
 def test_the_nearest_control_is_taken() -> None:
@@ -147,44 +164,42 @@ def test_the_nearest_control_is_taken() -> None:
     assert control_of(line("c", "memit", tuner="lora"), summary) is None
 
 
-def test_heat_maps_take_the_first_factor_that_differs(evidence: Evidence) -> None:
-    maps = evidence.heat_maps
-    assert maps is not None and maps.factor == "objective"
-    assert list(maps.gap.rows) == ["memit", "ft-m"] and list(maps.gap.columns) == ["text", "reason"]
-    cell = [line for line in evidence.measured if (line["editor"], line["objective"]) == ("ft-m", "reason")]
-    assert maps.gap.arms["ft-m", "reason"] == len(cell) == 2
-    assert maps.gap.values["ft-m", "reason"] == pytest.approx(np.mean([line["gap"] for line in cell]))
-    by_mask = heat_maps([line for line in evidence.summary if line["objective"] == "text"])
-    assert by_mask is not None and by_mask.factor == "mask"
-    assert heat_maps([line for line in evidence.summary if line["editor"] == "memit"]) is None
+def test_heat_maps_take_the_first_factor_that_differs(run: Run) -> None:
+    found = cells(run.measured)
+    assert found is not None and list(found.columns[:2]) == ["editor", "objective"]
+    places = list(zip(found["editor"], found["objective"], strict=True))
+    assert places == [("memit", "text"), ("memit", "reason"), ("ft-m", "text"), ("ft-m", "reason")]
+    cell = [line for line in run.measured if (line["editor"], line["objective"]) == places[-1]]
+    last = found.iloc[-1]
+    assert last["arms"] == len(cell) == 2 and last["gap"] == pytest.approx(np.mean([line["gap"] for line in cell]))
+    by_mask = cells([line for line in run.measured if line["objective"] == "text"])
+    assert by_mask is not None and by_mask.columns[1] == "mask"
+    assert cells([line for line in run.measured if line["editor"] == "memit"]) is None
 
 
 def test_cells_say_their_values_and_empty_ones_a_dash() -> None:
-    heat = Heat(["a", "b"], ["x"], {("a", "x"): -0.12}, {("a", "x"): 1})
+    heat = pd.DataFrame({"x": [-0.12, np.nan]}, index=["a", "b"])
     assert {"−12", "–"} <= set(texts(inline_svg(heat_map(heat, "difference"), "h", "d")))  # noqa: RUF001
 
 
-def test_trade_offs_turn_every_figure_so_that_up_is_better(evidence: Evidence) -> None:
-    assert [(shown.objective, shown.figure, len(shown.payments)) for shown in evidence.trade_offs] == [
-        ("text", "loss", 4),
-        ("reason", "loss", 4),
-    ]
-    assert [point.number for shown in evidence.trade_offs for point in shown.payments] == list(range(1, 9))
-    assert evidence.trade_offs[0].payments[0].gain == pytest.approx(3.412 - 2.871)  # a fall in loss
-    assert evidence.trade_offs[0].axis == "downstream gain: fall in loss"
+def test_trade_offs_turn_every_figure_so_that_up_is_better(run: Run) -> None:
+    found = gains(run)
+    assert found["objective"].tolist() == ["text"] * 4 + ["reason"] * 4
+    assert found["number"].tolist() == list(range(1, 9))
+    assert found["gain"].tolist() == pytest.approx([3.412 - 2.871] * 8)  # a fall in loss
+    axis = next(figure for name, figure in pictures(run) if name == "trade-off-text-loss").axes[0].get_xlabel()
+    assert axis == "downstream gain: fall in loss"
 
 
 def test_nothing_to_draw_is_no_error() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
-    evidence = gather(Answers(rows), runs, summarise(Answers(rows, draws=50), runs))
-    assert [name for name, _ in all_figures(evidence)] == ["overview"]
-    assert evidence.heat_maps is None and not evidence.trade_offs and evidence.average is None
+    assert [name for name, _ in pictures(Run("run", Answers(rows, draws=50), runs))] == ["overview"]
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_a_figure_is_saved_with_the_same_bytes_twice(tmp_path: Path, ending: str) -> None:
     def figure() -> Figure:
-        return dot_plot([Block("memit", [Dot("text", "more", 0.2, Estimate(0.2, 0.1, 0.3), "+20")])], label="gap")
+        return dot_plot([Block("memit", [Dot("text", "more", "+20", Estimate(0.2, 0.1, 0.3))])], label="gap")
 
     first, second = (save(figure(), tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
     assert first == second

@@ -15,13 +15,13 @@ import pandas as pd
 import pytest
 
 from indelible.claims.verdict import Average, verdict
-from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.summary import summarise
 from indelible.numbers.words import percent
-from indelible.report.page import write_page
-from indelible.report.report import LARGEST_TRANSCRIPT, render_report, write_report
+from indelible.report.exhibit import shown
+from indelible.report.exhibits.facts import LARGEST_LIST
+from indelible.report.report import page_of, write_report
+from indelible.report.run import Run
 from indelible.report.transcript import shorten, transcript
 from simulated import ARMS, SimulatedArm, simulate
 
@@ -40,9 +40,18 @@ def study() -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, runs
 
 
+def run_of(rows: pd.DataFrame, runs: pd.DataFrame, settings: Any = SETTINGS, provenance: Any = PROVENANCE) -> Run:
+    return Run("run", Answers(rows, draws=200), runs, settings, provenance)
+
+
+def page_for(*of: Any) -> str:
+    run = run_of(*of)
+    return page_of(run, shown(run))
+
+
 @pytest.fixture(scope="module")
 def page(study: tuple[pd.DataFrame, pd.DataFrame]) -> str:
-    return render_report(*study, summarise(Answers(study[0], draws=200), study[1]), SETTINGS, PROVENANCE)
+    return page_for(*study)
 
 
 class Elements(HTMLParser):
@@ -105,7 +114,6 @@ def test_it_asks_nothing_of_the_network(page: str) -> None:
 
 
 def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    summary = summarise(Answers(study[0], draws=200), study[1])
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
         "Retention while tuning",
@@ -119,7 +127,7 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
         "Provenance",
         "Terms",
     ]
-    assert verdict(summary).detail in text
+    assert run_of(*study).verdict.detail in text
     assert "judged alike" in text and "Judged as published" not in text
     assert "On average over 2 arms" in text
     assert page.count('<details class="arm"') == 4
@@ -133,17 +141,15 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: tuple[pd.Dat
 def test_the_same_tables_give_the_same_bytes_in_any_order(study: tuple[pd.DataFrame, pd.DataFrame], page: str) -> None:
     rows, runs = study
     shuffled = rows.sample(frac=1, random_state=0)
-    assert render_report(shuffled, runs, summarise(Answers(rows, draws=200), runs), SETTINGS, PROVENANCE) == page
+    assert page_for(shuffled, runs) == page
 
 
 def test_a_long_transcript_is_cut_and_says_so() -> None:
-    rows, runs = simulate(
-        ARMS[:1], n_edits=LARGEST_TRANSCRIPT, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0)
-    )
-    page = render_report(rows, runs, summarise(Answers(rows, draws=50), runs), {}, {})
-    assert f"{LARGEST_TRANSCRIPT} of {LARGEST_TRANSCRIPT + 5} facts, what was lost first" in page
+    rows, runs = simulate(ARMS[:1], n_edits=LARGEST_LIST, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0))
+    page = page_for(rows, runs, {}, {})
+    assert f"{LARGEST_LIST} of {LARGEST_LIST + 5} facts, what was lost first" in page
     listed = page[page.index('id="facts"') : page.index('id="compared"')]
-    assert listed.count("<tr>") == LARGEST_TRANSCRIPT + 1
+    assert listed.count("<tr>") == LARGEST_LIST + 1
     assert listed.count('class="tag intrinsic"') == 5  # a long list of edits leaves room for the others
     assert "None were recorded." in page and "None was recorded." in page
 
@@ -151,7 +157,7 @@ def test_a_long_transcript_is_cut_and_says_so() -> None:
 def test_a_study_in_which_everything_failed_still_has_a_report() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
     for left in (rows, rows.iloc[:0]):
-        page = render_report(left, runs, summarise(Answers(left, draws=50), runs), {}, {})
+        page = page_for(left, runs, {}, {})
         assert "This study cannot say" in page
         assert "The loss became nan" in page
 
@@ -161,25 +167,9 @@ def test_write_report_replaces_the_file_whole(
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
-    assert write_report(path, *study, summarise(Answers(study[0], draws=200), study[1]), SETTINGS, PROVENANCE) == path
+    assert write_report(path, run_of(*study)) == path
     assert path.read_text(encoding="utf-8") == page
     assert {found.name for found in tmp_path.iterdir()} == {"report.html", "figures", "tables"}
-
-
-def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
-    rows, runs = simulate(ARMS[-1:], n_edits=1, n_intrinsic=2, steps=(5,), generator=np.random.default_rng(0))
-    with pytest.raises(StoreError, match="cannot be written"):
-        write_report(tmp_path / "missing" / "report.html", rows, runs, [], {}, {})
-
-
-def test_a_full_disk_leaves_nothing_of_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, mode: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "chmod", full)
-    with pytest.raises(StoreError, match="No space left"):
-        write_page(tmp_path / "report.html", "<!doctype html>")
-    assert not list(tmp_path.iterdir())
 
 
 def test_it_says_how_edits_were_made_and_what_was_dropped(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -187,7 +177,7 @@ def test_it_says_how_edits_were_made_and_what_was_dropped(study: tuple[pd.DataFr
     runs = runs.assign(
         edit="layers 3, 4; 400 bystanders preserved with weight 10", dropped=3, dropped_reasons='{"names both": 3}'
     )
-    page = render_report(rows, runs, summarise(Answers(rows, draws=50), runs), {}, {})
+    page = page_for(rows, runs, {}, {})
     compared = page[page.index('id="compared"') : page.index('id="failures"')]
     lines = {re.sub(r"<[^>]+>", "|", line) for line in compared.splitlines() if line.startswith("<tr>")}
     memit = next(line for line in lines if "|memit|" in line.replace("||", "|")[:8])
@@ -283,16 +273,15 @@ def test_a_transcript_shows_what_was_lost_first(study: tuple[pd.DataFrame, pd.Da
     rows, _ = study
     lines = transcript(rows[rows["arm"] == "memit"])
     assert len(lines) == 2 * (8 + 12)
-    edited = [line.outcome for line in lines if line.fact_set == "edited"]
+    edited = lines.loc[lines["fact_set"] == "edited", "outcome"].tolist()
     assert edited == sorted(edited, key=["lost", "kept", "gained", "never worked"].index)
-    lost = lines[0]
-    base, after_edit, tuned = lost.said
-    assert lost.outcome == "lost" and base and after_edit and tuned
-    assert (base.success, after_edit.success, tuned.success) == (False, True, False)
-    assert re.fullmatch(r"[0-2]/2 → [0-2]/2", lost.wordings)
+    lost = lines.iloc[0]
+    assert lost["outcome"] == "lost" and lost["base_says"] and lost["edited_says"] and lost["tuned_says"]
+    assert [lost[f"{phase}_success"] for phase in ("base", "edited", "tuned")] == [False, True, False]
+    assert re.fullmatch(r"[0-2]/2 → [0-2]/2", lost["held_out_wordings"])
     control = transcript(rows[rows["arm"] == "control"])
-    assert {line.fact_set for line in control} == {"intrinsic"}
-    assert all(line.said[1] is None for line in control)
+    assert set(control["fact_set"]) == {"intrinsic"}
+    assert all(said is None for said in control["edited_says"])
 
 
 def test_long_answers_are_cut_to_one_line() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from indelible.errors import DataError
 from indelible.numbers.words import MISSING
-from indelible.report.figure_tables import drift_table
+from indelible.report.exhibits.explained import drift_table
 from indelible.why.drift_summary import COLUMNS, drift_summary
 
 
@@ -58,8 +58,8 @@ def test_quantities_go_from_the_key_to_the_answer_and_layers_upwards() -> None:
     assert found["quantity"].tolist() == ["key", "key", "output", "state"]
     assert found["layer"].tolist()[:3] == [4, 5, 3] and np.isnan(found["layer"].iloc[3])
     assert found[["low", "high"]].to_numpy() == pytest.approx(0.5), "what does not scatter has no width"
-    shown = drift_table(found).rows
-    assert shown[0][1:] == ("key k", "4", "0.500 [0.500, 0.500]", "+0.0%") and shown[3][2] == MISSING
+    shown = drift_table(found).to_numpy().tolist()
+    assert shown[0][1:] == ["key k", "4", "0.500 [0.500, 0.500]", "+0.0%"] and shown[3][2] == MISSING
 
 
 def test_a_fact_with_two_projections_in_a_layer_counts_once() -> None:
@@ -80,7 +80,7 @@ def test_where_there_is_no_cosine_there_is_no_figure() -> None:
     found = drift_summary(rows({(0, "a"): np.nan, (1, "b"): np.nan}))
     assert found[["cosine", "low", "high", "norm_change"]].isna().all(axis=None)
     assert found[["facts", "seeds"]].eq(0).all(axis=None)
-    assert drift_table(found).rows[0][3:] == (MISSING, MISSING)
+    assert drift_table(found).iloc[0, 3:].tolist() == [MISSING, MISSING]
     assert drift_summary(rows({(0, "a"): 0.5}).iloc[:0]).empty
 
 
@@ -90,13 +90,13 @@ def test_where_there_is_no_cosine_there_is_no_figure() -> None:
 )
 def test_small_changes_of_the_norm_are_not_rounded_away_or_up(change: float, shown: str) -> None:
     found = drift_summary(rows({(0, "a"): 0.9, (0, "b"): 0.8}).assign(norm_change=change), draws=100)
-    assert drift_table(found).rows[0][4] == shown
+    assert drift_table(found).iloc[0, 4] == shown
 
 
 def test_a_single_fact_has_no_interval() -> None:
     found = drift_summary(rows({(0, "a"): 0.9}))
     assert found[["low", "high"]].isna().all(axis=None)
-    assert drift_table(found).rows[0][3] == "0.900"
+    assert drift_table(found).iloc[0, 3] == "0.900"
 
 
 def test_what_is_no_drift_is_refused() -> None:

@@ -68,7 +68,7 @@ def percent(rate: float | None) -> str:
 
     "0%" and "100%" mean none and all; what only comes near them is shown with a decimal.
     """
-    if rate is None:
+    if rate is None or _missing(rate):
         return MISSING
     whole = int(rate * 100 + 0.5)
     if whole in (0, 100) and rate not in (0.0, 1.0):
@@ -78,7 +78,7 @@ def percent(rate: float | None) -> str:
 
 def percent_with_interval(rate: float | None, low: float | None, high: float | None) -> str:
     """A fraction with its interval, in percent: "61% [50%, 72%]"; without one, just the fraction."""
-    if rate is None or low is None or high is None:
+    if _missing(rate, low, high):
         return percent(rate)
     return f"{percent(rate)} [{percent(low)}, {percent(high)}]"
 
@@ -88,7 +88,7 @@ def points(difference: float | None) -> str:
 
     Below half a point one decimal is shown, so that an interval that just misses zero doesn't seem to touch it.
     """
-    if difference is None:
+    if difference is None or _missing(difference):
         return MISSING
     size = abs(difference) * 100
     if size < 0.05:
@@ -98,7 +98,7 @@ def points(difference: float | None) -> str:
 
 def points_with_interval(difference: float | None, low: float | None, high: float | None) -> str:
     """A difference with its interval, in percentage points: "+19 [+6, +31]"; without one, just the difference."""
-    if difference is None or low is None or high is None:
+    if _missing(difference, low, high):
         return points(difference)
     return f"{points(difference)} [{points(low)}, {points(high)}]"
 
@@ -138,6 +138,16 @@ def duration(seconds: float | None) -> str:
     if whole < 72 * 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
     return f"{round(whole / 86_400):,} days"
+
+
+def p_value(value: float | None) -> str:
+    """A p-value as papers print it."""
+    return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _missing(*values: float | None) -> bool:
+    """Whether any is None or NaN, as tables say it."""
+    return any(value is None or value != value for value in values)
 
 
 def _figure(value: float | None) -> str:

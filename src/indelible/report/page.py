@@ -8,41 +8,29 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from indelible.errors import StoreError
-from indelible.numbers.words import percent
+from indelible.files import whole_file
+from indelible.report.exhibit import Html, Part, Picture
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure as it stands on a page.
-
-    Attributes:
-        title: the words above it; may be empty.
-        markup: the SVG element.
-    """
-
-    title: str
-    markup: Markup
-
-
-def render(template: str, content: Mapping[str, Any]) -> str:
+def render(template: str, parts: Iterable[Part], **content: Any) -> str:
     """A page out of one of our templates.
 
     Args:
         template: its file name.
-        content: what it shows.
+        parts: what stands on it, from top to bottom.
+        content: what else the template shows.
     """
+    from indelible.report.drawing.style import inline_svg
+
     environment = Environment(
         loader=PackageLoader("indelible.report"),
         autoescape=True,
@@ -51,12 +39,20 @@ def render(template: str, content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = percent
+    numbers = count(1)
+
+    def drawn(picture: Picture) -> Markup:
+        return Markup(inline_svg(picture.draw(), f"figure{next(numbers)}", picture.description))
+
+    def filled(part: Html) -> Markup:
+        return Markup(environment.from_string(part.template).render(part.content))
+
+    environment.filters.update(drawn=drawn, filled=filled)
     folder = files("indelible.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
-        style=Markup(style), script=Markup(script), script_digest=digest, **content
+        style=Markup(style), script=Markup(script), script_digest=digest, parts=list(parts), **content
     )
 
 
@@ -66,23 +62,6 @@ def write_page(path: Path, page: str) -> Path:
     Raises:
         StoreError: if the file cannot be written.
     """
-    try:
-        _replace(path, page)
-    except OSError as error:
-        raise StoreError(
-            f"The report {path} cannot be written: {error.strerror or error}.", "Is the folder writable, the disk full?"
-        ) from error
+    with whole_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8", newline="\n")
     return path
-
-
-def _replace(path: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

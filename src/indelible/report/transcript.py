@@ -2,115 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass
-
+import numpy as np
 import pandas as pd
 
-from indelible.numbers.measures import QUESTION, is_control
+from indelible.numbers.measures import PHASES, QUESTION, is_control
+from indelible.numbers.words import MISSING
 
-PHASES = ("base", "edited", "tuned")
 LONGEST_ANSWER = 72
-ORDER = ("lost", "kept", "gained", "lost to the edit", "never worked", "not tuned")
+OUTCOMES = ("lost", "kept", "gained", "lost to the edit", "never worked", "not tuned")
+FACT = ["seed", "copy", "fact_set", "fact_id"]
 
 
-@dataclass(frozen=True)
-class Said:
-    """An answer: the text generated, and whether it counted as a success."""
-
-    text: str
-    success: bool
-
-
-@dataclass(frozen=True)
-class TranscriptLine:
-    """One fact's own prompt in all phases.
-
-    Attributes:
-        seed: the seed of the run.
-        copy: which of an isolated arm's models was asked; 0 elsewhere.
-        fact_set: "edited" or "intrinsic".
-        fact_id: the fact's own name.
-        prompt: what was asked.
-        target: the answer that counts.
-        said: what the model answered in base, edited, tuned; None where it was not asked.
-        wordings: successes on held-out wordings before and after tuning, e.g. "2/3 → 1/3"; empty if there are none.
-        outcome: "lost", "kept", "gained" (failed before tuning, succeeds after), "lost to the edit" (an intrinsic fact
-            that succeeded in base but in neither of the others), "never worked", or "not tuned".
-    """
-
-    seed: int
-    copy: int
-    fact_set: str
-    fact_id: str
-    prompt: str
-    target: str
-    said: tuple[Said | None, ...]
-    wordings: str
-    outcome: str
-
-
-def transcript(rows: pd.DataFrame) -> list[TranscriptLine]:
+def transcript(rows: pd.DataFrame) -> pd.DataFrame:
     """The transcript of one arm: edited facts first, what was lost before what was kept, then by seed and fact.
 
     Args:
         rows: tidy rows of one arm.
+
+    Returns:
+        One line per fact, of its own prompt: seed, copy (of an isolated arm's models; 0 elsewhere), fact_set, fact_id,
+        prompt, target; for each of `PHASES` what the model said, e.g. base_says, and whether that counted, e.g.
+        base_success (both missing where it was not asked); held_out_wordings, successes before and after tuning, e.g.
+        "2/3 → 1/3", empty if there are none; and outcome: "lost", "kept", "gained" (failed before tuning, succeeds
+        after), "lost to the edit" (an intrinsic fact that succeeded in base but in neither of the others), "never
+        worked", or "not tuned".
     """
-    before = "base" if is_control(rows) else "edited"
-    answers = rows[rows["phase"].isin(PHASES)]
-    if is_control(rows):
-        answers = answers[answers["fact_set"] == "intrinsic"]
-    wordings = _wordings(answers[answers["kind"] == "paraphrase"], before)
+    control = is_control(rows)
+    before = "base" if control else "edited"
+    answers = rows[rows["phase"].isin(PHASES) & ((rows["fact_set"] == "intrinsic") | (not control))]
     prompts = answers[answers["kind"] == "prompt"].sort_values(QUESTION, kind="stable")
-    said: dict[tuple[int, int, str, str], dict[str, Said]] = {}
-    asked: dict[tuple[int, int, str, str], tuple[str, str]] = {}
-    columns = ("seed", "copy", "fact_set", "fact_id", "prompt", "target", "phase", "generated", "success")
-    for seed, copy, fact_set, fact_id, prompt, target, phase, generated, success in zip(
-        *(prompts[column] for column in columns), strict=True
-    ):
-        key = (int(seed), int(copy), str(fact_set), str(fact_id))
-        asked.setdefault(key, (str(prompt), str(target)))
-        said.setdefault(key, {})[str(phase)] = Said(shorten(str(generated)), bool(success))
-    lines = [
-        TranscriptLine(
-            seed=seed,
-            copy=copy,
-            fact_set=fact_set,
-            fact_id=fact_id,
-            prompt=asked[seed, copy, fact_set, fact_id][0],
-            target=asked[seed, copy, fact_set, fact_id][1],
-            said=tuple(of_phase.get(phase) for phase in PHASES),
-            wordings=wordings.get((seed, copy, fact_set, fact_id), ""),
-            outcome=_outcome(of_phase.get("base"), of_phase.get(before), of_phase.get("tuned"), fact_set),
-        )
-        for (seed, copy, fact_set, fact_id), of_phase in said.items()
-    ]
-    return sorted(lines, key=lambda line: (line.fact_set, ORDER.index(line.outcome)))
+    lines = prompts.drop_duplicates(FACT)[[*FACT, "prompt", "target"]].set_index(FACT)
+    for phase in PHASES:
+        asked = prompts[prompts["phase"] == phase].drop_duplicates(FACT, keep="last").set_index(FACT)
+        lines[f"{phase}_says"] = asked["generated"].map(shorten).reindex(lines.index)
+        lines[f"{phase}_success"] = asked["success"].astype("boolean").reindex(lines.index)
+    wordings = _wordings(answers[answers["kind"] == "paraphrase"], before)
+    lines["held_out_wordings"] = wordings.reindex(lines.index).fillna("")
+    was, base, tuned = (lines[f"{phase}_success"].fillna(False) for phase in (before, "base", "tuned"))
+    compared = lines[f"{before}_success"].notna() & lines["tuned_success"].notna()
+    damaged = base & (lines.index.get_level_values("fact_set") == "intrinsic")
+    cases = {"not tuned": ~compared, "kept": was & tuned, "lost": was, "gained": tuned, "lost to the edit": damaged}
+    lines["outcome"] = np.select([case.to_numpy(bool) for case in cases.values()], list(cases), "never worked")
+    lines = lines.assign(order=lines["outcome"].map(OUTCOMES.index)).reset_index()
+    lines = lines.sort_values(["fact_set", "order"], kind="stable", ignore_index=True).drop(columns="order")
+    return lines.astype(object).where(lines.notna(), None)
 
 
-def shorten(text: str) -> str:
+def shorten(text: object) -> str:
     """An answer on one line, cut at a length that a table can hold."""
-    flat = " ".join(text.split())
+    flat = " ".join(str(text).split())
     return flat if len(flat) <= LONGEST_ANSWER else flat[: LONGEST_ANSWER - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def _outcome(base: Said | None, before: Said | None, tuned: Said | None, fact_set: str) -> str:
-    if tuned is None or before is None:
-        return "not tuned"
-    if before.success:
-        return "kept" if tuned.success else "lost"
-    if tuned.success:
-        return "gained"
-    return "lost to the edit" if fact_set == "intrinsic" and base is not None and base.success else "never worked"
-
-
-def _wordings(paraphrases: pd.DataFrame, before: str) -> dict[Hashable, str]:
-    """(seed, copy, set, fact) -> "successes/asked" in the phases before and after tuning."""
-    if paraphrases.empty:
-        return {}
-    grouped = paraphrases.assign(success=paraphrases["success"].astype("int64")).groupby(
-        ["seed", "copy", "fact_set", "fact_id", "phase"], observed=True
-    )["success"]
-    text = grouped.sum().astype(str) + "/" + grouped.size().astype(str)
-    wide = text.unstack("phase").reindex(columns=[before, "tuned"]).fillna("\N{EN DASH}")
-    return dict(zip(wide.index, wide[before] + " \N{RIGHTWARDS ARROW} " + wide["tuned"], strict=True))
+def _wordings(paraphrases: pd.DataFrame, before: str) -> pd.Series:
+    """By `FACT`: "successes/asked" in the phases before and after tuning."""
+    asked = paraphrases.astype({"success": "int64"}).groupby([*FACT, "phase"], observed=True)["success"]
+    text = asked.sum().astype(str) + "/" + asked.size().astype(str)
+    wide = text.unstack("phase").reindex(columns=[before, "tuned"]).fillna(MISSING).astype(str)
+    return wide[before] + " \N{RIGHTWARDS ARROW} " + wide["tuned"]

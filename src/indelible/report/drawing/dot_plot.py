@@ -7,8 +7,9 @@ set in inches: the height of a line does not depend on how many there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,16 +47,14 @@ class Dot:
     Attributes:
         label: at the left; may be empty.
         style: a key of `STYLES`.
-        value: where the dot stands; None for a line that only says so.
-        interval: of the value, or None.
         text: at the right: the figures, or why there are none.
+        estimate: where the dot and its interval stand.
     """
 
     label: str
     style: str
-    value: float | None
-    interval: Estimate | None
     text: str
+    estimate: Estimate = field(default_factory=Estimate)
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,9 @@ class Block:
     dots: Sequence[Dot]
 
 
-def direction(interval: Estimate | None) -> str:
+def direction(difference: Estimate) -> str:
     """The style of a difference: "more" or "less" where its interval excludes zero, else "unclear"."""
-    return {1: "more", -1: "less"}.get(interval.side if interval else 0, "unclear")
-
-
-def change(interval: Estimate | None) -> str:
-    """The style of a change of a rate: "rise" or "fall" where its interval excludes zero, else "unclear"."""
-    return {"more": "rise", "less": "fall", "unclear": "unclear"}[direction(interval)]
+    return ("unclear", "more", "less")[difference.side]
 
 
 def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, key: Sequence[str] = ()) -> Figure:
@@ -100,33 +94,21 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
         at = lines - 0.15
         for block in blocks:
             if block.heading:
-                at -= 0.75
-                figure.text(
-                    0.06 / width,
-                    (bottom + LINE * at) / height,
-                    shortened(block.heading, LONGEST_HEADING),
-                    color=STRONG,
-                    fontsize=8.5,
-                    fontweight="bold",
-                    va="center",
-                    parse_math=False,
-                )
-                at -= 0.45
+                place = (0.06 / width, (bottom + LINE * (at - 0.75)) / height)
+                words = shortened(block.heading, LONGEST_HEADING)
+                look: dict[str, Any] = {"color": STRONG, "fontsize": 8.5, "fontweight": "bold", "va": "center"}
+                figure.text(*place, words, **look, parse_math=False)
+                at -= 1.2
             if differences:  # beside the lines only, not through the headings
                 axes.plot([0, 0], [at, at - len(block.dots)], color=INK, linewidth=0.9, solid_capstyle="butt")
-            for dot in block.dots:
-                at -= 0.5
-                _draw(axes, dot, at)
-                at -= 0.5
-            at -= 0.35
+            for number, dot in enumerate(block.dots):
+                _draw(axes, dot, at - number - 0.5)
+            at -= len(block.dots) + 0.35
         _dress(axes, dots, differences)
         figure.text(0.5, 0.12 / height, label, ha="center", color=INK, fontsize=8)
         if key:
-            handles = [
-                Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=5, lw=1.8) for name in key
-            ]
             figure.legend(
-                handles,
+                [Line2D([], [], color=STYLES[name][0], marker=STYLES[name][1], markersize=5, lw=1.8) for name in key],
                 [LABELS[name] for name in key],
                 loc="upper left",
                 ncols=len(key),
@@ -141,34 +123,21 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
 def _draw(axes: Axes, dot: Dot, height: float) -> None:
     """One line: its name, its interval, its dot, its figures."""
     colour, marker = STYLES[dot.style]
+    beside: dict[str, Any] = {
+        "xycoords": ("axes fraction", "data"),
+        "textcoords": "offset points",
+        "fontsize": 8,
+        "va": "center",
+    }
     if dot.label:
-        axes.annotate(
-            shortened(dot.label, LONGEST_LABEL),
-            (0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(-6, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            fontsize=8,
-            color=INK,
-            parse_math=False,
-        )
-    if dot.value is not None:
-        if dot.interval is not None and dot.interval.low is not None and dot.interval.high is not None:
-            ends = [dot.interval.low, dot.interval.high]
-            axes.plot(ends, [height, height], color=colour, linewidth=1.8, solid_capstyle="butt")
-        axes.plot([dot.value], [height], color=colour, marker=marker, markersize=5, clip_on=False)
-    axes.annotate(
-        dot.text,
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(8, 0),
-        textcoords="offset points",
-        color=colour,
-        fontsize=8,
-        va="center",
-    )
+        name = shortened(dot.label, LONGEST_LABEL)
+        axes.annotate(name, (0, height), xytext=(-6, 0), ha="right", color=INK, parse_math=False, **beside)
+    found = dot.estimate
+    if found.value is not None:
+        if found.low is not None and found.high is not None:
+            axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
+        axes.plot([found.value], [height], color=colour, marker=marker, markersize=5, clip_on=False)
+    axes.annotate(dot.text, (1, height), xytext=(8, 0), color=colour, **beside)
 
 
 def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
@@ -179,9 +148,8 @@ def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         return
-    reached = [dot.value for dot in dots if dot.value is not None]
-    intervals = [dot.interval for dot in dots if dot.interval is not None]
-    reached += [end for found in intervals for end in (found.low, found.high) if end is not None]
+    found = [dot.estimate for dot in dots]
+    reached = [end for one in found for end in (one.value, one.low, one.high) if end is not None]
     low, high = min([*reached, -0.05]), max([*reached, 0.05])
     spare = 0.04 * (high - low)
     axes.set_xlim(low - spare, high + spare)

@@ -5,98 +5,61 @@ Colours are washes of a series' own colour over the paper, so that the same cell
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from math import isnan
+from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from indelible.numbers.words import MISSING, percent, points
 from indelible.report.drawing.style import COLOURS, INK, STRONG, shortened, style
 
-STRONGEST_WASH = 0.5
-"""Opacity of the strongest colour: text on it must stay readable."""
+WEAKEST_WASH, STRONGEST_WASH = 0.04, 0.5
+"""Opacity of the weakest and the strongest colour: text on it must stay readable."""
 LONGEST_NAME = 18
+CELL = (0.85, 0.34)
+"""Inches across and down."""
 
 
-@dataclass(frozen=True)
-class Heat:
-    """Values by row and column.
-
-    Attributes:
-        rows: names from top to bottom.
-        columns: names from left to right.
-        values: (row, column) -> value as a fraction, the mean over the arms there; a cell without any is left out.
-        arms: (row, column) -> how many arms that is.
-    """
-
-    rows: Sequence[str]
-    columns: Sequence[str]
-    values: Mapping[tuple[str, str], float]
-    arms: Mapping[tuple[str, str], int]
-
-
-def heat_map(heat: Heat, kind: Literal["share", "difference"]) -> Figure:
+def heat_map(cells: pd.DataFrame, kind: Literal["share", "difference"]) -> Figure:
     """Draw the cells.
 
     Args:
-        heat: what to draw.
+        cells: values as fractions, by what stands at the left and above; NaN where there is none.
         kind: shares run from 0 to 1 in one colour; differences run both ways from zero, in two colours.
     """
-    names = 0.15 + 0.062 * min(max(len(row) for row in heat.rows), LONGEST_NAME)
-    cell = 0.85
-    width, height = names + cell * len(heat.columns) + 0.05, 0.34 * len(heat.rows) + 0.35
-    largest = max((abs(value) for value in heat.values.values()), default=1.0) or 1.0
+    down, across = ([str(name) for name in names] for names in (cells.index, cells.columns))
+    names = 0.15 + 0.062 * min(max(map(len, down)), LONGEST_NAME)
+    grid = CELL[0] * len(across), CELL[1] * len(down)
+    width, height = names + grid[0] + 0.05, grid[1] + 0.35
+    values = cells.to_numpy(dtype=np.float64)
+    largest = float(np.nanmax(np.abs(values))) or 1.0
     with style():
         figure = Figure(figsize=(width, height))
-        axes = figure.add_axes(
-            (names / width, 0.03 / height, cell * len(heat.columns) / width, 0.34 * len(heat.rows) / height)
-        )
-        for down, row in enumerate(heat.rows):
-            for across, column in enumerate(heat.columns):
-                value = heat.values.get((row, column))
-                if kind == "share":
-                    colour, wash, text = COLOURS["kept"], value or 0.0, percent(value)
-                else:
-                    colour = COLOURS["edited" if (value or 0) > 0 else "intrinsic"]
-                    wash, text = abs(value or 0.0) / largest, points(value)
-                axes.add_patch(
-                    Rectangle(
-                        (across + 0.02, down + 0.04),
-                        0.96,
-                        0.92,
-                        facecolor=colour,
-                        alpha=0.0 if value is None else 0.04 + (STRONGEST_WASH - 0.04) * wash,
-                        linewidth=0,
-                    )
-                )
-                axes.text(
-                    across + 0.5,
-                    down + 0.5,
-                    MISSING if value is None else text,
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    color=STRONG,
-                )
-        axes.set_xlim(0, len(heat.columns))
-        axes.set_ylim(len(heat.rows), 0)
+        axes = figure.add_axes((names / width, 0.03 / height, grid[0] / width, grid[1] / height))
+        for y, x in product(range(len(down)), range(len(across))):
+            value = float(values[y, x])
+            middle: dict[str, Any] = {"x": x + 0.5, "y": y + 0.5, "ha": "center", "va": "center", "color": STRONG}
+            if isnan(value):
+                axes.text(**middle, s=MISSING, fontsize=9)
+                continue
+            if kind == "share":
+                series, wash, text = "kept", value, percent(value)
+            else:
+                series, wash, text = "edited" if value > 0 else "intrinsic", abs(value) / largest, points(value)
+            opacity = WEAKEST_WASH + (STRONGEST_WASH - WEAKEST_WASH) * wash
+            colour = COLOURS[series]
+            axes.add_patch(Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=colour, alpha=opacity, linewidth=0))
+            axes.text(**middle, s=text, fontsize=9)
+        axes.set_xlim(0, len(across))
+        axes.set_ylim(len(down), 0)
         axes.xaxis.tick_top()
-        axes.set_xticks(
-            [place + 0.5 for place in range(len(heat.columns))],
-            [shortened(name, 13) for name in heat.columns],
-            color=INK,
-            fontsize=8,
-            parse_math=False,
-        )
-        axes.set_yticks(
-            [place + 0.5 for place in range(len(heat.rows))],
-            [shortened(name, LONGEST_NAME) for name in heat.rows],
-            color=INK,
-            fontsize=8,
-            parse_math=False,
-        )
+        words: dict[str, Any] = {"color": INK, "fontsize": 8, "parse_math": False}
+        axes.set_xticks([x + 0.5 for x in range(len(across))], [shortened(name, 13) for name in across], **words)
+        axes.set_yticks([y + 0.5 for y in range(len(down))], [shortened(name, LONGEST_NAME) for name in down], **words)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,19 +20,16 @@ import yaml
 from indelible.claims.claim import Claim, built_in_claims, check_names
 from indelible.claims.judge import judge
 from indelible.errors import StoreError
-from indelible.files import disk_errors, remove, whole_file
+from indelible.files import remove, whole_file
 from indelible.numbers.answers import Answers
-from indelible.numbers.summary import summarise
-from indelible.report.comparison import Run, render_comparison
+from indelible.report.comparison_page import render_comparison
 from indelible.report.page import write_page
 from indelible.report.report import write_report
+from indelible.report.run import Run
 from indelible.study.design.arms import Arm
 from indelible.study.run.kept import ROWS, TUNING, read_json
 from indelible.study.run.plan import ArmRun, Plan
 from indelible.study.run.store import Store
-from indelible.why.drift_summary import drift_summary
-from indelible.why.forecasts import with_outcomes
-from indelible.why.shares import mask_forecast, shares
 
 ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
 # A run's tables, each with the file that an explaining step writes of it.
@@ -144,11 +142,7 @@ def write_results(
     if rows.empty:
         return []
     _write_table(store, "facts.parquet", rows)
-    answers = Answers(rows)
-    summary = summarise(answers, runs)
-    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    _write_report(store, answers, runs, summary, provenance)
-    return summary
+    return _write_report(store, _read_run(store.folder)).summary
 
 
 def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
@@ -161,11 +155,8 @@ def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
     """
-    store, run = Store(folder), _read_run(folder)
-    answers = Answers(run.rows)
-    summary = summarise(answers, run.runs)
-    store.write_text("summary.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    return _write_report(store, answers, run.runs, summary, run.provenance, claims)
+    _write_report(Store(folder), _read_run(folder), claims)
+    return folder / "report.html"
 
 
 def write_comparison(first: Path, second: Path, page: Path) -> Path:
@@ -192,55 +183,35 @@ def _read_run(folder: Path) -> Run:
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
         raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
-    rows, runs = pd.read_parquet(folder / "facts.parquet"), pd.read_parquet(folder / "runs.parquet")
+    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    rows, runs = tables.pop("facts"), tables.pop("runs")
     if "copy" not in rows:  # of a run that is older than copies
         rows["copy"] = 0
-    try:
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        provenance = {}
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return Run(folder.resolve().name, rows, runs, settings, provenance)
+    recorded = folder / "provenance.json"
+    return Run(
+        name=folder.resolve().name,
+        answers=Answers(rows),
+        runs=runs,
+        settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        provenance=json.loads(recorded.read_text(encoding="utf-8")) if recorded.exists() else {},
+        tables=tables,
+    )
 
 
 _RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
 
 
-def _write_report(
-    store: Store,
-    answers: Answers,
-    runs: pd.DataFrame,
-    summary: list[dict[str, Any]],
-    provenance: Mapping[str, Any],
-    claims: Sequence[Claim] = (),
-) -> Path:
-    settings = yaml.safe_load((store.folder / "config.yaml").read_text(encoding="utf-8"))
-    own = tuple(Claim.model_validate(entry) for entry in settings.get("claims", ()))
+def _write_report(store: Store, run: Run, claims: Sequence[Claim] = ()) -> Run:
+    """Judge the claims and write summary.json, claims.json, report.html, figures/ and tables/."""
+    store.write_text("summary.json", json.dumps(run.summary, indent=2, allow_nan=False) + "\n")
+    own = tuple(Claim.model_validate(entry) for entry in run.settings.get("claims", ()))
     mine = (*own, *claims)
     check_names(mine)
-    rulings = judge((*built_in_claims(), *mine), answers, runs, always={claim.name for claim in mine})
+    rulings = judge((*built_in_claims(), *mine), run.answers, run.runs, always={claim.name for claim in mine})
     store.write_text("claims.json", json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n")
-    with disk_errors(store.folder):
-        path = store.folder / "report.html"
-        mixtures, drift = _table(store, "shares.parquet"), _table(store, "drift.parquet")
-        return write_report(
-            path,
-            answers,
-            runs,
-            summary,
-            settings,
-            dict(provenance),
-            rulings=rulings,
-            shares=None if mixtures is None else shares(mixtures),
-            forecast=None if mixtures is None else with_outcomes(mask_forecast(mixtures), answers, runs),
-            drift=None if drift is None else drift_summary(drift),
-        )
-
-
-def _table(store: Store, name: str) -> pd.DataFrame | None:
-    """A table that only runs with explained arms have."""
-    path = store.folder / name
-    return pd.read_parquet(path) if path.is_file() else None
+    judged = replace(run, rulings=rulings)
+    write_report(store.folder / "report.html", judged)
+    return judged
 
 
 def _about(run: ArmRun) -> dict[str, Any]:

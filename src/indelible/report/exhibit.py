@@ -1,0 +1,186 @@
+"""What an exhibit is: one thing that a report shows, from its data to its picture, its table and its place on the page.
+
+An exhibit is a function that looks at a run and yields parts in the order of the page. HTML, figures, tables and data
+files follow from the parts: a `Picture` is drawn on the page and written as SVG and PDF, a `Grid` stands on the page
+and is written as LaTeX, `Data` is written as CSV. Whatever is not told a file name stays on the page alone.
+
+    @exhibit("losses", place=65)
+    def losses(run: Run) -> Iterator[Part]:
+        frame = run.rows.groupby("arm")["success"].mean().reset_index()
+        yield Heading("What was lost")
+        yield Grid(frame, "Losses by arm", file="losses")
+        yield Data("losses", frame)
+
+Each built-in exhibit is a file of `indelible.report.exhibits`; other distributions add theirs through the entry-point
+group `indelible.exhibits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from indelible.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from indelible.report.run import Run
+
+
+class Part:
+    """Something that an exhibit yields; ``kind`` names what puts it on the page (templates/parts.html.j2)."""
+
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Heading(Part):
+    """A heading, with the anchor that leads to it; of level 2, or of 3 inside an exhibit."""
+
+    kind = "heading"
+    text: str
+    anchor: str = ""
+    level: Literal[2, 3] = 2
+
+
+@dataclass(frozen=True)
+class Words(Part):
+    """A paragraph."""
+
+    kind = "words"
+    text: str
+    look: Literal["", "note", "answer"] = ""
+
+
+@dataclass(frozen=True)
+class Html(Part):
+    """What needs elements of its own: a template (jinja2, everything escaped) and what it is filled with."""
+
+    kind = "html"
+    template: str
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture(Part):
+    """A figure.
+
+    Attributes:
+        draw: makes it; called once for the page and once for the files.
+        description: what a reader who can't see it should be told.
+        title: the words above it on the page.
+        file: its name among figures/, without ending; empty for one that is on the page alone.
+    """
+
+    kind = "picture"
+    draw: Callable[[], Figure]
+    description: str
+    title: str = ""
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Grid(Part):
+    """A table for readers.
+
+    Attributes:
+        frame: cells as text; rows go by their first column.
+        label: what it is, in words: its caption in papers, and its name for who can't see it.
+        file: its name among tables/, without ending; empty for one that is on the page alone.
+        look: "numbers" do not wrap; "pairs" are of a name and what it stands for.
+    """
+
+    kind = "grid"
+    frame: pd.DataFrame
+    label: str
+    file: str = ""
+    look: Literal["numbers pinned", "pinned", "pairs"] = "numbers pinned"
+
+
+@dataclass(frozen=True)
+class Data(Part):
+    """A table as plain numbers (fractions), for files only."""
+
+    kind = "data"
+    file: str
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Group(Part):
+    """Parts that stand together: pictures side by side, or one claim."""
+
+    kind = "group"
+    parts: Sequence[Part]
+    look: Literal["panels", "claim"] = "panels"
+
+
+@dataclass(frozen=True)
+class Fold(Part):
+    """Parts that a reader can unfold.
+
+    Attributes:
+        title: what they are.
+        parts: the parts.
+        note: beside the title.
+        look: "printed" ones unfold for the printer; "arm" marks those that the page's search looks through.
+    """
+
+    kind = "fold"
+    title: str
+    parts: Sequence[Part]
+    note: str = ""
+    look: Literal["", "printed", "arm"] = ""
+
+
+@dataclass(frozen=True)
+class FilesOnly(Part):
+    """Pictures and tables that the page does not show."""
+
+    kind = "files"
+    parts: Sequence[Part]
+
+
+Show = Callable[["Run"], Iterable[Part]]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A function that shows something of a run, and its place: the page goes from the lowest to the highest."""
+
+    place: float
+    show: Show
+
+
+EXHIBITS: Registry[Exhibit] = Registry("exhibit", "indelible.report.exhibits", group="indelible.exhibits")
+
+
+def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
+    """Decorator that files a function as an exhibit.
+
+    Args:
+        name: of the exhibit.
+        place: on the page: the answer has 0, what was asked and said 80, how to run it again 100.
+    """
+
+    def file(show: Show) -> Show:
+        EXHIBITS.register(name)(Exhibit(place, show))
+        return show
+
+    return file
+
+
+def shown(run: Run) -> list[Part]:
+    """What all exhibits show of a run, in the order of the page."""
+    exhibits = sorted((EXHIBITS.get(name) for name in EXHIBITS), key=lambda one: one.place)
+    return [part for one in exhibits for part in one.show(run)]
+
+
+def walk(parts: Iterable[Part]) -> Iterator[Part]:
+    """Parts and all that they hold."""
+    for part in parts:
+        yield part
+        yield from walk(getattr(part, "parts", ()))

@@ -1,0 +1,61 @@
+"""What to type to have it all again, with the settings and where the run came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+import yaml
+
+from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Words, exhibit
+from indelible.report.run import Run
+from indelible.report.settings_lines import flat
+
+MOST_OPEN = 60
+"""Settings in a table that stands open."""
+CODE = '<pre tabindex="0">{{ code }}</pre>'
+
+
+@exhibit("again", place=100)
+def again(run: Run) -> Iterator[Part]:
+    """Commands, settings, provenance."""
+    yield Heading("How to run it again", "rerun")
+    for what, command in commands(run.settings, run.provenance):
+        yield Words(what)
+        yield Html(CODE, {"code": command})
+    yield Heading("Settings", "settings")
+    if run.settings:
+        study = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True)
+        yield Fold("As a study file", [Html(CODE, {"code": study})], "study.yaml")
+        lines = list(flat(run.settings))
+        table = Grid(pd.DataFrame(lines, columns=["setting", "value"]), "Settings", look="pairs")
+        yield Fold("Line by line", [table], f"{len(lines)} settings") if len(lines) > MOST_OPEN else table
+    else:
+        yield Words("None were recorded.", "note")
+    yield Heading("Provenance", "provenance")
+    if run.provenance:
+        recorded = pd.DataFrame(list(flat(run.provenance)), columns=["of", "value"])
+        yield Grid(recorded, "Provenance", look="pairs")
+    else:
+        yield Words("None was recorded.", "note")
+
+
+def commands(settings: Mapping[str, object], provenance: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """What to do again, each with the command that does it; what provenance does not record is left out."""
+    versions = provenance.get("versions")
+    if isinstance(versions, Mapping):
+        pinned = [
+            f"{name}=={str(versions[name]).partition('+')[0]}"
+            for name in ("indelible", "torch", "transformers")
+            if name in versions
+        ]
+        yield "The same software:", f"pip install {' '.join(pinned)}"
+    if provenance.get("command"):
+        yield "What was typed:", str(provenance["command"])
+    name = str(settings.get("name", "study"))
+    yield (
+        "The same study again, from the settings below, saved as study.yaml:",
+        f"indelible study study.yaml --out runs/{name}-again",
+    )
+    yield "This report again, from the tables in the run folder:", f"indelible report runs/{name}"
+    yield "Both runs on one page, arm by arm:", f"indelible report runs/{name} runs/{name}-again"

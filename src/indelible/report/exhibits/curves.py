@@ -1,0 +1,128 @@
+"""Retention over training steps, arm by arm, each beside the control that was tuned like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pandas as pd
+
+from indelible.numbers.curves import retention_curves
+from indelible.numbers.measures import CONTROL_EDITOR
+from indelible.numbers.words import MISSING, percent, percent_with_interval
+from indelible.report.drawing.retention_curves import curve_panel, curve_sheet
+from indelible.report.drawing.style import LABELS
+from indelible.report.exhibit import Data, FilesOnly, Fold, Grid, Group, Heading, Html, Part, Picture, Words, exhibit
+from indelible.report.run import Run, Summary
+
+MOST_OPEN = 9
+"""Panels that stand open on the page; the rest can be unfolded."""
+MOST_ON_SHEET = 12
+"""Panels on the sheet for papers; curves.csv has the curves of all arms."""
+KEY = """
+<ul class="key" aria-label="Key to the curves">
+{% for name in series %}
+  <li><span class="{{ name }}"></span>{{ labels[name] }}</li>
+{% endfor %}
+</ul>
+"""
+
+
+@exhibit("curves", place=20)
+def curves(run: Run) -> Iterator[Part]:
+    """A panel for every arm that was asked while it was tuned."""
+    found = curves_of(run)
+    there = set(found["series"])
+    series = [name for name in LABELS if name in there]
+    arms = list(dict.fromkeys(found["arm"]))
+    last_step = int(found["step"].max()) if arms else 1
+    yield Heading("Retention while tuning", "curves")
+    yield Words(
+        "The share of facts that succeeded before tuning and still do, by training step. Bands are pointwise 95% "
+        "intervals."
+    )
+    yield Html(KEY, {"series": series, "labels": LABELS})
+    first = first_arms(run.summary, arms, MOST_OPEN)
+    panels = {arm: _panel(arm, found[found["arm"] == arm], last_step) for arm in arms}
+    yield Group([panels[arm] for arm in arms if arm in first])
+    editors = {str(line["arm"]): str(line["editor"]) for line in run.summary}
+    rest = [arm for arm in arms if arm not in first]
+    for editor in dict.fromkeys(editors[arm] for arm in rest):
+        folded = [panels[arm] for arm in rest if editors[arm] == editor]
+        title = "Without any edit" if editor == CONTROL_EDITOR else editor
+        yield Fold(title, [Group(folded)], note=f"{len(folded)} more")
+    if without := [arm for arm in run.arms if arm not in panels]:
+        yield Words(f"Without a curve, since nothing was measured after tuning: {'; '.join(without)}.", "note")
+    table = Grid(_table(found, series), "Retention over training steps.", "curves")
+    yield Fold("The numbers", [table])
+    if arms:
+        chosen = first_arms(run.summary, arms, MOST_ON_SHEET)
+        draw = partial(curve_sheet, found, chosen, last_step=last_step)
+        yield FilesOnly([Picture(draw, "Retention over training steps.", file="curves")])
+    yield Data("curves", found)
+
+
+def curves_of(run: Run) -> pd.DataFrame:
+    """Every point of every curve.
+
+    Returns:
+        arm, series, step, retention, low, high; the series "control" is the arm's control's intrinsic curve.
+    """
+    columns = ["series", "step", "retention", "low", "high"]
+    own = {}
+    for arm in run.arms:
+        curves = retention_curves(run.answers, arm).items()
+        points = [(name, step, one.value, one.low, one.high) for name, curve in curves for step, one in curve.items()]
+        own[arm] = pd.DataFrame(points, columns=columns)
+    frames = []
+    lines = {str(line["arm"]): line for line in run.summary}
+    for arm, frame in own.items():
+        frames.append(frame.assign(arm=arm))
+        control = control_of(lines[arm], run.summary) if arm in lines and len(frame) else None
+        if control is not None and lines[arm]["editor"] != CONTROL_EDITOR:
+            beside = own[control][own[control]["series"] == "intrinsic"]
+            frames.append(beside.assign(series="control", arm=arm))
+    found = pd.concat(frames, ignore_index=True)[["arm", *columns]]
+    return found.astype({"step": "int64", "retention": "float64", "low": "float64", "high": "float64"})
+
+
+def control_of(arm: Summary, summary: Sequence[Summary]) -> str | None:
+    """The control that was tuned like an arm: same objective and tuner, and same mask where there is one; else None."""
+    alike = [
+        other
+        for other in summary
+        if other["editor"] == CONTROL_EDITOR
+        and (other["objective"], other["tuner"]) == (arm["objective"], arm["tuner"])
+    ]
+    found = [other for other in alike if other["mask"] == arm["mask"]] or alike
+    return str(found[0]["arm"]) if found else None
+
+
+def first_arms(summary: Sequence[Summary], arms: Sequence[str], most: int) -> list[str]:
+    """Arms that stand for the study: all of them or, of more than ``most``, the first of each editor and objective,
+    every editor before any second one."""
+    if len(arms) <= most:
+        return list(arms)
+    edits = [line for line in summary if line["arm"] in arms and line["editor"] != CONTROL_EDITOR]
+    firsts = pd.DataFrame(edits, columns=["arm", "editor", "objective"]).drop_duplicates(["editor", "objective"])
+    turns = firsts.groupby("editor").cumcount().sort_values(kind="stable")
+    chosen = set(firsts["arm"][turns.index[:most]])
+    return [arm for arm in arms if arm in chosen]
+
+
+def _panel(arm: str, points: pd.DataFrame, last_step: int) -> Picture:
+    ends = points.drop_duplicates("series", keep="last")
+    said = "; ".join(
+        f"{LABELS[series]} {percent(retention)} at step {step}"
+        for series, step, retention in zip(ends["series"], ends["step"], ends["retention"], strict=True)
+    )
+    draw = partial(curve_panel, points, last_step=last_step)
+    return Picture(draw, f"Retention over training steps in {arm}: {said}.", arm)
+
+
+def _table(found: pd.DataFrame, series: Sequence[str]) -> pd.DataFrame:
+    """Every point of every curve: one row per arm and step, one column per series."""
+    text = [percent_with_interval(*point) for point in found[["retention", "low", "high"]].to_numpy()]
+    arms = pd.Categorical(found["arm"], categories=found["arm"].unique())  # in this order, not by name
+    wide = found.assign(text=text, arm=arms).pivot(index=["arm", "step"], columns="series", values="text")
+    return wide.reindex(columns=list(series)).fillna(MISSING).rename(columns=LABELS).reset_index().astype(str)

@@ -1,0 +1,116 @@
+"""The gap between what was kept of intrinsic facts and of edits, and the figures of every arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from indelible.claims.verdict import gap_of
+from indelible.numbers.measures import measures
+from indelible.numbers.words import MISSING, cell, heading, headline, in_percent, in_points, percent
+from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
+from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit
+from indelible.report.run import Run, Summary
+
+MOST_OPEN = 12
+"""Arms in a table that stands open."""
+FEWEST_GROUPED = 7
+"""Fewer arms than this stand under no headings in the forest: their names say enough."""
+READINGS = {"more": "lost more often", "less": "lost less often", "unclear": "cannot tell"}
+
+
+@exhibit("gap", place=30)
+def gap(run: Run) -> Iterator[Part]:
+    """A forest of gaps and its numbers, the headline table, and how much each arm rests on."""
+    yield Heading("The gap", "gap")
+    yield Words(
+        "Intrinsic retention minus edited retention, in percentage points. Above zero, edits were lost more often than "
+        "facts that the model had from pre-training. A triangle marks an interval that excludes zero."
+    )
+    if run.measured:
+        said = run.verdict.detail or run.verdict.answer
+        yield Picture(lambda: forest(run), f"Retention gap per arm with 95% intervals. {said}", file="gap")
+    yield Fold("The numbers", [Grid(_gaps(run), "Retention and retention gap per arm.", "gap")], look="printed")
+    arms = headline(run.summary)
+    table = Grid(pd.DataFrame(arms.rows, columns=arms.columns), "What each arm achieved and kept.", "headline")
+    if len(run.summary) > MOST_OPEN:
+        yield Fold("All arms", [table], look="printed")
+    else:
+        yield Heading("All arms", "headline", level=3)
+        yield table
+    yield Words(
+        "Edit success, first token, paraphrases and locality are measured before tuning. A dash stands where a figure "
+        "does not apply or was not reached.",
+        "note",
+    )
+    sizes = Grid(_sizes(run), "Sizes and further rates per arm.", "sizes")
+    yield Fold("Sizes and further rates", [sizes], look="printed")
+    yield Data("summary", pd.DataFrame(run.summary))
+    yield Data("retention", _retention(run))
+
+
+def forest(run: Run) -> Figure:
+    """The gap of every arm with its interval, grouped by editor where there are many, and their mean below."""
+    if len(run.measured) < FEWEST_GROUPED:
+        blocks = [Block("", [_dot(str(line["arm"]), line) for line in run.measured])]
+    else:
+        blocks = [
+            Block(
+                editor,
+                [_dot(_without(str(line["arm"]), editor), line) for line in run.measured if line["editor"] == editor],
+            )
+            for editor in dict.fromkeys(str(line["editor"]) for line in run.measured)
+        ]
+    if run.average is not None and (mean := run.average.gap).value is not None:
+        blocks.append(Block("", [Dot("mean over arms", "mean", in_points(mean), mean)]))
+    return dot_plot(blocks, label="gap, points; above 0, edits were lost more often", differences=True)
+
+
+def _dot(label: str, line: Summary) -> Dot:
+    found = gap_of(line)
+    return Dot(label, direction(found), in_points(found), found)
+
+
+def _without(arm: str, editor: str) -> str:
+    """An arm's name under the heading of its editor: "memit, text, none" is "text, none" there."""
+    return arm.removeprefix(editor).lstrip(", -") or arm
+
+
+def _gaps(run: Run) -> pd.DataFrame:
+    rows = [
+        {
+            "arm": line["arm"],
+            "edited kept [95%]": in_percent(run.estimate(line["arm"], "retention_edited")),
+            "intrinsic kept [95%]": in_percent(run.estimate(line["arm"], "retention_intrinsic")),
+            "gap, points [95%]": in_points(found := gap_of(line)),
+            "edits were": MISSING if found.value is None else READINGS[direction(found)],
+            "flip ratio": percent(run.estimate(line["arm"], "flip_ratio").value),
+        }
+        for line in run.summary
+    ]
+    return pd.DataFrame(rows)
+
+
+def _sizes(run: Run) -> pd.DataFrame:
+    rows = [
+        {
+            "arm": line["arm"],
+            "seeds": str(line["seeds"]),
+            "edits": MISSING if line["n_edits"] is None else str(line["n_edits"]),
+            "intrinsic facts": MISSING if line["n_intrinsic"] is None else str(line["n_intrinsic"]),
+        }
+        | {heading(measure): cell(line, measure) for measure in measures("sizes")}
+        for line in run.summary
+    ]
+    return pd.DataFrame(rows)
+
+
+def _retention(run: Run) -> pd.DataFrame:
+    lines = []
+    for arm in run.arms:
+        for measure in measures("curves"):
+            found = run.estimate(arm, measure.name)
+            lines.append((arm, measure.name, found.value, found.low, found.high, found.facts, found.seeds))
+    return pd.DataFrame(lines, columns=["arm", "measure", "value", "low", "high", "facts", "seeds"])

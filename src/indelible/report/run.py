@@ -1,0 +1,87 @@
+"""A finished run as its report sees it: the tables, and what several exhibits need, worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from indelible.claims.rulings import Ruling
+from indelible.claims.verdict import Average, Verdict, verdict, with_unlike_criteria
+from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.measures import CONTROL_EDITOR, MEASURES
+from indelible.numbers.summary import summarise
+
+Summary = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: what it is called on a page.
+        answers: made of its tidy rows; with the draws from which all intervals come.
+        runs: its run table.
+        settings: of the study.
+        provenance: of the run: versions, fingerprints, commit, hardware, times.
+        rulings: on the claims put to the study.
+        tables: further tables of the run folder by name, e.g. "shares" and "drift" where arms were explained.
+    """
+
+    name: str
+    answers: Answers
+    runs: pd.DataFrame
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    rulings: Sequence[Ruling] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """In order of appearance in the run table."""
+        return self.answers.arms(self.runs)
+
+    @cached_property
+    def summary(self) -> list[dict[str, Any]]:
+        """What summary.json holds: one line per arm."""
+        return summarise(self.answers, self.runs)
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Lines of the arms that have a gap."""
+        return [line for line in self.summary if line["gap"] is not None]
+
+    @property
+    def editors(self) -> list[str]:
+        """Editors of the study, in order of appearance, without the control's."""
+        return list(dict.fromkeys(str(line["editor"]) for line in self.summary if line["editor"] != CONTROL_EDITOR))
+
+    def estimate(self, arm: str, measure: str) -> Estimate:
+        """A measure in one arm."""
+        return self.answers.replicates.of(arm, MEASURES.get(measure))
+
+    @cached_property
+    def average(self) -> Average | None:
+        """Over the arms that have a gap; None where there are not at least two."""
+        arms = [str(line["arm"]) for line in self.measured]
+        if len(arms) < 2:
+            return None
+        shown = map(MEASURES.get, ("retention_edited", "retention_intrinsic", "gap"))
+        pairs = [(arm, None) for arm in arms]
+        return Average(len(arms), *(self.answers.replicates.mean(measure, pairs) for measure in shown))
+
+    @property
+    def as_published(self) -> bool:
+        """Whether edits and intrinsic facts were judged by two criteria, as the published study does."""
+        return bool(self.settings.get("as_published"))
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The answer in words."""
+        found = verdict(self.summary, self.average)
+        return with_unlike_criteria(found) if self.as_published else found
