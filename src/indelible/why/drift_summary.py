@@ -1,5 +1,7 @@
-"""What moved under the edits while the model was tuned, over the facts of an arm: the table of ``probing.drift`` with
-intervals."""
+"""What moved under the edits while the model was tuned, over the facts of an arm: the table of drift.py with intervals.
+
+Apart from drift.py, so that a report can be written from tables without torch.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
 
     Args:
         rows: one row per arm × seed × edited fact × quantity (× edited layer) with the columns arm, seed, fact_id,
-            quantity, layer, cosine, norm_change (see ``probing.drift.measure_drift``).
+            quantity, layer, cosine, norm_change (see ``drift.measure_drift``).
         draws: of the bootstrap.
         seed: of the bootstrap.
 

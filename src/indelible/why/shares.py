@@ -10,7 +10,7 @@ all groups sum to exactly what was lost. A share below zero is of a group whose 
 Shares say where the change lies that made the model forget, not where training would have put it had it been hindered:
 see `mask_forecast`.
 
-A share's interval is that of a weighted sum of the mixtures' retentions (`statistics.contrast`). In simulated studies
+A share's interval is that of a weighted sum of the mixtures' retentions (`bootstrap.contrast`). In simulated studies
 of 60 facts in one seed it covered the truth in 93 to 94 of 100, and in all of them for a group without effect; with 24
 facts in 90 to 95, but only in 75 where a share rested on one fact in twenty.
 
@@ -90,7 +90,7 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
 
     Returns:
         One row per arm × fact set × group, groups in the order of LABELS: ``share`` (a fraction, or nats), its 95%
-        interval ``low`` to ``high`` by bootstrap over seeds and facts (see `statistics`), ``of_loss`` (share over the
+        interval ``low`` to ``high`` by bootstrap over seeds and facts (see `bootstrap`), ``of_loss`` (share over the
         loss; NaN where nothing was lost), ``facts`` (pairs of seed and fact that had succeeded) and ``seeds`` (that
         have any). The shares of a set sum to its loss. Where no fact had succeeded, ``facts`` is 0 and the figures are
         NaN; with one, there is no interval. A group that did not change in some seed has a share of exactly 0 there.
@@ -225,7 +225,7 @@ class _Drawn:
     generator: np.random.Generator
 
     def sum_of_rates(self, weights: Floats) -> _Figure:
-        """A weighted sum of the mixtures' retentions, with the interval of `statistics.contrast`."""
+        """A weighted sum of the mixtures' retentions, with the interval of `bootstrap.contrast`."""
         value, places = self.game.mean(weights), np.flatnonzero(weights)
         if not len(places):  # a mixture against itself
             return _Figure(value, value, value)
