@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
+import grimp
 import pytest
 
 import indelible
@@ -14,7 +16,8 @@ from indelible.errors import EditError, FactsError
 from indelible.models.fingerprint import fingerprint
 from tiny_studies import taught_facts
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = {"steps": 60, "learning_rate": 0.01}
 
 
@@ -67,6 +70,39 @@ def test_an_edit_goes_on_from_others_and_keeps_what_was_found_of_them(taught: Pa
         indelible.edit(loaded, some_facts(6), "ft-m", earlier=[first, first])
     with pytest.raises(FactsError, match="has no new object"):
         indelible.edit(loaded, [indelible.Fact("x", "A", "r", "{} is", "b")], "ft-m")
+
+
+def test_the_drawing_of_the_house_is_true() -> None:
+    drawing = README.split("## The house\n\n```\n")[1].split("```")[0]
+    assert drawing in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn: dict[str, set[str]] = {}
+    above: dict[int, list[str]] = {}
+    for line in drawing.splitlines():
+        text = line.lstrip("│├└─ ")
+        chain = [part.split(", ") for part in re.split(r"\s{2,}", text)[0].split(" ──▶ ")]
+        depth = len(line) - len(text)
+        above[depth] = chain[0]
+        parents = above.get(depth - 4, [])
+        for upper, lower in [(parents, chain[0]), *itertools.pairwise(chain)]:
+            for one in upper:
+                drawn.setdefault(one, set()).update(lower)
+    graph = grimp.build_graph("indelible", exclude_type_checking_imports=True)
+    rooms = {one for pair in drawn.items() for one in (pair[0], *pair[1])}
+    found = {room: {other for other in rooms if imports(graph, room, other)} for room in rooms}
+    assert {(upper, one) for upper, lower in drawn.items() for one in lower} <= {
+        (upper, one) for upper, lower in found.items() for one in lower
+    }
+    for room in rooms - {"cli"}:
+        below = set(drawn.get(room, ()))
+        while below != (more := below.union(*(drawn.get(one, ()) for one in below))):
+            below = more
+        assert found[room] <= below, room
+
+
+def imports(graph: grimp.ImportGraph, room: str, other: str) -> bool:
+    """Whether a module of one room imports one of another itself."""
+    chains = (f"indelible.{room}", f"indelible.{other}")
+    return room != other and graph.direct_import_exists(importer=chains[0], imported=chains[1], as_packages=True)
 
 
 @pytest.mark.slow
