@@ -59,9 +59,9 @@ def test_a_run_gives_what_is_not_given(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--gap", "0"], "--gap 0"),
         (["--gap", "0.8"], "a retention of -0.1"),
-        (["--gap", "0.1", "--retention", "70"], "'--retention': Input should be less than or equal to 1"),
-        (["--gap", "0.1", "--seeds", "0"], "'--seeds': Input should be greater than or equal to 1"),
-        (["--gap", "0.1", "--spread", "-1"], "'--spread': Input should be greater than or equal to 0"),
+        (["--gap", "0.1", "--retention", "70"], "'--retention'"),
+        (["--gap", "0.1", "--seeds", "0"], "'--seeds'"),
+        (["--gap", "0.1", "--spread", "-1"], "'--spread'"),
         (["--gap", "0.1", "--from", "nowhere"], "nowhere holds no finished study"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,65 +102,45 @@ def _show_shares(shares: pd.DataFrame, log_prob: pd.DataFrame) -> None:
     lines = []
     for group in shares["group"].unique():
         of_sets = [lost[name, group] for name in sets]
-        saved = [points_with_interval(*(_number(-row[end]) for end in ("share", "high", "low"))) for row in of_sets]
+        saved = [points_with_interval(*(-row[end] for end in ("share", "high", "low"))) for row in of_sets]
         lines.append([LABELS[group], *saved, *(_nats(-fallen[name, group]["share"]) for name in sets)])
     totals = [
         [-sum(row["share"] for (name, _), row in table.items() if name == one) for one in sets]
         for table in (lost, fallen)
     ]
-    lines.append(["all of them", *(points(_number(total)) for total in totals[0]), *map(_nats, totals[1])])
+    lines.append(["all of them", *map(points, totals[0]), *map(_nats, totals[1])])
     headings = [f"{name}: points [95%]" for name in sets] + [f"{name}: nats" for name in sets]
     show_table(["tuned weights", *headings], lines)
     typer.echo("Points of retention, and mean log-probability of the answer, over facts that had succeeded.")
 
 
 def _show_drift(drift: pd.DataFrame) -> None:
-    """A line per edited layer, and one for what is read out."""
-    import pandas as pd
-
+    """A line per quantity and edited layer, and one for each that is read out."""
     from indelible.cli.display import show_table
-    from indelible.why.drift_summary import ENDS, LABELS
+    from indelible.report.exhibits.explained import drift_table
 
-    rows = drift.to_dict("records")
-    cells = {(row["quantity"], row["layer"]): _turned(row["cosine"], row["norm_change"]) for row in rows}
-    layers = sorted({layer for _, layer in cells if not pd.isna(layer)})
-    quantities = [name for name in LABELS if name not in ENDS]
-    if layers:
-        lines = [[str(layer), *(cells[quantity, layer] for quantity in quantities)] for layer in layers]
-        show_table(["layer", *(LABELS[name] for name in quantities)], lines)
-    ends = {quantity: cell for (quantity, _), cell in cells.items() if quantity in ENDS}
-    typer.echo("; ".join(f"{LABELS[name]} {ends[name]}" for name in ENDS))
+    table = drift_table(drift).drop(columns="arm")
+    show_table(list(table.columns), table.to_numpy().tolist())
     typer.echo("Cosine of edited and tuned, and change of the norm: means over edited facts.")
 
 
 def _show_masks(masks: pd.DataFrame) -> None:
     from indelible.cli.display import show_table
-    from indelible.numbers.words import MISSING, percent, points_with_interval
+    from indelible.numbers.words import percent_with_interval, points_with_interval
 
-    lines = []
-    for row in masks.to_dict("records"):
-        low, high = _number(row["low"]), _number(row["high"])
-        interval = MISSING if low is None else f"{percent(low)} to {percent(high)}"
-        gain = points_with_interval(row["gain"], _number(row["gain_low"]), _number(row["gain_high"]))
-        lines.append([row["mask"], percent(row["retention_edited"]), interval, gain])
-    show_table(["freeze mask", "edited kept", "95%", "gain, points [95%]"], lines)
+    lines = [
+        [
+            row["mask"],
+            percent_with_interval(row["retention_edited"], row["low"], row["high"]),
+            points_with_interval(row["gain"], row["gain_low"], row["gain_high"]),
+        ]
+        for row in masks.to_dict("records")
+    ]
+    show_table(["freeze mask", "edited kept [95%]", "gain, points [95%]"], lines)
     typer.echo("A forecast: training with the mask would also move otherwise what it leaves free.")
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
 def _nats(value: float) -> str:
-    return _signed(f"{round(value, 2) + 0.0:+.2f}")
-
-
-def _turned(cosine: float, norm_change: float) -> str:
-    return _signed(f"{cosine:.3f} ({round(norm_change, 3) + 0.0:+.1%})")
-
-
-def _signed(text: str) -> str:
-    """With the minus sign that the other figures have."""
     from indelible.numbers.words import MINUS
 
-    return text.replace("-", MINUS)
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", MINUS)
