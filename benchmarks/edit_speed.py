@@ -37,7 +37,8 @@ from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
 from indelible.edits.solving.values import ValueOptions, Values, optimise_values
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from indelible.models.bundled.fetch import cache_folder, encyclopedia_text
+from indelible.models.bundled.fetch import cache_folder
+from indelible.models.bundled.texts import encyclopedia_text
 from indelible.models.trace import capture, evaluating, replace
 from material import Bench, world_draw
 

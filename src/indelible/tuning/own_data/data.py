@@ -77,8 +77,11 @@ def data_task(settings: DataSettings, objective: Wanting) -> Task:
         columns = guess_columns(source, needs, data.columns)
     skipped: Counter[str] = Counter()
     made: dict[str, Example] = {}
+    words = set()
     for place, values in data.rows.items():
         try:
+            if "label" in columns:  # those of rows that are left out are labels too
+                words.add(_text(values, "label", columns, data.columns))
             made[place] = _example(_cells(values, columns, data.columns), asks=objective.asks)
         except SkipError as reason:
             skipped[str(reason)] += 1
@@ -93,31 +96,37 @@ def data_task(settings: DataSettings, objective: Wanting) -> Task:
     origin = f"{source}: {len(made)} examples from columns {{{mapping}}}{'' if settings.columns else ' (guessed)'}"
     labels: tuple[str, ...] = ()
     if spec := columns.get("label"):
-        words = {example.answer for example in made.values()}
-        labels = settings.labels or data.label_names.get(spec) or _labels(words, f"Column {spec!r} of {source}")
+        labels = settings.labels or data.label_names.get(spec) or _labels(words - {""}, f"Column {spec!r} of {source}")
         made = {place: _labelled(example, labels, f"{source}, {place}") for place, example in made.items()}
     return Task(partial(shuffled, tuple(made.values())), labels, f"{origin}, {left_out}" if skipped else origin)
 
 
 def _cells(values: Mapping[str, Any], columns: Mapping[str, str], known: Sequence[str]) -> Cells:
-    """A row by fields. Of several columns the first must not be empty."""
+    """A row by fields."""
     cells: dict[str, str | Turns] = {}
     for field, spec in columns.items():
-        several = [values.get(name) for name in parts(spec, known)]
-        plain = len(several) > 1 or "label" in columns or field == "group"
+        plain = "label" in columns or field == "group" or len(parts(spec, known)) > 1
         try:
-            turns = None if plain else turns_of(several[0])
-            texts = [] if turns else [_text(value) for value in several]
+            turns = None if plain else turns_of(values.get(spec))
         except ValueError as error:
             raise CellError(field, str(error)) from None
-        if turns or texts[0]:
-            cells[field] = turns or "\n".join(filter(None, texts))
+        if said := turns or _text(values, field, columns, known):
+            cells[field] = said
         elif field != "group":  # without it, a row stands alone
             raise SkipError(f"without {field}")
     return cells
 
 
-def _text(value: Any) -> str:
+def _text(values: Mapping[str, Any], field: str, columns: Mapping[str, str], known: Sequence[str]) -> str:
+    """The text of a field. Of several columns the first must not be empty."""
+    try:
+        texts = [_written(values.get(name)) for name in parts(columns[field], known)]
+    except ValueError as error:
+        raise CellError(field, str(error)) from None
+    return "\n".join(filter(None, texts)) if texts[0] else ""
+
+
+def _written(value: Any) -> str:
     if value is None or value == [] or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, str):

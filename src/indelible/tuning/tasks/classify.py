@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.models.bundled.fetch import film_reviews
+from indelible.models.bundled.texts import film_reviews
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 
 CLEAR = 1.0

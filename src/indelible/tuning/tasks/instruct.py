@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.models.bundled.fetch import instructions
+from indelible.models.bundled.texts import instructions
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 
 

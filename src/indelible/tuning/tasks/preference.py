@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from indelible.models.bundled.fetch import preferences
+from indelible.models.bundled.texts import preferences
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 from indelible.tuning.turns import as_prompt, turns_of
 

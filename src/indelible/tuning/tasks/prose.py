@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from indelible.models.bundled.fetch import encyclopedia_articles
+from indelible.models.bundled.texts import encyclopedia_articles
 from indelible.tuning.task import TASKS, Example, Task
 
 PASSAGE_WORDS = 100

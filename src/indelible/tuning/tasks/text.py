@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from indelible.models.bundled.fetch import web_text
+from indelible.models.bundled.texts import web_text
 from indelible.tuning.task import TASKS, Example, Task
 
 MIN_WORDS = 8
