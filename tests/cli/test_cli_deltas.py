@@ -262,6 +262,7 @@ def test_other_wrong_uses_are_one_clear_line(
         ([*base, "memitt"], "Did you mean 'memit'"),
         ([*base, "ft-m", "--set", "stepps=3"], "'steps'"),
         ([*base, "ft-m", "--set", "steps=many"], "'steps'"),
+        ([*base, "ft-m", "--set", "seed=3"], "Unknown key 'seed'"),
         ([*base, "ft-m", "--set", "steps"], "assigns nothing"),
         ([*base, "ft-m", "--set", "layer=99"], "do not fit a model of"),
         (["edit", model, "--facts", tmp_path / "none.jsonl", "--editor", "ft-m", "-o", out], "has no new object"),

@@ -15,7 +15,7 @@ from typing import Any
 from indelible.care.verify import verify_facts
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
-from indelible.edits.editor import EDITORS
+from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import EditError, FactsError
 from indelible.facts.choose import choose_bystanders
 from indelible.facts.fact import Fact
@@ -29,7 +29,7 @@ from indelible.validation import validated
 def edit(
     model: LoadedModel | str,
     facts: Sequence[Fact],
-    editor: str = "memit",
+    editor: str | Editor = "memit",
     *,
     paraphrases: int = 0,
     earlier: Sequence[Edit] = (),
@@ -46,7 +46,7 @@ def edit(
     Args:
         model: a causal language model in float32 that was loaded, or the name of one (see ``load``).
         facts: each with a new object.
-        editor: name of the editor, see ``EDITORS``.
+        editor: an editor, or the name of one (see ``EDITORS``).
         paraphrases: further wordings of each fact to edit with.
         earlier: edits to go on from, in their order: put into the model for this one, which is made for what they
             leave. AlphaEdit leaves their facts alone; GRACE and IKE continue them.
@@ -56,7 +56,7 @@ def edit(
         exam: also ask the facts under the edit, which then knows those that did not take (``Edit.not_taken``).
         out: file to save the edit in, at once when it is made, and again when its facts were asked.
         jobs: told how far the work is.
-        options: the editor's own, e.g. ``layers=(3, 4, 5)``.
+        options: of the editor that is named, e.g. ``layers=(3, 4, 5)``.
 
     Raises:
         UnknownNameError: for an editor that does not exist.
@@ -67,7 +67,7 @@ def edit(
         DataError: if the corpus cannot be read.
         StoreError: if the edit cannot be saved.
     """
-    made_by = validated(EDITORS.get(editor), options, "")
+    made_by = editor if isinstance(editor, Editor) else validated(EDITORS.get(editor), options, "")
     _check_facts(facts)
     _check_chain(earlier)
     loaded = opened(model)

@@ -81,8 +81,10 @@ def edit(
     """
     from indelible.care.edit import edit as edit_facts
     from indelible.cli.display import counting
+    from indelible.edits.editor import EDITORS
     from indelible.study.design.config import assign
     from indelible.study.design.settings import NO_EDITOR
+    from indelible.validation import validated
 
     out = delta_file(out, force)
     if editor == NO_EDITOR:
@@ -90,12 +92,13 @@ def edit(
     options: dict[str, Any] = {}
     for setting in settings or ():
         assign(options, setting)
+    made_by = validated(EDITORS.get(editor), options, "")
     found = read_file(facts, schema, columns)[:limit]
     took: dict[str, float] = {}
     done = edit_facts(
         model,
         found,
-        editor,
+        made_by,
         paraphrases=paraphrases,
         earlier=_earlier(earlier or (), out),
         bystanders=bystanders,
@@ -104,7 +107,6 @@ def edit(
         exam=exam,
         out=out,
         jobs=partial(counting, took=took),
-        **options,
     )
     untaken = [fact for fact in found if fact.id in done.not_taken]
     size, seconds = out.stat().st_size, took["editing"]
