@@ -27,6 +27,7 @@ from indelible.edits.solving.texts import Row, rows_for
 from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
+from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
 from indelible.models.trace import capture, resume_from, select_before_head
 
@@ -100,25 +101,18 @@ def batches(texts: Sequence[Text], tokens: int, device: torch.device) -> list[Ba
 
     Over all batches the weights make the mean over texts of the mean over their predicted tokens.
     """
-    groups: list[list[Text]] = [[]]
     # In an order of their own, so that the order in which facts are given does not even change rounding.
-    for text in sorted(texts, key=lambda text: (len(text.tokens), text)):
-        if groups[-1] and (len(groups[-1]) + 1) * len(text.tokens) > tokens:
-            groups.append([])
-        groups[-1].append(text)
-    return [_lay_out(group, len(texts), device) for group in groups]
+    ordered = sorted(texts, key=lambda text: (len(text.tokens), text))
+    groups = of_like_length([len(text.tokens) for text in ordered], tokens)
+    return [_lay_out([ordered[place] for place in group], len(texts), device) for group in groups]
 
 
 def _lay_out(texts: Sequence[Text], total: int, device: torch.device) -> Batch:
-    # Padding on the right is harmless to a causal model.
-    tokens = torch.zeros(len(texts), max(len(text.tokens) for text in texts), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
+    tokens, mask = padded([text.tokens for text in texts])  # on the right, which is harmless to a causal model
     places: dict[tuple[int, int], int] = {}
     answers: list[tuple[int, int]] = []
     shares: list[float] = []
     for number, text in enumerate(texts):
-        tokens[number, : len(text.tokens)] = torch.tensor(text.tokens)
-        mask[number, : len(text.tokens)] = 1
         for position, token in text.answers:
             answers.append((places.setdefault((number, position), len(places)), token))
             shares.append(1 / (len(text.answers) * total))
