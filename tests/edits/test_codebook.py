@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from adapter_edits import Make
+from tiny_edits import Make
 
 from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries, nearest
 from indelible.edits.deltas.manifest import Origin

@@ -49,15 +49,6 @@ def test_moments_are_those_of_the_keys(family: str, tiny_tokenizer: PreTrainedTo
         assert np.abs(found[layer].numpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_one_pass_for_several_layers_equals_single_passes(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = tiny_model("llama")
-    together = moments(model, tiny_tokenizer, (0, 1, 3))
-    for layer in (0, 1, 3):
-        assert torch.equal(moments(model, tiny_tokenizer, (layer,))[layer], together[layer])
-
-
 def test_the_cache_answers_the_second_time_and_for_nothing_else(
     tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:

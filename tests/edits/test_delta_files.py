@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_deltas import Make, edit
+from tiny_edits import Make, edit
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_edits import BESIDE, BY_GRADIENT, SETTINGS, Make, edit, editor, untouched
+from tiny_edits import BESIDE, BY_FORMULA, SETTINGS, Make, edit, editor, untouched
 from transformers import PreTrainedTokenizerFast
-from worked_facts import CAPITALS, CORPUS, fact
+from worked_facts import CAPITALS, fact
 
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, EditError, FactsError, UnknownNameError
@@ -57,20 +58,18 @@ def test_layers_that_do_not_fit_are_refused(
         edit(name, tiny_model("llama"), tiny_tokenizer, **options)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", [*SETTINGS, "grace"])
 def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
-    for wrong in ({"stepps": 3}, {"steps": 0}, {"learning_rate": -1.0}, {"steps": "many"}):
+    """Numbers are finite, and layers whole ones."""
+    layers = {"layers": (True, 2)} if "layers" in SETTINGS.get(name, {}) else {"layer": True}
+    wrongs: list[dict[str, Any]] = [{"stepps": 3}, {"steps": 0}, {"learning_rate": -1.0}, {"steps": "many"}, layers]
+    wrongs += [{"learning_rate": 1e38}, *([{"clamp": float("inf")}] if name in BY_FORMULA else [])]
+    for wrong in wrongs:
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             editor(name, **wrong)
     made = editor(name)
     with pytest.raises(ValidationError):
-        made.steps = 3  # type: ignore[attr-defined]
-
-
-def test_the_codebooks_layer_is_a_whole_number_and_its_rate_finite() -> None:
-    for wrong in ({"layer": True}, {"learning_rate": 1e38}, {"radius": float("inf")}):
-        with pytest.raises(ValidationError, match=next(iter(wrong))):
-            editor("grace", **wrong)
+        made.steps = 3
 
 
 def test_what_no_editor_takes_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -83,14 +82,3 @@ def test_unknown_editors_are_met_with_a_suggestion() -> None:
     assert EDITORS.names() == sorted([*SETTINGS, *BESIDE])
     with pytest.raises(UnknownNameError, match="Did you mean 'memit'"):
         EDITORS.get("memitt")
-
-
-@pytest.mark.parametrize("name", [name for name in SETTINGS if name not in BY_GRADIENT])
-def test_a_corpus_that_does_not_suffice_is_refused(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = tiny_model("llama")
-    with untouched(model), pytest.raises(EditError, match="too few for 64 key dimensions"):
-        edit(name, model, tiny_tokenizer, covariance_tokens=64)
-    with untouched(model), pytest.raises(EditError, match="corpus has"):
-        edit(name, model, tiny_tokenizer, corpus=CORPUS[:2])

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 import torch
-from adapter_edits import FACTS, assert_near, edit, in_rows, logits, positions, reads
-from tiny_edits import untouched
-from transformers import PreTrainedTokenizerFast
+from tiny_edits import edit, logits, untouched
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from worked_facts import CAPITALS
 
 from indelible.models.tokens import encode_prompt
 from tiny_families import TABLE, build_family, enliven
 
 
-@pytest.mark.parametrize("opening", [False, True])
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def reads(model: PreTrainedModel, adapter: Any, tokens: list[int]) -> Tensor:
+    """What the model should answer to one text: no padding and no cache."""
+    with adapter.installed(model):
+        return logits(model, [tokens], use_cache=False)[0]
+
+
+def in_rows(texts: list[list[int]], side: str, pad: int) -> tuple[Tensor, Tensor]:
+    """Tokens and mask of several texts."""
+    longest = max(map(len, texts))
+    pads = [[pad] * (longest - len(text)) for text in texts]
+    marks = [[0] * len(padding) + [1] * len(text) for text, padding in zip(texts, pads, strict=True)]
+    if side == "left":
+        rows = [padding + text for text, padding in zip(texts, pads, strict=True)]
+    else:
+        rows = [text + padding for text, padding in zip(texts, pads, strict=True)]
+        marks = [mark[::-1] for mark in marks]
+    return torch.tensor(rows), torch.tensor(marks)
+
+
+def positions(model: PreTrainedModel, mask: Tensor) -> dict[str, Tensor]:
+    """Positions that padding does not count for, for the families that take them."""
+    taken = "position_ids" in inspect.signature(model.forward).parameters
+    return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if taken else {}
+
+
 @pytest.mark.parametrize("family", TABLE)
-def test_every_way_of_reading_gives_the_same_answers(
-    family: str,
-    opening: bool,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    opening_tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    tokenizer = opening_tokenizer if opening else tiny_tokenizer
-    model = enliven(build_family(family, len(tokenizer)))
-    adapter = edit(model, tokenizer, FACTS[:2], steps=4)
-    prompts = (FACTS[0].text(), FACTS[1].text(), "Lima is a city", "In Brazil people speak Portuguese; the")
-    texts = [encode_prompt(tokenizer, text) for text in prompts]
+def test_every_way_of_reading_gives_the_same_answers(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    adapter = edit("grace", model, tiny_tokenizer, CAPITALS[:2], steps=4)
+    prompts = (CAPITALS[0].text(), CAPITALS[1].text(), "Lima is a city", "In Brazil people speak Portuguese; the")
+    texts = [encode_prompt(tiny_tokenizer, text) for text in prompts]
     wanted = [reads(model, adapter, text) for text in texts]
     # Asked for states once, transformers leaves hooks of its own behind.
     bare = logits(model, [texts[0]], output_hidden_states=True)[0]
@@ -55,36 +79,14 @@ def test_every_way_of_reading_gives_the_same_answers(
         for row, expected in zip(logits(model, rows), wanted, strict=True):
             assert_near(row, expected[: len(short)])
 
+        model.generation_config.eos_token_id = None
+        rows, mask = in_rows(texts, "left", pad=5)
+        options: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 5}
+        written = [model.generate(rows, attention_mask=mask, use_cache=cached, **options) for cached in (True, False)]
+        assert torch.equal(*written)
+
         labels = torch.tensor([texts[0]])
         loss = model(labels, labels=labels).loss
         chosen = wanted[0][:-1].log_softmax(-1).gather(1, labels[0, 1:, None])
         assert_near(loss, -chosen.mean())
         assert_near(logits(model, [texts[0]], logits_to_keep=1)[0], wanted[0][-1:])
-
-
-@pytest.mark.parametrize("family", TABLE)
-def test_generation_with_padding_and_cache_writes_what_it_writes_without(
-    family: str, opening_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model = enliven(build_family(family, len(opening_tokenizer)))
-    model.generation_config.eos_token_id = None
-    adapter = edit(model, opening_tokenizer)
-    texts = [encode_prompt(opening_tokenizer, text) for text in (FACTS[0].text(), "Lima is")]
-    wanted = []
-    for text in texts:  # the slow way: everything is read again for each token
-        written: list[int] = []
-        for _ in range(6):
-            written.append(int(reads(model, adapter, text + written)[-1].argmax()))
-        wanted.append(written)
-    rows, mask = in_rows(texts, "left", pad=5)
-    options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 5}
-    with adapter.installed(model):
-        for cached in (True, False):
-            found = model.generate(rows, attention_mask=mask, use_cache=cached, **options)
-            assert found[:, rows.shape[1] :].tolist() == wanted
-        beams = [
-            model.generate(torch.tensor([text]), num_beams=3, attention_mask=torch.ones(1, len(text)).long(), **options)
-            for text in texts
-        ]
-        together = model.generate(rows, attention_mask=mask, num_beams=3, **options)[:, rows.shape[1] :]
-    assert together.tolist() == [beam[0, len(text) :].tolist() for beam, text in zip(beams, texts, strict=True)]

@@ -9,26 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_edits import FACTS, Make, logits
-from tiny_edits import untouched
+from tiny_edits import Make, logits, untouched
+from tiny_edits import edit as edit_with
 from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
 from indelible.edits.beside.context import Context
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS
-from indelible.errors import EditError, FactsError, FingerprintError
+from indelible.errors import ConfigError, EditError, FactsError, FingerprintError
 from indelible.exam.exam import answers_frame, known_facts, take_exam
 from indelible.exam.questions import questions_for
+from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt
+from indelible.tuning.freezing.mask import frozen_parameters
 from tiny_families import TABLE, build_family, enliven
+
+FACTS = CAPITALS[:3]
 
 
 def edit(model: Any, tokenizer: Any, facts: Any = FACTS, **more: Any) -> Context:
-    options = {"copies": 1} | {key: more.pop(key) for key in ("copies", "retain") if key in more}
-    made = EDITORS.get("ike")(**options).edit(model, tokenizer, facts, **more)
-    assert isinstance(made, Context)
-    return made
+    return edit_with("ike", model, tokenizer, facts, **{"corpus": (), **more})
 
 
 @pytest.mark.parametrize("opening", [False, True])
@@ -86,8 +87,6 @@ def test_statements_stand_in_rounds_and_paraphrases_come_first(
     assert [line.split("apital of ")[1] for line in lines[:2]] == ["France Oslo.", "Norway Lima."]
     known = edit(model, tiny_tokenizer, FACTS[:1], bystanders=CAPITALS[1:], retain=1)
     assert known.context == "Name the capital of Norway Paris.\nName the capital of France Oslo.\n"
-    apart = EDITORS.get("ike")(copies=1).edit_each(model, tiny_tokenizer, FACTS)
-    assert [one.manifest for one in apart] == [edit(model, tiny_tokenizer, [fact]).manifest for fact in FACTS]
 
 
 def test_an_earlier_context_is_continued_by_its_own_editor_alone(
@@ -114,6 +113,8 @@ def test_what_cannot_be_done_with_a_context_is_refused(
         made.apply(model)
     with pytest.raises(FingerprintError), made.applied(tiny_model("llama", seed=1)):
         pass
+    with pytest.raises(ConfigError, match="freezes nothing without an edit"):
+        frozen_parameters("up-to-edited", model, find_layout(model), made.parameters)
     long = replace(FACTS[0], prompt="word " * 80 + "{}")
     with pytest.raises(FactsError, match=r"\d+ tokens, with the facts that stand before it; the model takes 128"):
         take_exam(model, tiny_tokenizer, questions_for([long], "edited", context=made.context))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tokenizers import pre_tokenizers, processors
+from tiny_edits import one_vocabulary
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, VARIED, fact
 
@@ -15,7 +15,6 @@ from indelible.edits.solving.texts import FactRows, Row, rows_for, sample_contex
 from indelible.errors import EditError, FactsError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
-from tiny_models import build_tokenizer
 
 CONTEXTS = ("It rains in the north", "I said")
 
@@ -44,50 +43,22 @@ def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: PreTra
     assert all(row.target == 0 for wording in rows.wordings for row in wording)
 
 
-def one_vocabulary(*, space: bool, start: bool, side: str = "right") -> PreTrainedTokenizerFast:
-    """The tiny tokenizer, perhaps with a space put before every text, perhaps with its end token as a beginning."""
-    fast = build_tokenizer(pad="<|pad|>")
-    fast.padding_side = side
-    if space:
-        fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    if start:
-        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
-            single="<|end|> $A", special_tokens=[("<|end|>", fast.bos_token_id)]
-        )
-    return fast
-
-
+@pytest.mark.parametrize(("space", "start"), [(False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("number", range(len(VARIED)))
-def test_a_token_at_the_beginning_moves_the_subject_and_nothing_else(number: int) -> None:
-    bare = one_vocabulary(space=False, start=False)
-    opened = one_vocabulary(space=False, start=True)
+def test_what_stands_before_every_text_stands_nowhere_else(number: int, space: bool, start: bool) -> None:
+    other_way, plain = one_vocabulary(space=space, start=start), one_vocabulary(space=False, start=False)
+    begins = [plain.bos_token_id] * start
     for one, other in zip(
-        all_rows(rows_for(bare, VARIED[number], 1, CONTEXTS)),
-        all_rows(rows_for(opened, VARIED[number], 1, CONTEXTS)),
+        all_rows(rows_for(plain, VARIED[number], 1, CONTEXTS)),
+        all_rows(rows_for(other_way, VARIED[number], 1, CONTEXTS)),
         strict=True,
     ):
-        assert other.tokens == (opened.bos_token_id, *one.tokens)
-        assert (other.subject, other.target) == (one.subject + 1, one.target)
-
-
-@pytest.mark.parametrize("start", [False, True])
-@pytest.mark.parametrize("number", range(len(VARIED)))
-def test_a_space_before_every_text_is_put_before_the_text_and_nowhere_else(number: int, start: bool) -> None:
-    spaced = one_vocabulary(space=True, start=start)
-    plain = one_vocabulary(space=False, start=start)
-    edited = VARIED[number]
-    begins = [spaced.bos_token_id] if start else []
-    for one, other in zip(
-        all_rows(rows_for(plain, edited, 1, CONTEXTS)), all_rows(rows_for(spaced, edited, 1, CONTEXTS)), strict=True
-    ):
         # Written with its space by hand, the text has the same tokens, and what follows the first word has them anyway.
-        text = plain.decode(one.tokens, skip_special_tokens=True)
-        assert list(other.tokens) == [*begins, *plain(f" {text}", add_special_tokens=False)["input_ids"]]
+        text = " " * space + plain.decode(one.tokens)
+        assert list(other.tokens) == [*begins, *plain(text, add_special_tokens=False)["input_ids"]]
         assert other.tokens[len(other.tokens) - other.target :] == one.tokens[len(one.tokens) - one.target :]
         assert other.target == one.target
         assert len(other.tokens) - other.subject == len(one.tokens) - one.subject
-        assert spaced.decode(other.tokens[other.subject + 1 :]) == plain.decode(one.tokens[one.subject + 1 :])
-    assert [row.target > 0 for row in rows_for(spaced, edited, 0, ()).rewrites] == [True]
 
 
 def test_the_side_that_a_tokenizer_pads_on_does_not_matter(tiny_model: Callable[..., PreTrainedModel]) -> None:

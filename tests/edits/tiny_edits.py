@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import torch
+from tokenizers import pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS
 
-from indelible.edits.deltas.weights import WeightUpdate
-from indelible.edits.editor import EDITORS, Editor
+from indelible.edits.editor import EDITORS
 from indelible.facts.fact import Fact
 from indelible.models.tokens import encode_prompt, encode_target
+from tiny_models import build_tokenizer
 
 Make = Callable[..., PreTrainedModel]
 
 # Short, and strong enough for models that know nothing; the defaults are for trained ones.
 _VALUES = {"steps": 15, "contexts": 1, "covariance_tokens": 600, "clamp": 4.0, "kl_weight": 0.0, "weight_decay": 1e-4}
-SETTINGS: dict[str, dict[str, object]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "memit": {**_VALUES, "layers": (1, 2), "covariance_weight": 0.05},
     "pmet": {**_VALUES, "layers": (1, 2), "covariance_weight": 0.05},
     "alphaedit": {**_VALUES, "layers": (1, 2), "null_threshold": 2.0, "size_weight": 0.01},
@@ -32,35 +33,47 @@ SETTINGS: dict[str, dict[str, object]] = {
     "ft-m": {"layer": 1, "steps": 15, "learning_rate": 0.01},
     "lora": {"layers": (1, 2), "steps": 25, "learning_rate": 0.03},
 }
-# Those that change no weights; what else is asked of them stands in test_adapters.py.
-BESIDE: dict[str, dict[str, object]] = {"grace": {"layer": 2}, "ike": {}}
+# Those that change no weights; what else is asked of them stands in test_grace.py and test_ike.py.
+BESIDE: dict[str, dict[str, Any]] = {"grace": {"layer": 2, "steps": 15}, "ike": {"copies": 1}}
 ONE_BY_ONE = ("rome", "r-rome")
 SEVERAL_LAYERS = ("memit", "pmet", "alphaedit", "lora")
+BY_GRADIENT = ("ft", "ft-l", "ft-m", "lora")
+BY_FORMULA = tuple(name for name in SETTINGS if name not in BY_GRADIENT)
 # One fact of several may gain less: EMMET's equality pulls its three wordings apart in these random models, PMET leaves
 # attention's part of the value out, and FT learns an object's tokens as a set.
 LEAST_GAIN = {"emmet": 0.1, "pmet": 0.1, "ft": -0.5, "ft-l": -0.5}
-BY_GRADIENT = ("ft", "ft-l", "ft-m", "lora")
+_NO_OPTIONS = {"paraphrases", "earlier", "seed", "corpus", "bystanders", "cache", "identity", "progress"}
 
 
-def editor(name: str, **more: object) -> Editor:
+def editor(name: str, **more: Any) -> Any:
     return EDITORS.get(name)(**{**(SETTINGS | BESIDE)[name], **more})
 
 
 def edit(
-    name: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    facts: Sequence[Fact] = CAPITALS,
-    *,
-    paraphrases: int = 0,
-    seed: int = 0,
-    corpus: Sequence[str] = CORPUS,
-    cache: Path | None = None,
-    **more: object,
-) -> WeightUpdate:
-    return editor(name, **more).edit(
-        model, tokenizer, facts, paraphrases=paraphrases, seed=seed, corpus=corpus, cache=cache
-    )
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Sequence[Fact] = CAPITALS, **more: Any
+) -> Any:
+    """With short settings; ``more`` are options of the editor, or what else ``Editor.edit`` takes."""
+    given = {key: more.pop(key) for key in _NO_OPTIONS & more.keys()}
+    return editor(name, **more).edit(model, tokenizer, facts, **{"corpus": CORPUS, **given})
+
+
+def one_vocabulary(*, space: bool, start: bool, side: str = "right") -> PreTrainedTokenizerFast:
+    """The tiny tokenizer, perhaps with a space put before every text, perhaps with its end token as a beginning."""
+    fast = build_tokenizer(pad="<|pad|>")
+    fast.padding_side = side
+    if space:
+        fast.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    if start:
+        fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|end|> $A", special_tokens=[("<|end|>", fast.bos_token_id)]
+        )
+    return fast
+
+
+def logits(model: PreTrainedModel, tokens: Any, **options: Any) -> Tensor:
+    with torch.no_grad():
+        found: Tensor = model(torch.as_tensor(tokens), **options).logits
+    return found
 
 
 def log_prob(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, one: Fact, name: str = "") -> float:
@@ -84,10 +97,24 @@ def raw(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def assert_same(before: dict[str, Tensor], model: PreTrainedModel) -> None:
+def changed(before: dict[str, Tensor], model: PreTrainedModel) -> list[str]:
+    """Names of what has other bits than before."""
     after = bits(model)
     assert before.keys() == after.keys()
-    assert [name for name in before if not torch.equal(raw(before[name]), raw(after[name]))] == []
+    return [name for name in before if not torch.equal(raw(before[name]), raw(after[name]))]
+
+
+def assert_same(before: dict[str, Tensor], model: PreTrainedModel) -> None:
+    assert changed(before, model) == []
+
+
+def train(model: PreTrainedModel, names: tuple[str, ...] | None = None, size: float = 1e-4) -> None:
+    """Every weight (or those named) moves a little, as training moves them."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if names is None or name in names:
+                weight.add_(size * torch.randn(weight.shape, generator=generator))
 
 
 @contextmanager

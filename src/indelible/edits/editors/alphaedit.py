@@ -15,9 +15,9 @@ protects less than it does in large models.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, StrictInt, model_serializer
+from pydantic import Field, StrictInt
 
 from indelible.edits.editor import EDITORS, Workbench, chosen_layers
 from indelible.edits.editors.memit import DEPTHS
@@ -49,12 +49,6 @@ class AlphaEdit(ClosedFormEditor):
     units: Literal["mean", "absolute"] = Field(
         default="mean", description="Of the two before: the mean eigenvalue, or squared keys as published."
     )
-
-    @model_serializer(mode="wrap")
-    def _units_where_they_are_set(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Edits that were made before there were units have the same options, so that they are found again."""
-        options: dict[str, Any] = as_usual(self)
-        return {key: value for key, value in options.items() if (key, value) != ("units", "mean")}
 
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         return chosen_layers(layout, self.layers, DEPTHS)
