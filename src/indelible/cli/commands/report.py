@@ -27,7 +27,7 @@ def report(
     With two runs, write one page that compares them arm by arm.
     """
     from indelible.claims.claim import read_claims
-    from indelible.study.run.tables import rewrite_report, write_comparison
+    from indelible.report.folder import REPORT, report_on, write_comparison
 
     if len(runs) > 2:
         raise ConfigError(f"{len(runs)} runs are given.", "Give one to report on, or two to compare.")
@@ -38,4 +38,5 @@ def report(
         return
     if out is not None:
         raise ConfigError(f"--out {out} is for two runs; one run's report belongs in its folder.", "Leave it out.")
-    typer.echo(f"Report: {rewrite_report(runs[0], () if claims is None else read_claims(claims))}")
+    report_on(runs[0], () if claims is None else read_claims(claims))
+    typer.echo(f"Report: {runs[0] / REPORT}")

@@ -20,6 +20,7 @@ from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.files import full_disk, is_full_disk
 from indelible.models.load import check_name, default_device, parameter_count
 from indelible.progress import Clock, Piece, PieceEnd, Watcher
+from indelible.report.folder import REPORT
 from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.checks import check_facts, check_with_model
 from indelible.study.design.config import load_config
@@ -126,7 +127,7 @@ def run_study(
         run = _Run(checked, store, watcher, Local(material), plan)
         run.do_all()
         summary = write_results(store, plan, run.errors(), _provenance(model, began))
-    report = store.folder / "report.html" if summary else None
+    report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
 
 

@@ -1,4 +1,4 @@
-"""Tables and report of a run, put together from the results of its steps.
+"""Tables of a run, put together from the results of its steps.
 
 Every arm gets its rows under its own name, also those that it shares with other arms, so that whoever reads the tables
 needs to know nothing about steps.
@@ -9,23 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from indelible.claims.claim import Claim, built_in_claims, check_names
-from indelible.claims.judge import judge
-from indelible.errors import StoreError
 from indelible.files import remove, whole_file
-from indelible.numbers.answers import Answers
-from indelible.report.comparison_page import render_comparison
-from indelible.report.page import write_page
-from indelible.report.report import write_report
-from indelible.report.run import Run
+from indelible.report.folder import report_on
 from indelible.study.design.arms import Arm
 from indelible.study.run.kept import ROWS, TUNING, read_json
 from indelible.study.run.plan import ArmRun, Plan
@@ -142,76 +132,7 @@ def write_results(
     if rows.empty:
         return []
     _write_table(store, "facts.parquet", rows)
-    return _write_report(store, _read_run(store.folder)).summary
-
-
-def rewrite_report(folder: Path, claims: Sequence[Claim] = ()) -> Path:
-    """Make report.html again from the tables of a run.
-
-    Args:
-        folder: of the run.
-        claims: to be judged beside the built-in ones and the study's own.
-
-    Raises:
-        StoreError: the folder holds no finished run, or cannot be written.
-    """
-    _write_report(Store(folder), _read_run(folder), claims)
-    return folder / "report.html"
-
-
-def write_comparison(first: Path, second: Path, page: Path) -> Path:
-    """Compare two runs on one page.
-
-    Args:
-        first: a run folder.
-        second: another.
-        page: the file to write; its folder must exist.
-
-    Raises:
-        StoreError: a folder holds no finished run, or the page cannot be written.
-    """
-    return write_page(page, render_comparison(_read_run(first), _read_run(second)))
-
-
-def _read_run(folder: Path) -> Run:
-    """The tables, settings and provenance of a finished run, under the folder's name.
-
-    Raises:
-        StoreError: there is no finished run.
-    """
-    missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
-    if missing:
-        what = f"{folder} holds no finished study: {missing[0]} is missing."
-        raise StoreError(what if folder.is_dir() else f"There is no run folder {str(folder)!r}.", _RUN_FIRST)
-    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
-    rows, runs = tables.pop("facts"), tables.pop("runs")
-    if "copy" not in rows:  # of a run that is older than copies
-        rows["copy"] = 0
-    recorded = folder / "provenance.json"
-    return Run(
-        name=folder.resolve().name,
-        answers=Answers(rows),
-        runs=runs,
-        settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        provenance=json.loads(recorded.read_text(encoding="utf-8")) if recorded.exists() else {},
-        tables=tables,
-    )
-
-
-_RUN_FIRST = "Run `indelible study` first, or give a folder that it wrote."
-
-
-def _write_report(store: Store, run: Run, claims: Sequence[Claim] = ()) -> Run:
-    """Judge the claims and write summary.json, claims.json, report.html, figures/ and tables/."""
-    store.write_text("summary.json", json.dumps(run.summary, indent=2, allow_nan=False) + "\n")
-    own = tuple(Claim.model_validate(entry) for entry in run.settings.get("claims", ()))
-    mine = (*own, *claims)
-    check_names(mine)
-    rulings = judge((*built_in_claims(), *mine), run.answers, run.runs, always={claim.name for claim in mine})
-    store.write_text("claims.json", json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n")
-    judged = replace(run, rulings=rulings)
-    write_report(store.folder / "report.html", judged)
-    return judged
+    return report_on(store.folder).summary
 
 
 def _about(run: ArmRun) -> dict[str, Any]:

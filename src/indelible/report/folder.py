@@ -1,0 +1,89 @@
+"""A run folder: its tables read, its claims judged, and everything that is made of them written beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from indelible.claims.claim import Claim, built_in_claims, check_names
+from indelible.claims.judge import judge
+from indelible.errors import StoreError
+from indelible.files import whole_file
+from indelible.numbers.answers import Answers
+from indelible.report.comparison_page import render_comparison
+from indelible.report.page import write_page
+from indelible.report.report import write_report
+from indelible.report.run import Run
+
+REPORT = "report.html"
+
+
+def read_run(folder: Path) -> Run:
+    """The tables, settings and provenance of a finished run, under the folder's name.
+
+    Raises:
+        StoreError: there is no finished run.
+    """
+    missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
+    if missing:
+        what = f"{folder} holds no finished study: {missing[0]} is missing."
+        raise StoreError(
+            what if folder.is_dir() else f"There is no run folder {str(folder)!r}.",
+            "Run `indelible study` first, or give a folder that it wrote.",
+        )
+    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    rows, runs = tables.pop("facts"), tables.pop("runs")
+    if "copy" not in rows:  # of a run that is older than copies
+        rows["copy"] = 0
+    recorded = folder / "provenance.json"
+    return Run(
+        name=folder.resolve().name,
+        answers=Answers(rows),
+        runs=runs,
+        settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
+        provenance=json.loads(recorded.read_text(encoding="utf-8")) if recorded.exists() else {},
+        tables=tables,
+    )
+
+
+def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:
+    """Judge the claims on a finished run; write summary.json, claims.json, report.html, figures/ and tables/.
+
+    Args:
+        folder: of the run.
+        claims: to be judged beside the built-in ones and the study's own.
+
+    Raises:
+        StoreError: the folder holds no finished run, or cannot be written.
+    """
+    run = read_run(folder)
+    own = tuple(Claim.model_validate(entry) for entry in run.settings.get("claims", ()))
+    mine = (*own, *claims)
+    check_names(mine)
+    rulings = judge((*built_in_claims(), *mine), run.answers, run.runs, always={claim.name for claim in mine})
+    judged = replace(run, rulings=rulings)
+    with whole_file(folder / "summary.json") as path:
+        path.write_text(json.dumps(judged.summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with whole_file(folder / "claims.json") as path:
+        path.write_text(json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n", encoding="utf-8")
+    write_report(folder / REPORT, judged)
+    return judged
+
+
+def write_comparison(first: Path, second: Path, page: Path) -> Path:
+    """Compare two runs on one page.
+
+    Args:
+        first: a run folder.
+        second: another.
+        page: the file to write; its folder must exist.
+
+    Raises:
+        StoreError: a folder holds no finished run, or the page cannot be written.
+    """
+    return write_page(page, render_comparison(read_run(first), read_run(second)))
