@@ -107,12 +107,34 @@ add(
     )
 )
 '''
+EXHIBIT = '''
+"""How much each arm knows: a picture, a table, and its numbers."""
+from matplotlib.figure import Figure
+
+from indelible.report.exhibit import Data, Grid, Heading, Picture, exhibit
+
+
+def drawn(frame):
+    figure = Figure()
+    figure.subplots().barh(frame["arm"], frame["success"])
+    return figure
+
+
+@exhibit("toy-exhibit", place=65)
+def toy(run):
+    frame = run.rows.groupby("arm")["success"].mean().reset_index()
+    yield Heading("A toy's heading")
+    yield Picture(lambda: drawn(frame), "Success by arm.", file="toy")
+    yield Grid(frame.astype(str), "A toy's table", file="toy")
+    yield Data("toy", frame)
+'''
 THINGS = {
     "editors": ("toy-editor", EDITOR),
     "tasks": ("toy-task", TASK),
     "masks": ("toy-mask", MASK),
     "objectives": ("toy-objective", OBJECTIVE),
     "measures": ("toy-measure", MEASURE),
+    "exhibits": ("toy-exhibit", EXHIBIT),
 }
 
 
@@ -180,10 +202,13 @@ def test_a_study_shows_what_a_distribution_adds(plugins: Path, study: Path) -> N
     effects = pd.read_csv(study / "tables" / "effects.csv")
     assert "toy-measure" in set(effects["measure"])
     shown = indelible(plugins, "study", "--help").stdout
-    assert all(name in shown for name in ("toy-editor", "toy-objective", "toy-task", "toy-mask"))
+    assert all(name in shown for name, _ in THINGS.values())
     page = (study / "report.html").read_text()
-    for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept"):
+    for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept", "A toy&#39;s heading"):
         assert name in page, name
+    for name in ("figures/toy.svg", "figures/toy.pdf", "tables/toy.tex"):
+        assert (study / name).stat().st_size > 0
+    assert set(pd.read_csv(study / "tables" / "toy.csv")["arm"]) == set(runs.index)
 
 
 BROKEN = {

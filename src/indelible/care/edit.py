@@ -19,6 +19,7 @@ from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import EditError, FactsError
 from indelible.facts.choose import choose_bystanders
 from indelible.facts.fact import Fact
+from indelible.facts.world import world_facts
 from indelible.models.bundled.fetch import cache_folder
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel, opened
@@ -135,6 +136,5 @@ def _together(earlier: Sequence[Edit]) -> Edit | None:
 
 
 def _bystanders(facts: Sequence[Fact], count: int, seed: int) -> list[Fact]:
-    from indelible.facts.world import world_facts
 
     return choose_bystanders(world_facts(), facts, [], count, seed) if count else []

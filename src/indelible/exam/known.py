@@ -8,6 +8,7 @@ from indelible.errors import FactsError
 from indelible.exam.exam import known_facts
 from indelible.facts.choose import in_turns
 from indelible.facts.fact import Fact
+from indelible.facts.world import world_facts
 from indelible.models.load import LoadedModel
 from indelible.progress import Progress
 
@@ -37,7 +38,6 @@ def facts_known_to(
     Raises:
         FactsError: if it answers none of the candidates that were given.
     """
-    from indelible.facts.world import world_facts
 
     asked = [
         fact

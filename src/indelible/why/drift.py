@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -28,7 +29,6 @@ from indelible.why.drift_summary import LABELS
 from indelible.why.mixtures import changed_weights, exchanging
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedTokenizerBase
 
 Position = Literal["subject", "prompt"]
@@ -106,8 +106,6 @@ def measure_drift(
         compare("output_by_key", before.outputs[name], by_key[name], name)
     compare("state", before.states_nh, after.states_nh)
     compare("head_row", before.rows_nh, after.rows_nh)
-
-    import pandas as pd
 
     return pd.DataFrame(lines, columns=list(COLUMNS)).astype({"layer": "Int64"})
 

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -31,9 +32,6 @@ from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
 from indelible.progress import Progress
 from indelible.why.shares import LABELS, NO_GROUP
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Groups = Mapping[str, tuple[str, ...]]
 """Names of parameters by group, each parameter once, as ``model.named_parameters()`` lists it."""
@@ -196,7 +194,6 @@ def mixture_exams(
         ModelError: as ``changed_weights``.
         FactsError: as ``take_exam``.
     """
-    import pandas as pd
 
     changed = changed_weights(model, tuned)
     by_group = {group: [name for name in groups[group] if name in changed] for group in GROUPS if group in groups}
