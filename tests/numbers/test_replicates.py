@@ -151,7 +151,7 @@ def test_p_is_at_most_five_percent_exactly_where_the_interval_excludes_zero(
 ) -> None:
     effect = joint.estimate(weights)
     assert effect.low is not None and effect.high is not None and effect.p is not None
-    assert (effect.p <= 0.05) is effect.excludes_zero()
+    assert (effect.p <= 0.05) is (effect.side != 0)
     mirrored = joint.estimate({key: -weight for key, weight in weights.items()})
     assert (mirrored.low, mirrored.high, mirrored.p) == (-effect.high, -effect.low, effect.p)
 

@@ -135,7 +135,7 @@ def test_without_two_facts_there_is_no_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "excludes"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False), (0, 0, False)]
+    ("low", "high", "side"), [(0.1, 0.2, 1), (-0.2, -0.1, -1), (-0.1, 0.1, 0), (0, 0, 0), (None, None, 0)]
 )
-def test_excluding_zero(low: float, high: float, excludes: bool) -> None:
-    assert Estimate(0.0, low, high).excludes_zero() is excludes
+def test_the_side_of_zero(low: float | None, high: float | None, side: int) -> None:
+    assert Estimate(0.0, low, high).side == side

@@ -13,7 +13,8 @@ from indelible.edits.editors.ike import InContext
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
-from indelible.why.drift import QUANTITIES, measure_drift, turned
+from indelible.why.drift import measure_drift, turned
+from indelible.why.drift_summary import LABELS
 from tiny_families import enliven
 from tiny_models import FAMILIES
 
@@ -72,7 +73,7 @@ def test_drift_is_what_the_two_models_show(
     names = [layout.mlp_out_weight[layer] for layer in layers]
     table = measure_drift(model, tiny_tokenizer, layout, FACTS, names, tuned)
     assert fingerprint(model) == before
-    assert len(table) == len(FACTS) * (4 * len(layers) + 2) and set(table["quantity"]) == set(QUANTITIES)
+    assert len(table) == len(FACTS) * (4 * len(layers) + 2) and set(table["quantity"]) == set(LABELS)
     other = enliven(tiny_model(family))
     with torch.no_grad():
         for name, weight in tuned.items():

@@ -44,7 +44,3 @@ class Estimate:
         if self.low is None or self.high is None:
             return 0
         return (self.low > 0) - (self.high < 0)
-
-    def excludes_zero(self) -> bool:
-        """Whether zero lies strictly outside of the interval."""
-        return self.side != 0

@@ -25,7 +25,6 @@ from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
 from indelible.models.trace import by_row, capture, evaluating
-from indelible.why.drift_summary import LABELS
 from indelible.why.mixtures import changed_weights, exchanging
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 Position = Literal["subject", "prompt"]
 """Whose last token asks the memory: the subject's, or the prompt's (codebooks are asked there)."""
 
-QUANTITIES = tuple(LABELS)
 COLUMNS = ("fact_id", "quantity", "layer", "parameter", "cosine", "norm_change")
 
 _TOKENS_PER_PASS = 4096

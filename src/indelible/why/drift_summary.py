@@ -30,8 +30,6 @@ LABELS: Mapping[str, str] = MappingProxyType(
     }
 )
 """What was compared, on its way from the subject to the answer, with what to call it."""
-ENDS = ("state", "head_row")
-"""What belongs to no edited layer."""
 
 ROW_COLUMNS = ("arm", "seed", "fact_id", "quantity", "layer", "cosine", "norm_change")
 COLUMNS = ("arm", "quantity", "layer", "cosine", "low", "high", "norm_change", "facts", "seeds")
