@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from indelible.edits.editors.memit import Memit
 from indelible.errors import ConfigError
+from indelible.study.design.arms import resolve_arms
 from indelible.study.design.config import load_config, parse_config
 from indelible.study.design.settings import StudyConfig
 from indelible.validation import first_difference
@@ -20,7 +22,7 @@ def parse(text: str, *overrides: str) -> StudyConfig:
 
 def complaint(text: str, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        parse(text, *overrides)
+        resolve_arms(parse(text, *overrides))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -41,6 +43,26 @@ def test_settings_survive_being_written_and_read() -> None:
     assert parse(config.to_yaml()) == config
 
 
+def test_an_arm_goes_before_its_study_and_the_study_before_the_defaults() -> None:
+    settings = """
+tuning: {steps: 5, batch_size: 2}
+editors: {memit: {clamp: 0.6, steps: 3}}
+name: a
+model: m
+arms:
+  - {name: x, editor: memit, tuning: {steps: 7}, options: {clamp: 0.5}}
+  - {name: y, editor: memit}
+  - {name: z, editor: none}
+"""
+    x, y, z = resolve_arms(parse(settings))
+    assert (x.tuning.steps, x.tuning.batch_size, y.tuning.steps) == (7, 2, 5)
+    assert isinstance(x.editor, Memit) and isinstance(y.editor, Memit)
+    assert (x.editor.clamp, x.editor.steps) == (0.5, 3)
+    assert (y.editor.clamp, y.editor.steps) == (0.6, 3)
+    assert z.editor is None and z.editor_name == "none"
+    assert z.tuning.precision in {"fp32", "bf16-mixed"}  # what is left to the machine is decided
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -55,6 +77,10 @@ def test_settings_survive_being_written_and_read() -> None:
         (BASE + "facts: 3\n", ["'facts'", "mapping", "3"]),
         (BASE + "exam: {every: often}\n", ["'exam.every'", "'often'"]),
         (BASE + "  - {name: x, editor: ft}\n", ["arms", "two arms are named 'x'"]),
+        (BASE.replace("memit", "rom"), ["Unknown editor 'rom' in 'arms.x'", "Did you mean 'rome'"]),
+        (BASE + "  - {name: y, editor: ft, mask: nun}\n", ["Unknown mask 'nun' in 'arms.y'"]),
+        (BASE + "editors: {memit: {clamp: tight}}\n", ["'editors.memit.clamp'"]),
+        (BASE + "tuning: {objective: txt}\n", ["Unknown objective 'txt' in 'tuning'", "Did you mean 'text'"]),
         (BASE.replace("name: a", "name: a/b"), ["'name'", "'a/b'", "slash"]),
         ("name: a\nmodel: m\n", ["'arms' is missing"]),
         ("name: a\nmodel: m\narms: []\n", ["arms", "at least one arm"]),

@@ -6,7 +6,7 @@ Pure: settings in, frozen steps out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import StudyConfig
@@ -105,24 +105,15 @@ class _Seed:
 
     def tune(self, arm: Arm, select: Step, edit: Step | None) -> tuple[Step, ...]:
         """The tuning, of each copy where there are several."""
-        copies = self.config.facts.n_edits
+        config = self.config
+        work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, config.as_published, arm.explain)
+        inputs = {"select": select, "edit": edit}
+        if not arm.isolated:
+            return (self.add(work, f"tune: {arm.name}", **inputs),)
+        copies = config.facts.n_edits
         return tuple(
-            self.add(
-                Tune(
-                    arm.tuning,
-                    arm.mask,
-                    self.config.exam.every,
-                    arm.data,
-                    self.config.as_published,
-                    arm.explain,
-                    copy,
-                ),
-                f"tune: {arm.name}",
-                part="" if copy is None else f", copy {copy + 1} of {copies}",
-                select=select,
-                edit=edit,
-            )
-            for copy in (range(copies) if arm.isolated else [None])
+            self.add(replace(work, copy=copy), f"tune: {arm.name}", part=f", copy {copy + 1} of {copies}", **inputs)
+            for copy in range(copies)
         )
 
     def explain(self, arm: Arm, select: Step, edit: Step | None, tune: Step) -> Step | None:
