@@ -68,7 +68,7 @@ class _Seed:
     seed: int
     steps: dict[str, Step]
 
-    def add(self, work: Work, what: str, *, part: str = "", **inputs: Step | None) -> Step:
+    def add(self, work: Work, what: str, part: str = "", /, **inputs: Step | None) -> Step:
         """The step, or the one that does the same already."""
         given = {role: step for role, step in inputs.items() if step is not None}
         step = Step.of(work, self.seed, given, self.versions, f"{what}, seed {self.seed}{part}")
@@ -112,7 +112,7 @@ class _Seed:
             return (self.add(work, f"tune: {arm.name}", **inputs),)
         copies = config.facts.n_edits
         return tuple(
-            self.add(replace(work, copy=copy), f"tune: {arm.name}", part=f", copy {copy + 1} of {copies}", **inputs)
+            self.add(replace(work, copy=copy), f"tune: {arm.name}", f", copy {copy + 1} of {copies}", **inputs)
             for copy in range(copies)
         )
 
