@@ -32,7 +32,7 @@ class FactsSettings(_Settings):
     """Which facts are edited and asked.
 
     Attributes:
-        source: "world" (the built-in facts) or a file that facts.readers can read.
+        source: "world" (the built-in facts) or a file that facts.read can read.
         schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
         columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
         strict: refuse a file with a row that cannot be used; False leaves such rows out.
