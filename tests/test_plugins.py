@@ -21,6 +21,9 @@ import pytest
 from indelible.edits.editor import EDITORS
 from indelible.errors import PluginError
 from indelible.registry import Registry, listed
+from indelible.report.exhibit import EXHIBITS
+from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.task import TASKS
 from tiny_studies import write_study
 
 EDITOR = '''
@@ -122,7 +125,7 @@ def drawn(frame):
 
 @exhibit("toy-exhibit", place=65)
 def toy(run):
-    frame = run.rows.groupby("arm")["success"].mean().reset_index()
+    frame = run.answers.rows.groupby("arm")["success"].mean().reset_index()
     yield Heading("A toy's heading")
     yield Picture(lambda: drawn(frame), "Success by arm.", file="toy")
     yield Grid(frame.astype(str), "A toy's table", file="toy")
@@ -242,7 +245,8 @@ def test_on_the_command_line_a_broken_plug_in_is_one_line(tmp_path: Path, settin
 
 
 def test_names_are_listed_without_loading_anything_and_are_those_of_what_is_loaded() -> None:
-    assert listed("indelible.edits.editors", "indelible.editors") == EDITORS.names()
+    for registry in (EDITORS, OBJECTIVES, TASKS, EXHIBITS):
+        assert listed(registry.packages[0], registry.group) == registry.names()
     script = "import sys; from indelible.registry import listed; print(*listed('indelible.edits.editors', 'x')); "
     script += "assert 'torch' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

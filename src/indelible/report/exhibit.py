@@ -6,7 +6,7 @@ and is written as LaTeX, `Data` is written as CSV. Whatever is not told a file n
 
     @exhibit("losses", place=65)
     def losses(run: Run) -> Iterator[Part]:
-        frame = run.rows.groupby("arm")["success"].mean().reset_index()
+        frame = run.answers.rows.groupby("arm")["success"].mean().reset_index()
         yield Heading("What was lost")
         yield Grid(frame, "Losses by arm", file="losses")
         yield Data("losses", frame)
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from indelible.errors import IndelibleError, PluginError
 from indelible.registry import Registry
 
 if TYPE_CHECKING:
@@ -174,9 +175,24 @@ def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
 
 
 def shown(run: Run) -> list[Part]:
-    """What all exhibits show of a run, in the order of the page."""
-    exhibits = sorted((EXHIBITS.get(name) for name in EXHIBITS), key=lambda one: one.place)
-    return [part for one in exhibits for part in one.show(run)]
+    """What all exhibits show of a run, in the order of the page.
+
+    Raises:
+        PluginError: if one of another distribution cannot be made, whatever that raised.
+    """
+    parts: list[Part] = []
+    for name in sorted(EXHIBITS, key=lambda name: EXHIBITS.get(name).place):
+        show = EXHIBITS.get(name).show
+        try:
+            parts += show(run)
+        except Exception as error:
+            if isinstance(error, IndelibleError) or show.__module__.startswith("indelible."):
+                raise
+            raise PluginError(
+                f"The exhibit {name!r} of {show.__module__} cannot be made: {type(error).__name__}: {error}.",
+                "Mend or uninstall it, then give the folder to `indelible report`: all results are kept.",
+            ) from error
+    return parts
 
 
 def walk(parts: Iterable[Part]) -> Iterator[Part]:
