@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,9 @@ def test_counterfact_in_its_original_schema(tmp_path: Path) -> None:
         "paraphrase_prompts": ["Some words before. The Blue Door is a work of", "The painter of it is"],
         "neighborhood_prompts": ["The Red Window was painted by"],
     }
-    for given in (row, {"case_id": 12, **row, "requested_rewrite": row}):
+    rewrite = {key: row[key] for key in ("prompt", "subject", "relation_id", "target_new", "target_true")}
+    around = {key: row[key] for key in ("case_id", "paraphrase_prompts", "neighborhood_prompts")}
+    for given in (row, {**around, "requested_rewrite": rewrite}):
         result = read_facts(jsonl(tmp_path, given))
         assert result.schema == "counterfact" and not result.rejected
         assert result.facts == (
@@ -51,21 +52,6 @@ def test_counterfact_in_its_original_schema(tmp_path: Path) -> None:
                 source="facts.jsonl:1",
             ),
         )
-
-
-def test_the_rewrite_alone_is_enough_for_the_nested_form(tmp_path: Path) -> None:
-    rewrite = {
-        "prompt": "{} sings in",
-        "subject": "Ada",
-        "target_new": {"str": "Dutch"},
-        "target_true": {"str": "Finnish"},
-    }
-    result = read_facts(jsonl(tmp_path, {"case_id": 3, "requested_rewrite": rewrite, "paraphrase_prompts": ["Ada in"]}))
-    assert (result.schema, result.facts[0].true_object, result.facts[0].held_out) == (
-        "counterfact",
-        "Finnish",
-        ("{} in",),
-    )
 
 
 def test_counterfact_in_the_flat_schema(tmp_path: Path) -> None:
@@ -161,15 +147,6 @@ def test_json_array_knows_its_lines(tmp_path: Path) -> None:
     result = read_facts(path)
     assert [fact.source for fact in result.facts] == ["facts.json:2"]
     assert [row.line for row in result.rejected] == [7, 12]
-
-
-def test_the_lines_of_a_long_array_are_counted_once(tmp_path: Path) -> None:
-    path = tmp_path / "facts.json"
-    path.write_text(json.dumps([{**OWN, "id": number} for number in range(20_000)], indent=1), encoding="utf-8")
-    began = time.process_time()
-    facts = read_facts(path).facts
-    assert time.process_time() - began < 3, "counting each row's line from the file's beginning takes a minute"
-    assert facts[-1].source == f"facts.json:{2 + 6 * 19_999}"
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 200_000])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from indelible.facts.fact import Fact
@@ -94,18 +92,3 @@ def test_keywords_are_those_of_the_prompt_and_repeated_ones() -> None:
 
 def test_no_facts_keep_everything() -> None:
     assert drop_relevant(["France", "Paris"], []).kept == [0, 1]
-
-
-def test_thousands_of_lines_against_hundreds_of_facts_are_quick() -> None:
-    facts = [
-        Fact(f"f{n}", f"Subject{n} Name", "capital", "The capital of {} is", f"Town{n}", f"Village{n}")
-        for n in range(500)
-    ]
-    lines = [
-        f"Some sentence about capital goods, number {n}, goes on for a while and ends here. " * 4 for n in range(5000)
-    ]
-    lines[4321] += "Subject77 Name"
-    start = time.perf_counter()
-    result = drop_relevant(lines, facts)
-    assert time.perf_counter() - start < 5
-    assert [(dropped.index, dropped.fact_id) for dropped in result.dropped] == [(4321, "f77")]

@@ -64,6 +64,8 @@ def _typed(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
+SURE, NEVER = ({"role": "assistant", "content": word} for word in ("Yes", "No"))
+YES, NO = ({"from": "gpt", "value": word} for word in ("Yes", "No"))
 SHARED = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hm"}, {"from": "human", "value": "Well?"}]
 DIALOGUE = "Human: Hi\n\nAssistant: Hm\n\nHuman: Well?\n\nAssistant:"
 
@@ -79,7 +81,7 @@ DIALOGUE = "Human: Hi\n\nAssistant: Hm\n\nHuman: Well?\n\nAssistant:"
         ({"instruction": "Go.", "context": None, "response": "Gone"}, "Go.", "Gone"),
         ({"messages": MESSAGES}, "Be brief.\n\nHi", "Hello"),
         ({"messages": json.dumps(MESSAGES)}, "Be brief.\n\nHi", "Hello"),
-        ({"conversations": [*SHARED, {"from": "gpt", "value": "Yes"}]}, DIALOGUE, "Yes"),
+        ({"conversations": [*SHARED, YES]}, DIALOGUE, "Yes"),
         ({"conversations": [*MESSAGES[1:], {"role": "user", "content": "Thanks"}]}, "Hi", "Hello"),
         ({"prompt": MESSAGES[:2], "completion": MESSAGES[2:]}, "Be brief.\n\nHi", "Hello"),
         ({"prompt": "\n\nHuman: Hi\n\nAssistant:", "response": " Hello"}, "Hi", "Hello"),
@@ -114,29 +116,9 @@ def test_well_known_columns_of_text(row: dict[str, Any], text: str, write: Write
         ({"question": "Hi", "chosen": "Yes", "rejected": "No"}, "Hi"),
         ({"chosen": "\n\nHuman: Hi\n\nAssistant: Yes", "rejected": "\n\nHuman: Hi\n\nAssistant: No"}, "Hi"),
         ({"chosen": f"{DIALOGUE} Yes", "rejected": f"\n\n{DIALOGUE} No"}, DIALOGUE),
-        (
-            {
-                "prompt": "Hi",
-                "chosen": [MESSAGES[1], {"role": "assistant", "content": "Yes"}],
-                "rejected": [MESSAGES[1], {"role": "assistant", "content": "No"}],
-            },
-            "Hi",
-        ),
-        (
-            {
-                "chosen": [*SHARED, {"from": "gpt", "value": "Yes"}],
-                "rejected": [*SHARED, {"from": "gpt", "value": "No"}],
-            },
-            DIALOGUE,
-        ),
-        (
-            {
-                "conversations": SHARED,
-                "chosen": {"from": "gpt", "value": "Yes"},
-                "rejected": {"from": "gpt", "value": "No"},
-            },
-            DIALOGUE,
-        ),
+        ({"prompt": "Hi", "chosen": [MESSAGES[1], SURE], "rejected": [MESSAGES[1], NEVER]}, "Hi"),
+        ({"chosen": [*SHARED, YES], "rejected": [*SHARED, NO]}, DIALOGUE),
+        ({"conversations": SHARED, "chosen": YES, "rejected": NO}, DIALOGUE),
     ],
 )
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
@@ -168,10 +150,8 @@ def test_labels_are_words_or_count_into_them(
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_labels_in_a_csv_count_as_well(name: str, write: Write) -> None:
     source = write([{"text": 'a "b", c\nd', "label": 1}, {"text": "007", "label": 0}], name)
-    assert examples_of(source, "classify", labels=("no", "yes")) == [
-        Example("007", "no"),
-        Example('a "b", c\nd', "yes"),
-    ]
+    examples = examples_of(source, "classify", labels=("no", "yes"))
+    assert examples == [Example("007", "no"), Example('a "b", c\nd', "yes")]
 
 
 def test_columns_are_mapped(write: Write) -> None:
