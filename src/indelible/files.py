@@ -33,7 +33,6 @@ def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
     """A file's text; a byte order mark is dropped.
 
     Args:
-        path: the file.
         what: what it is, for messages, e.g. "facts file".
         error: the kind of error to raise.
 
@@ -125,7 +124,6 @@ def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float = _STALE_
     """Remove what killed writers have left in a folder.
 
     Args:
-        folder: the folder.
         prefix: of the names that may be removed.
         older_than: seconds; nobody writes for more than a day. 0 where the caller knows that all writers are dead.
     """

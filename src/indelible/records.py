@@ -50,7 +50,6 @@ def read_records(path: Path, what: str, error: type[IndelibleError]) -> list[Rec
     """The rows of a file in order: ``.csv`` and ``.tsv`` by their header, else a JSON array or one JSON object a line.
 
     Args:
-        path: the file.
         what: what it is, for messages, e.g. "facts file".
         error: the kind of error to raise.
 

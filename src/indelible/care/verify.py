@@ -126,7 +126,6 @@ def verify_facts(
 
     Args:
         model: as for ``take_exam``.
-        tokenizer: the model's.
         facts: each with a new object.
         not_taken: ids of facts that were not answered right after the edit.
         context: put before each prompt (``Edit.context``).

@@ -121,7 +121,6 @@ class Editor(BaseModel, ABC):
 
         Args:
             model: a causal language model in float32; it is left as it was, bit for bit.
-            tokenizer: the model's.
             facts: each with a new object.
             paraphrases: how many further wordings of each fact to edit with.
             earlier: what is in the model already, whose facts AlphaEdit leaves alone and which GRACE and IKE continue;
@@ -176,7 +175,6 @@ class Editor(BaseModel, ABC):
 
         Args:
             model: as for ``edit``; it has to stay unedited between one edit and the next.
-            tokenizer: the model's.
             facts: as for ``edit``.
             paraphrases: as for ``edit``.
             around: see ``Surroundings``.
@@ -295,7 +293,6 @@ def chosen_layers(layout: Layout, given: Sequence[int] | int | str | None, share
     """The layers to edit: those given, or else those at some shares of the model's depth.
 
     Args:
-        layout: the model's.
         given: what the user asked for: layers, one layer, "auto" (before tracing has chosen, any layer), or None.
         shares: depths between 0 and 1, ascending; layers that coincide in a shallow model count once.
 

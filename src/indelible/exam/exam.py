@@ -98,7 +98,6 @@ def take_exam(
 
     Args:
         model: a transformers causal language model, on any device.
-        tokenizer: its tokenizer.
         questions: what to ask.
         batch_size: prompts read at a time, at most; by default as many as suit the device.
         max_new_tokens: tokens written after each prompt; by default, per question, two more than the longer of its
@@ -136,7 +135,6 @@ def ask(model: Any, tokenizer: Any, facts: Iterable[Fact], *, progress: Progress
 
     Args:
         model: as for ``take_exam``.
-        tokenizer: the model's.
         facts: those with a new object are asked as edited ones, for that; the others for their true object.
         progress: as for ``take_exam``.
 

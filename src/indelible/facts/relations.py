@@ -31,7 +31,6 @@ def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) ->
     """The relations of facts, in order of appearance.
 
     Args:
-        facts: the facts.
         known: ids of those that somebody knows; None where nobody was asked.
     """
     related: dict[str, list[Fact]] = {}

@@ -17,7 +17,6 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
     Args:
         model: an ordinary transformers model.
-        tokenizer: the model's.
         folder: must not exist, or be empty.
 
     Raises:

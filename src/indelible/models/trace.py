@@ -120,7 +120,6 @@ def resume_from(
     The model's own forward still builds masks and positions, so this holds for every family.
 
     Args:
-        model: the model.
         blocks: paths of its residual blocks, in order.
         layer: index of the first block that really runs.
         hidden: what the block before it had returned, ``(rows, tokens, width)``; not used when ``layer`` is 0.

@@ -66,7 +66,6 @@ def write_files(folder: Path, parts: Sequence[Part]) -> None:
     The CSV files hold plain numbers (fractions), the TeX files what a reader of a paper should see.
 
     Args:
-        folder: the run folder.
         parts: what its exhibits show.
 
     Raises:

@@ -53,8 +53,6 @@ def measure_drift(
 
     Args:
         model: with the edited weights; left as it was, bit for bit.
-        tokenizer: the model's.
-        layout: the model's.
         facts: edited facts, each asked with its own prompt.
         parameters: names of the parameters that the edit changes or acts beside. Those that are no weight of a linear
             map inside the blocks have no key and are left out.

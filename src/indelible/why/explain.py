@@ -177,8 +177,6 @@ def explain_loss(
 
     Args:
         model: with the edit in it; left as it was, bit for bit.
-        tokenizer: the model's.
-        layout: the model's.
         edit: what is in the model.
         edited: edited facts, with their new objects.
         intrinsic: facts that the model knows from pre-training.

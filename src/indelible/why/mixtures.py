@@ -54,7 +54,6 @@ def parameter_groups(
     """Split a model's parameters by where they lie relative to an edit (see above).
 
     Args:
-        model: the model.
         layout: its layout.
         edited: names of the parameters that the edit changes, or acts beside; none if it acts in no layer.
         changes_weights: whether it changes them.
@@ -178,7 +177,6 @@ def mixture_exams(
 
     Args:
         model: with the edited weights, and whatever else the edit puts into it; left as it was, bit for bit.
-        tokenizer: the model's.
         questions: what to ask; see ``own_prompts``.
         groups: from ``parameter_groups``. Those in which no weight differs are left out of the mixtures.
         tuned: weights after tuning, as for ``changed_weights``.

@@ -43,8 +43,6 @@ def second_moments(
 
     Args:
         model: in evaluation or training mode; left as it was.
-        tokenizer: the model's.
-        layout: the model's.
         layers: whose keys are wanted.
         texts: corpus; read from the start until there are enough tokens.
         tokens: how many to use.

@@ -147,7 +147,6 @@ def batch_loss(
 
     Args:
         model: in evaluation mode.
-        layout: the model's.
         layer: the lowest that has changed since ``with_below``.
         batch: with what lies below that layer.
         weights: by parameter name, what to compute with in place of the model's own.

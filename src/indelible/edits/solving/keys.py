@@ -55,7 +55,6 @@ def read_subjects(
 
     Args:
         model: left as it was.
-        layout: the model's.
         key_layer: whose memory's keys are wanted; not above ``value_layer``.
         value_layer: whose output is wanted.
         facts: the facts' texts.
@@ -85,7 +84,6 @@ def subject_keys(
 
     Args:
         model: left as it was.
-        layout: the model's.
         layers: whose memories' keys are wanted.
         texts: one key is read from each.
 

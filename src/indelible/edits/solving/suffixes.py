@@ -81,7 +81,6 @@ class SuffixRuns:
 
     Args:
         model: in evaluation mode, its parameters without gradients.
-        layout: the model's.
         layer: the value layer.
         sites: whose outputs deltas are added to, at the subject's last token in the value layer.
         facts: the facts' texts.

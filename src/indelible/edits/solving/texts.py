@@ -55,7 +55,6 @@ def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, c
     """Tokenise a fact for editing.
 
     Args:
-        tokenizer: the model's.
         fact: with a new object.
         paraphrases: how many further wordings to edit with.
         contexts: texts to put before a wording.
@@ -100,7 +99,6 @@ def sample_contexts(
 
     Args:
         model: left as it was; torch's random state is not touched.
-        tokenizer: the model's.
         count: how many.
         length: tokens of each.
         seed: of the sampling.

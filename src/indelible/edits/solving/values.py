@@ -97,7 +97,6 @@ def optimise_values(
 
     Args:
         model: float32; left as it was.
-        layout: the model's.
         layer: the value layer.
         facts: the facts' texts.
         options: how.

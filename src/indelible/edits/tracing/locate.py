@@ -171,8 +171,6 @@ def located_layers(
 
     Args:
         model: left as it was.
-        tokenizer: the model's.
-        layout: the model's.
         facts: the first sixteen that the model knows are traced.
         fingerprint: the model's.
         cache: folder to keep the answer in, or None.

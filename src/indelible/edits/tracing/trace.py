@@ -92,8 +92,6 @@ def trace_facts(
 
     Args:
         model: left as it was.
-        tokenizer: the model's.
-        layout: the model's.
         facts: asked for their true objects.
         kinds: what is restored.
         groups: positions at which it is restored.

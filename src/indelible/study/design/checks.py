@@ -43,8 +43,6 @@ def check_with_model(
 
     Args:
         arms: of the study.
-        layout: the model's.
-        tokenizer: the model's.
         corpus: gives the texts for covariances; read only when an arm needs them.
 
     Raises:

@@ -36,7 +36,6 @@ def ask(
 
     Args:
         model: that is asked.
-        tokenizer: the model's.
         questions: of the exam.
         phase: "base", "edited" or "tuned".
         step: steps of tuning that went before.
@@ -67,7 +66,6 @@ def curve_callback(questions: Sequence[Question], tokenizer: Any, every: int | N
 
     Args:
         questions: of the whole exam.
-        tokenizer: the model's.
         every: steps of tuning between two points; None for no curve.
     """
     if every is None:

@@ -44,9 +44,6 @@ class Store:
     """The results in one run folder.
 
     Making one touches nothing; ``open`` is what creates, checks, locks and sweeps.
-
-    Args:
-        folder: the run folder.
     """
 
     def __init__(self, folder: Path) -> None:
