@@ -73,7 +73,7 @@ def test_what_another_version_wrote_is_refused(
     tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     update = edit("ft-m", tiny_model("llama"), tiny_tokenizer, CAPITALS[:1])
-    more = CAPITALS[0].__class__(**{**vars(CAPITALS[0]), "subject": 7})
+    more = replace(CAPITALS[0], subject=7)  # type: ignore[arg-type]
     for change, words in (
         ({"format": 4}, "has format 4, not 5. Make the edit again with this version"),
         ({"kind": "wights"}, "do not belong together.*Did you mean 'weights'"),
