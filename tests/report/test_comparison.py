@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from indelible.numbers.answers import Answers
-from indelible.report.comparison import compare_runs, paired_arms
-from indelible.report.comparison_page import answer, render_comparison
+from indelible.report.comparison import answer, compare_runs, paired_arms, render_comparison
 from indelible.report.run import Run
 from simulated import SimulatedArm, isolated, simulate
 

@@ -112,11 +112,11 @@ class Data(Part):
 
 @dataclass(frozen=True)
 class Group(Part):
-    """Parts that stand together: pictures side by side, or one claim."""
+    """Parts that stand together: pictures side by side, one claim, or what goes to files and is not on the page."""
 
     kind = "group"
     parts: Sequence[Part]
-    look: Literal["panels", "claim"] = "panels"
+    look: Literal["panels", "claim", "files"] = "panels"
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,6 @@ class Fold(Part):
     parts: Sequence[Part]
     note: str = ""
     look: Literal["", "printed", "arm"] = ""
-
-
-@dataclass(frozen=True)
-class FilesOnly(Part):
-    """Pictures and tables that the page does not show."""
-
-    kind = "files"
-    parts: Sequence[Part]
 
 
 Show = Callable[["Run"], Iterable[Part]]
@@ -172,6 +164,16 @@ def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
         return show
 
     return file
+
+
+def numbers(frame: pd.DataFrame, label: str, file: str, title: str = "The numbers") -> Fold:
+    """A table that a reader can unfold below its picture; arguments as of `Grid`."""
+    return Fold(title, [Grid(frame, label, file)], look="printed")
+
+
+def texts(write: Callable[..., str], frame: pd.DataFrame, *columns: str) -> list[str]:
+    """What a function of `indelible.numbers.words` writes of each line of a table."""
+    return [write(*line) for line in frame[list(columns)].to_numpy()]
 
 
 def shown(run: Run) -> list[Part]:

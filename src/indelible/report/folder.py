@@ -15,7 +15,7 @@ from indelible.claims.judge import judge
 from indelible.errors import StoreError
 from indelible.files import whole_file
 from indelible.numbers.answers import Answers
-from indelible.report.comparison_page import render_comparison
+from indelible.report.comparison import render_comparison
 from indelible.report.page import write_page
 from indelible.report.report import write_report
 from indelible.report.run import Run

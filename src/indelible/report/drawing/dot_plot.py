@@ -7,7 +7,7 @@ set in inches: the height of a line does not depend on how many there are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.words import points
+from indelible.numbers.words import in_percent, in_points, points
 from indelible.report.drawing.style import COLOURS, INK, LABELS, MARKERS, STRONG, plain_axes, shortened, style
 
 LONGEST_LABEL = 34
@@ -47,14 +47,14 @@ class Dot:
     Attributes:
         label: at the left; may be empty.
         style: a key of `STYLES`.
-        text: at the right: the figures, or why there are none.
         estimate: where the dot and its interval stand.
+        text: at the right, in place of the figures: why there are none.
     """
 
     label: str
     style: str
-    text: str
-    estimate: Estimate = field(default_factory=Estimate)
+    estimate: Estimate
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,10 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
         differences: whether the axis is of differences, in points around zero, rather than of shares.
         key: series to explain above the axis.
     """
+    write = in_points if differences else in_percent
     dots = [dot for block in blocks for dot in block.dots]
     left = 0.1 + CHARACTER * min(max((len(dot.label) for dot in dots), default=0), LONGEST_LABEL)
-    right = 0.15 + CHARACTER * max((len(dot.text) for dot in dots), default=0)
+    right = 0.15 + CHARACTER * max((len(dot.text or write(dot.estimate)) for dot in dots), default=0)
     plot = max(4.3 - left - right, 1.4)
     width = left + plot + right
     lines = sum(len(block.dots) + (1.2 if block.heading else 0) + 0.35 for block in blocks)
@@ -102,7 +103,7 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
             if differences:  # beside the lines only, not through the headings
                 axes.plot([0, 0], [at, at - len(block.dots)], color=INK, linewidth=0.9, solid_capstyle="butt")
             for number, dot in enumerate(block.dots):
-                _draw(axes, dot, at - number - 0.5)
+                _draw(axes, dot, dot.text or write(dot.estimate), at - number - 0.5)
             at -= len(block.dots) + 0.35
         _dress(axes, dots, differences)
         figure.text(0.5, 0.12 / height, label, ha="center", color=INK, fontsize=8)
@@ -120,7 +121,7 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
     return figure
 
 
-def _draw(axes: Axes, dot: Dot, height: float) -> None:
+def _draw(axes: Axes, dot: Dot, text: str, height: float) -> None:
     """One line: its name, its interval, its dot, its figures."""
     colour, marker = STYLES[dot.style]
     beside: dict[str, Any] = {
@@ -137,7 +138,7 @@ def _draw(axes: Axes, dot: Dot, height: float) -> None:
         if found.low is not None and found.high is not None:
             axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot([found.value], [height], color=colour, marker=marker, markersize=5, clip_on=False)
-    axes.annotate(dot.text, (1, height), xytext=(8, 0), color=colour, **beside)
+    axes.annotate(text, (1, height), xytext=(8, 0), color=colour, **beside)
 
 
 def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:

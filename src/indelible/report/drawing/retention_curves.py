@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from indelible.report.drawing.style import COLOURS, INK, LABELS, LINES, MARKERS, plain_axes, shortened, style
+from indelible.report.drawing.style import COLOURS, INK, LABELS, in_order, look, plain_axes, shortened, style
 
 BANDS = ("edited", "intrinsic")
 """More bands on top of each other cannot be read; the tables give the intervals of all curves."""
@@ -54,14 +54,13 @@ def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) ->
             _draw(axes, curves[curves["arm"] == arm], last_step)
             axes.tick_params(labelsize=7)
             axes.set_title(shortened(arm, LONGEST_TITLE), fontsize=7.5, color=INK, loc="left", parse_math=False)
-        there = set(curves.loc[curves["arm"].isin(arms), "series"])
-        shown = [name for name in LABELS if name in there]
+        shown = in_order(curves.loc[curves["arm"].isin(arms), "series"])
         figure.legend(
             [
-                Line2D([], [], color=COLOURS[name], linestyle=LINES[name], marker=MARKERS[name], markersize=3, lw=1.6)
+                Line2D([], [], markersize=3, lw=1.6, **look(name))  # type: ignore[arg-type]
                 for name in shown
             ],
-            [LABELS[name] for name in shown],
+            [LABELS.get(name, name) for name in shown],
             loc="upper left",
             ncols=min(len(shown), 2 if abreast < 3 else 4),
             frameon=False,
@@ -75,8 +74,8 @@ def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) ->
 def _draw(axes: Axes, curves: pd.DataFrame, last_step: int) -> None:
     for name, points in curves.groupby("series", sort=False):
         series = str(name)
-        look: dict[str, Any] = {"color": COLOURS[series], "linestyle": LINES[series], "marker": MARKERS[series]}
-        axes.plot(points["step"], points["retention"], lw=1.6, markersize=3, clip_on=False, **look)
+        drawn: dict[str, Any] = {**look(series)}
+        axes.plot(points["step"], points["retention"], lw=1.6, markersize=3, clip_on=False, **drawn)
         if series in BANDS:
             low, high = (points[end].astype("float64").fillna(points["retention"]) for end in ("low", "high"))
             axes.fill_between(points["step"], low, high, color=COLOURS[series], alpha=0.14, linewidth=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -53,6 +53,18 @@ LABELS = MappingProxyType(
     }
 )
 POINTS_PER_INCH = 72
+
+
+def look(series: str) -> dict[str, str]:
+    """Colour, line and marker of a series; grey for one that is not among ours, e.g. of a plug-in's measure."""
+    line = {"color": COLOURS.get(series, INK), "linestyle": LINES.get(series, "-.")}
+    return line | {"marker": MARKERS.get(series, "x")}
+
+
+def in_order(series: Iterable[str]) -> list[str]:
+    """Names of series without repeats, ours first and in the order of `LABELS`."""
+    there = dict.fromkeys(series)
+    return [*(name for name in LABELS if name in there), *(name for name in there if name not in LABELS)]
 
 
 @contextmanager

@@ -8,8 +8,7 @@ import pandas as pd
 import yaml
 
 from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Words, exhibit
-from indelible.report.run import Run
-from indelible.report.settings_lines import flat
+from indelible.report.run import Run, flat
 
 MOST_OPEN = 60
 """Settings in a table that stands open."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from indelible.numbers.words import in_percent
+from indelible.numbers.estimate import Estimate
 from indelible.report.drawing.dot_plot import Block, Dot, dot_plot
-from indelible.report.exhibit import FilesOnly, Html, Part, Picture, Words, exhibit
+from indelible.report.exhibit import Group, Html, Part, Picture, Words, exhibit
 from indelible.report.run import Run
 
 MOST_ON_PAGE = 8
@@ -33,7 +33,7 @@ def answer(run: Run) -> Iterator[Part]:
     if run.summary:
         description = f"Retention per arm with 95% intervals. {said.answer}"
         picture = Picture(lambda: overview(run), description, file="overview")
-        yield picture if len(run.summary) <= MOST_ON_PAGE else FilesOnly([picture])
+        yield picture if len(run.summary) <= MOST_ON_PAGE else Group([picture], "files")
     if said.cautions:
         yield Html(CAUTIONS, {"cautions": said.cautions})
 
@@ -47,7 +47,7 @@ def overview(run: Run) -> Figure:
         for series in ("edited", "intrinsic"):
             found = run.estimate(arm, f"retention_{series}")
             if found.value is not None:
-                dots.append(Dot("", series, in_percent(found), found))
-        blocks.append(Block(arm, dots or [Dot("", "unclear", "not measured after tuning")]))
+                dots.append(Dot("", series, found))
+        blocks.append(Block(arm, dots or [Dot("", "unclear", Estimate(), "not measured after tuning")]))
     label = "retained after fine-tuning, of what had succeeded before"
     return dot_plot(blocks, label=label, key=("edited", "intrinsic"))

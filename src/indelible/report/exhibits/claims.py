@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from indelible.claims.rulings import Ruling
 from indelible.numbers.words import counted, in_points, p_value
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
-from indelible.report.exhibit import Data, FilesOnly, Fold, Grid, Group, Heading, Html, Part, Picture, exhibit
+from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Html, Part, Picture, exhibit
 from indelible.report.run import Run
 
 MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
@@ -30,9 +31,8 @@ def claims(run: Run) -> Iterator[Part]:
     yield from map(_claim, run.rulings)
     rows = [(ruling.sentence, ruling.decision, in_points(ruling.effect)) for ruling in run.rulings]
     table = pd.DataFrame(rows, columns=["claim", "verdict", "mean effect, points [95%]"])
-    yield FilesOnly([Grid(table, "Claims and verdicts.", "claims")])
-    columns = ["claim", "comparison", "decision", "value", "low", "high", "p", "facts", "seeds"]
-    yield Data("claims", pd.DataFrame([line for ruling in run.rulings for line in _lines(ruling)], columns=columns))
+    yield Group([Grid(table, "Claims and verdicts.", "claims")], "files")
+    yield Data("claims", pd.DataFrame([line for ruling in run.rulings for line in _lines(ruling)]))
 
 
 def _claim(ruling: Ruling) -> Part:
@@ -50,13 +50,10 @@ def _claim(ruling: Ruling) -> Part:
 
 def forest(ruling: Ruling) -> Figure:
     """The effects behind a ruling, in the direction of its claim."""
-    blocks = []
-    for found in ruling.findings:
-        dot = Dot("", direction(found.effect), in_points(found.effect), found.effect)
-        blocks.append(Block(found.comparison, [dot]))
+    findings = ruling.findings
+    blocks = [Block(found.comparison, [Dot("", direction(found.effect), found.effect)]) for found in findings]
     if len(blocks) > 1:
-        mean = Dot("", "mean", in_points(ruling.effect), ruling.effect)
-        blocks.append(Block("mean over comparisons", [mean]))
+        blocks.append(Block("mean over comparisons", [Dot("", "mean", ruling.effect)]))
     return dot_plot(blocks, label="effect, points; above 0, for the claim", differences=True)
 
 
@@ -75,11 +72,9 @@ def _findings(ruling: Ruling) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["comparison", "says", "effect, points [95%]", "p (Holm)", "facts", "seeds"])
 
 
-def _lines(ruling: Ruling) -> Iterator[tuple[object, ...]]:
+def _lines(ruling: Ruling) -> Iterator[dict[str, Any]]:
     """One line for the claim as a whole (comparison "all"), and one per comparison."""
-    whole = ruling.effect
-    yield ruling.claim, "all", ruling.decision, whole.value, whole.low, whole.high, None, None, None
+    whole: dict[str, Any] = {"claim": ruling.claim, "comparison": "all", "decision": ruling.decision}
+    yield whole | ruling.effect.figures() | {"p": None, "facts": None, "seeds": None}
     for found in ruling.findings:
-        one = found.effect
-        figures = one.value, one.low, one.high, one.p, one.facts, one.seeds
-        yield ruling.claim, found.comparison, found.decision, *figures
+        yield whole | {"comparison": found.comparison, "decision": found.decision} | found.effect.figures()

@@ -11,8 +11,8 @@ from indelible.numbers.curves import retention_curves
 from indelible.numbers.measures import CONTROL_EDITOR
 from indelible.numbers.words import MISSING, percent, percent_with_interval
 from indelible.report.drawing.retention_curves import curve_panel, curve_sheet
-from indelible.report.drawing.style import LABELS
-from indelible.report.exhibit import Data, FilesOnly, Fold, Grid, Group, Heading, Html, Part, Picture, Words, exhibit
+from indelible.report.drawing.style import LABELS, in_order
+from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Html, Part, Picture, Words, exhibit, texts
 from indelible.report.run import Run, Summary
 
 MOST_OPEN = 9
@@ -22,7 +22,7 @@ MOST_ON_SHEET = 12
 KEY = """
 <ul class="key" aria-label="Key to the curves">
 {% for name in series %}
-  <li><span class="{{ name }}"></span>{{ labels[name] }}</li>
+  <li><span class="{{ name }}"></span>{{ labels.get(name, name) }}</li>
 {% endfor %}
 </ul>
 """
@@ -32,8 +32,7 @@ KEY = """
 def curves(run: Run) -> Iterator[Part]:
     """A panel for every arm that was asked while it was tuned."""
     found = curves_of(run)
-    there = set(found["series"])
-    series = [name for name in LABELS if name in there]
+    series = in_order(found["series"])
     arms = list(dict.fromkeys(found["arm"]))
     last_step = int(found["step"].max()) if arms else 1
     yield Heading("Retention while tuning", "curves")
@@ -53,12 +52,11 @@ def curves(run: Run) -> Iterator[Part]:
         yield Fold(title, [Group(folded)], note=f"{len(folded)} more")
     if without := [arm for arm in run.arms if arm not in panels]:
         yield Words(f"Without a curve, since nothing was measured after tuning: {'; '.join(without)}.", "note")
-    table = Grid(_table(found, series), "Retention over training steps.", "curves")
-    yield Fold("The numbers", [table])
+    yield Fold("The numbers", [Grid(_table(found, series), "Retention over training steps.", "curves")])
     if arms:
         chosen = first_arms(run.summary, arms, MOST_ON_SHEET)
         draw = partial(curve_sheet, found, chosen, last_step=last_step)
-        yield FilesOnly([Picture(draw, "Retention over training steps.", file="curves")])
+        yield Group([Picture(draw, "Retention over training steps.", file="curves")], "files")
     yield Data("curves", found)
 
 
@@ -113,7 +111,7 @@ def first_arms(summary: Sequence[Summary], arms: Sequence[str], most: int) -> li
 def _panel(arm: str, points: pd.DataFrame, last_step: int) -> Picture:
     ends = points.drop_duplicates("series", keep="last")
     said = "; ".join(
-        f"{LABELS[series]} {percent(retention)} at step {step}"
+        f"{LABELS.get(series, series)} {percent(retention)} at step {step}"
         for series, step, retention in zip(ends["series"], ends["step"], ends["retention"], strict=True)
     )
     draw = partial(curve_panel, points, last_step=last_step)
@@ -122,7 +120,7 @@ def _panel(arm: str, points: pd.DataFrame, last_step: int) -> Picture:
 
 def _table(found: pd.DataFrame, series: Sequence[str]) -> pd.DataFrame:
     """Every point of every curve: one row per arm and step, one column per series."""
-    text = [percent_with_interval(*point) for point in found[["retention", "low", "high"]].to_numpy()]
+    text = texts(percent_with_interval, found, "retention", "low", "high")
     arms = pd.Categorical(found["arm"], categories=found["arm"].unique())  # in this order, not by name
     wide = found.assign(text=text, arm=arms).pivot(index=["arm", "step"], columns="series", values="text")
     return wide.reindex(columns=list(series)).fillna(MISSING).rename(columns=LABELS).reset_index().astype(str)

@@ -9,7 +9,7 @@ import pandas as pd
 from indelible.numbers.measures import MEASURES
 from indelible.numbers.summary import contrasts_table, effects_table
 from indelible.numbers.words import MISSING, points_with_interval
-from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Words, exhibit
+from indelible.report.exhibit import Data, Heading, Part, Words, exhibit, numbers, texts
 from indelible.report.run import Run
 
 
@@ -25,8 +25,7 @@ def effects(run: Run) -> Iterator[Part]:
         "What each factor changed, on average over the pairs of arms that differ in it alone, in percentage points: a "
         "level less the one that it is held against."
     )
-    table = Grid(_table(found), "What matters over the whole grid.", "grid")
-    yield Fold("The numbers", [table], look="printed")
+    yield numbers(_table(found), "What matters over the whole grid.", "grid")
     yield Data("grid", found)
 
 
@@ -34,6 +33,6 @@ def _table(found: pd.DataFrame) -> pd.DataFrame:
     """One line per factor and two of its levels, one column per measure."""
     keys = ["factor", "level", "against", "pairs"]
     names = {name: f"{MEASURES.get(name).label}, points [95%]" for name in found["measure"].unique()}
-    text = [points_with_interval(*line) for line in found[["value", "low", "high"]].to_numpy()]
+    text = texts(points_with_interval, found, "value", "low", "high")
     wide = found.assign(text=text).pivot(index=keys, columns="measure", values="text")[list(names)]
     return found[keys].drop_duplicates().join(wide.rename(columns=names), on=keys).fillna(MISSING).astype(str)

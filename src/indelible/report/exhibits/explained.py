@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.words import MINUS, MISSING, in_points, percent, percent_with_interval, points_with_interval
+from indelible.numbers.words import MINUS, MISSING, percent, percent_with_interval, points_with_interval
 from indelible.report.drawing.dot_plot import Block, Dot, dot_plot
-from indelible.report.exhibit import Data, FilesOnly, Fold, Grid, Group, Heading, Part, Picture, Words, exhibit
+from indelible.report.exhibit import Data, Group, Heading, Part, Picture, Words, exhibit, numbers, texts
 from indelible.report.run import Run
 from indelible.why.drift_summary import LABELS as DRIFTED
 from indelible.why.drift_summary import drift_summary
@@ -48,13 +48,12 @@ def explained(run: Run) -> Iterator[Part]:
         for number, (arm, own) in enumerate(of_loss.groupby("arm", sort=False), 1)
     ]
     yield Group(pictures[:MOST_ON_PAGE])
-    yield FilesOnly(pictures[MOST_ON_PAGE:])
-    table = Grid(_shares(of_loss), "Share of the loss by parameter group.", "shares")
-    yield Fold("The numbers", [table], look="printed")
+    yield Group(pictures[MOST_ON_PAGE:], "files")
+    yield numbers(_shares(of_loss), "Share of the loss by parameter group.", "shares")
     yield Data("shares", of_loss)
     forecast = with_outcomes(mask_forecast(mixtures, draws=draws), run.answers, run.runs)
-    table = Grid(_forecast(forecast), "What each mask would have kept.", "forecast")
-    yield Fold("What each mask would have kept (a forecast, not a run)", [table], look="printed")
+    title = "What each mask would have kept (a forecast, not a run)"
+    yield numbers(_forecast(forecast), "What each mask would have kept.", "forecast", title)
     yield Data("forecast", forecast)
     if "drift" in run.tables:
         drift = drift_summary(run.tables["drift"], draws=draws)
@@ -63,8 +62,8 @@ def explained(run: Run) -> Iterator[Part]:
             "the edited model's, on their way from the key to the answer (cosine 1: not at all), means over edited "
             "facts:"
         )
-        moved = Grid(drift_table(drift), "What moved under the edits.", "drift")
-        yield Fold("What moved under the edits, in numbers", [moved], look="printed")
+        title = "What moved under the edits, in numbers"
+        yield numbers(drift_table(drift), "What moved under the edits.", "drift", title)
         yield Data("drift", drift)
 
 
@@ -73,56 +72,53 @@ def shares_plot(of_arm: pd.DataFrame) -> Figure:
     blocks: dict[str, list[Dot]] = {}
     for group, fact_set, *found in of_arm[["group", "fact_set", "share", "low", "high"]].to_numpy().tolist():
         value, low, high = (None if isnan(end) else end for end in found)
-        share = Estimate(value, low, high)
-        text = "none had succeeded" if share.value is None else in_points(share)
-        blocks.setdefault(GROUPS.get(group, group), []).append(Dot("", fact_set, text, share))
+        text = "none had succeeded" if value is None else ""
+        blocks.setdefault(GROUPS.get(group, group), []).append(Dot("", fact_set, Estimate(value, low, high), text))
     plot = [Block(group, dots) for group, dots in blocks.items()]
     return dot_plot(plot, label="points of retention lost", differences=True, key=("edited", "intrinsic"))
 
 
 def _shares(of_loss: pd.DataFrame) -> pd.DataFrame:
-    rows = [
+    return pd.DataFrame(
         {
-            "arm": line["arm"],
-            "facts": line["fact_set"],
-            "parameter group": GROUPS.get(line["group"], line["group"]),
-            "share, points of retention [95%]": points_with_interval(line["share"], line["low"], line["high"]),
-            "of the loss": f"{MINUS}{percent(-line['of_loss'])}" if line["of_loss"] < 0 else percent(line["of_loss"]),
+            "arm": of_loss["arm"],
+            "facts": of_loss["fact_set"],
+            "parameter group": of_loss["group"].map(lambda group: GROUPS.get(group, group)),
+            "share, points of retention [95%]": texts(points_with_interval, of_loss, "share", "low", "high"),
+            "of the loss": of_loss["of_loss"].map(_signed_percent),
         }
-        for line in of_loss.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
 def _forecast(forecast: pd.DataFrame) -> pd.DataFrame:
-    rows = [
-        {
-            "arm": line["arm"],
-            "mask": line["mask"],
-            "edited kept, forecast [95%]": percent_with_interval(line["retention_edited"], line["low"], line["high"]),
-            "gain, forecast, points [95%]": points_with_interval(line["gain"], line["gain_low"], line["gain_high"]),
-            "gain when tried, points [95%]": points_with_interval(
-                line["measured_gain"], line["measured_low"], line["measured_high"]
-            ),
+    kept = texts(percent_with_interval, forecast, "retention_edited", "low", "high")
+    gained = texts(points_with_interval, forecast, "gain", "gain_low", "gain_high")
+    tried = texts(points_with_interval, forecast, "measured_gain", "measured_low", "measured_high")
+    return forecast[["arm", "mask"]].assign(
+        **{
+            "edited kept, forecast [95%]": kept,
+            "gain, forecast, points [95%]": gained,
+            "gain when tried, points [95%]": tried,
         }
-        for line in forecast.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
 def drift_table(drift: pd.DataFrame) -> pd.DataFrame:
     """What moved under the edits, for readers."""
-    rows = [
+    return pd.DataFrame(
         {
-            "arm": line["arm"],
-            "what was compared": DRIFTED[line["quantity"]],
-            "layer": MISSING if pd.isna(line["layer"]) else f"{line['layer']:g}",
-            "cosine [95%]": _cosine(line["cosine"], line["low"], line["high"]),
-            "change of the norm": _change(line["norm_change"]),
+            "arm": drift["arm"],
+            "what was compared": drift["quantity"].map(dict(DRIFTED)),
+            "layer": [MISSING if pd.isna(layer) else f"{layer:g}" for layer in drift["layer"]],
+            "cosine [95%]": texts(_cosine, drift, "cosine", "low", "high"),
+            "change of the norm": drift["norm_change"].map(_change),
         }
-        for line in drift.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
+
+
+def _signed_percent(rate: float) -> str:
+    """A part of a whole that can be below zero, or more than all of it."""
+    return f"{MINUS}{percent(-rate)}" if rate < 0 else percent(rate)
 
 
 def _cosine(value: float, low: float, high: float) -> str:

@@ -11,7 +11,7 @@ from indelible.claims.verdict import gap_of
 from indelible.numbers.measures import measures
 from indelible.numbers.words import MISSING, cell, heading, headline, in_percent, in_points, percent
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
-from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit
+from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit, numbers
 from indelible.report.run import Run, Summary
 
 MOST_OPEN = 12
@@ -32,7 +32,7 @@ def gap(run: Run) -> Iterator[Part]:
     if run.measured:
         said = run.verdict.detail or run.verdict.answer
         yield Picture(lambda: forest(run), f"Retention gap per arm with 95% intervals. {said}", file="gap")
-    yield Fold("The numbers", [Grid(_gaps(run), "Retention and retention gap per arm.", "gap")], look="printed")
+    yield numbers(_gaps(run), "Retention and retention gap per arm.", "gap")
     arms = headline(run.summary)
     table = Grid(pd.DataFrame(arms.rows, columns=arms.columns), "What each arm achieved and kept.", "headline")
     if len(run.summary) > MOST_OPEN:
@@ -45,8 +45,7 @@ def gap(run: Run) -> Iterator[Part]:
         "does not apply or was not reached.",
         "note",
     )
-    sizes = Grid(_sizes(run), "Sizes and further rates per arm.", "sizes")
-    yield Fold("Sizes and further rates", [sizes], look="printed")
+    yield numbers(_sizes(run), "Sizes and further rates per arm.", "sizes", "Sizes and further rates")
     yield Data("summary", pd.DataFrame(run.summary))
     yield Data("retention", _retention(run))
 
@@ -64,13 +63,12 @@ def forest(run: Run) -> Figure:
             for editor in dict.fromkeys(str(line["editor"]) for line in run.measured)
         ]
     if run.average is not None and (mean := run.average.gap).value is not None:
-        blocks.append(Block("", [Dot("mean over arms", "mean", in_points(mean), mean)]))
+        blocks.append(Block("", [Dot("mean over arms", "mean", mean)]))
     return dot_plot(blocks, label="gap, points; above 0, edits were lost more often", differences=True)
 
 
 def _dot(label: str, line: Summary) -> Dot:
-    found = gap_of(line)
-    return Dot(label, direction(found), in_points(found), found)
+    return Dot(label, direction(gap_of(line)), gap_of(line))
 
 
 def _without(arm: str, editor: str) -> str:
@@ -108,9 +106,9 @@ def _sizes(run: Run) -> pd.DataFrame:
 
 
 def _retention(run: Run) -> pd.DataFrame:
-    lines = []
-    for arm in run.arms:
-        for measure in measures("curves"):
-            found = run.estimate(arm, measure.name)
-            lines.append((arm, measure.name, found.value, found.low, found.high, found.facts, found.seeds))
-    return pd.DataFrame(lines, columns=["arm", "measure", "value", "low", "high", "facts", "seeds"])
+    lines = [
+        {"arm": arm, "measure": measure.name} | run.estimate(arm, measure.name).figures()
+        for arm in run.arms
+        for measure in measures("curves")
+    ]
+    return pd.DataFrame(lines).drop(columns="p")

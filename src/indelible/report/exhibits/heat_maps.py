@@ -10,7 +10,7 @@ import pandas as pd
 
 from indelible.numbers.words import percent, points
 from indelible.report.drawing.heat_map import heat_map
-from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Part, Picture, Words, exhibit
+from indelible.report.exhibit import Data, Group, Heading, Part, Picture, Words, exhibit, numbers
 from indelible.report.run import Run, Summary
 
 COLUMN_FACTORS = ("objective", "tuner", "mask", "paraphrases")
@@ -36,8 +36,7 @@ def heat_maps(run: Run) -> Iterator[Part]:
         **{"edited kept": found["retention_edited"].map(percent), "gap, points": found["gap"].map(points)}
     )
     caption = f"Edited retention and gap by editor and {factor}, means over arms."
-    grid = Grid(table.drop(columns=["retention_edited", "gap"]), caption, "heat-map")
-    yield Fold("The numbers", [grid], look="printed")
+    yield numbers(table.drop(columns=["retention_edited", "gap"]), caption, "heat-map")
     yield Data("heat-map", found)
 
 

@@ -9,23 +9,11 @@ import pandas as pd
 
 from indelible.numbers.words import percent, percent_with_interval
 from indelible.report.drawing.trade_off import trade_off
-from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Part, Picture, Words, exhibit
+from indelible.report.exhibit import Data, Group, Heading, Part, Picture, Words, exhibit, numbers, texts
 from indelible.report.run import Run
 
-DATA = (
-    "arm",
-    "objective",
-    "figure",
-    "better",
-    "gain",
-    "gain_least",
-    "gain_most",
-    "retention_edited",
-    "low",
-    "high",
-    "retention_intrinsic",
-)
-"""Columns of the file."""
+FOR_THE_PICTURE = ["editor", "tuner", "seeds", "number"]
+"""Columns that the file does not have."""
 
 
 @exhibit("trade-offs", place=50)
@@ -47,17 +35,17 @@ def trade_offs(run: Run) -> Iterator[Part]:
         file = f"trade-off-{objective}-{figure}".replace("_", "-")
         panels.append(Picture(partial(trade_off, arms, axis, run.editors), description, str(objective), file))
     yield Group(panels)
-    table = Grid(_table(found), "Downstream gain and edited retention per arm.", "trade-off")
-    yield Fold("The numbers", [table], look="printed")
-    yield Data("trade-off", found[list(DATA)])
+    yield numbers(_table(found), "Downstream gain and edited retention per arm.", "trade-off")
+    yield Data("trade-off", found.drop(columns=FOR_THE_PICTURE))
 
 
 def gains(run: Run) -> pd.DataFrame:
     """Downstream gain and edited retention of every arm that has both, arms with the same figure together.
 
     Returns:
-        The columns `DATA`, number (of the arm in its figure and table), editor, tuner and seeds. A gain is in the
-        figure's own unit, up is better, the mean over seeds.
+        arm, editor, tuner, objective, figure, better, gain with gain_least and gain_most over seeds (in the figure's
+        own unit, up is better), retention_edited with its interval low to high, retention_intrinsic, seeds, and number,
+        of the arm in its picture and table.
     """
     lines = []
     for line in run.summary:
@@ -65,17 +53,26 @@ def gains(run: Run) -> pd.DataFrame:
         if line["retention_edited"] is None or before is None or after is None:
             continue
         sign = -1.0 if line["better"] == "lower" else 1.0
-        own = run.runs[run.runs["arm"] == line["arm"]]
-        of_seeds = (
-            sign * (own["downstream_after"].astype("float64") - own["downstream_before"].astype("float64"))
-        ).dropna()
+        own = run.runs[run.runs["arm"] == line["arm"]].astype({"downstream_before": float, "downstream_after": float})
+        of_seeds = (sign * (own["downstream_after"] - own["downstream_before"])).dropna()
         kept = run.estimate(str(line["arm"]), "retention_edited")
         lines.append(
-            {name: str(line[name]) for name in ("arm", "editor", "tuner", "objective", "better")}
-            | {"figure": str(line["figure"] or "figure"), "gain": sign * (after - before), "seeds": len(of_seeds)}
-            | {"gain_least": of_seeds.min(), "gain_most": of_seeds.max()}
-            | {"retention_edited": line["retention_edited"], "low": kept.low, "high": kept.high}
-            | {"retention_intrinsic": line["retention_intrinsic"]}
+            {
+                "arm": line["arm"],
+                "editor": line["editor"],
+                "tuner": line["tuner"],
+                "objective": str(line["objective"]),
+                "figure": str(line["figure"] or "figure"),
+                "better": str(line["better"]),
+                "gain": sign * (after - before),
+                "gain_least": of_seeds.min(),
+                "gain_most": of_seeds.max(),
+                "retention_edited": kept.value,
+                "low": kept.low,
+                "high": kept.high,
+                "retention_intrinsic": line["retention_intrinsic"],
+                "seeds": len(of_seeds),
+            }
         )
     if not lines:
         return pd.DataFrame()
@@ -85,17 +82,18 @@ def gains(run: Run) -> pd.DataFrame:
 
 
 def _table(found: pd.DataFrame) -> pd.DataFrame:
-    rows = [
+    return pd.DataFrame(
         {
-            "arm": arm["arm"],
-            "no.": str(arm["number"]),
-            "objective": arm["objective"],
-            "figure": arm["figure"].replace("_", " "),
-            "gain (least to most over seeds)": f"{arm['gain']:.3f}"
-            + (f" ({arm['gain_least']:.3f} to {arm['gain_most']:.3f})" if arm["seeds"] > 1 else ""),
-            "edited kept [95%]": percent_with_interval(arm["retention_edited"], arm["low"], arm["high"]),
-            "intrinsic kept": percent(arm["retention_intrinsic"]),
+            "arm": found["arm"],
+            "no.": found["number"].astype(str),
+            "objective": found["objective"],
+            "figure": found["figure"].str.replace("_", " "),
+            "gain (least to most over seeds)": texts(_gain, found, "gain", "gain_least", "gain_most", "seeds"),
+            "edited kept [95%]": texts(percent_with_interval, found, "retention_edited", "low", "high"),
+            "intrinsic kept": found["retention_intrinsic"].map(percent),
         }
-        for arm in found.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
+
+
+def _gain(mean: float, least: float, most: float, seeds: float) -> str:
+    return f"{mean:.3f} ({least:.3f} to {most:.3f})" if seeds > 1 else f"{mean:.3f}"
