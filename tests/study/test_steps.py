@@ -44,7 +44,7 @@ def contents(folder: Path) -> dict[str, Any]:
     }
     for name in [name for name in found if name.endswith(".safetensors")]:  # the order of its metadata is by chance
         with safe_open(folder / name, framework="np") as file:
-            tensors = {tensor: file.get_tensor(tensor).tobytes() for tensor in file.keys()}
+            tensors = {tensor: file.get_tensor(tensor).tobytes() for tensor in sorted(file.keys())}
             found[name] = (file.metadata(), tensors)
     found.pop("step.json", None)
     if "tuning.json" in found:
