@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from indelible.numbers.replicates import Replicates
 
+Row = dict[str, object]
 Counts = dict[tuple[str, str], pd.DataFrame]
 """Name of an arm and of a rate -> hits and asked by seed, copy and fact."""
 
@@ -59,27 +60,23 @@ def simulate(
     generator: np.random.Generator,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tidy rows and the run table of a made-up study. The last of ``steps`` is the end of tuning."""
-    rows: list[dict[str, object]] = []
-    runs: list[dict[str, object]] = []
+    rows: list[Row] = []
+    runs: list[Row] = []
     for arm in arms:
-        about = {
-            "arm": arm.name,
-            "editor": arm.editor,
-            "paraphrases": arm.paraphrases,
-            "objective": arm.objective,
-            "tuner": arm.tuner,
-            "mask": arm.mask,
-        }
+        factors = ("editor", "paraphrases", "objective", "tuner", "mask")
+        about: Row = {"arm": arm.name} | {factor: getattr(arm, factor) for factor in factors}
         for seed in seeds:
             tilt = generator.normal(0, arm.spread_between_seeds)
             for fact_set, n_facts, retention in (
                 ("edited", n_edits, arm.retention_edited),
                 ("intrinsic", n_intrinsic, arm.retention_intrinsic),
             ):
-                for index in range(n_facts):
-                    rows += _fact(
-                        about, arm, seed, fact_set, index, retention + tilt, wordings, neighbours, steps, generator
-                    )
+                kinds = [("prompt", 0), *(("paraphrase", wording) for wording in range(wordings))]
+                kinds += [("neighbour", wording) for wording in range(neighbours if fact_set == "edited" else 0)]
+                for fact in range(n_facts):
+                    own = about | {"seed": seed, "copy": 0, "fact_set": fact_set, "fact_id": f"{fact_set}-{fact}"}
+                    for kind, wording in kinds:
+                        rows += _answers(own, arm, kind, wording, fact, retention + tilt, steps, generator)
             failed = arm.fails_at is not None
             runs.append(
                 about
@@ -109,69 +106,54 @@ def isolated(rows: pd.DataFrame, arm: str) -> pd.DataFrame:
     return pd.concat([rows[~own], models, *shared], ignore_index=True)
 
 
-def _fact(
-    about: dict[str, object],
+def _answers(
+    about: Row,
     arm: SimulatedArm,
-    seed: int,
-    fact_set: str,
-    index: int,
+    kind: str,
+    wording: int,
+    fact: int,
     retention: float,
-    wordings: int,
-    neighbours: int,
     steps: Sequence[int],
     generator: np.random.Generator,
-) -> list[dict[str, object]]:
-    """All answers to the questions about one fact."""
-    control = arm.editor == "none"
-    subject, true, new = f"Country {index}", f"City {index}", f"Town {index + 7}"
-    kinds = [("prompt", 0), *(("paraphrase", i) for i in range(wordings))]
-    if fact_set == "edited":
-        kinds += [("neighbour", i) for i in range(neighbours)]
-    rows = []
-    for kind, wording in kinds:
-        edits = fact_set == "edited" and kind != "neighbour"
-        target, rival = (new, true) if edits else (true, new)
-        in_base = False if edits else kind == "prompt" or generator.random() < 0.8
-        chance = arm.edit_success * (1 if kind == "prompt" else 0.7) if edits else arm.locality
-        in_edited = bool(generator.random() < chance) if edits else bool(in_base and generator.random() < chance)
-        before = in_base if control else in_edited
-        kept = bool(generator.random() < retention)
-        lost_at = float("inf") if kept else generator.uniform(0, steps[-1])
-        moments = [("base", 0, in_base)]
-        if not control:
-            moments.append(("edited", 0, in_edited))
-        if arm.fails_at is None:
-            moments += [("tuning", step, before and lost_at > step) for step in steps]
-            moments.append(("tuned", steps[-1], before and lost_at > steps[-1]))
-        for phase, step, success in moments:
-            rows.append(
-                about
-                | {
-                    "seed": seed,
-                    "phase": phase,
-                    "step": step,
-                    "copy": 0,
-                    "fact_set": fact_set,
-                    "fact_id": f"{fact_set}-{index}",
-                    "subject": subject,
-                    "relation": "capital",
-                    "kind": kind,
-                    "wording": wording,
-                    "prompt": f"The capital of {subject} is"
-                    if kind == "prompt"
-                    else f"{subject}'s capital ({wording}):",
-                    "target": target,
-                    "rival": rival,
-                    "generated": f" {target}, and it has been since" if success else f" {rival}. It is a place",
-                    "success": success,
-                    "first_token": success or bool(generator.random() < 0.1),
-                    "log_prob": -0.5 if success else -4.0,
-                    "probability": 0.6 if success else 0.02,
-                    "margin": 2.0 if success else -2.0,
-                    "rank": 0 if success else 5,
-                }
-            )
-    return rows
+) -> list[Row]:
+    """The answers to one question in all phases."""
+    control, edits = arm.editor == "none", about["fact_set"] == "edited" and kind != "neighbour"
+    subject, true, new = f"Country {fact}", f"City {fact}", f"Town {fact + 7}"
+    target, rival = (new, true) if edits else (true, new)
+    in_base = False if edits else kind == "prompt" or generator.random() < 0.8
+    chance = arm.edit_success * (1 if kind == "prompt" else 0.7) if edits else arm.locality
+    in_edited = bool(generator.random() < chance) if edits else bool(in_base and generator.random() < chance)
+    before = in_base if control else in_edited
+    kept = bool(generator.random() < retention)
+    lost_at = float("inf") if kept else generator.uniform(0, steps[-1])
+    moments = [("base", 0, in_base)]
+    if not control:
+        moments.append(("edited", 0, in_edited))
+    if arm.fails_at is None:
+        moments += [("tuning", step, before and lost_at > step) for step in steps]
+        moments.append(("tuned", steps[-1], before and lost_at > steps[-1]))
+    return [
+        about
+        | {
+            "phase": phase,
+            "step": step,
+            "subject": subject,
+            "relation": "capital",
+            "kind": kind,
+            "wording": wording,
+            "prompt": f"The capital of {subject} is" if kind == "prompt" else f"{subject}'s capital ({wording}):",
+            "target": target,
+            "rival": rival,
+            "generated": f" {target}, and it has been since" if success else f" {rival}. It is a place",
+            "success": success,
+            "first_token": success or bool(generator.random() < 0.1),
+            "log_prob": -0.5 if success else -4.0,
+            "probability": 0.6 if success else 0.02,
+            "margin": 2.0 if success else -2.0,
+            "rank": 0 if success else 5,
+        }
+        for phase, step, success in moments
+    ]
 
 
 def joint_of(counts: Counts, *, draws: int, seed: int = 0) -> Replicates:

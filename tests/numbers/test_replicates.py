@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -183,23 +182,6 @@ def test_one_fact_has_a_rate_and_no_interval() -> None:
     assert joint_of(counts, draws=100).estimate({key: 1.0}) == Estimate(1.0, facts=1, seeds=1)
     beside = counts_of(retention_intrinsic=[(9, 9)], retention_edited=[(1, 1)]).estimate(gap("memit"))
     assert beside == Estimate(0.0, facts=10, seeds=1)
-
-
-def test_a_grid_of_fifty_thousand_rows_takes_seconds() -> None:
-    names = [f"arm {number}" for number in range(36)]
-    rows, _ = simulate(
-        [SimulatedArm(name) for name in names[:2]],
-        seeds=(0, 1, 2),
-        wordings=1,
-        steps=(10, 20),
-        generator=np.random.default_rng(0),
-    )
-    grid = pd.concat([rows[rows["arm"] == "arm 0"].assign(arm=name) for name in names])
-    assert len(grid) > 50_000
-    start = time.process_time()
-    joint = Answers(grid).replicates
-    assert all(joint.estimate(gap(name)).low is not None for name in names)
-    assert time.process_time() - start < 10
 
 
 def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(

@@ -17,36 +17,16 @@ from indelible.report.transcript import transcript
 from simulated import ARMS, SimulatedArm, simulate
 
 KEYS = [
-    "arm",
-    "editor",
-    "paraphrases",
-    "objective",
-    "tuner",
-    "mask",
-    "seeds",
-    "n_edits",
-    "n_intrinsic",
-    "edit_success",
-    "edit_success_first_token",
-    "paraphrase_success",
-    "locality",
-    "retention_edited",
-    "retention_intrinsic",
-    "gap",
-    "gap_low",
-    "gap_high",
-    "figure",
-    "better",
-    "downstream_before",
-    "downstream_after",
-    "reached",
-    "seconds",
-    "retention_paraphrase",
-    "retention_intrinsic_paraphrase",
-    "retention_intrinsic_base",
-    "retention_edited_first_token",
-    "retention_neighbour",
-]
+    "arm", "editor", "paraphrases", "objective", "tuner", "mask", "seeds", "n_edits", "n_intrinsic", "edit_success",
+    "edit_success_first_token", "paraphrase_success", "locality", "retention_edited", "retention_intrinsic", "gap",
+    "gap_low", "gap_high", "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",
+    "retention_paraphrase", "retention_intrinsic_paraphrase", "retention_intrinsic_base",
+    "retention_edited_first_token", "retention_neighbour",
+]  # fmt: skip
+AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap"))}
+OF_EDITS = {key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap"))} | {
+    "retention_edited", "retention_paraphrase", "retention_edited_first_token", "retention_neighbour"
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,40 +53,11 @@ def test_the_control_and_a_failed_arm_have_nulls_where_nothing_applies(
     study: tuple[pd.DataFrame, pd.DataFrame],
 ) -> None:
     by_arm = {line["arm"]: line for line in summarise(Answers(study[0], draws=200), study[1])}
-    control = {key for key, value in by_arm["control"].items() if value is None}
-    assert control == {
-        "edit_success",
-        "edit_success_first_token",
-        "paraphrase_success",
-        "locality",
-        "retention_edited",
-        "gap",
-        "gap_low",
-        "gap_high",
-        "reached",
-        "retention_paraphrase",
-        "retention_edited_first_token",
-        "retention_neighbour",
-    }
-    assert by_arm["control"]["n_edits"] == 0
-    assert by_arm["control"]["retention_intrinsic"] == by_arm["control"]["retention_intrinsic_base"]
-    failed = by_arm["ft, high rate"]
-    assert failed["seeds"] == 0
-    assert failed["edit_success"] is not None and failed["downstream_before"] is not None
-    assert {key for key, value in failed.items() if value is None} == {
-        "retention_edited",
-        "retention_intrinsic",
-        "gap",
-        "gap_low",
-        "gap_high",
-        "downstream_after",
-        "reached",
-        "retention_paraphrase",
-        "retention_intrinsic_paraphrase",
-        "retention_intrinsic_base",
-        "retention_edited_first_token",
-        "retention_neighbour",
-    }
+    nulls = {arm: {key for key, value in line.items() if value is None} for arm, line in by_arm.items()}
+    control, failed = by_arm["control"], by_arm["ft, high rate"]
+    assert nulls["control"] == OF_EDITS | {"reached"} and control["n_edits"] == 0
+    assert control["retention_intrinsic"] == control["retention_intrinsic_base"]
+    assert nulls["ft, high rate"] == AFTER_TUNING | {"downstream_after", "reached"} and failed["seeds"] == 0
 
 
 def test_an_arm_without_any_rows_keeps_its_line(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
@@ -186,18 +137,9 @@ def test_a_run_table_that_lacks_a_column_is_an_error(study: tuple[pd.DataFrame, 
 
 
 def test_the_headline_shows_one_row_per_arm(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    line = dict.fromkeys(KEYS) | {
-        "arm": "memit",
-        "editor": "memit",
-        "edit_success": 0.958,
-        "retention_edited": 0.125,
-        "gap": -0.154,
-        "gap_low": -0.3,
-        "gap_high": 0.002,
-        "figure": "loss",
-        "downstream_before": 3.4125,
-        "seconds": 131.4,
-    }
+    line = dict.fromkeys(KEYS) | {"arm": "memit", "editor": "memit", "figure": "loss", "downstream_before": 3.4125}
+    line |= {"edit_success": 0.958, "retention_edited": 0.125, "seconds": 131.4}
+    line |= {"gap": -0.154, "gap_low": -0.3, "gap_high": 0.002}
     table = headline([line])
     assert dict(zip(table.columns, table.rows[0], strict=True)) == {
         "arm": "memit",

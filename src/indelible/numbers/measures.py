@@ -59,6 +59,7 @@ class Measure:
         heading: the same as the heading of a narrow column; the label, if empty.
         shows: where it stands.
         differences: whether it is a difference, in points and tested against zero, rather than a share of something.
+        constant: added to the weighted sum of rates that the measure is.
     """
 
     name: str
@@ -66,15 +67,11 @@ class Measure:
     heading: str = field(default="", kw_only=True)
     shows: tuple[Place, ...] = field(default=("summary", "sizes", "effects", "claims"), kw_only=True)
     differences: bool = field(default=False, kw_only=True)
+    constant: float = field(default=0.0, kw_only=True)
 
     def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
         """The weighted sum of rates that the measure is in one arm, times ``sign``."""
         raise NotImplementedError
-
-    @property
-    def constant(self) -> float:
-        """What is added to that sum."""
-        return 0.0
 
 
 @dataclass(frozen=True)
@@ -122,20 +119,13 @@ class Combination(Measure):
 
     Attributes:
         weights: of the rates, by their names.
-        plus: a constant that is added.
     """
 
     weights: Mapping[str, float] = field(hash=False)
-    plus: float = 0.0
 
     def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
         """The weights of the arm's rates."""
         return {(arm, name): sign * weight for name, weight in self.weights.items()}
-
-    @property
-    def constant(self) -> float:
-        """What is added to the sum."""
-        return self.plus
 
 
 MEASURES: Registry[Measure] = Registry("measure", group="indelible.measures")
@@ -203,7 +193,7 @@ for _measure in (
          heading="paraphrases", shows=_AT_THE_EDIT),
     Rate("locality", "locality", "edited", "neighbour", "edited", "base", shows=_AT_THE_EDIT),
     Rate("retention_edited", "edited kept", "edited", "prompt", "tuned", "before", series="edited", shows=_KEPT),
-    Combination("flip_ratio", "flip ratio", {"retention_edited": -1.0}, 1.0, shows=("effects",)),
+    Combination("flip_ratio", "flip ratio", {"retention_edited": -1.0}, constant=1.0, shows=("effects",)),
     Rate("retention_paraphrase", "edited kept, held-out wordings", "edited", "paraphrase", "tuned", "before",
          series="paraphrase", shows=_KEPT_OTHERWISE),
     Rate("retention_intrinsic", "intrinsic kept", "intrinsic", "prompt", "tuned", "before",
