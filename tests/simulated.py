@@ -228,29 +228,22 @@ def simulate_isolated(
             distribution whose two numbers sum to this.
         generator: the source of randomness.
     """
-    tables: dict[tuple[str, str], list[tuple[int, int, str, int]]] = {
-        ("memit", "edited"): [],
-        ("memit", "intrinsic"): [],
-        ("control", "intrinsic"): [],
-    }
+    edited, intrinsic, of_control = [], [], []
     for seed in range(seeds):
         tilt = generator.normal(0, spread, 2)
         of_copy = generator.normal(0, luck, copies)
         firmness = generator.beta(persistent * retention[1], persistent * (1 - retention[1]), n_intrinsic)
         unedited = generator.random(n_intrinsic) < firmness
-        tables["control", "intrinsic"] += [(seed, 0, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(unedited)]
+        of_control += [(seed, 0, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(unedited)]
         for copy in range(copies):
-            edited = generator.random() < retention[0] + tilt[0] + of_copy[copy]
-            tables["memit", "edited"].append((seed, copy, f"{seed}-{copy}", int(edited)))
+            hit = generator.random() < retention[0] + tilt[0] + of_copy[copy]
+            edited.append((seed, copy, f"{seed}-{copy}", int(hit)))
             kept = generator.random(n_intrinsic) < np.clip(firmness + tilt[1] + of_copy[copy], 0, 1)
-            found = [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
-            tables["memit", "intrinsic"] += found
-    return {
-        (arm, f"retention_{name}"): pd.DataFrame(lines, columns=["seed", "copy", "fact_id", "hits"])
-        .assign(asked=1)
-        .set_index(["seed", "copy", "fact_id"])
-        for (arm, name), lines in tables.items()
-    }
+            intrinsic += [(seed, copy, f"{seed}-{fact}", int(hit)) for fact, hit in enumerate(kept)]
+    index = ["seed", "copy", "fact_id"]
+    tables = [pd.DataFrame(lines, columns=[*index, "hits"]) for lines in (edited, intrinsic, of_control)]
+    keys = [("memit", "retention_edited"), ("memit", "retention_intrinsic"), ("control", "retention_intrinsic")]
+    return {key: table.assign(asked=1).set_index(index) for key, table in zip(keys, tables, strict=True)}
 
 
 def simulate_confidence(
@@ -277,7 +270,7 @@ def simulate_confidence(
     Returns:
         the rows, and the true matched gap: the mean over edits of what being an edit costs them.
     """
-    parts, costs = [], []
+    rows, costs = [], []
     for seed in range(seeds):
         for fact_set, facts, mean in zip(("edited", "intrinsic"), (n_edits, n_intrinsic), confidence, strict=True):
             log_odds = generator.normal(mean, 1, facts)
@@ -285,28 +278,13 @@ def simulate_confidence(
             chance = _logistic(1.0 + 1.2 * log_odds - effect) if fact_set == "edited" else firm
             if fact_set == "edited":
                 costs.append(firm - chance)
-            kept = generator.random(facts) < chance
-            for phase, success in (("edited", np.ones(facts, dtype=bool)), ("tuned", kept)):
-                parts.append(
-                    pd.DataFrame(
-                        {
-                            "arm": "memit",
-                            "editor": "memit",
-                            "seed": seed,
-                            "copy": 0,
-                            "phase": phase,
-                            "step": 0,
-                            "fact_set": fact_set,
-                            "fact_id": [f"{seed}-{number}" for number in range(facts)],
-                            "relation": [relations[number % len(relations)] for number in range(facts)],
-                            "kind": "prompt",
-                            "wording": 0,
-                            "success": success,
-                            "log_prob": np.log(_logistic(log_odds)),
-                        }
-                    )
-                )
-    return pd.concat(parts, ignore_index=True), float(np.mean(np.concatenate(costs)))
+            about = pd.DataFrame({"fact_set": fact_set, "fact_id": [f"{seed}-{number}" for number in range(facts)]})
+            about = about.assign(seed=seed, log_prob=np.log(_logistic(log_odds)))
+            about["relation"] = [relations[number % len(relations)] for number in range(facts)]
+            rows.append(about.assign(phase="edited", success=True))
+            rows.append(about.assign(phase="tuned", success=generator.random(facts) < chance))
+    table = pd.concat(rows, ignore_index=True).assign(arm="memit", editor="memit", copy=0, step=0)
+    return table.assign(kind="prompt", wording=0), float(np.mean(np.concatenate(costs)))
 
 
 def _logistic(values: NDArray[np.float64]) -> NDArray[np.float64]:

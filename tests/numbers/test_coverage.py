@@ -12,7 +12,7 @@ import pytest
 from indelible.claims.judge import decide
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import MEASURES
+from indelible.numbers.measures import MEASURES, RateKey
 from simulated import joint_of, simulate_confidence, simulate_counts, simulate_isolated
 
 STUDIES = 1_000
@@ -66,35 +66,25 @@ def test_intervals_cover_the_truth_in_93_to_97_percent_and_no_effect_is_rarely_c
     assert claimed / STUDIES <= 0.05  # a claim has a direction
 
 
-def test_the_luck_of_tuning_single_copies_is_drawn() -> None:
-    """Copies that fared differently answer the same intrinsic facts: not drawn, their rate is covered in 83%."""
-    generator = np.random.default_rng(11)
-    design = {"seeds": 1, "luck": 0.15, "persistent": 4.0, "generator": generator}
-    key, truth = ("memit", "retention_intrinsic"), []
-    for _ in range(20):
-        counts = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
-        truth.append(counts[key]["hits"].mean())
-    covered = 0
-    for study in range(ISOLATED_STUDIES):
-        counts = simulate_isolated((0.6, 0.7), copies=24, **design)
-        covered += covers(joint_of(counts, draws=DRAWS, seed=study).estimate({key: 1.0}), float(np.mean(truth)))
-    assert 0.9 <= covered / ISOLATED_STUDIES <= 0.99
+ISOLATED, CONTROL = ("memit", "retention_intrinsic"), ("control", "retention_intrinsic")
 
 
-def test_the_luck_of_copies_is_drawn_in_a_difference_from_a_batch_arm_too() -> None:
-    """Where one row of the control is taken for another copy that agrees, the difference is covered in 83%."""
-    generator = np.random.default_rng(12)
-    design = {"seeds": 1, "luck": 0.25, "persistent": 4.0, "generator": generator}
-    isolated, control = ("memit", "retention_intrinsic"), ("control", "retention_intrinsic")
-    truth = []
+@pytest.mark.parametrize(
+    ("weights", "luck", "facts"), [({ISOLATED: 1.0}, 0.15, 60), ({ISOLATED: 1.0, CONTROL: -1.0}, 0.25, 100)]
+)
+def test_the_luck_of_tuning_single_copies_is_drawn(weights: dict[RateKey, float], luck: float, facts: int) -> None:
+    """Copies that fared differently answer the same intrinsic facts: not drawn, their rate is covered in 83%; and so is
+    its difference from a batch arm's, where the one row of that is taken for another copy that agrees."""
+    generator = np.random.default_rng(11 if len(weights) == 1 else 12)
+    design = {"seeds": 1, "luck": luck, "persistent": 4.0, "generator": generator}
+    found = []
     for _ in range(20):
         counts = simulate_isolated((0.6, 0.7), copies=200, n_intrinsic=400, **design)
-        truth.append(counts[isolated]["hits"].mean() - counts[control]["hits"].mean())
-    covered = 0
+        found.append(sum(weight * counts[key]["hits"].mean() for key, weight in weights.items()))
+    truth, covered = float(np.mean(found)), 0
     for study in range(ISOLATED_STUDIES):
-        counts = simulate_isolated((0.6, 0.7), copies=24, n_intrinsic=100, **design)
-        joint = joint_of(counts, draws=DRAWS, seed=study)
-        covered += covers(joint.estimate({isolated: 1.0, control: -1.0}), float(np.mean(truth)))
+        counts = simulate_isolated((0.6, 0.7), copies=24, n_intrinsic=facts, **design)
+        covered += covers(joint_of(counts, draws=DRAWS, seed=study).estimate(weights), truth)
     assert 0.89 <= covered / ISOLATED_STUDIES <= 0.99
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from indelible.errors import DataError, UnknownNameError
-from indelible.numbers.answers import Answers, counts, outcomes, pooled
+from indelible.numbers.answers import Answers, outcomes, pooled
 from indelible.numbers.measures import rate_named, rates
 
 # set, fact, kind, wording, then success in base, edited, tuned; "-" where it was not asked
@@ -122,13 +122,6 @@ def test_points_of_the_curve_are_left_aside() -> None:
     curve = rows[rows["phase"] == "tuned"].assign(phase="tuning", success=False)
     with_curve = outcomes(pd.concat([rows, curve]))
     pd.testing.assert_frame_equal(with_curve, outcomes(rows))
-
-
-def test_the_order_of_rows_does_not_matter() -> None:
-    rows, locality = by_hand(), rate_named("locality")
-    pd.testing.assert_frame_equal(
-        counts(outcomes(rows.sample(frac=1, random_state=3)), locality), counts(outcomes(rows), locality)
-    )
 
 
 def test_two_answers_to_one_question_are_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,6 @@ import pytest
 
 from indelible.errors import DataError
 from indelible.numbers.answers import Answers
-from indelible.numbers.measures import MEASURES
 from indelible.numbers.summary import summarise
 from indelible.numbers.words import MINUS, MISSING, headline
 from indelible.report.transcript import transcript
@@ -88,15 +88,6 @@ def test_neither_the_order_of_rows_nor_other_arms_matter(study: tuple[pd.DataFra
     assert summarise(Answers(rows, draws=300, seed=6), runs)[0]["gap_low"] != summary[0]["gap_low"]
 
 
-def test_the_interval_of_the_gap_is_that_of_the_joint_draws(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    """The page shows both, and one gap cannot have two intervals."""
-    rows, runs = study
-    answers = Answers(rows, draws=300, seed=5)
-    for line in summarise(Answers(rows, draws=300, seed=5), runs)[:4]:
-        found = answers.replicates.of(line["arm"], MEASURES.get("gap"))
-        assert found.low is not None and (line["gap_low"], line["gap_high"]) == (found.low, found.high)
-
-
 def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     rows, runs = study
     lost = (rows["seed"] == 1) & rows["phase"].isin(["tuning", "tuned"])
@@ -111,24 +102,20 @@ def test_one_failed_seed_leaves_the_figures_of_the_others(study: tuple[pd.DataFr
     assert line["retention_edited"] == summarise(Answers(rows[first], draws=200), runs.iloc[:1])[0]["retention_edited"]
 
 
-def test_tables_read_back_from_parquet_give_the_same(
-    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory
+def test_tables_read_back_from_parquet_give_the_same_and_categories_do_not_multiply(
+    study: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp("tables")
-    for name, table in zip(("rows", "runs"), study, strict=True):
-        table.to_parquet(folder / f"{name}.parquet")
-    again = [pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "runs")]
-    assert summarise(Answers(again[0], draws=100), again[1]) == summarise(Answers(study[0], draws=100), study[1])
-
-
-def test_categories_do_not_multiply(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """Columns of few values may come as categories, whose absent combinations must not become facts."""
     rows, runs = study
     texts = ["arm", "editor", "phase", "fact_set", "fact_id", "kind", "prompt", "generated"]
     packed = rows.astype(dict.fromkeys(texts, "category"))
-    assert summarise(Answers(packed, draws=100), runs) == summarise(Answers(rows, draws=100), runs)
-    arm = packed["arm"] == "memit"
-    assert transcript(packed[arm]) == transcript(rows[arm])
+    packed.to_parquet(tmp_path / "rows.parquet")
+    runs.to_parquet(tmp_path / "runs.parquet")
+    read, of_runs = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("rows", "runs"))
+    assert isinstance(read["arm"].dtype, pd.CategoricalDtype)
+    assert summarise(Answers(read, draws=100), of_runs) == summarise(Answers(rows, draws=100), runs)
+    arm = read["arm"] == "memit"
+    assert transcript(read[arm]) == transcript(rows[arm])
 
 
 def test_a_run_table_that_lacks_a_column_is_an_error(study: tuple[pd.DataFrame, pd.DataFrame]) -> None:

@@ -48,6 +48,11 @@ class Compared:
     label: str
     reached: bool | None
 
+    @property
+    def names(self) -> str:
+        """A label that no other comparison has."""
+        return self.arm if self.against is None else f"{self.arm} against {self.against}"
+
 
 def judge(
     claims: Iterable[Claim], answers: Answers, runs: pd.DataFrame, *, always: Collection[str] = ()
@@ -66,18 +71,13 @@ def judge(
     arms, rulings = arms_of(runs), []
     for claim in claims:
         possible = comparisons(claim, arms)
-        pairs = _at_utility(claim, possible)
+        pairs = [pair for pair in possible if pair.reached or not claim.matched_utility]
         short = sum(pair.reached is False for pair in possible) if claim.matched_utility else 0
         if pairs:
             rulings.append(_ruling(claim, pairs, answers, short))
         elif short or claim.name in always:
             rulings.append(_without_comparisons(claim, short, arms))
     return tuple(rulings)
-
-
-def _at_utility(claim: Claim, pairs: Sequence[Compared]) -> list[Compared]:
-    """The comparisons that count where a claim asks for matched utility."""
-    return [pair for pair in pairs if pair.reached is True or not claim.matched_utility]
 
 
 def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
@@ -87,33 +87,23 @@ def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
     factors in which the comparisons of a claim differ among themselves.
     """
     fit = [arm for arm in arms if all(arm.factors[factor] in values for factor, values in claim.where.items())]
+    pairs = []
     if claim.compare is None:
         which = varying(fit)
-        labels = [_label(arm.factors, which) or arm.name for arm in fit]
-        return [
-            Compared(arm.name, None, label if labels.count(label) == 1 else arm.name, arm.reached)
-            for arm, label in zip(fit, labels, strict=True)
-        ]
-    factor = claim.compare.factor
-    found = [
-        (arm, other)
-        for arm in fit
-        if arm.factors[factor] in claim.compare.of
-        for other in fit
-        if other.factors[factor] == claim.compare.against and comparable(arm, other, factor)
-    ]
-    which = [one for one in varying([arm for arm, _ in found]) if one != factor]
-    pairs = []
-    for arm, other in found:
-        where = _label(arm.factors, which)
-        what = f"{_value(factor, arm.factors[factor])} against {_value(factor, other.factors[factor])}"
-        reached = None if None in (arm.reached, other.reached) else bool(arm.reached and other.reached)
-        pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what, reached))
+        pairs = [Compared(arm.name, None, _label(arm.factors, which) or arm.name, arm.reached) for arm in fit]
+    else:
+        factor, against = claim.compare.factor, claim.compare.against
+        spoken_of = [arm for arm in fit if arm.factors[factor] in claim.compare.of]
+        others = [arm for arm in fit if arm.factors[factor] == against]
+        found = [(arm, other) for arm in spoken_of for other in others if comparable(arm, other, factor)]
+        which = [one for one in varying([arm for arm, _ in found]) if one != factor]
+        for arm, other in found:
+            where = _label(arm.factors, which)
+            what = f"{_value(factor, arm.factors[factor])} against {_value(factor, other.factors[factor])}"
+            reached = None if None in (arm.reached, other.reached) else bool(arm.reached and other.reached)
+            pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what, reached))
     labels = [pair.label for pair in pairs]
-    return [
-        pair if labels.count(pair.label) == 1 else replace(pair, label=f"{pair.arm} against {pair.against}")
-        for pair in pairs
-    ]
+    return [pair if labels.count(pair.label) == 1 else replace(pair, label=pair.names) for pair in pairs]
 
 
 def _effect(claim: Claim, pair: Compared, answers: Answers) -> Estimate:
