@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indelible.numbers.answers import Answers
+from indelible.numbers.answers import Answers, pooled
 from indelible.numbers.curves import retention_curves
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import rates
@@ -103,4 +103,4 @@ def test_the_control_follows_what_was_known_in_base() -> None:
     found = Answers(rows, draws=50)
     curves = retention_curves(found, "control")
     assert list(curves) == ["intrinsic"]
-    assert curves["intrinsic"][40].value == found.replicates.value(("control", "retention_intrinsic_base"))
+    assert curves["intrinsic"][40].value == pooled(found.counts("control", "retention_intrinsic_base"))

@@ -49,11 +49,6 @@ class Answers:
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
         self._hits: dict[tuple[str, str], pd.DataFrame] = {}
 
-    @classmethod
-    def of(cls, rows: pd.DataFrame | Answers, *, seed: int = 0) -> Answers:
-        """Answers of rows; those that are answers already, as they are."""
-        return rows if isinstance(rows, Answers) else cls(rows, seed=seed)
-
     def __contains__(self, arm: object) -> bool:
         return arm in self._of_arm
 

@@ -42,11 +42,6 @@ class Replicates:
         self._numbers: dict[tuple[str, ...], Floats] = {}
         self._fact_weights: dict[str, tuple[Sequence[str], Floats]] = {}
 
-    def value(self, key: RateKey) -> float | None:
-        """A rate over all its seeds; None where nothing was asked."""
-        counted = self._found([key])
-        return counted[key].rate if counted else None
-
     def has(self, arm: str, measure: Measure) -> bool:
         """Whether there is something to form a measure of in one arm."""
         return self._found(measure.of(arm)) is not None
@@ -203,11 +198,6 @@ class _Counted:
         self._hits, self._asked = (count.loc[asked, name].to_numpy(np.float64) for name in ("hits", "asked"))
         self.facts = frozenset(self._facts)
         self.drawn: dict[tuple[tuple[int, ...], tuple[str, ...]], Floats] = {}
-
-    @property
-    def rate(self) -> float:
-        """Hits over asked, pooled over facts and seeds."""
-        return float(self._hits.sum() / self._asked.sum())
 
     def sample(self, frame: _Frame, population: str) -> Sample:
         """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
