@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import FactsError
-from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
+from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from tiny_models import SENTENCES, build_tokenizer
 
 
@@ -75,10 +75,10 @@ CASES = [
 def test_the_subject_ends_where_it_has_just_been_read(kind: str, template: str, subject: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     ids = encode_prompt(tokenizer, template.replace("{}", subject))
-    place = last_subject_token(tokenizer, template, subject)
+    _, place = subject_tokens(tokenizer, template, subject)
     assert tokenizer.decode(ids[: place + 1], skip_special_tokens=True).endswith(subject)
     assert not tokenizer.decode(ids[:place], skip_special_tokens=True).endswith(subject)
-    assert last_subject_token(Slow(tokenizer), template, subject) == place  # type: ignore[arg-type]
+    assert subject_tokens(Slow(tokenizer), template, subject)[1] == place  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -127,6 +127,6 @@ def test_what_has_no_tokens_is_refused(kind: str) -> None:
         with pytest.raises(FactsError, match="has no tokens"):
             encode_target(tokenizer, "The capital is", blank)
         with pytest.raises(FactsError, match="has no token in"):
-            last_subject_token(tokenizer, "The capital of {} is", blank)
+            subject_tokens(tokenizer, "The capital of {} is", blank)
     with pytest.raises(FactsError, match=r"'The capital' has no slot.*Write \{\}"):
-        last_subject_token(tokenizer, "The capital", "France")
+        subject_tokens(tokenizer, "The capital", "France")

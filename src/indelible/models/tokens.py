@@ -50,22 +50,14 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
     return both[len(prompt_ids) :]
 
 
-def last_subject_token(tokenizer: PreTrainedTokenizerBase, template: str, subject: str) -> int:
-    """Position of the subject's last token in ``encode_prompt(template with the subject in its slot)``.
+def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: str) -> tuple[int, int]:
+    """Where the subject's first and last tokens stand in ``encode_prompt(template with the subject in its slot)``.
 
-    Causal models gather what they know of a subject at this position (ROME, Meng et al. 2022, section 2).
+    Causal models gather what they know of a subject at the last one (ROME, Meng et al. 2022, section 2). A token that
+    holds the subject's first letter counts as its first.
 
     Raises:
         FactsError: if the template has no slot or the subject no token.
-    """
-    return subject_tokens(tokenizer, template, subject)[1]
-
-
-def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: str) -> tuple[int, int]:
-    """Positions of the subject's first and last tokens; a token that holds its first letter counts as its first.
-
-    Raises:
-        FactsError: as ``last_subject_token``.
     """
     if SLOT not in template:
         raise FactsError(f"The wording {template!r} has no slot for its subject.", f"Write {SLOT} where it belongs.")
