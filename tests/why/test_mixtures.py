@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from indelible.edits.editors.grace import Grace
 from indelible.edits.editors.ike import InContext
 from indelible.errors import EditError, ModelError
 from indelible.exam.exam import answers_frame, take_exam
+from indelible.exam.questions import own_prompts
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import Layout, find_layout
@@ -26,7 +28,6 @@ from indelible.why.mixtures import (
     exchanging,
     in_gray_order,
     mixture_exams,
-    own_prompts,
     parameter_groups,
 )
 from tiny_models import FAMILIES
@@ -39,7 +40,7 @@ EDITED = [
     Fact("b", "Norway", "capital", "The capital of {} is", "Oslo", "Lima", held_out=("{} has the capital",)),
 ]
 INTRINSIC = [Fact("c", "Egypt", "language", "In {} people speak", "Arabic"), Fact("d", "gold", "symbol", "{} is", "Au")]
-QUESTIONS = own_prompts(EDITED, INTRINSIC)
+QUESTIONS = own_prompts(EDITED, "edited") + own_prompts(INTRINSIC, "intrinsic")
 
 
 def edited_names(layout: Layout, *layers: int) -> list[str]:
@@ -207,7 +208,7 @@ def test_edits_beside_the_weights_stay_in_place(
     model = tiny_model("llama")
     layout = find_layout(model)
     edit = editor.edit(model, tiny_tokenizer, EDITED, layout=layout)
-    asked = own_prompts(EDITED, INTRINSIC, context=edit.context)
+    asked = [replace(question, context=edit.context) for question in QUESTIONS]
     groups = parameter_groups(model, layout, edit.parameters, changes_weights=False)
     tuned = tuned_copy(model)
     bare = answers(model, tiny_tokenizer)

@@ -12,7 +12,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.seal import Remains
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.exam.exam import Answer, take_exam
-from indelible.exam.questions import questions_for
+from indelible.exam.questions import own_prompts
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, opened
@@ -134,8 +134,7 @@ def verify_facts(
     Raises:
         FactsError: if a prompt or an object has no tokens.
     """
-    prompts = [question for question in questions_for(facts, "edited", context=context) if question.kind == "prompt"]
-    answers = take_exam(model, tokenizer, prompts, progress=progress)
+    answers = take_exam(model, tokenizer, own_prompts(facts, "edited", context=context), progress=progress)
     return [
         Verified(fact, _state(answer, fact.id in not_taken), answer)
         for fact, answer in zip(facts, answers, strict=True)

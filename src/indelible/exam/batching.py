@@ -82,7 +82,7 @@ class Transcript:
 
 
 def sit(
-    model: Any, transcript: Transcript, sittings: Sequence[Sitting], batch_size: int | None
+    model: Any, transcript: Transcript, sittings: Sequence[Sitting], batch_size: int | None = None
 ) -> Iterator[tuple[Sitting, Outcome]]:
     """Run the sittings, in an order that fills batches; yields each with its outcome."""
     if not sittings:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from indelible.errors import FactsError
 from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
 from indelible.exam.criterion import succeeds
-from indelible.exam.questions import Question, questions_for
+from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens
 from indelible.models.tokens import encode_prompt, encode_target
@@ -159,7 +159,6 @@ def known_facts(
     *,
     enough: int | None = None,
     context: str = "",
-    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[Fact]:
     """The facts, in the given order, that the model answers by the success criterion when asked with their own prompt.
@@ -170,7 +169,6 @@ def known_facts(
         facts: the candidates.
         enough: stop when so many are found; all candidates by default.
         context: put before each prompt.
-        batch_size: as for ``take_exam``.
         progress: called with the number of facts asked, their total, and how many are known.
 
     Returns:
@@ -186,11 +184,10 @@ def known_facts(
     transcript = Transcript.of(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
-        questions = [questions_for([fact], "intrinsic", context=context)[0] for fact in chunk]
-        asked = _in_tokens(tokenizer, questions, None)
+        asked = _in_tokens(tokenizer, own_prompts(chunk, "intrinsic", context=context), None)
         fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
         sittings = _sittings([item for _, item in fitting], until_hopeless=True)
-        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings, batch_size)}
+        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings)}
         known += [
             fact
             for fact, item in fitting

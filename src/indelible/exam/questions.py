@@ -67,3 +67,8 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = ""
             asked.append(("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object))
         questions += [Question(fact.id, fact_set, *one, fact.subject, fact.relation, context) for one in asked]
     return questions
+
+
+def own_prompts(facts: Iterable[Fact], fact_set: FactSet, *, context: str = "") -> list[Question]:
+    """One question per fact, in their order: those of ``questions_for`` that are its own prompt."""
+    return [question for question in questions_for(facts, fact_set, context=context) if question.kind == "prompt"]

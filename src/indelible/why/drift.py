@@ -23,15 +23,12 @@ from transformers.pytorch_utils import Conv1D
 from indelible.facts.fact import Fact
 from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
-from indelible.models.tokens import encode_prompt, encode_target, last_subject_token
+from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from indelible.models.trace import by_row, capture, evaluating
 from indelible.why.mixtures import changed_weights, exchanging
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Position = Literal["subject", "prompt"]
-"""Whose last token asks the memory: the subject's, or the prompt's (codebooks are asked there)."""
 
 COLUMNS = ("fact_id", "quantity", "layer", "parameter", "cosine", "norm_change")
 
@@ -46,7 +43,7 @@ def measure_drift(
     parameters: Sequence[str],
     tuned: Mapping[str, Tensor],
     *,
-    keys_at: Position = "subject",
+    keys_at: Literal["subject", "prompt"] = "subject",
     context: str = "",
 ) -> pd.DataFrame:
     """Compare what edited facts meet on their way through the edited and through the tuned model.
@@ -57,7 +54,7 @@ def measure_drift(
         parameters: names of the parameters that the edit changes or acts beside. Those that are no weight of a linear
             map inside the blocks have no key and are left out.
         tuned: weights after tuning, as for ``changed_weights``.
-        keys_at: the token at which keys are read.
+        keys_at: whose last token asks the memory: the subject's, or the prompt's (codebooks are asked there).
         context: put before each prompt (``Edit.context``).
 
     Returns:
@@ -78,7 +75,7 @@ def measure_drift(
     """
     changed = changed_weights(model, tuned)
     projections = _projections(model, layout, parameters)
-    asked = [_asked(tokenizer, fact, keys_at, context) for fact in facts]
+    asked = [_asked(tokenizer, fact, keys_at == "subject", context) for fact in facts]
     with exchanging(model, changed) as exchange:
         before = _read(model, layout, projections, asked)
         exchange(changed.keys())
@@ -107,16 +104,9 @@ def measure_drift(
 
 
 def turned(edited_nx: Tensor, tuned_nx: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and relative change of the norm, row by row, in float64.
+    """Cosine and relative change of the norm, row by row, in float64: twice ``(n,)``.
 
     The cosine is NaN where a vector is zero, the change where the edited one is.
-
-    Args:
-        edited_nx: ``(n, width)``.
-        tuned_nx: likewise.
-
-    Returns:
-        Twice ``(n,)``.
     """
     edited_nx, tuned_nx = edited_nx.double(), tuned_nx.double()
     old_n, new_n = edited_nx.norm(dim=1), tuned_nx.norm(dim=1)
@@ -135,14 +125,8 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What one model shows of all facts, on the processor.
-
-    Attributes:
-        keys: by projection, ``(n, d)``.
-        outputs: by projection, ``(n, o)``: W·k, without bias.
-        states_nh: what the head reads at the prompts' last tokens.
-        rows_nh: the head's rows of the objects' first tokens.
-    """
+    """What one model shows of all facts, on the processor: k and W·k (without bias) by projection, what the head reads
+    at the prompts' last tokens, and its rows of the objects' first tokens."""
 
     keys: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
@@ -161,37 +145,36 @@ def _projections(model: nn.Module, layout: Layout, parameters: Sequence[str]) ->
     return found
 
 
-def _asked(tokenizer: PreTrainedTokenizerBase, fact: Fact, keys_at: Position, context: str) -> _Asked:
+def _asked(tokenizer: PreTrainedTokenizerBase, fact: Fact, at_subject: bool, context: str) -> _Asked:
     text = context + fact.text()
     tokens = encode_prompt(tokenizer, text)
-    last = len(tokens) - 1
-    key_at = last_subject_token(tokenizer, context + fact.prompt, fact.subject) if keys_at == "subject" else last
+    key_at = subject_tokens(tokenizer, context + fact.prompt, fact.subject)[1] if at_subject else len(tokens) - 1
     return _Asked(tuple(tokens), key_at, encode_target(tokenizer, text, fact.new_object or "")[0])
 
 
 def _read(model: PreTrainedModel, layout: Layout, projections: Mapping[str, str], asked: Sequence[_Asked]) -> _Reading:
     """One pass over all prompts; those of like length share a batch, padded behind, where nothing looks."""
-    keys: dict[str, dict[int, Tensor]] = {name: {} for name in projections}
-    states: dict[int, Tensor] = {}
+    keys: dict[str, list[Tensor]] = {name: [] for name in projections}
+    states: list[Tensor] = []
+    batches = of_like_length([len(one.tokens) for one in asked], _TOKENS_PER_PASS)
     with evaluating(model), torch.no_grad():
-        for batch in of_like_length([len(one.tokens) for one in asked], _TOKENS_PER_PASS):
+        for batch in batches:
             tokens_bt, mask_bt = padded([asked[index].tokens for index in batch])
             looked_at = [*projections.values(), layout.head]
             with capture(model, inputs_of=looked_at, stop_before=layout.head) as seen:
                 model(tokens_bt.to(model.device), attention_mask=mask_bt.to(model.device), use_cache=False)
-            states_bth = by_row(seen.inputs[layout.head], len(batch))
-            keys_btd = {name: by_row(seen.inputs[path], len(batch)) for name, path in projections.items()}
-            for place, index in enumerate(batch):
-                states[index] = states_bth[place, len(asked[index].tokens) - 1].cpu()
-                for name in projections:
-                    keys[name][index] = keys_btd[name][place, asked[index].key_at].cpu()
-    in_order = range(len(asked))
-    stacked = {name: torch.stack([found[index] for index in in_order]) for name, found in keys.items()}
+            rows, ends = torch.arange(len(batch)), mask_bt.sum(dim=1) - 1
+            states.append(by_row(seen.inputs[layout.head], len(batch))[rows, ends].cpu())
+            keys_at = [asked[index].key_at for index in batch]
+            for name, path in projections.items():
+                keys[name].append(by_row(seen.inputs[path], len(batch))[rows, keys_at].cpu())
+    in_order = torch.tensor([index for batch in batches for index in batch]).argsort()
+    stacked = {name: torch.cat(found)[in_order] for name, found in keys.items()}
     head = model.get_parameter(f"{layout.head}.weight").detach()
     return _Reading(
         stacked,
         {name: _product(model, name, keys_nd) for name, keys_nd in stacked.items()},
-        torch.stack([states[index] for index in in_order]),
+        torch.cat(states)[in_order],
         head[[one.answer for one in asked]].cpu(),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +19,15 @@ from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import EditError, FactsError, ModelError
 from indelible.exam.exam import take_exam
 from indelible.exam.known import facts_known_to
+from indelible.exam.questions import own_prompts
 from indelible.facts.fact import Fact
 from indelible.files import disk_errors
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load, opened
 from indelible.progress import Jobs, Progress, silently
-from indelible.why.drift import Position, measure_drift
+from indelible.why.drift import measure_drift
 from indelible.why.drift_summary import drift_summary
-from indelible.why.mixtures import mixture_exams, own_prompts, parameter_groups
+from indelible.why.mixtures import mixture_exams, parameter_groups
 from indelible.why.shares import NO_GROUP, mask_forecast, shares
 
 N_INTRINSIC = 60
@@ -124,12 +125,10 @@ def explain(
             raise FactsError(f"The fact {fact.id!r} has no new object.", "Give edited facts, or leave them out.")
     loaded = opened(edited)
     after, layout = _weights(loaded, tuned), find_layout(loaded.model)
-    with ExitStack() as stack:
-        _put_in(stack, edit, loaded)
+    with _in_place(edit, loaded):
         with jobs("asking the edited model") as progress:
-            answers = take_exam(
-                loaded.model, loaded.tokenizer, own_prompts(asked, (), context=edit.context), progress=progress
-            )
+            questions = own_prompts(asked, "edited", context=edit.context)
+            answers = take_exam(loaded.model, loaded.tokenizer, questions, progress=progress)
         if not any(answer.success for answer in answers):
             raise FactsError(
                 f"None of the {len(asked)} edited facts succeeds in the edited model, so there is no loss to explain.",
@@ -146,16 +145,7 @@ def explain(
                     progress=progress,
                 )
         with jobs("asking") as progress:
-            found = explain_loss(
-                loaded.model,
-                loaded.tokenizer,
-                layout,
-                edit,
-                asked,
-                intrinsic,
-                after,
-                progress=progress,
-            )
+            found = explain_loss(loaded.model, loaded.tokenizer, layout, edit, asked, intrinsic, after, progress)
     for table in (found.mixtures, found.drift):
         table.insert(0, "arm", tuned)
         table.insert(1, "seed", 0)
@@ -170,7 +160,6 @@ def explain_loss(
     edited: Sequence[Fact],
     intrinsic: Sequence[Fact],
     tuned: Mapping[str, Tensor],
-    *,
     progress: Progress | None = None,
 ) -> Explanation:
     """Take the exam on every mixture of edited and tuned weights, and measure what moved under the edit.
@@ -193,12 +182,21 @@ def explain_loss(
     """
     changes_weights = isinstance(edit, WeightUpdate)
     groups = parameter_groups(model, layout, edit.parameters, changes_weights=changes_weights)
-    questions = own_prompts(edited, intrinsic, context=edit.context)
+    questions = [
+        *own_prompts(edited, "edited", context=edit.context),
+        *own_prompts(intrinsic, "intrinsic", context=edit.context),
+    ]
     mixtures = mixture_exams(model, tokenizer, questions, groups, tuned, progress=progress)
-    # What stands beside a memory is asked at the prompt's end; a memory that holds edits, at their subjects.
-    keys_at: Position = "subject" if changes_weights else "prompt"
     drift = measure_drift(
-        model, tokenizer, layout, edited, edit.parameters, tuned, keys_at=keys_at, context=edit.context
+        model,
+        tokenizer,
+        layout,
+        edited,
+        edit.parameters,
+        tuned,
+        # What stands beside a memory is asked at the prompt's end; a memory that holds edits, at their subjects.
+        keys_at="subject" if changes_weights else "prompt",
+        context=edit.context,
     )
     return Explanation(mixtures, drift)
 
@@ -246,16 +244,16 @@ def _weights(edited: LoadedModel, name: str) -> dict[str, Tensor]:
     return weights
 
 
-def _put_in(stack: ExitStack, edit: Edit, loaded: LoadedModel) -> None:
-    """See to it that the model holds the edit while the stack is open."""
+def _in_place(edit: Edit, loaded: LoadedModel) -> AbstractContextManager[object]:
+    """The model holds the edit inside the block."""
     if not isinstance(edit, WeightUpdate):
-        stack.enter_context(edit.installed(loaded.model))
-        return
+        return edit.installed(loaded.model)
     state = edit.presence(loaded.model).state
     if state == "absent":
-        stack.enter_context(edit.applied(loaded.model))
-    elif state != "exact":
-        raise EditError(
-            f"{loaded.name!r} holds the delta neither as the edit left it nor not at all: {state}.",
-            "Give the edited model as it was before fine-tuning, or the base model.",
-        )
+        return edit.applied(loaded.model)
+    if state == "exact":
+        return nullcontext()
+    raise EditError(
+        f"{loaded.name!r} holds the delta neither as the edit left it nor not at all: {state}.",
+        "Give the edited model as it was before fine-tuning, or the base model.",
+    )

@@ -27,8 +27,7 @@ from torch import Tensor, nn
 
 from indelible.errors import EditError, ModelError
 from indelible.exam.exam import answers_frame, take_exam
-from indelible.exam.questions import Question, questions_for
-from indelible.facts.fact import Fact
+from indelible.exam.questions import Question
 from indelible.models.layout import Layout
 from indelible.progress import Progress
 from indelible.why.shares import LABELS, NO_GROUP
@@ -38,14 +37,6 @@ Groups = Mapping[str, tuple[str, ...]]
 
 GROUPS = tuple(LABELS)
 COLUMNS = ("fact_set", "fact_id", "subject", "relation", "mixture", "success", "first_token", "log_prob")
-
-
-def own_prompts(edited: Sequence[Fact], intrinsic: Sequence[Fact], *, context: str = "") -> list[Question]:
-    """The questions that mixtures are asked: every fact's own prompt, behind ``context``."""
-    questions = questions_for(edited, "edited", context=context) + questions_for(
-        intrinsic, "intrinsic", context=context
-    )
-    return [question for question in questions if question.kind == "prompt"]
 
 
 def parameter_groups(
@@ -170,17 +161,15 @@ def mixture_exams(
     groups: Groups,
     tuned: Mapping[str, Tensor],
     *,
-    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Ask the model in every mixture of groups, from the edited model to the tuned one.
 
     Args:
         model: with the edited weights, and whatever else the edit puts into it; left as it was, bit for bit.
-        questions: what to ask; see ``own_prompts``.
+        questions: what to ask.
         groups: from ``parameter_groups``. Those in which no weight differs are left out of the mixtures.
         tuned: weights after tuning, as for ``changed_weights``.
-        batch_size: as for ``take_exam``.
         progress: called with the number of mixtures done, their total, and the last one's name.
 
     Returns:
@@ -192,16 +181,14 @@ def mixture_exams(
         ModelError: as ``changed_weights``.
         FactsError: as ``take_exam``.
     """
-
     changed = changed_weights(model, tuned)
-    by_group = {group: [name for name in groups[group] if name in changed] for group in GROUPS if group in groups}
-    by_group = {group: members for group, members in by_group.items() if members}
+    by_group = {group: members for group in GROUPS if (members := changed.keys() & set(groups.get(group, ())))}
     mixtures = in_gray_order(list(by_group))
     frames = []
     with exchanging(model, changed) as exchange:
         for done, mixture in enumerate(mixtures, 1):
             exchange({name for group in mixture for name in by_group[group]})
-            frame = answers_frame(take_exam(model, tokenizer, questions, batch_size=batch_size))
+            frame = answers_frame(take_exam(model, tokenizer, questions))
             frame["mixture"] = mixture_name(mixture)
             frames.append(frame[list(COLUMNS)])
             if progress is not None:

@@ -19,7 +19,7 @@ Functions here are pure: frames in, frames out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import factorial, nan
@@ -109,8 +109,8 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
             ]
             loss = game.mean(game.indicator(()) - game.indicator(game.groups))
             for group, figure in zip(game.groups, figures, strict=True):
-                of_loss = figure.value / loss if loss else nan
-                lines.append((arm, fact_set, group, *figure.columns, of_loss, game.facts, game.seeds))
+                of_loss = figure[0] / loss if loss else nan
+                lines.append((arm, fact_set, group, *figure, of_loss, game.facts, game.seeds))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -147,22 +147,12 @@ def mask_forecast(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
             kept = game.indicator(set(game.groups) - MASKS[mask])
             retention = drawn.sum_of_rates(kept)
             gain = drawn.sum_of_rates(kept - game.indicator(game.groups))
-            lines.append((arm, mask, *retention.columns, *gain.columns, game.facts, game.seeds))
+            lines.append((arm, mask, *retention, *gain, game.facts, game.seeds))
     return pd.DataFrame(lines, columns=list(FORECAST_COLUMNS))
 
 
-@dataclass(frozen=True)
-class _Figure:
-    """A number with its 95% interval; NaN for what there is not."""
-
-    value: float
-    low: float = nan
-    high: float = nan
-
-    @property
-    def columns(self) -> tuple[float, float, float]:
-        """As they stand in a table."""
-        return self.value, self.low, self.high
+_Figure = tuple[float, float, float]
+"""A number and the ends of its 95% interval; NaN for what there is not."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +186,7 @@ class _Game:
     def indicator(self, tuned: Collection[str]) -> Floats:
         """(mixtures,) 1 for the mixture in which these groups have their tuned weights."""
         found = np.zeros(len(self.values))
-        found[_number(self.groups, tuned)] = 1
+        found[sum(1 << place for place, group in enumerate(self.groups) if group in tuned)] = 1
         return found
 
     def shapley_weights(self, group: str) -> Floats:
@@ -228,20 +218,20 @@ class _Drawn:
         """A weighted sum of the mixtures' retentions, with the interval of `bootstrap.contrast`."""
         value, places = self.game.mean(weights), np.flatnonzero(weights)
         if not len(places):  # a mixture against itself
-            return _Figure(value, value, value)
+            return value, value, value
         if self.samples[0].facts < FEWEST_FACTS:
-            return _Figure(value)
+            return value, nan, nan
         samples, drawn = [self.samples[place] for place in places], [self.rates[place] for place in places]
-        return _Figure(value, *contrast(samples, weights[places].tolist(), drawn, self.normal).interval)
+        return value, *contrast(samples, weights[places].tolist(), drawn, self.normal).interval
 
     def mean_fall(self, weights: Floats) -> _Figure:
         """The mean over facts of a weighted sum of log-probabilities, with the interval of a rate between its ends."""
         value, counted = self.game.mean(weights), self.game.counted
         if self.game.facts == 0:
-            return _Figure(value)
+            return value, nan, nan
         falls = np.tensordot(weights, self.game.values, axes=1)
         found = mean_interval(falls, counted, draws=self.draws, generator=self.generator)
-        return _Figure(value, *(found or ()))
+        return value, *(found or (nan, nan))
 
     @cached_property
     def samples(self) -> list[Sample]:
@@ -278,12 +268,16 @@ def _game(rows: pd.DataFrame, of: Loss) -> _Game:
             f"Fact {first['fact_id']!r} (seed {first['seed']}) stands twice in the mixture {first['mixture']!r}.",
             "Run the step again.",
         )
-    groups = _in_order({group for name in rows["mixture"].unique() for group in _tuned_in(name)})
+    groups = _in_order(frozenset().union(*map(_tuned_in, rows["mixture"].unique())))
+    subsets = [
+        frozenset(group for place, group in enumerate(groups) if number >> place & 1)
+        for number in range(2 ** len(groups))
+    ]
     facts = pd.Index(sorted(rows["fact_id"].unique()))
     values, counted = [], []
     for _, part in rows.groupby("seed", sort=True):
-        changed = {group for name in part["mixture"].unique() for group in _tuned_in(name)}
-        names = {frozenset(_tuned_in(name)): name for name in part["mixture"].unique()}
+        names = {_tuned_in(name): name for name in part["mixture"].unique()}
+        changed = frozenset().union(*names)
         wide = part.pivot(index="fact_id", columns="mixture", values=of).astype("float64")
         if len(names) < 2 ** len(changed) or wide.isna().to_numpy().any():
             raise DataError(
@@ -292,7 +286,7 @@ def _game(rows: pd.DataFrame, of: Loss) -> _Game:
             )
         edited = part[part["mixture"] == NO_GROUP].set_index("fact_id")["success"].astype("float64")
         counts = edited.reindex(facts, fill_value=0.0).to_numpy()
-        in_all = [names[frozenset(_groups_of(groups, number) & changed)] for number in range(2 ** len(groups))]
+        in_all = [names[subset & changed] for subset in subsets]
         values.append(wide.reindex(facts, fill_value=0.0)[in_all].to_numpy().T * counts)
         counted.append(counts)
     if not values:
@@ -315,23 +309,8 @@ def _tuned_in(mixture: str) -> frozenset[str]:
     return frozenset() if mixture == NO_GROUP else frozenset(mixture.split("+"))
 
 
-def _number(groups: Sequence[str], tuned: Collection[str]) -> int:
-    """A subset of groups as a number, one bit a group."""
-    return sum(1 << place for place, group in enumerate(groups) if group in tuned)
-
-
-def _groups_of(groups: Sequence[str], number: int) -> frozenset[str]:
-    """The subset that a number stands for."""
-    return frozenset(group for place, group in enumerate(groups) if number >> place & 1)
-
-
 def _in_order(groups: Collection[str]) -> tuple[str, ...]:
-    """Groups in the order of LABELS.
-
-    Raises:
-        DataError: for a group that is unknown.
-    """
-    unknown = sorted(set(groups) - LABELS.keys())
-    if unknown:
+    """Groups in the order of LABELS."""
+    if unknown := sorted(set(groups) - LABELS.keys()):
         raise DataError(f"Unknown parameter group {unknown[0]!r}.", suggest(unknown[0], LABELS))
     return tuple(group for group in LABELS if group in groups)

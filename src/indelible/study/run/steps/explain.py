@@ -30,14 +30,7 @@ class Explain(Work):
         tuned = kept_weights(job.inputs["tune"])
         with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
             found = explain_loss(
-                model,
-                lent.tokenizer,
-                lent.layout,
-                edit,
-                chosen.edited,
-                chosen.intrinsic,
-                tuned,
-                progress=progress,
+                model, lent.tokenizer, lent.layout, edit, chosen.edited, chosen.intrinsic, tuned, progress
             )
         found.write(job.folder)
         return Done(f"{found.mixtures['mixture'].nunique()} mixtures of edited and tuned weights asked")
