@@ -102,23 +102,19 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def first_difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> str | None:
-    """The path of the first key in which two nested settings differ, or None when they are equal."""
-    return _difference(left, right, "")
+def first_difference(left: Any, right: Any, path: str = "") -> str | None:
+    """The path of the first key in which two nested settings differ, or None when they are equal.
 
-
-def _difference(left: Any, right: Any, path: str) -> str | None:
-    if isinstance(left, Mapping) and isinstance(right, Mapping):
-        pairs = [(str(key), left.get(key), right.get(key), key in left, key in right) for key in {**left, **right}]
-    elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        pairs = [(str(i), a, b, True, True) for i, (a, b) in enumerate(zip(left, right, strict=True))]
-    else:
+    Args:
+        path: where the two stand.
+    """
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        left, right = dict(enumerate(left)), dict(enumerate(right))
+    if not (isinstance(left, Mapping) and isinstance(right, Mapping)):
         return None if left == right else path
-    for key, a, b, in_left, in_right in pairs:
-        here = f"{path}.{key}" if path else key
-        if in_left != in_right:
-            return here
-        found = _difference(a, b, here)
+    for key in {**left, **right}:
+        here = f"{path}.{key}" if path else str(key)
+        found = first_difference(left[key], right[key], here) if key in left and key in right else here
         if found is not None:
             return found
     return None

@@ -75,13 +75,6 @@ def test_only_explained_arms_get_the_step_and_other_keys(settings: dict[str, Any
     assert not any(step.kind == "explain" for step in without.steps)
 
 
-def test_settings_that_say_nothing_are_those_of_older_runs(settings: dict[str, Any]) -> None:
-    written = yaml.safe_load(config_of(settings).to_yaml())
-    assert "explain" not in written and not any("explain" in arm for arm in written["arms"])
-    chosen = config_of(explaining(settings, "memit"), explain=True)
-    assert StudyConfig.model_validate(yaml.safe_load(chosen.to_yaml())) == chosen
-
-
 def test_arms_that_cannot_be_explained_say_so(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"'arms.control.explain' is set, but the arm edits nothing"):
         plan_of(config_of(explaining(settings, "control")))

@@ -18,7 +18,7 @@ from indelible.files import read_text
 from indelible.models.bundled.fetch import MODELS
 from indelible.models.corpus import ENCYCLOPEDIA
 from indelible.study.design.grid import with_grid
-from indelible.study.design.settings import WORLD, Options, StudyConfig
+from indelible.study.design.settings import WORLD, StudyConfig
 from indelible.validation import validated
 
 
@@ -134,29 +134,21 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
         here = any(key == one or key.startswith(f"{one}.") for one in typed)
         return ((Path.cwd() if here else folder) / Path(name).expanduser()).resolve()
 
-    changes: dict[str, Any] = {}
+    settings = config.as_dict()
     if config.facts.source != WORLD:
-        source = str(path("facts.source", config.facts.source))
-        changes["facts"] = config.facts.model_copy(update={"source": source})
+        settings["facts"]["source"] = str(path("facts.source", config.facts.source))
     if config.corpus != ENCYCLOPEDIA:
-        changes["corpus"] = str(path("corpus", config.corpus))
-    changes["tuning"] = _with_absolute_data(config.tuning, "tuning", path)
-    changes["arms"] = tuple(
-        arm.model_copy(update={"tuning": _with_absolute_data(arm.tuning, f"arms.{arm.name}.tuning", path)})
-        for arm in config.arms
-    )
+        settings["corpus"] = str(path("corpus", config.corpus))
     if config.model not in MODELS and (model := path("model", config.model)).is_dir():
-        changes["model"] = str(model)
-    return config.model_copy(update=changes)
-
-
-def _with_absolute_data(tuning: Options, key: str, path: Callable[[str, str], Path]) -> Options:
-    """Settings of tuning in which a data file is named for good; a hub dataset's name stays as it is."""
-    data = tuning.get("data")
-    if not isinstance(data, dict) or not isinstance(data.get("source"), str):
-        return tuning
-    file = path(f"{key}.data.source", data["source"])
-    return {**tuning, "data": {**data, "source": str(file)}} if file.is_file() else tuning
+        settings["model"] = str(model)
+    tunings = {"tuning": settings["tuning"]} | {f"arms.{arm['name']}.tuning": arm["tuning"] for arm in settings["arms"]}
+    for key, tuning in tunings.items():
+        data = tuning.get("data")
+        # a hub dataset's name stays as it is
+        if isinstance(data, dict) and isinstance(source := data.get("source"), str):
+            file = path(f"{key}.data.source", source)
+            data["source"] = str(file) if file.is_file() else source
+    return StudyConfig.model_validate(settings)
 
 
 def assign(settings: dict[str, Any], override: str) -> None:
@@ -175,30 +167,23 @@ def assign(settings: dict[str, Any], override: str) -> None:
     place: Any = settings
     *parents, last = path.split(".")
     for part in parents:
-        place = _item(place, part, override)
-    if isinstance(place, list):
-        place[_index(place, last, override)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise ConfigError(f"--set {override!r}: nothing can be set inside a single value.", "Check the key's path.")
+        key = _key(place, part, override)
+        if isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+        place = place[key]
+    place[_key(place, last, override)] = value
 
 
-def _item(place: Any, part: str, override: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, part, override)]
+def _key(place: Any, part: str, override: str) -> str | int:
+    """What a part of an override's path stands for in a mapping or a list."""
     if isinstance(place, dict):
-        if place.get(part) is None:
-            place[part] = {}
-        return place[part]
-    raise ConfigError(f"--set {override!r}: nothing can be set inside {part!r}.", "Check the key's path.")
-
-
-def _index(items: list[Any], part: str, override: str) -> int:
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+        return part
+    if not isinstance(place, list):
+        raise ConfigError(f"--set {override!r}: nothing can be set inside a single value.", "Check the key's path.")
+    names = [item.get("name") if isinstance(item, dict) else None for item in place]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(items):
+    if part.isdigit() and int(part) < len(place):
         return int(part)
     known = [str(name) for name in names if name is not None]
     raise ConfigError(f"--set {override!r}: there is no {part!r} in that list.", suggest(part, known))

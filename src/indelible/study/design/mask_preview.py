@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel
-
 from indelible.edits.weight_editor import WeightEditor
 from indelible.models.bundled import fetch as bundled
-from indelible.models.layout import Layout, find_layout
+from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.design.arms import Arm
 from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, frozen_parameters
@@ -32,14 +30,10 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
     layout = find_layout(loaded)
     said = {}
     for arm in masked:
-        edited = _edited(arm, loaded, layout)
+        # before the edit is made, only editors of weights can say what it will change
+        edited = arm.editor.parameters_in(loaded, layout) if isinstance(arm.editor, WeightEditor) else ()
         if about_edit(arm.mask) and not edited:
             said[arm.name] = "what is edited is known once the edit is made"
             continue
         said[arm.name] = describe_frozen(loaded, layout, frozen_parameters(arm.mask, loaded, layout, edited))
     return said
-
-
-def _edited(arm: Arm, model: PreTrainedModel, layout: Layout) -> Sequence[str]:
-    """Parameters that the arm's editor will change; none where only the edit itself can tell."""
-    return arm.editor.parameters_in(model, layout) if isinstance(arm.editor, WeightEditor) else ()

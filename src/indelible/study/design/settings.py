@@ -20,8 +20,6 @@ WORLD = "world"
 NO_EDITOR = "none"
 Options = dict[str, Any]
 Protocol = Literal["batch", "isolated"]
-_LATER: dict[str, Any] = {"explain": False, "as_published": False, "claims": []}
-_LATER_IN_ARMS: dict[str, Any] = {"explain": None, "protocol": "batch"}
 
 
 class _Settings(BaseModel):
@@ -190,14 +188,5 @@ class StudyConfig(_Settings):
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists, mappings and scalars, keyed as in a study file.
-
-        What came later stands there only where it is set, so that run folders older than those keys are of equal
-        settings.
-        """
-        settings = self.model_dump(mode="json", by_alias=True)
-        for part, later in ((settings, _LATER), *((arm, _LATER_IN_ARMS) for arm in settings["arms"])):
-            for key, unset in later.items():
-                if part[key] == unset:
-                    del part[key]
-        return settings
+        """Plain lists, mappings and scalars, keyed as in a study file."""
+        return self.model_dump(mode="json", by_alias=True)

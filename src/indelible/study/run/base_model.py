@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.deltas.delta import Edit
 from indelible.errors import ModelError
 from indelible.files import whole_file
 from indelible.models.bundled import fetch as bundled
@@ -67,6 +68,10 @@ class LentModel:
             yield self._model
         finally:
             self._restore()
+
+    def holding(self, edit: Edit | None) -> AbstractContextManager[object]:
+        """Keep an edit in the base model inside the block; None leaves it as it is."""
+        return nullcontext() if edit is None else edit.applied(self._model, known_fingerprint=self.fingerprint)
 
     def _restore(self) -> None:
         model = self._model

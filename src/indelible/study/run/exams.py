@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.exam.callback import RetentionCallback
 from indelible.exam.criterion import appears
 from indelible.exam.exam import Answer, answers_frame, take_exam
 from indelible.exam.questions import Question
@@ -59,20 +58,6 @@ def _published_success(answer: Answer) -> bool:
     if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
         return answer.first_token
     return appears(answer.generated, answer.question.target)
-
-
-def curve_callback(questions: Sequence[Question], tokenizer: Any, every: int | None) -> RetentionCallback | None:
-    """Asks each fact's own prompt while tuning goes on; the whole exam is kept for the ends.
-
-    Args:
-        questions: of the whole exam.
-        every: steps of tuning between two points; None for no curve.
-    """
-    if every is None:
-        return None
-    prompts = [question for question in questions if question.kind == "prompt"]
-    # The whole exam follows the last step anyway.
-    return RetentionCallback(prompts, tokenizer, every=every, skip_last=True)
 
 
 def with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from indelible.edits.deltas.delta import Edit
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, fact_from
 
@@ -26,8 +28,9 @@ class ChosenFacts:
         """What concerns one copy: the fact that is edited in it, and all intrinsic facts; None stands for no copy."""
         return self if copy is None else ChosenFacts([self.edited[copy]], self.intrinsic)
 
-    def questions(self, context: str = "") -> list[Question]:
-        """The whole exam, edited facts first; ``context`` is put before every prompt."""
+    def questions(self, edit: Edit | None) -> list[Question]:
+        """The whole exam, edited facts first, as it is put to a model that holds the edit."""
+        context = "" if edit is None else edit.context
         edited = questions_for(self.edited, "edited", context=context)
         return edited + questions_for(self.intrinsic, "intrinsic", context=context)
 
@@ -48,6 +51,11 @@ def chosen_facts(folder: Path) -> ChosenFacts:
 def chosen_bystanders(folder: Path) -> list[Fact]:
     """The facts that a finished ``bystanders`` step chose."""
     return [fact_from(entry) for entry in read_json(folder / BYSTANDERS)]
+
+
+def kept_edit(inputs: Mapping[str, Path], copy: int | None = None) -> Edit | None:
+    """The edit, or that of one copy, that a step builds on; None where it builds on the base model."""
+    return Edit.load(edit_path(inputs["edit"], copy)) if "edit" in inputs else None
 
 
 def edit_path(folder: Path, copy: int | None) -> Path:

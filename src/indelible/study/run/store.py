@@ -125,19 +125,23 @@ class Store:
         return kept
 
     def _holds_steps(self) -> bool:
-        return any(self._record_of(path.name) for path in (self.folder / "steps").glob("[!.]*"))
+        return any((self.folder / "steps").glob("[!.]*/step.json"))
 
     def has(self, step: Step) -> bool:
         """Whether that step is finished."""
-        return self._record_of(step.name).get("key") == step.key
+        return self.record_of(step).get("key") == step.key
 
     def path(self, step: Step) -> Path:
         """Folder of a finished step."""
         return self.folder / "steps" / step.name
 
     def record_of(self, step: Step) -> dict[str, Any]:
-        """What step.json says about a finished step."""
-        return self._record_of(step.name)
+        """What step.json says about a finished step; nothing where it is not finished, or damaged."""
+        try:
+            record = json.loads((self.path(step) / "step.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     def inputs(self, step: Step) -> dict[str, Path]:
         """Folders of the steps that a step builds on, by role."""
@@ -170,7 +174,7 @@ class Store:
             }
             (folder / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
         with disk_errors(self.folder):
-            self._failure_path(step).unlink(missing_ok=True)
+            (self.folder / "failed" / f"{step.name}.json").unlink(missing_ok=True)
         self.record("finished", step, seconds=record["seconds"])
 
     def keep_failure(self, step: Step, what: str, trace: str) -> None:
@@ -209,16 +213,6 @@ class Store:
         """Write a file of the run folder whole or not at all."""
         with whole_file(self.folder / name) as path:
             path.write_text(text, encoding="utf-8")
-
-    def _record_of(self, name: str) -> dict[str, Any]:
-        try:
-            record = json.loads((self.folder / "steps" / name / "step.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
-
-    def _failure_path(self, step: Step) -> Path:
-        return self.folder / "failed" / f"{step.name}.json"
 
     def _last_opener(self) -> str:
         opened = [event for event in self.events() if event["event"] == "opened"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from indelible.edits.deltas.delta import Edit
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import MIXTURES, Cost, prompts_cost
-from indelible.study.run.kept import chosen_facts, edit_path
+from indelible.study.run.kept import chosen_facts, kept_edit
 from indelible.study.run.step import Done, Job, Material, Work
 from indelible.why.explain import explain_loss, kept_weights
 
@@ -26,9 +25,10 @@ class Explain(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
         chosen = chosen_facts(job.inputs["select"])
-        edit = Edit.load(edit_path(job.inputs["edit"], None))
+        edit = kept_edit(job.inputs)
+        assert edit is not None, "only arms that edit are explained"
         tuned = kept_weights(job.inputs["tune"])
-        with lent.base_model() as model, edit.applied(model, known_fingerprint=lent.fingerprint):
+        with lent.base_model() as model, lent.holding(edit):
             found = explain_loss(
                 model, lent.tokenizer, lent.layout, edit, chosen.edited, chosen.intrinsic, tuned, progress
             )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pandas as pd
 
-from indelible.edits.deltas.delta import Edit
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
 from indelible.study.run.exams import ask, successes
-from indelible.study.run.kept import chosen_facts, edit_path, keep_rows
+from indelible.study.run.kept import chosen_facts, keep_rows, kept_edit
 from indelible.study.run.step import Done, Job, Material, Work
 
 
@@ -45,15 +43,12 @@ class Probe(Work):
         copies: Sequence[int | None] = range(len(chosen.edited)) if self.isolated else [None]
         frames = []
         for done, copy in enumerate(copies, 1):
-            edit = None if self.phase == "base" else Edit.load(edit_path(job.inputs["edit"], copy))
-            with (
-                lent.base_model() as model,
-                nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint),
-            ):
+            edit = kept_edit(job.inputs, copy)
+            with lent.base_model() as model, lent.holding(edit):
                 rows = ask(
                     model,
                     lent.tokenizer,
-                    chosen.in_copy(copy).questions("" if edit is None else edit.context),
+                    chosen.in_copy(copy).questions(edit),
                     phase=self.phase,
                     copy=copy or 0,
                     published=self.published,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from indelible.edits.deltas.delta import Edit
+from indelible.exam.callback import RetentionCallback
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
-from indelible.study.run.exams import ask, curve_callback, with_curve
-from indelible.study.run.kept import TUNING, chosen_facts, edit_path, keep_rows, write_json
+from indelible.study.run.exams import ask, with_curve
+from indelible.study.run.kept import TUNING, chosen_facts, keep_rows, kept_edit, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import OBJECTIVES
@@ -60,13 +59,17 @@ class Tune(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
         chosen = chosen_facts(job.inputs["select"]).in_copy(self.copy)
-        edit = Edit.load(edit_path(job.inputs["edit"], self.copy)) if "edit" in job.inputs else None
-        questions = chosen.questions("" if edit is None else edit.context)
-        curve = curve_callback(questions, lent.tokenizer, self.every)
+        edit = kept_edit(job.inputs, self.copy)
+        questions = chosen.questions(edit)
+        curve = None
+        if self.every is not None:
+            # on the way, each fact's own prompt alone; the whole exam follows the last step anyway
+            prompts = [question for question in questions if question.kind == "prompt"]
+            curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, skip_last=True)
         with lent.base_model() as model:
             frozen = frozen_parameters(self.mask, model, lent.layout, () if edit is None else edit.parameters)
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
-            with nullcontext() if edit is None else edit.applied(model, known_fingerprint=lent.fingerprint):
+            with lent.holding(edit):
                 before = snapshot(model, frozen) if self.keep_weights else None
                 result = fine_tune(
                     model,
