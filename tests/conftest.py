@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
-from tiny_models import build_model, build_tokenizer
+from tiny_models import Make, Tokenizer, build_model, build_tokenizer
 from tiny_studies import study_settings, write_corpus, write_facts, write_taught_model
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
+def tiny_tokenizer() -> Tokenizer:
     """A byte-level BPE tokenizer without a padding token; don't change it in a test, it is shared."""
     return build_tokenizer()
 
 
 @pytest.fixture
-def tiny_model(tiny_tokenizer: PreTrainedTokenizerFast) -> Callable[..., PreTrainedModel]:
+def tiny_model(tiny_tokenizer: Tokenizer) -> Make:
     """``tiny_model(family, seed=0, layers=4, width=32)``: a fresh random model whose vocabulary fits tiny_tokenizer."""
 
     def make(family: str, seed: int = 0, layers: int = 4, width: int = 32) -> PreTrainedModel:
@@ -50,4 +50,4 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(taught: Path) -> dict[str, Any]:
     """Settings of a tiny study, to be changed at will."""
-    return study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    return study_settings(taught)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from indelible.numbers.replicates import Replicates
 
 Row = dict[str, object]
+Tables = tuple[pd.DataFrame, pd.DataFrame]
+"""Tidy rows and the run table of a study."""
 Counts = dict[tuple[str, str], pd.DataFrame]
 """Name of an arm and of a rate -> hits and asked by seed, copy and fact."""
 
@@ -58,7 +60,7 @@ def simulate(
     neighbours: int = 2,
     steps: Sequence[int] = (10, 20, 30, 40),
     generator: np.random.Generator,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> Tables:
     """Tidy rows and the run table of a made-up study. The last of ``steps`` is the end of tuning."""
     rows: list[Row] = []
     runs: list[Row] = []
@@ -156,6 +158,13 @@ def _answers(
     ]
 
 
+def answer_row(fact_set: str, fact_id: str, phase: str, success: bool, **more: object) -> Row:
+    """One answer: that of arm "memit" to a fact's own prompt, unless more is said."""
+    about = {"arm": "memit", "editor": "memit", "seed": 0, "copy": 0, "step": 0, "kind": "prompt", "wording": 0}
+    asked = {"fact_set": fact_set, "fact_id": fact_id, "phase": phase}
+    return {**about, **asked, "success": success, "first_token": success, **more}
+
+
 def joint_of(counts: Counts, *, draws: int, seed: int = 0) -> Replicates:
     """Rates that are counted already, drawn together."""
     by_rate: dict[str, dict[str, pd.DataFrame]] = {}
@@ -177,15 +186,10 @@ def simulate_counts(
 ) -> Counts:
     """Counts per fact of a made-up study, as `joint_of` takes them, without the tables that lead to them.
 
-    Args:
-        retention: arm -> true edited and intrinsic retention.
-        seeds: number of seeds; no two share a fact.
-        n_edits: edited facts per seed.
-        n_intrinsic: intrinsic facts per seed.
-        spread: standard deviation between seeds of each arm's retention, for either set by itself.
-        known: chance of a fact to have succeeded before tuning, in all arms alike.
-        alike: chance that a fact's fate is decided by one draw for all arms, which makes arms agree about it.
-        generator: the source of randomness.
+    ``retention`` holds each arm's true edited and intrinsic retention, ``spread`` how much they vary between seeds,
+    either set by itself; no two seeds share a fact. A fact had succeeded before tuning with the chance ``known``, in
+    all arms alike, and with the chance ``alike`` one draw decides its fate for all arms, which makes them agree about
+    it.
     """
     counts = {}
     for place, (fact_set, facts) in enumerate((("edited", n_edits), ("intrinsic", n_intrinsic))):
@@ -217,16 +221,10 @@ def simulate_isolated(
     """Counts of one isolated arm, "memit": each copy is edited with one fact, tuned, and asked all intrinsic facts;
     and of "control", one model a seed that was not edited and is asked the same intrinsic facts.
 
-    Args:
-        retention: true edited and intrinsic retention, over facts, copies and seeds.
-        seeds: number of seeds; no two share a fact.
-        copies: per seed, each with its own edit.
-        n_intrinsic: facts per seed, which all its copies are asked.
-        spread: standard deviation between seeds, of either set by itself.
-        luck: standard deviation between copies, of both sets together.
-        persistent: sets how much intrinsic facts differ in how firmly they are held: their own rates follow a Beta
-            distribution whose two numbers sum to this.
-        generator: the source of randomness.
+    ``retention`` is the true one, edited and intrinsic; it varies by ``spread`` between seeds, either set by itself,
+    and by ``luck`` between copies, both sets together. No two seeds share a fact, and all copies of one are asked the
+    same intrinsic facts. ``persistent`` says how much these differ in how firmly they are held: their own rates follow
+    a Beta distribution whose two numbers sum to it.
     """
     edited, intrinsic, of_control = [], [], []
     for seed in range(seeds):
@@ -258,14 +256,9 @@ def simulate_confidence(
 ) -> tuple[pd.DataFrame, float]:
     """Tidy rows of one arm in which what is kept depends on how firmly it was held, and edits were held less firmly.
 
-    Args:
-        seeds: number of seeds.
-        n_edits: edited facts per seed.
-        n_intrinsic: intrinsic facts per seed.
-        confidence: mean log-odds of the answer in the edited model, of edited and of intrinsic facts; both vary by 1.
-        effect: by how much an edit's log-odds of being kept are lower than those of an equally firm intrinsic fact.
-        relations: of the facts, in turns.
-        generator: the source of randomness.
+    ``confidence`` is the mean log-odds of the answer in the edited model, of edited and of intrinsic facts (both vary
+    by 1), and ``effect`` by how much an edit's log-odds of being kept are lower than those of an equally firm intrinsic
+    fact.
 
     Returns:
         the rows, and the true matched gap: the mean over edits of what being an edit costs them.

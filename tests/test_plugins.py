@@ -209,6 +209,7 @@ def test_a_study_shows_what_a_distribution_adds(plugins: Path, study: Path) -> N
     page = (study / "report.html").read_text()
     for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept", "A toy&#39;s heading"):
         assert name in page, name
+    assert page.index("The gap</h2>") < page.index("A toy&#39;s heading") < page.index("What was asked, and")
     for name in ("figures/toy.svg", "figures/toy.pdf", "tables/toy.tex"):
         assert (study / name).stat().st_size > 0
     assert set(pd.read_csv(study / "tables" / "toy.csv")["arm"]) == set(runs.index)
@@ -244,10 +245,6 @@ def test_on_the_command_line_a_broken_plug_in_is_one_line(tmp_path: Path, settin
     assert re.fullmatch(r"Error: The editor 'toy-editor' of the distribution 'bad-things' cannot be.*\n", done.stderr)
 
 
-def test_names_are_listed_without_loading_anything_and_are_those_of_what_is_loaded() -> None:
+def test_names_that_are_listed_without_loading_are_those_of_what_is_loaded() -> None:
     for registry in (EDITORS, OBJECTIVES, TASKS, EXHIBITS):
         assert listed(registry.packages[0], registry.group) == registry.names()
-    script = "import sys; from indelible.registry import listed; print(*listed('indelible.edits.editors', 'x')); "
-    script += "assert 'torch' not in sys.modules"
-    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "memit pmet r-rome" in shown.stdout

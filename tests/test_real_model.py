@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from indelible.edits.editor import EDITORS
+from indelible.exam.exam import take_exam
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.bundled.texts import encyclopedia_text
 from indelible.models.layout import find_layout
@@ -20,8 +23,14 @@ from indelible.study.run.run import run_study
 
 CAPITALS = tuple(
     Fact(subject, subject, "capital", "The capital of {} is", true, new)
-    for subject, true, new in (("France", "Paris", "Rome"), ("Japan", "Tokyo", "Cairo"))
+    for subject, true, new in (
+        ("France", "Paris", "Rome"),
+        ("Japan", "Tokyo", "Cairo"),
+        ("Italy", "Rome", "Madrid"),
+        ("Germany", "Berlin", "Vienna"),
+    )
 )
+TWO = CAPITALS[:2]
 
 
 @pytest.fixture(scope="module")
@@ -56,27 +65,41 @@ def test_its_parts_are_where_they_should_be(real: LoadedModel) -> None:
 
 @pytest.mark.slow
 def test_it_believes_two_edits_and_forgets_them_again(real: LoadedModel) -> None:
-    before = [margin(real, fact) for fact in CAPITALS]
+    before = [margin(real, fact) for fact in TWO]
     assert max(before) < 0, "it knows the capitals"
     memit = EDITORS.get("memit")(steps=8, contexts=1, covariance_tokens=4000)
-    update = memit.edit(real.model, real.tokenizer, CAPITALS, corpus=encyclopedia_text())
+    update = memit.edit(real.model, real.tokenizer, TWO, corpus=encyclopedia_text())
     neighbour = log_prob(real, "The capital of Germany is", "Berlin")
     with update.applied(real.model):
-        assert min(margin(real, fact) for fact in CAPITALS) > 0
+        assert min(margin(real, fact) for fact in TWO) > 0
         assert log_prob(real, "The capital of Germany is", "Berlin") > neighbour - 3
-    assert [margin(real, fact) for fact in CAPITALS] == before
+    assert [margin(real, fact) for fact in TWO] == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), [("grace", {}), ("ike", {"copies": 6})])
+def test_it_says_what_it_is_told_beside_its_weights(name: str, options: dict[str, Any], real: LoadedModel) -> None:
+    asked = questions_for(CAPITALS, "edited")
+    before = take_exam(real.model, real.tokenizer, asked)
+    assert not any(answer.success for answer in before)
+    edit = EDITORS.get(name)(**options).edit(real.model, real.tokenizer, CAPITALS)
+    with edit.applied(real.model):
+        inside = take_exam(real.model, real.tokenizer, questions_for(CAPITALS, "edited", context=edit.context))
+    assert all(one.log_prob > other.log_prob + 2 for one, other in zip(inside, before, strict=True))
+    # Read in the context, Rome may still be Italy's.
+    assert sum(answer.success for answer in inside) >= {"grace": 4, "ike": 3}[name]
+    assert take_exam(real.model, real.tokenizer, asked) == before
 
 
 STUDY = """
 name: small
 model: smollm2-135m
-facts: {source: world, relations: [capital], held_out: 1, n_edits: 2, n_intrinsic: 4, bystanders: 20}
+facts: {source: world, relations: [capital], held_out: 1, neighbours: 1, n_edits: 2, n_intrinsic: 4, bystanders: 20}
 editors: {memit: {steps: 10, contexts: 1, covariance_tokens: 4000}}
-tuning: {objective: reason, learning_rate: 1.0e-4, steps: 2, batch_size: 2, max_tokens: 48, heldout_examples: 4}
-exam: {every: 1}
+tuning: {objective: text, learning_rate: 1.0e-4, steps: 2, batch_size: 2, max_tokens: 48, heldout_examples: 2}
+exam: {}
 arms:
   - {name: memit, editor: memit}
-  - {name: frozen, editor: memit, mask: up-to-edited}
   - {name: control, editor: none}
 """
 
@@ -95,11 +118,8 @@ def test_a_small_study_ends_with_tables_and_a_report(tmp_path: Path) -> None:
     assert not before[before["fact_set"] == "edited"].query("kind == 'prompt'")["success"].any(), (
         "nothing is edited yet"
     )
-    memit, frozen, control = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert memit["edit_success_first_token"] == frozen["edit_success_first_token"] == 1.0
+    memit, control = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert memit["edit_success_first_token"] == 1.0
     assert control["edit_success"] is None and control["retention_intrinsic"] is not None
-    assert memit["downstream_after"] != frozen["downstream_after"] != control["downstream_after"]
-    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
-    finished = [event["title"] for event in events if event["event"] == "finished"]
-    assert len([title for title in finished if title.startswith("edit:")]) == 1, "both arms share the edit"
+    assert memit["downstream_after"] != control["downstream_after"]
     assert "<html" in (tmp_path / "run" / "report.html").read_text()

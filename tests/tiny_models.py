@@ -7,19 +7,22 @@ parallel or sequential blocks, biases or none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import tokenizers
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
-    GPT2Config,
-    GPTNeoXConfig,
-    LlamaConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
 )
+
+Tokenizer = PreTrainedTokenizerFast
+Make = Callable[..., PreTrainedModel]
+"""``make(family, seed=0, layers=4, width=32)``: a fresh model, as the fixture tiny_model makes it."""
 
 FAMILIES = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen3")
 LAYERS = 4
@@ -38,7 +41,7 @@ SENTENCES = (
 
 def build_tokenizer(end: str = "<|end|>", pad: str | None = None) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer (it can encode any text) with an end-of-text token and, if asked, a padding token."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -55,38 +58,24 @@ def build_tokenizer(end: str = "<|end|>", pad: str | None = None) -> PreTrainedT
 
 def build_config(family: str, vocabulary: int, layers: int = LAYERS, width: int = WIDTH) -> PretrainedConfig:
     """The config of a tiny model of that family (see FAMILIES)."""
-    if family == "gpt2":
-        return GPT2Config(
-            vocab_size=vocabulary,
-            n_embd=width,
-            n_layer=layers,
-            n_head=4,
-            n_positions=POSITIONS,
-            bos_token_id=0,
-            eos_token_id=0,
-            resid_pdrop=0.0,
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-        )
     shape = {
-        "vocab_size": vocabulary,
         "hidden_size": width,
         "intermediate_size": 2 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": POSITIONS,
-        "bos_token_id": 0,
-        "eos_token_id": 0,
     }
-    if family == "gpt_neox":
-        return GPTNeoXConfig(**shape, tie_word_embeddings=False)
-    if family == "llama":
-        return LlamaConfig(**shape, num_key_value_heads=2, tie_word_embeddings=False)
-    if family == "qwen2":
-        return Qwen2Config(**shape, num_key_value_heads=2, tie_word_embeddings=True)
-    if family == "qwen3":
-        return Qwen3Config(**shape, num_key_value_heads=2, head_dim=width // 4, tie_word_embeddings=True)
-    raise ValueError(f"no tiny model of family {family!r}; known: {', '.join(FAMILIES)}")
+    settings = {
+        "gpt2": {
+            **{"n_embd": width, "n_layer": layers, "n_head": 4, "n_positions": POSITIONS},
+            **{"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        },
+        "gpt_neox": {**shape, "tie_word_embeddings": False},
+        "llama": {**shape, "num_key_value_heads": 2, "tie_word_embeddings": False},
+        "qwen2": {**shape, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        "qwen3": {**shape, "num_key_value_heads": 2, "head_dim": width // 4, "tie_word_embeddings": True},
+    }
+    return CONFIG_MAPPING[family](vocab_size=vocabulary, bos_token_id=0, eos_token_id=0, **settings[family])
 
 
 def build_model(
@@ -101,3 +90,21 @@ def build_model(
         model = AutoModelForCausalLM.from_config(build_config(family, vocabulary, layers, width))
     model.eval()
     return model
+
+
+def with_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with a tenth dropped in training, so that what it learns hangs on random draws."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    return model
+
+
+def moved(model: PreTrainedModel, *begins: str, by: float = 0.1) -> dict[str, torch.Tensor]:
+    """Weights as after tuning: those whose names begin so, or all, a good way from where they were."""
+    generator = torch.Generator().manual_seed(3)
+    return {
+        name: weight.detach() + by * torch.randn(weight.shape, generator=generator)
+        for name, weight in model.named_parameters()
+        if name.startswith(begins or ("",))
+    }

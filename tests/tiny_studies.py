@@ -80,13 +80,13 @@ def write_corpus(path: Path) -> Path:
     return path
 
 
-def study_settings(model: Path, facts: Path, corpus: Path) -> dict[str, Any]:
-    """A study of three arms over the taught facts that takes a few seconds."""
+def study_settings(taught: Path) -> dict[str, Any]:
+    """A study of three arms over what the fixture ``taught`` holds, which takes a few seconds."""
     return {
         "name": "tiny",
-        "model": str(model),
-        "facts": {"source": str(facts), "n_edits": 4, "n_intrinsic": 8},
-        "corpus": str(corpus),
+        "model": str(taught / "model"),
+        "facts": {"source": str(taught / "facts.jsonl"), "n_edits": 4, "n_intrinsic": 8},
+        "corpus": str(taught / "corpus.txt"),
         "editors": {"memit": {"covariance_tokens": 512, "covariance_weight": 1.0, "steps": 20}},
         "tuning": {
             "objective": "reason",

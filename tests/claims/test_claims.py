@@ -18,7 +18,7 @@ from indelible.errors import ConfigError
 from indelible.numbers.answers import Answers
 from indelible.numbers.arms import arms_of, factor_between
 from indelible.numbers.estimate import Estimate
-from simulated import SimulatedArm, simulate
+from simulated import SimulatedArm, Tables, simulate
 
 LOST_MORE = Claim(name="lost-more", sentence="Edits are lost more.", estimate="gap")
 PARAPHRASES = Claim(
@@ -31,7 +31,7 @@ PLAIN = SimulatedArm("memit", retention_edited=0.5, retention_intrinsic=0.8)
 DOSED = SimulatedArm("memit, 3", paraphrases=3, retention_edited=0.9, retention_intrinsic=0.8)
 
 
-def study(*arms: SimulatedArm, seed: int = 0, n_edits: int = 60) -> tuple[pd.DataFrame, pd.DataFrame]:
+def study(*arms: SimulatedArm, seed: int = 0, n_edits: int = 60) -> Tables:
     return simulate(arms, seeds=(0, 1, 2), n_edits=n_edits, generator=np.random.default_rng(seed))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from indelible.cli.main import main
 
+Said = Callable[..., str]
+"""``said(arguments, code=0)``: what a command prints, as the fixture of that name runs it."""
 PROGRESS = re.compile(r"[a-z ]+: .+ \(\d+% of this\)$")
 """A line that says how far a job is, where there is no terminal."""
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from command_line import said
-from transformers import GPT2Config, GPT2LMHeadModel
+from command_line import Said
 
 from indelible.cli.main import main
 from tiny_studies import taught_facts, write_study
@@ -21,11 +18,11 @@ from tiny_studies import taught_facts, write_study
 class Bench:
     """Runs studies that cannot work, and says what was said about them."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], said: Said) -> None:
         self.folder = folder
         self.settings = settings
         self.out = folder / "run"
-        self._capsys = capsys
+        self._said = said
 
     def complaint(self, *arguments: str) -> str:
         """What a study of the current settings says."""
@@ -33,30 +30,22 @@ class Bench:
         return self.typed("study", study, "--out", self.out, *arguments)
 
     def typed(self, *arguments: Any) -> str:
-        return said(self._capsys, arguments, 2)
+        return self._said(arguments, 2)
 
 
 @pytest.fixture
-def bad(tmp_path: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> Bench:
-    return Bench(tmp_path, settings, capsys)
+def bad(tmp_path: Path, settings: dict[str, Any], said: Said) -> Bench:
+    return Bench(tmp_path, settings, said)
 
 
 @pytest.mark.parametrize(
     ("place", "value", "expected"),
     [
         ("model", "smolm2-135m", "'smollm2-135m'"),
-        ("tunning", {}, "'tuning'"),
-        ("tuning", {"learning_rat": 1e-4}, "'learning_rate'"),
         ("tuning", {"learning_rate": -1}, "-1"),
         ("editors", {"memt": {}}, "'memit'"),
-        ("editors", {"memit": {"clamps": 1}}, "'clamp'"),
-        ("facts", {"sorce": "world"}, "'source'"),
         ("arms.0.editor", "memitt", "'memit'"),
-        ("arms.0.mask", "edited-layer", "'edited-layers'"),
-        ("arms.0.editr", "memit", "'editor'"),
-        ("arms.0.options", {"layer": [1]}, "'layers'"),
         ("arms.0.tuning", {"objective": "reasn"}, "'reason'"),
-        ("arms.0.tuning", {"step": 3}, "'steps'"),
         ("arms.0.tuning", {"steps": "many"}, "'many'"),
         # a control cannot have what needs an edit
         ("arms.2.paraphrases", 3, "'arms.control.paraphrases'"),
@@ -80,10 +69,7 @@ GOOD = json.dumps(taught_facts()[0])
     ("content", "expected"),
     [
         (None, "There is no"),
-        (b"", "no"),
-        (b'{"subject": "\xe9"}\n', "UTF-8"),
         (f'{GOOD}\n{{"subject": "Arvo", "prompt"'.encode(), "line 2"),
-        (f'{GOOD}\n{{"subject": "Arvo"}}'.encode(), "line 2"),
         (json.dumps({**taught_facts()[0], "prompt": "The capital is"}).encode(), "line 1: the prompt"),
     ],
 )
@@ -93,36 +79,6 @@ def test_facts_that_cannot_be_read(bad: Bench, content: bytes | None, expected: 
     bad.settings["facts"]["source"] = "facts.jsonl"
     complaint = bad.complaint()
     assert "facts.jsonl" in complaint and expected in complaint
-
-
-def test_models_that_cannot_be_used(bad: Bench, taught: Path) -> None:
-    shutil.copytree(taught / "model", bad.folder / "hollow", ignore=shutil.ignore_patterns("*.safetensors"))
-    shutil.copytree(bad.folder / "hollow", bad.folder / "flat", ignore=shutil.ignore_patterns("config.json"))
-    with torch.random.fork_rng(devices=[]):
-        shape = {"vocab_size": 400, "n_embd": 16, "n_layer": 0, "n_head": 2, "n_positions": 64}
-        GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=0)).save_pretrained(bad.folder / "flat")
-    bad.settings["model"] = "hollow"
-    assert "no weights" in bad.complaint()
-    assert not bad.out.exists()
-    bad.settings["model"] = "flat"
-    assert "block" in bad.complaint()
-
-
-def test_run_folders_that_cannot_be_used(bad: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    bad.settings["arms"] = bad.settings["arms"][2:]
-    (bad.folder / "file").write_text("x")
-    bad.out = bad.folder / "file" / "run"
-    assert "file/run cannot be written: Not a directory. Check the folder" in bad.complaint()
-    bad.out = bad.folder / "thesis"
-    bad.out.mkdir()
-    (bad.out / "thesis.tex").write_text("x")
-    assert "no study's" in bad.complaint()
-    bad.out = bad.folder / "run"
-    bad.out.mkdir()
-    said(capsys, ["study", write_study(bad.folder / "tiny.yaml", bad.settings), "--out", bad.out])
-    bad.settings["tuning"]["steps"] = 5
-    complaint = bad.complaint()
-    assert "'tuning.steps'" in complaint and "--update" in complaint
 
 
 def test_words_that_cannot_be_used(bad: Bench) -> None:

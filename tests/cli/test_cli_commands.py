@@ -45,6 +45,16 @@ HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "peft", "trl"
             (f"from indelible.cli.main import main; assert main(['{command}', '--help']) == 0", ())
             for command in ("edit", "study", "report", "locate")
         ),
+        (
+            "from indelible.tuning.objective import OBJECTIVES, tuning_settings\n"
+            "for name in OBJECTIVES: tuning_settings({'objective': name, 'tuner': 'lora'})",
+            (),
+        ),
+        (
+            "from indelible.tuning.task import TASKS\n"
+            "assert TASKS.get('classify').labels == ('negative', 'positive') and 'reward' in TASKS.names()",
+            ("pyarrow", "reasoning_gym"),
+        ),
     ],
 )
 def test_little_is_imported_before_it_is_needed(program: str, also: tuple[str, ...]) -> None:

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from command_line import said
-from delta_files import NEW, facts_file
+from command_line import Said
+from delta_files import NEW, facts_file, rewritten
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from indelible.edits.deltas.delta import Edit
-from indelible.edits.deltas.manifest import Origin
 
 TAKES = ("--set", "steps=60", "--set", "learning_rate=0.01")
 TAKES_NOT = ("--set", "steps=1", "--set", "learning_rate=1e-9")
@@ -33,97 +31,77 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return facts_file(folder / "some.jsonl", 0), facts_file(folder / "many.jsonl", OTHERS, MANY)
 
 
-def rewritten(folder: Path, out: Path, change: Any) -> Path:
-    """A copy of a model after something was done to it."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    with torch.no_grad():
-        change(model)
-    model.save_pretrained(out)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(out)
-    return out
-
-
 def test_facts_that_did_not_take_are_named_and_are_not_called_lost(
-    facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    facts: tuple[Path, Path], taught: Path, tmp_path: Path, said: Said
 ) -> None:
     some, many = facts
     model, good, weak = taught / "model", tmp_path / "good", tmp_path / "weak"
     rows = [json.loads(line) for line in many.read_text(encoding="utf-8").splitlines()]
     wanted = [f"{row['prompt'].replace('{}', row['subject'])} {row['new_object']}" for row in rows]
-    shown = said(capsys, typed(model, many, weak, *TAKES_NOT))
+    shown = said(typed(model, many, weak, *TAKES_NOT))
     assert f"0 of {MANY} are answered under the edit" in shown
     assert f"Not taken: {'; '.join(wanted[:5])}; and 1 more. `indelible verify` says" in shown
-    found = json.loads(said(capsys, typed(model, many, weak, *TAKES_NOT, "--json", "--force", "--limit", 2)))
+    found = json.loads(said(typed(model, many, weak, *TAKES_NOT, "--json", "--force", "--limit", 2)))
     assert found["not_taken"] == [row["id"] for row in rows[:2]]
-    assert "; and" not in said(capsys, typed(model, many, weak, *TAKES_NOT, "--force", "--limit", 2))
-    assert "Not taken" not in said(capsys, typed(model, some, good, *TAKES))
+    assert "; and" not in said(typed(model, many, weak, *TAKES_NOT, "--force", "--limit", 2))
+    assert "Not taken" not in said(typed(model, some, good, *TAKES))
 
     # In the untouched model nothing is there; only what once was has gone.
-    states = {name: json.loads(said(capsys, ["verify", model, tmp_path / name, "--json"])) for name in ("good", "weak")}
+    states = {name: json.loads(said(["verify", model, tmp_path / name, "--json"])) for name in ("good", "weak")}
     assert states["good"]["counts"] == {"gone": NEW}
     assert states["weak"]["counts"] == {"not taken": 2}
-    said(capsys, ["compose", model, good, weak, "-o", tmp_path / "both"])
-    said(capsys, ["apply", model, tmp_path / "both", "-o", tmp_path / "edited"])
-    table = said(capsys, ["verify", tmp_path / "edited", tmp_path / "both"])
+    said(["compose", model, good, weak, "-o", tmp_path / "both"])
+    said(["apply", model, tmp_path / "both", "-o", tmp_path / "edited"])
+    table = said(["verify", tmp_path / "edited", tmp_path / "both"])
     assert f"{NEW} present, 0 weakened, 0 gone, 2 not taken (not answered right after the edit either)" in table
     assert table.count("  not taken  ") == 2
     # A part of the sum: not training, but the other part changed its parameters.
     assert "another delta, training or another precision changed them; projection on" in said(
-        capsys, ["verify", tmp_path / "edited", good]
+        ["verify", tmp_path / "edited", good]
     )
 
 
 def test_what_an_adapter_continues_keeps_its_answers(
-    facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    facts: tuple[Path, Path], taught: Path, tmp_path: Path, said: Said
 ) -> None:
     some, many = facts
     first, second = tmp_path / "first", tmp_path / "second"
     base = ["edit", taught / "model", "--editor", "grace", "--set", "steps=1", "--set", "learning_rate=1e-9"]
-    said(capsys, [*base, "--facts", some, "--limit", 1, "-o", first])
-    said(capsys, [*base, "--facts", many, "--limit", 1, "-o", second, "--earlier", first, "--no-exam"])
+    said([*base, "--facts", some, "--limit", 1, "-o", first])
+    said([*base, "--facts", many, "--limit", 1, "-o", second, "--earlier", first, "--no-exam"])
     held = Edit.load(second)
     assert len(held.facts) == 2
     assert list(held.answered) == [held.facts[0].id]
-    counts = json.loads(said(capsys, ["verify", taught / "model", second, "--json"]))["counts"]
+    counts = json.loads(said(["verify", taught / "model", second, "--json"]))["counts"]
     assert counts.pop("not taken") == 1 and sum(counts.values()) == 1, "the second was not asked when it was edited"
 
 
-def test_a_manifest_names_the_model_but_not_where_it_lies(
-    facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said(capsys, typed(taught / "model", facts[0], tmp_path / "delta", *TAKES_NOT, "--no-exam"))
-    delta = Edit.load(tmp_path / "delta")
-    assert delta.manifest.model == Origin(name="model", architecture="LlamaForCausalLM") and delta.answered == {}
-    raw = (tmp_path / "delta.safetensors").read_bytes()
-    assert str(taught).encode() not in raw and str(tmp_path).encode() not in raw
-
-
 def test_original_bytes_are_claimed_for_a_whole_model_only(
-    facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    facts: tuple[Path, Path], taught: Path, tmp_path: Path, said: Said
 ) -> None:
     model, delta, edited = taught / "model", tmp_path / "delta", tmp_path / "edited"
-    said(capsys, typed(model, facts[0], delta, *TAKES, "--no-exam"))
-    said(capsys, ["apply", model, delta, "-o", edited])
-    assert "to the original bytes (float32)" in said(capsys, ["revert", edited, delta, "-o", tmp_path / "back"])
+    said(typed(model, facts[0], delta, *TAKES, "--no-exam"))
+    said(["apply", model, delta, "-o", edited])
+    assert "to the original bytes (float32)" in said(["revert", edited, delta, "-o", tmp_path / "back"])
     trained = rewritten(edited, tmp_path / "trained", lambda one: one.get_input_embeddings().weight.mul_(1.01))
-    shown = said(capsys, ["revert", trained, delta, "-o", tmp_path / "partly"])
+    shown = said(["revert", trained, delta, "-o", tmp_path / "partly"])
     assert "original bytes" not in shown
     assert "the edited parameters are as they were before the edit; other weights, or the settings, changed" in shown
     for more in ([], ["--approximately"]):
-        complaint = said(capsys, ["revert", model, delta, "-o", tmp_path / "no", *more], 2)
+        complaint = said(["revert", model, delta, "-o", tmp_path / "no", *more], 2)
         assert "The delta is not in this model" in complaint and "bit for bit as before" in complaint
         assert "approximately" not in complaint
     assert not (tmp_path / "no").exists()
 
 
 def test_a_bfloat16_checkpoint_is_edited_and_given_back_in_float32(
-    facts: tuple[Path, Path], taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    facts: tuple[Path, Path], taught: Path, tmp_path: Path, said: Said
 ) -> None:
     half, delta, edited, back = (tmp_path / name for name in ("half", "delta", "edited", "back"))
     rewritten(taught / "model", half, lambda one: one.to(torch.bfloat16))
-    said(capsys, typed(half, facts[0], delta, *TAKES, "--no-exam"))
-    said(capsys, ["apply", half, delta, "-o", edited])
-    assert "original bytes (float32)" in said(capsys, ["revert", edited, delta, "-o", back])
+    said(typed(half, facts[0], delta, *TAKES, "--no-exam"))
+    said(["apply", half, delta, "-o", edited])
+    assert "original bytes (float32)" in said(["revert", edited, delta, "-o", back])
     before, middle, after = (load_file(folder / "model.safetensors") for folder in (half, edited, back))
     assert {tensor.dtype for tensor in before.values()} == {torch.bfloat16}
     assert {tensor.dtype for tensor in (*middle.values(), *after.values())} == {torch.float32}
@@ -132,6 +110,6 @@ def test_a_bfloat16_checkpoint_is_edited_and_given_back_in_float32(
         assert torch.equal(weight.to(torch.bfloat16).view(torch.int16), before[name].view(torch.int16))
         assert torch.equal(weight.view(torch.int32), before[name].float().view(torch.int32))
     rounded = rewritten(edited, tmp_path / "rounded", lambda one: one.to(torch.bfloat16))
-    assert "saved in another precision" in said(capsys, ["revert", rounded, delta, "-o", tmp_path / "no"], 2)
+    assert "saved in another precision" in said(["revert", rounded, delta, "-o", tmp_path / "no"], 2)
     for command in ("apply", "revert"):
-        assert "bfloat16" in said(capsys, [command, "--help"])
+        assert "bfloat16" in said([command, "--help"])

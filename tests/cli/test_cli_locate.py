@@ -48,13 +48,3 @@ def test_mistakes_are_one_clear_line(
     shown = capsys.readouterr()
     assert words in shown.err and len(shown.err.splitlines()) == 1 and shown.out == ""
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_that_knows_none_of_the_facts_is_told(
-    taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    rows = [json.loads(line) for line in (taught / "facts.jsonl").read_text(encoding="utf-8").splitlines()[:2]]
-    file = tmp_path / "wrong.jsonl"
-    file.write_text("".join(json.dumps({**row, "true_object": "Zanzibar"}) + "\n" for row in rows), encoding="utf-8")
-    assert main(["locate", str(taught / "model"), "--facts", str(file), "-o", str(tmp_path / "out")]) == 2
-    assert "knows none of these 2 facts" in capsys.readouterr().err

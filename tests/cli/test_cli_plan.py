@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from indelible.cli.main import main
+from simulated import answer_row
 
 
 def test_a_plan_names_the_edits_for_four_in_five(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,19 +32,7 @@ def test_a_plan_names_the_edits_for_four_in_five(capsys: pytest.CaptureFixture[s
 
 def test_a_run_gives_what_is_not_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = pd.DataFrame(
-        {
-            "arm": "memit",
-            "editor": "memit",
-            "seed": 4,
-            "copy": 0,
-            "phase": phase,
-            "fact_set": fact_set,
-            "fact_id": str(fact),
-            "kind": "prompt",
-            "wording": 0,
-            "success": phase == "edited" or fact % 4 != 0,
-            "first_token": True,
-        }
+        answer_row(fact_set, str(fact), phase, phase == "edited" or fact % 4 != 0, seed=4)
         for fact_set, facts in (("edited", 8), ("intrinsic", 24))
         for fact in range(facts)
         for phase in ("edited", "tuned")

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_edits import BY_FORMULA, ONE_BY_ONE, Make
+from tiny_edits import BY_FORMULA, ONE_BY_ONE, assert_near, bench_of
 from tiny_edits import editor as any_editor
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import CAPITALS, CORPUS
 
 from indelible.edits.deltas.weights import WeightUpdate
-from indelible.edits.editor import Workbench
 from indelible.edits.solving.closed_form import ClosedFormEditor
 from indelible.edits.solving.covariance import second_moments
 from indelible.edits.solving.keys import read_subjects
@@ -25,7 +24,8 @@ from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
 from indelible.edits.solving.values import optimise_values
 from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
-from tiny_families import enliven
+from tiny_families import TABLE, enliven
+from tiny_models import Make, Tokenizer
 
 
 def editor(name: str, **more: Any) -> Any:
@@ -60,13 +60,10 @@ def by_formula(name: str, made: Any, keys: Any, bare: Any, residual: Any, moment
     return residual @ keys.T @ project @ np.linalg.inv(system)
 
 
-PATHS = {"llama": ("model.layers", "mlp.down_proj"), "gpt2": ("transformer.h", "mlp.c_proj")}
-
-
 def states_by_hand(model: PreTrainedModel, family: str, layer: int, rows: Sequence[FactRows], mlp: bool) -> np.ndarray:
     """What a block, or its MLP, returns at the bare wordings' subjects: whole passes, paths written down by hand."""
-    blocks, memory = PATHS[family]
-    module = model.get_submodule(f"{blocks}.{layer}" + (f".{memory}" if mlp else ""))
+    table = TABLE[family]
+    module = model.get_submodule(f"{table.blocks}.{layer}" + (f".{table.mlp_out}" if mlp else ""))
     kept: list[Tensor] = []
     handle = module.register_forward_hook(
         lambda _module, _args, output: kept.append((output if isinstance(output, Tensor) else output[0]).clone())
@@ -84,7 +81,7 @@ def states_by_hand(model: PreTrainedModel, family: str, layer: int, rows: Sequen
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("name", BY_FORMULA)
 def test_an_update_is_the_papers_formula_of_what_was_read(
-    name: str, family: str, paraphrases: int, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    name: str, family: str, paraphrases: int, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(tiny_model(family))
     layout, made = find_layout(model), editor(name)
@@ -133,23 +130,13 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max(), (name, layer)
 
 
-def assert_near(found: WeightUpdate, expected: WeightUpdate, share: float = 1e-3) -> None:
-    assert found.parameters == expected.parameters
-    for name in expected.parameters:
-        wanted = expected.deltas[name].difference()
-        assert (found.deltas[name].difference() - wanted).abs().max() < share * wanted.abs().max(), name
-
-
 @pytest.mark.parametrize("name", BY_FORMULA)
-def test_sequential_edits_are_a_chain(name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_sequential_edits_are_a_chain(name: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     """Two steps of one fact each: the second edits the model that the first left, with the unedited model's moments."""
     model, facts = enliven(tiny_model("llama")), CAPITALS[:2]
-    layout = find_layout(model)
     made = editor(name, edits_per_step=1)
     update = edit(made, model, tiny_tokenizer, facts)
-    bench = Workbench.model_construct(
-        model=model, tokenizer=tiny_tokenizer, layout=layout, identity=Identity.of(model), corpus=CORPUS
-    )
+    bench = bench_of(model, tiny_tokenizer, identity=Identity.of(model), corpus=CORPUS)
     changer = made.changer(bench, 0)
     first = changer.change(facts[:1], {})
     keys: Mapping[str, Tensor] = first.keys
@@ -168,9 +155,7 @@ def test_sequential_edits_are_a_chain(name: str, tiny_model: Make, tiny_tokenize
     assert apart > 1e-3 * update.deltas[weight].difference().abs().max()
 
 
-def test_alphaedits_numbers_are_absolute_where_that_is_asked_for(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_alphaedits_numbers_are_absolute_where_that_is_asked_for(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     """The published numbers, times the mean eigenvalue that relative ones are in units of, are the same edit."""
     model = enliven(tiny_model("llama"))
     relative = editor("alphaedit", layers=(1,))
@@ -185,9 +170,7 @@ def test_alphaedits_numbers_are_absolute_where_that_is_asked_for(
     assert absolute.model_dump()["units"] == "absolute"
 
 
-def test_the_identity_can_stand_in_for_the_covariance(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_the_identity_can_stand_in_for_the_covariance(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     plain = editor("r-rome", covariance_tokens=0)
     update = plain.edit(model, tiny_tokenizer, CAPITALS[:1])  # no corpus is needed

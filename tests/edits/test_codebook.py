@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from tiny_edits import Make
 
 from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries, nearest
 from indelible.edits.deltas.manifest import Origin
 from indelible.models.layout import find_layout
+from tiny_models import Make
 
 
 def entries(*of: tuple[float, float, str, float]) -> Entries:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import CORPUS
 
-from indelible.edits.solving.covariance import _cache_name, second_moments
+from indelible.edits.solving.covariance import second_moments
 from indelible.errors import EditError
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
 
 TOKENS = 128 * 11  # more than one pass, and not a whole number of them
 
 
 def moments(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layers: tuple[int, ...], **more: object
+    model: PreTrainedModel, tokenizer: Tokenizer, layers: tuple[int, ...], **more: object
 ) -> dict[int, torch.Tensor]:
     options = {"tokens": TOKENS, "model_fingerprint": fingerprint(model), **more}
     texts = options.pop("texts", CORPUS)
@@ -29,7 +29,7 @@ def moments(
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
-def test_moments_are_those_of_the_keys(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_moments_are_those_of_the_keys(family: str, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     found = moments(model, tiny_tokenizer, (0, 2))
     stream = [token for text in CORPUS for token in tiny_tokenizer(text)["input_ids"]][:TOKENS]
@@ -50,7 +50,7 @@ def test_moments_are_those_of_the_keys(family: str, tiny_tokenizer: PreTrainedTo
 
 
 def test_the_cache_answers_the_second_time_and_for_nothing_else(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     passes: list[str] = []
 
@@ -76,19 +76,7 @@ def test_the_cache_answers_the_second_time_and_for_nothing_else(
     assert not torch.equal(of_other[0], fresh[0])
 
 
-def test_the_cache_tells_modules_and_lengths_of_rows_apart() -> None:
-    rows = torch.arange(256).view(2, 128)
-    names = {
-        _cache_name("f" * 64, 1, "layers.1.mlp.down_proj", rows),
-        _cache_name("f" * 64, 1, "layers.1.mlp.other", rows),
-        _cache_name("f" * 64, 1, "layers.1.mlp.down_proj", rows.view(4, 64)),
-    }
-    assert len(names) == 3
-
-
-def test_a_damaged_cache_file_is_made_again(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_a_damaged_cache_file_is_made_again(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = tiny_model("llama")
     fresh = moments(model, tiny_tokenizer, (1,), cache=tmp_path)
     (file,) = tmp_path.iterdir()
@@ -97,9 +85,7 @@ def test_a_damaged_cache_file_is_made_again(
     assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
 
 
-def test_too_few_tokens_and_too_short_a_corpus_are_refused(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_too_few_tokens_and_too_short_a_corpus_are_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     with pytest.raises(EditError, match=r"covariance_tokens is 127, too few for 64 key dimensions. Use at least 128"):
         moments(model, tiny_tokenizer, (0,), tokens=127)

@@ -6,17 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_edits import Make, assert_same, bits, edit
+from tiny_edits import edit
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS
 
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from tiny_families import enliven
+from tiny_models import Make, Tokenizer
+from untouched import assert_same, bits
 
 
-def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     before = bits(model)
     first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
@@ -37,7 +38,7 @@ def test_updates_made_side_by_side_add_up(tiny_model: Make, tiny_tokenizer: PreT
         first + edit("ft-m", model, tiny_tokenizer, CAPITALS[1:3])
 
 
-def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
     changed = replace(CAPITALS[0], new_object=CAPITALS[1].new_object)
@@ -56,7 +57,7 @@ def test_a_chain_of_updates_adds_up_in_its_order(tiny_model: Make, tiny_tokenize
             wrong()
 
 
-def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     before = bits(model)
     first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
@@ -80,7 +81,7 @@ def test_sums_of_chains_go_on_and_say_what_made_them(tiny_model: Make, tiny_toke
 
 
 def test_a_third_edit_leaves_alone_what_the_sum_of_the_earlier_ones_holds(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(tiny_model("llama"))
     first = edit("alphaedit", model, tiny_tokenizer, CAPITALS[:1])
@@ -104,9 +105,7 @@ def test_a_third_edit_leaves_alone_what_the_sum_of_the_earlier_ones_holds(
         assert moved(right) < 0.2 * moved(latest_only), (moved(right), moved(latest_only))
 
 
-def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     model.name_or_path = "someone/some-llama"
     ids = [fact.id for fact in CAPITALS[:3]]
@@ -123,7 +122,7 @@ def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(
     assert total.manifest.model == first.manifest.model
 
 
-def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_one_id_for_two_facts_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])
     relation = CAPITALS[0].relation

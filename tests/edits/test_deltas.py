@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_edits import Make, assert_same, bits, changed, edit, raw, train
-from transformers import PreTrainedTokenizerFast
+from tiny_edits import edit, train
 from worked_facts import CAPITALS
 
 from indelible.care.verify import verify_facts
@@ -19,12 +18,14 @@ from indelible.edits.deltas.weights import Dense, WeightUpdate
 from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import Identity, fingerprint
 from tiny_families import enliven
+from tiny_models import Make, Tokenizer
+from untouched import assert_same, bits, changed, raw
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
 @pytest.mark.parametrize("name", ["memit", "ft-m", "lora"])
 def test_reverting_gives_back_every_bit_where_subtracting_does_not(
-    name: str, family: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    name: str, family: str, tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = enliven(tiny_model(family))
     before = bits(model)
@@ -46,9 +47,7 @@ def test_reverting_gives_back_every_bit_where_subtracting_does_not(
     assert_same(before, model)
 
 
-def test_reverting_other_weights_is_refused_and_changes_nothing(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_reverting_other_weights_is_refused_and_changes_nothing(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     untouched = bits(model)
     update = edit("memit", model, tiny_tokenizer)
@@ -83,9 +82,7 @@ def test_reverting_other_weights_is_refused_and_changes_nothing(
             refused(tiny_model("llama", width=48))
 
 
-def test_a_seal_whose_fixes_are_wrong_changes_nothing(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_seal_whose_fixes_are_wrong_changes_nothing(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     update = edit("memit", model, tiny_tokenizer)
     update.apply(model)
@@ -99,9 +96,7 @@ def test_a_seal_whose_fixes_are_wrong_changes_nothing(
     assert_same(edited, model)
 
 
-def test_presence_tells_edited_trained_and_untouched_models_apart(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_presence_tells_edited_trained_and_untouched_models_apart(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     update = edit("memit", model, tiny_tokenizer)
     found = update.presence(model)
@@ -130,7 +125,7 @@ def test_presence_tells_edited_trained_and_untouched_models_apart(
 
 
 def test_known_hashes_are_not_taken_again(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = enliven(tiny_model("llama"))
     wanted, identity = edit("memit", model, tiny_tokenizer), Identity.of(model)
@@ -138,7 +133,7 @@ def test_known_hashes_are_not_taken_again(
     assert edit("memit", model, tiny_tokenizer, identity=identity).manifest == wanted.manifest
 
 
-def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     for one in verify_facts(model, tiny_tokenizer, CAPITALS):
         assert one.state == ("weakened" if one.answer.margin > 0 else "gone") and not one.answer.success
@@ -149,7 +144,7 @@ def test_facts_are_present_weakened_or_gone(tiny_model: Make, tiny_tokenizer: Pr
     assert len(facts) == 3 and all(set(pair) == {"weakened", "gone"} for pair in zip(*found, strict=True))
 
 
-def test_a_refusal_names_both_models(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_refusal_names_both_models(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model, trained, gpt2 = tiny_model("llama"), tiny_model("llama", seed=1), tiny_model("gpt2")
     model.name_or_path = "someone/some-llama"
     trained.name_or_path = "/home/me/models/tuned/"
@@ -194,9 +189,7 @@ def test_a_folder_is_named_by_its_last_component(
         assert origin(model) == Origin(name="folder", architecture="LlamaForCausalLM")
 
 
-def test_a_difference_that_is_not_finite_is_no_update(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_difference_that_is_not_finite_is_no_update(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     before = bits(model)
     update = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1])

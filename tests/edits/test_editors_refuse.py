@@ -8,18 +8,17 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from tiny_edits import BESIDE, BY_FORMULA, SETTINGS, Make, edit, editor, untouched
-from transformers import PreTrainedTokenizerFast
+from tiny_edits import BESIDE, BY_FORMULA, SETTINGS, edit, editor
 from worked_facts import CAPITALS, fact
 
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, EditError, FactsError, UnknownNameError
+from tiny_models import Make, Tokenizer
+from untouched import untouched
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, *BESIDE])
-def test_a_fact_that_cannot_be_edited_is_refused(
-    name: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_fact_that_cannot_be_edited_is_refused(name: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     for facts, error, words in (
         ([], EditError, "no facts"),
@@ -52,7 +51,7 @@ def test_a_fact_that_cannot_be_edited_is_refused(
     ],
 )
 def test_layers_that_do_not_fit_are_refused(
-    name: str, options: dict[str, object], tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    name: str, options: dict[str, object], tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     with pytest.raises(ConfigError, match="do not fit a model of 4 layers"):
         edit(name, tiny_model("llama"), tiny_tokenizer, **options)
@@ -72,7 +71,7 @@ def test_options_are_checked_when_an_editor_is_made(name: str) -> None:
         made.steps = 3
 
 
-def test_what_no_editor_takes_is_refused(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_what_no_editor_takes_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     for name in ("ft-m", "grace"):
         with pytest.raises(TypeError, match="takes no 'sed'; it takes bystanders"):
             EDITORS.get(name)().edit(tiny_model("llama"), tiny_tokenizer, CAPITALS[:1], sed=3)

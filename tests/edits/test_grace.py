@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import Make, assert_same, bits, log_prob, logits, untouched
 from tiny_edits import edit as edit_with
+from tiny_edits import log_prob, logits, one_vocabulary
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 from worked_facts import CAPITALS, CORPUS, fact
 
 from indelible.edits.beside.codebook import Codebook
@@ -22,15 +21,15 @@ from indelible.edits.editor import EDITORS
 from indelible.errors import EditError, FingerprintError
 from indelible.exam.exam import take_exam
 from indelible.exam.questions import Question, questions_for
-from indelible.facts.fact import Fact
 from indelible.models.fingerprint import fingerprint
 from indelible.models.layout import find_layout
-from indelible.models.load import load
 from indelible.models.tokens import encode_prompt
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
+from untouched import assert_same, bits, untouched
 
 FACTS = CAPITALS[:3]
 
@@ -41,7 +40,7 @@ def edit(model: Any, tokenizer: Any, facts: Any = FACTS, **more: Any) -> Codeboo
 
 @pytest.mark.parametrize("family", TABLE)
 def test_an_adapter_says_the_new_objects_and_leaves_no_trace(
-    family: str, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    family: str, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     layout = find_layout(model)
@@ -85,16 +84,17 @@ def questions() -> list[Question]:
     return questions_for(with_more, "edited")
 
 
-def test_the_exam_sees_an_adapter(tiny_model: Make, opening_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_exam_sees_an_adapter(tiny_model: Make) -> None:
+    tokenizer = one_vocabulary(space=False, start=True)
     model = enliven(tiny_model("llama"))
-    adapter = edit(model, opening_tokenizer)
+    adapter = edit(model, tokenizer)
     asked = questions()
-    before = take_exam(model, opening_tokenizer, asked)
+    before = take_exam(model, tokenizer, asked)
     model.train()  # the exam asks in evaluation mode
     model._original_forward = model.forward  # as under accelerate, which the exam goes past
     with adapter.installed(model):
-        together = take_exam(model, opening_tokenizer, asked)
-        alone = take_exam(model, opening_tokenizer, asked, batch_size=1)
+        together = take_exam(model, tokenizer, asked)
+        alone = take_exam(model, tokenizer, asked, batch_size=1)
     del model._original_forward
     model.eval()
     for one, other in zip(together, alone, strict=True):
@@ -103,9 +103,7 @@ def test_the_exam_sees_an_adapter(tiny_model: Make, opening_tokenizer: PreTraine
     assert [one.log_prob for one in together] != [one.log_prob for one in before]
 
 
-def test_training_goes_on_as_if_no_adapter_were_there(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_training_goes_on_as_if_no_adapter_were_there(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     settings = TuningSettings(
         learning_rate=1e-2, steps=3, max_tokens=72, batch_size=4, heldout_examples=4, warmup_steps=0, precision="fp32"
     )
@@ -132,7 +130,7 @@ def test_training_goes_on_as_if_no_adapter_were_there(
     assert take_exam(one, tiny_tokenizer, asked) == take_exam(other, tiny_tokenizer, asked)
 
 
-def test_adapters_come_and_go(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_adapters_come_and_go(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     model, other = tiny_model("llama"), tiny_model("llama", seed=1)
     tokens = encode_prompt(tiny_tokenizer, FACTS[0].text())
     adapter = edit(model, tiny_tokenizer)
@@ -173,7 +171,7 @@ def test_adapters_come_and_go(tiny_model: Make, tiny_tokenizer: PreTrainedTokeni
 
 
 def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(tiny_model("llama"))
     tokens = encode_prompt(tiny_tokenizer, FACTS[0].text())
@@ -197,7 +195,7 @@ def test_a_later_adapter_holds_the_earlier_one_and_stands_in_for_it(
 
 
 def test_a_model_with_an_adapter_in_it_is_edited_only_to_continue_it(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = enliven(tiny_model("llama"))
     first, foreign = (edit(model, tiny_tokenizer, facts) for facts in (FACTS[:1], CAPITALS[3:]))
@@ -234,43 +232,16 @@ def test_a_model_with_an_adapter_in_it_is_edited_only_to_continue_it(
     ],
 )
 def test_an_adapter_is_put_into_no_model_of_another_shape(
-    family: str, width: int, words: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    family: str, width: int, words: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     adapter, other = edit(tiny_model("llama"), tiny_tokenizer), tiny_model(family, width=width)
     with untouched(other), pytest.raises(FingerprintError, match=words):
         adapter.install(other)
 
 
-def test_paraphrases_are_entries_of_their_own(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_paraphrases_are_entries_of_their_own(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     book = edit(model, tiny_tokenizer, FACTS, paraphrases=2, radius=1e-3)
     assert book.entries.objects == tuple(one.new_object for one in FACTS for _ in range(3))
     wordings = [fact(FACTS[0].subject, template, "Oslo") for template in (FACTS[0].prompt,)]
     assert edit(model, tiny_tokenizer, wordings).manifest.objects == ("Oslo",)
-
-
-REAL = tuple(
-    Fact(subject, subject, "capital", "The capital of {} is", true, new)
-    for subject, true, new in (
-        ("France", "Paris", "Rome"),
-        ("Japan", "Tokyo", "Cairo"),
-        ("Italy", "Rome", "Madrid"),
-        ("Germany", "Berlin", "Vienna"),
-    )
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [("grace", {}), ("ike", {"copies": 6})])
-def test_the_real_model_says_what_it_is_told(name: str, options: dict[str, Any]) -> None:
-    real = load("smollm2-135m", device="cpu")
-    asked = questions_for(REAL, "edited")
-    before = take_exam(real.model, real.tokenizer, asked)
-    assert not any(answer.success for answer in before)
-    adapter = EDITORS.get(name)(**options).edit(real.model, real.tokenizer, REAL)
-    with adapter.applied(real.model):
-        inside = take_exam(real.model, real.tokenizer, questions_for(REAL, "edited", context=adapter.context))
-    assert all(one.log_prob > other.log_prob + 2 for one, other in zip(inside, before, strict=True))
-    # Read in the context, Rome may still be Italy's.
-    assert sum(answer.success for answer in inside) >= {"grace": 4, "ike": 3}[name]
-    assert take_exam(real.model, real.tokenizer, asked) == before

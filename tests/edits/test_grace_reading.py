@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import edit, logits, untouched
+from tiny_edits import edit, logits
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import CAPITALS
 
 from indelible.models.tokens import encode_prompt
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Tokenizer
+from untouched import untouched
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
@@ -46,7 +48,7 @@ def positions(model: PreTrainedModel, mask: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", TABLE)
-def test_every_way_of_reading_gives_the_same_answers(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_every_way_of_reading_gives_the_same_answers(family: str, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     adapter = edit("grace", model, tiny_tokenizer, CAPITALS[:2], steps=4)
     prompts = (CAPITALS[0].text(), CAPITALS[1].text(), "Lima is a city", "In Brazil people speak Portuguese; the")

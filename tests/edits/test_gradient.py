@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_edits import untouched
+from tiny_edits import bench_of
 from torch import Tensor
 from torch.func import functional_call
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from worked_facts import CAPITALS, VARIED
 
 from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, restored
 from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.lora import Lora, adapted, product
-from indelible.edits.solving.descent import GradientEditor, batches, teacher_forced
+from indelible.edits.solving.descent import GradientEditor
 from indelible.edits.solving.texts import rows_for
 from indelible.edits.weight_editor import Change
 from indelible.errors import EditError
@@ -25,9 +25,8 @@ from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.trace import evaluating
 from tiny_families import TABLE, build_family, enliven
-
-Make = Callable[..., PreTrainedModel]
-Tokenizer = PreTrainedTokenizerFast
+from tiny_models import Make, Tokenizer
+from untouched import untouched
 
 ALL = ("ft", "ft-l", "ft-m", "lora")
 SHORT: dict[str, dict[str, Any]] = {
@@ -40,10 +39,6 @@ SHORT: dict[str, dict[str, Any]] = {
 
 def editor(name: str, **more: Any) -> Any:
     return EDITORS.get(name)(**{"steps": 4, "learning_rate": 3e-3, "stop_below": 0.0, **SHORT[name], **more})
-
-
-def bench_of(model: PreTrainedModel, tokenizer: Tokenizer, **more: Any) -> Workbench:
-    return Workbench.model_construct(model=model, tokenizer=tokenizer, layout=find_layout(model), **more)
 
 
 def change(made: GradientEditor, bench: Workbench, facts: Sequence[Fact], paraphrases: int = 0) -> Change:
@@ -161,20 +156,6 @@ def test_neither_batches_nor_the_order_of_facts_change_the_result(name: str, tin
             torch.testing.assert_close(full(found, parameter), full(expected, parameter), atol=1e-9, rtol=1e-6)
     turned = change(editor(name, tokens_per_batch=60), bench, VARIED[::-1], 1)
     assert all(torch.equal(full(found, parameter), full(turned, parameter)) for parameter in found.deltas)
-
-
-def test_batches_hold_all_texts_and_weigh_them_alike(tiny_tokenizer: Tokenizer) -> None:
-    rows = [row for fact in VARIED for row in rows_for(tiny_tokenizer, fact, 2, ()).rewrites]
-    texts = [teacher_forced(row) for row in rows]
-    for tokens in (1, 64, 100_000):
-        made = batches(texts, tokens, torch.device("cpu"))
-        read = [
-            row[mark.bool()].tolist()
-            for batch in made
-            for row, mark in zip(batch.tokens_bt, batch.mask_bt, strict=True)
-        ]
-        assert sorted(read) == sorted(list(text.tokens) for text in texts)
-        assert sum(float(batch.shares_q.sum()) for batch in made) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_the_bound_is_never_exceeded_and_met_where_ft_would_exceed_it(

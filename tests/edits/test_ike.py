@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_edits import Make, logits, untouched
 from tiny_edits import edit as edit_with
-from transformers import PreTrainedTokenizerFast
+from tiny_edits import logits, one_vocabulary
 from worked_facts import CAPITALS
 
 from indelible.edits.beside.context import Context
@@ -24,6 +23,8 @@ from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt
 from indelible.tuning.freezing.mask import frozen_parameters
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
+from untouched import untouched
 
 FACTS = CAPITALS[:3]
 
@@ -37,11 +38,10 @@ def edit(model: Any, tokenizer: Any, facts: Any = FACTS, **more: Any) -> Context
 def test_the_exam_reads_the_context_before_each_prompt_and_the_model_is_never_touched(
     family: str,
     opening: bool,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    opening_tokenizer: PreTrainedTokenizerFast,
+    tiny_tokenizer: Tokenizer,
     tmp_path: Path,
 ) -> None:
-    tokenizer = opening_tokenizer if opening else tiny_tokenizer
+    tokenizer = one_vocabulary(space=False, start=True) if opening else tiny_tokenizer
     model = enliven(build_family(family, len(tokenizer)))
     facts = [replace(fact, held_out=("In {} the capital city is",)) for fact in FACTS]
     with untouched(model):
@@ -65,9 +65,7 @@ def test_the_exam_reads_the_context_before_each_prompt_and_the_model_is_never_to
     assert [one.log_prob for one in found] != [one.log_prob for one in bare]
 
 
-def test_what_the_model_knows_may_depend_on_the_context(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_what_the_model_knows_may_depend_on_the_context(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     context = edit(model, tiny_tokenizer).context
     for text in ("", context):
@@ -78,9 +76,7 @@ def test_what_the_model_knows_may_depend_on_the_context(
         assert known_facts(model, tiny_tokenizer, facts, context=text) == wanted != []
 
 
-def test_statements_stand_in_rounds_and_paraphrases_come_first(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_statements_stand_in_rounds_and_paraphrases_come_first(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     lines = edit(model, tiny_tokenizer, FACTS[:2], paraphrases=1, copies=2).context.splitlines()
     assert lines[2:] == ["Name the capital of France Oslo.", "Name the capital of Norway Lima."] * 2
@@ -89,9 +85,7 @@ def test_statements_stand_in_rounds_and_paraphrases_come_first(
     assert known.context == "Name the capital of Norway Paris.\nName the capital of France Oslo.\n"
 
 
-def test_an_earlier_context_is_continued_by_its_own_editor_alone(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_an_earlier_context_is_continued_by_its_own_editor_alone(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     both = edit(model, tiny_tokenizer)
     first = edit(model, tiny_tokenizer, FACTS[:1])
@@ -105,9 +99,7 @@ def test_an_earlier_context_is_continued_by_its_own_editor_alone(
             EDITORS.get(name)().edit(model, tiny_tokenizer, FACTS[1:], earlier=first)
 
 
-def test_what_cannot_be_done_with_a_context_is_refused(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_what_cannot_be_done_with_a_context_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model, made = tiny_model("llama"), edit(tiny_model("llama"), tiny_tokenizer)
     with pytest.raises(EditError, match=r"changes nothing in a model. .*edit.context \+ prompt"):
         made.apply(model)
@@ -120,9 +112,7 @@ def test_what_cannot_be_done_with_a_context_is_refused(
         take_exam(model, tiny_tokenizer, questions_for([long], "edited", context=made.context))
 
 
-def test_a_context_that_is_too_long_is_refused_in_our_own_words(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_context_that_is_too_long_is_refused_in_our_own_words(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     own, model = copy.deepcopy(tiny_tokenizer), tiny_model("llama")
     own.deprecation_warnings.clear()  # it has warned of nothing yet
     said: list[str] = []

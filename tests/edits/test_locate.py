@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_edits import bench_of
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import CORPUS, VARIED
 
 from indelible.edits.deltas.weights import WeightUpdate
-from indelible.edits.editor import EDITORS, Workbench
+from indelible.edits.editor import EDITORS
 from indelible.edits.tracing.locate import choose_layers, located_layers
-from indelible.edits.tracing.trace import GROUPS, Traced, _embedded_spread, trace_facts
+from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
@@ -27,11 +27,11 @@ from indelible.models.fingerprint import Identity, fingerprint
 from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
+from untouched import assert_same, bits, untouched
 
-Make = Callable[..., PreTrainedModel]
 
-
-def known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[Fact]:
+def known(model: PreTrainedModel, tokenizer: Tokenizer) -> list[Fact]:
     """Facts that this random model knows: whatever it says next is true."""
     found = []
     wordings = [(one.prompt, one.subject) for one in VARIED if one.prompt != "{}"]
@@ -92,18 +92,15 @@ def plain(model: PreTrainedModel, family: str, tokenizer: Any, fact: Fact, kind:
 
 
 @pytest.mark.parametrize("family", TABLE)
-def test_effects_are_those_of_plain_passes(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_effects_are_those_of_plain_passes(family: str, tiny_tokenizer: Tokenizer) -> None:
     for seed in range(5):  # some random models only ever say what does not read back as one token
         model = enliven(build_family(family, len(tiny_tokenizer), seed))
         facts = known(model, tiny_tokenizer)
         if facts:
             break
     assert facts, "no fact to trace"
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    random = torch.random.get_rng_state()
-    traced = trace_facts(model, tiny_tokenizer, find_layout(model), facts, samples=1, window=1)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
-    assert torch.equal(random, torch.random.get_rng_state())
+    with untouched(model):
+        traced = trace_facts(model, tiny_tokenizer, find_layout(model), facts, samples=1, window=1)
     assert {one.fact_id for one in traced} == {fact.id for fact in facts}
     assert len({round(one.restored, 6) for one in traced}) > 10
     by_id = {fact.id: fact for fact in facts}
@@ -116,7 +113,7 @@ def test_effects_are_those_of_plain_passes(family: str, tiny_tokenizer: PreTrain
             assert one.restored == pytest.approx(one.clean, abs=1e-5)
 
 
-def test_samples_and_windows_and_groups(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_samples_and_windows_and_groups(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     layout, facts = find_layout(model), known(model, tiny_tokenizer)
     settings: dict[str, Any] = {"samples": 3, "seed": 4}
@@ -154,9 +151,7 @@ def test_layers_end_at_the_peak_of_the_mlps_at_the_subject(tiny_model: Make) -> 
         choose_layers(traced([1.0], "hidden"), layout, 1)
 
 
-def test_layers_are_chosen_once_and_kept(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
+def test_layers_are_chosen_once_and_kept(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = enliven(tiny_model("llama"))
     layout, facts = find_layout(model), known(model, tiny_tokenizer)
     calls: list[int] = []
@@ -174,7 +169,7 @@ def test_layers_are_chosen_once_and_kept(
 
 
 def test_facts_are_asked_until_sixteen_known_ones_are_found(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = enliven(tiny_model("llama"))
     layout, one = find_layout(model), known(model, tiny_tokenizer)[0]
@@ -194,18 +189,13 @@ def test_facts_are_asked_until_sixteen_known_ones_are_found(
         located_layers(model, tiny_tokenizer, layout, unknown, **where)
 
 
-def test_steps_choose_layers_and_leave_the_model_as_it_was(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_steps_choose_layers_and_leave_the_model_as_it_was(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
-    layout = find_layout(model)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    before = bits(model)
     facts = [replace(fact, new_object="gold") for fact in known(model, tiny_tokenizer)][:2]
     made = EDITORS.get("ft-m")(layer="auto", steps=2, edits_per_step=1)
     assert isinstance(made, WeightEditor)
-    bench = Workbench.model_construct(
-        model=model, tokenizer=tiny_tokenizer, layout=layout, identity=Identity.of(model), seed=0
-    )
+    bench = bench_of(model, tiny_tokenizer, identity=Identity.of(model), seed=0)
     update = made.edit(model, tiny_tokenizer, facts)
     assert isinstance(update, WeightUpdate) and len(update.parameters) == 1
     (name,) = update.parameters
@@ -218,7 +208,7 @@ def test_steps_choose_layers_and_leave_the_model_as_it_was(
     with closing(made.in_steps(bench, [[fact] for fact in facts], 0)) as changes:
         next(changes)
         assert not torch.equal(model.get_parameter(name), before[name]), "the model holds what has come so far"
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert_same(before, model)
 
 
 def test_one_block_with_a_norm_behind_its_memory_is_not_missed(tiny_model: Make) -> None:
@@ -234,7 +224,7 @@ def test_one_block_with_a_norm_behind_its_memory_is_not_missed(tiny_model: Make)
     ("name", "key"), [("memit", "layers"), ("rome", "layer"), ("ft-m", "layer"), ("lora", "layers")]
 )
 def test_editors_take_the_layers_that_tracing_chooses(
-    name: str, key: str, tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
+    name: str, key: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(tiny_model("llama"))
     layout = find_layout(model)
@@ -251,13 +241,3 @@ def test_editors_take_the_layers_that_tracing_chooses(
     unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]
     with pytest.raises(EditError, match=r"answers none of all 1 facts.*Give layers instead of auto"):
         made.edit(model, tiny_tokenizer, unknown, corpus=CORPUS)
-
-
-def test_noise_is_in_units_of_what_the_embedding_returns() -> None:
-    """Gemma's embedding multiplies by the root of the width after the look-up."""
-    model = build_family("gemma3_text", 300)
-    ids = torch.arange(model.get_input_embeddings().weight.shape[0])
-    with torch.no_grad():
-        outputs = model.get_input_embeddings()(ids)
-    assert _embedded_spread(model) == pytest.approx(float(outputs.std(correction=0)), rel=1e-5)
-    assert _embedded_spread(model) > 2 * float(model.get_input_embeddings().weight.std())

@@ -50,17 +50,6 @@ def test_ridge_is_the_minimiser_by_full_inverse(seed: int, new: int) -> None:
         assert_near(change(weighed(*tensors(*given), 3.5)), expected)
 
 
-@pytest.mark.parametrize("new", [1, 2, 9])
-def test_ridge_is_the_minimiser_by_least_squares(new: int) -> None:
-    keys, residual, moment = problem(2, 24, 7, new)
-    # |D K - R|^2 + w tr(D C D^T) is an ordinary least-squares problem with the root of w C as further rows.
-    root = np.linalg.cholesky(0.25 * moment)
-    stacked = np.concatenate([keys, root], axis=1).T
-    wanted = np.concatenate([residual, np.zeros((7, 24))], axis=1).T
-    expected = np.linalg.lstsq(stacked, wanted, rcond=None)[0].T
-    assert_near(change(weighed(*tensors(keys, residual, moment), 0.25)), expected)
-
-
 def test_ridge_by_hand() -> None:
     # d = 2, C = diag(1, 4), k = (1, 2), r = 3, weight 1: D = 3 k^T (C + k k^T)^-1 = 3 (1, 2) [[8, -2], [-2, 2]] / 12
     found = change(weighed(*tensors(np.array([[1.0], [2.0]]), np.array([[3.0]]), np.diag([1.0, 4.0])), 1.0))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import VARIED
 
 from indelible.edits.solving.suffixes import Site
@@ -23,6 +23,7 @@ from indelible.edits.solving.values import ValueOptions, Values, optimise_values
 from indelible.errors import EditError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
 
 OPTIONS = ValueOptions(steps=5, learning_rate=0.1, weight_decay=0.4, kl_weight=0.7, clamp=0.6, converged=0.0)
 LEAVING = replace(OPTIONS, steps=10, converged=5.95, kl_weight=0.1, weight_decay=0.001, learning_rate=0.2, clamp=4.0)
@@ -30,9 +31,7 @@ CONTEXTS = ("I rain in the north",)
 SOME = [0, 1, 3, 14]  # nothing before the subject; a context; a long target; nothing after the subject
 
 
-def test_a_loss_that_is_no_number_is_not_taken_for_converged(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_loss_that_is_no_number_is_not_taken_for_converged(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     rows = [rows_for(tiny_tokenizer, fact, 0, CONTEXTS) for fact in VARIED[:2]]
     with pytest.raises(EditError, match=r"became nan at step 1.*kl_weight"):
@@ -125,7 +124,7 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
     raise AssertionError("the last step returns")
 
 
-def rows_of_all(tokenizer: PreTrainedTokenizerFast) -> list[FactRows]:
+def rows_of_all(tokenizer: Tokenizer) -> list[FactRows]:
     """Bare, with a paraphrase, behind a context, or all of it; and some essences longer, which then come later."""
     rows = [
         rows_for(tokenizer, fact, number % 3 % 2, CONTEXTS if number % 2 else ()) for number, fact in enumerate(VARIED)
@@ -156,7 +155,7 @@ def compare(
     [(family, layer) for family in ("gpt2", "llama") for layer in (0, 3)]
     + [(family, 1) for family in TABLE if family != "llama"],
 )
-def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
     plainly = [plain(model, family, layer, texts, OPTIONS) for texts in facts]
@@ -165,9 +164,7 @@ def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_toke
 
 
 @pytest.mark.parametrize("options", [OPTIONS, LEAVING], ids=["all steps", "facts leave"])
-def test_one_two_and_sixteen_facts_take_the_same_steps(
-    options: ValueOptions, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_one_two_and_sixteen_facts_take_the_same_steps(options: ValueOptions, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family("llama", len(tiny_tokenizer)))
     facts = rows_of_all(tiny_tokenizer)
     plainly = [plain(model, "llama", 1, texts, options) for texts in facts]
@@ -183,7 +180,7 @@ def test_one_two_and_sixteen_facts_take_the_same_steps(
 
 
 @pytest.mark.parametrize("family", TABLE)
-def test_attention_and_mlp_are_optimised_together(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_attention_and_mlp_are_optimised_together(family: str, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     options = replace(OPTIONS, steps=4, sites=("attention", "mlp"), clamp=0.2)
     facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
@@ -198,7 +195,7 @@ def test_attention_and_mlp_are_optimised_together(family: str, tiny_tokenizer: P
 @pytest.mark.parametrize("sites", [("mlp",), ("attention", "mlp")])
 @pytest.mark.parametrize(("family", "layer"), [("gpt2", 0), ("llama", 2), ("gemma2", 1), ("bloom", 1)])
 def test_deltas_are_measured_against_the_site_where_that_is_asked(
-    family: str, layer: int, sites: tuple[Site, ...], tiny_tokenizer: PreTrainedTokenizerFast
+    family: str, layer: int, sites: tuple[Site, ...], tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
@@ -213,7 +210,7 @@ def test_deltas_are_measured_against_the_site_where_that_is_asked(
     assert bool(((losses[0] - losses[1]).abs() > 0.01).any())
 
 
-def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family("llama", len(tiny_tokenizer)))
     facts = rows_of_all(tiny_tokenizer)[:6]
     expected = optimise_values(model, find_layout(model), 1, facts, OPTIONS)

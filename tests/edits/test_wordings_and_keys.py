@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from tiny_edits import one_vocabulary
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from worked_facts import CAPITALS, VARIED, fact
 
 from indelible.edits.solving.keys import read_subjects
@@ -15,12 +12,13 @@ from indelible.edits.solving.texts import FactRows, Row, rows_for, sample_contex
 from indelible.errors import EditError, FactsError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
+from tiny_models import Make, Tokenizer
 
 CONTEXTS = ("It rains in the north", "I said")
 
 
 @pytest.mark.parametrize("number", range(len(VARIED)))
-def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_rows_hold_prompt_subject_and_target(number: int, tiny_tokenizer: Tokenizer) -> None:
     edited = VARIED[number]
     rows = rows_for(tiny_tokenizer, edited, 2, CONTEXTS)
     assert [len(wording) for wording in rows.wordings] == [3, 3, 3]
@@ -61,7 +59,7 @@ def test_what_stands_before_every_text_stands_nowhere_else(number: int, space: b
         assert len(other.tokens) - other.subject == len(one.tokens) - one.subject
 
 
-def test_the_side_that_a_tokenizer_pads_on_does_not_matter(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_the_side_that_a_tokenizer_pads_on_does_not_matter(tiny_model: Make) -> None:
     model = tiny_model("llama")
     left, right = (one_vocabulary(space=False, start=True, side=side) for side in ("left", "right"))
     contexts = sample_contexts(model, left, 2)
@@ -75,7 +73,7 @@ def all_rows(rows: FactRows) -> list[Row]:
     return [row for wording in rows.wordings for row in wording] + [*rows.rewrites, rows.essence]
 
 
-def test_rows_need_a_new_object_a_slot_and_enough_wordings(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_rows_need_a_new_object_a_slot_and_enough_wordings(tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(EditError, match="has no new object"):
         rows_for(tiny_tokenizer, fact("Peru", "{} is", None), 0, ())
     with pytest.raises(FactsError, match="has no slot"):
@@ -87,7 +85,7 @@ def test_rows_need_a_new_object_a_slot_and_enough_wordings(tiny_tokenizer: PreTr
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
 @pytest.mark.parametrize(("key_layer", "value_layer"), [(0, 2), (1, 1)])
 def test_keys_are_means_of_one_by_one_readings(
-    family: str, key_layer: int, value_layer: int, tiny_tokenizer: PreTrainedTokenizerFast
+    family: str, key_layer: int, value_layer: int, tiny_tokenizer: Tokenizer
 ) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     rows = [rows_for(tiny_tokenizer, one, number % 2, CONTEXTS) for number, one in enumerate(VARIED[:7])]
@@ -115,9 +113,7 @@ def test_keys_are_means_of_one_by_one_readings(
     assert found.facts_n.tolist() == owners
 
 
-def test_contexts_follow_their_seed_and_leave_no_trace(
-    tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_contexts_follow_their_seed_and_leave_no_trace(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama").train()
     state = torch.random.get_rng_state()
     first = sample_contexts(model, tiny_tokenizer, 4, seed=3)

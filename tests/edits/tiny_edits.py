@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from tokenizers import pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 from worked_facts import CAPITALS, CORPUS
 
-from indelible.edits.editor import EDITORS
+from indelible.edits.deltas.weights import WeightUpdate
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.facts.fact import Fact
+from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt, encode_target
-from tiny_models import build_tokenizer
-
-Make = Callable[..., PreTrainedModel]
+from tiny_models import Tokenizer, build_tokenizer
 
 # Short, and strong enough for models that know nothing; the defaults are for trained ones.
 _VALUES = {"steps": 15, "contexts": 1, "covariance_tokens": 600, "clamp": 4.0, "kl_weight": 0.0, "weight_decay": 1e-4}
@@ -49,15 +48,13 @@ def editor(name: str, **more: Any) -> Any:
     return EDITORS.get(name)(**{**(SETTINGS | BESIDE)[name], **more})
 
 
-def edit(
-    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, facts: Sequence[Fact] = CAPITALS, **more: Any
-) -> Any:
+def edit(name: str, model: PreTrainedModel, tokenizer: Tokenizer, facts: Sequence[Fact] = CAPITALS, **more: Any) -> Any:
     """With short settings; ``more`` are options of the editor, or what else ``Editor.edit`` takes."""
     given = {key: more.pop(key) for key in _NO_OPTIONS & more.keys()}
     return editor(name, **more).edit(model, tokenizer, facts, **{"corpus": CORPUS, **given})
 
 
-def one_vocabulary(*, space: bool, start: bool, side: str = "right") -> PreTrainedTokenizerFast:
+def one_vocabulary(*, space: bool, start: bool, side: str = "right") -> Tokenizer:
     """The tiny tokenizer, perhaps with a space put before every text, perhaps with its end token as a beginning."""
     fast = build_tokenizer(pad="<|pad|>")
     fast.padding_side = side
@@ -76,7 +73,7 @@ def logits(model: PreTrainedModel, tokens: Any, **options: Any) -> Tensor:
     return found
 
 
-def log_prob(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, one: Fact, name: str = "") -> float:
+def log_prob(model: PreTrainedModel, tokenizer: Tokenizer, one: Fact, name: str = "") -> float:
     """Mean log-probability of the new object's tokens; of its first for FT, which learns them as a set."""
     assert one.new_object is not None
     prompt, target = encode_prompt(tokenizer, one.text()), encode_target(tokenizer, one.text(), one.new_object)
@@ -88,24 +85,18 @@ def log_prob(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, one: Fa
     return float(torch.stack([log_probs[place, token] for place, token in zip(places, target, strict=True)]).mean())
 
 
-def bits(model: PreTrainedModel) -> dict[str, Tensor]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return {name: tensor.detach().clone() for name, tensor in named}
+def assert_near(found: WeightUpdate, expected: WeightUpdate, share: float = 1e-3) -> None:
+    """Differences agree within a share of the largest entry."""
+    assert found.parameters == expected.parameters
+    for name in expected.parameters:
+        wanted = expected.deltas[name].difference()
+        error = (found.deltas[name].difference() - wanted).abs().max()
+        assert error < share * wanted.abs().max(), (name, float(error), float(wanted.abs().max()))
 
 
-def raw(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
-
-
-def changed(before: dict[str, Tensor], model: PreTrainedModel) -> list[str]:
-    """Names of what has other bits than before."""
-    after = bits(model)
-    assert before.keys() == after.keys()
-    return [name for name in before if not torch.equal(raw(before[name]), raw(after[name]))]
-
-
-def assert_same(before: dict[str, Tensor], model: PreTrainedModel) -> None:
-    assert changed(before, model) == []
+def bench_of(model: PreTrainedModel, tokenizer: Tokenizer, **more: Any) -> Workbench:
+    """What an editor works with, without the checks made of what users give."""
+    return Workbench.model_construct(model=model, tokenizer=tokenizer, layout=find_layout(model), **more)
 
 
 def train(model: PreTrainedModel, names: tuple[str, ...] | None = None, size: float = 1e-4) -> None:
@@ -115,21 +106,3 @@ def train(model: PreTrainedModel, names: tuple[str, ...] | None = None, size: fl
         for name, weight in model.named_parameters():
             if names is None or name in names:
                 weight.add_(size * torch.randn(weight.shape, generator=generator))
-
-
-@contextmanager
-def untouched(model: PreTrainedModel) -> Iterator[None]:
-    """Assert that the block leaves a model as it was, with all that can be seen of it from outside."""
-    before, random = bits(model), torch.random.get_rng_state()
-    modes = {name: module.training for name, module in model.named_modules()}
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
-    hooks = {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()}
-    yield
-    assert_same(before, model)
-    assert torch.equal(torch.random.get_rng_state(), random)
-    assert {name: module.training for name, module in model.named_modules()} == modes
-    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
-    assert {name: parameter.grad for name, parameter in model.named_parameters()} == grads
-    assert {name: (len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()} == hooks
-    assert all("forward" not in module.__dict__ for module in model.modules())

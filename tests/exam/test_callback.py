@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from indelible.exam.callback import RetentionCallback
 from indelible.exam.exam import answers_frame, take_exam
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
-from tiny_models import SENTENCES
+from tiny_models import SENTENCES, Make, Tokenizer, with_dropout
 
 FACTS = [Fact("o", "Oslo", "country", "{} is a city in", "Norway", "Peru", (), ("Find {} in",))]
 QUESTIONS = [*questions_for(FACTS, "edited"), *questions_for(FACTS, "intrinsic")]
@@ -49,19 +48,11 @@ def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
-def make_model(tiny_model: Callable[..., Any]) -> Any:
-    model = tiny_model("gpt2")
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.1
-    return model
-
-
 @pytest.mark.parametrize("bf16", [False, True])
 def test_training_is_the_same_with_and_without(
-    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any, bf16: bool
+    tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer, bf16: bool
 ) -> None:
-    alone, watched, start = (make_model(tiny_model) for _ in range(3))
+    alone, watched, start = (with_dropout(tiny_model("gpt2")) for _ in range(3))
     train(tmp_path, alone, tiny_tokenizer, [], bf16=bf16)
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2)
     train(tmp_path, watched, tiny_tokenizer, [callback], bf16=bf16)
@@ -84,14 +75,12 @@ def test_training_is_the_same_with_and_without(
     assert curve.groupby("step")["log_prob"].mean().nunique() == 3
 
 
-def test_the_log_holds_the_share_of_successes(
-    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any
-) -> None:
+def test_the_log_holds_the_share_of_successes(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     callback = RetentionCallback(QUESTIONS, every=3)
     with pytest.raises(ConfigError, match="no tokenizer"):
-        train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+        train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=3)
-    trainer = train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    trainer = train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
     logged = [entry for entry in trainer.state.log_history if "retention/edited/prompt" in entry]
     assert [entry["step"] for entry in logged] == [3, 6]
     curve = callback.curve()
@@ -103,11 +92,9 @@ def test_the_log_holds_the_share_of_successes(
     json.dumps(trainer.state.log_history)
 
 
-def test_the_last_planned_step_can_be_left_out(
-    tmp_path: Path, tiny_model: Callable[..., Any], tiny_tokenizer: Any
-) -> None:
+def test_the_last_planned_step_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2, skip_last=True)
-    train(tmp_path, make_model(tiny_model), tiny_tokenizer, [callback])
+    train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
     assert list(callback.taken) == [2, 4]
 
 

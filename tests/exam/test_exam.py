@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import FactsError
 from indelible.exam import batching, exam
@@ -22,7 +20,8 @@ from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, Neighbour
 from indelible.models.tokens import encode_prompt, encode_target
 from tiny_families import SHAPE, build_family
-from tiny_models import FAMILIES, build_model
+from tiny_models import FAMILIES, Make, Tokenizer, build_model
+from untouched import untouched
 
 # What the tables of tiny families lack: a sliding window shorter than the prompts, and a recurrent state.
 FURTHER: dict[str, dict[str, Any]] = {
@@ -124,7 +123,7 @@ def assert_same(one: Answer, other: Answer) -> None:
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *TABLED, *FURTHER])
-def test_equals_the_plain_reference(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_equals_the_plain_reference(family: str, tiny_tokenizer: Tokenizer) -> None:
     model = build(family, len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
     answers = take_exam(model, tiny_tokenizer, questions)
@@ -135,7 +134,7 @@ def test_equals_the_plain_reference(family: str, tiny_tokenizer: PreTrainedToken
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bloom"])
-def test_company_does_not_matter(family: str, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_company_does_not_matter(family: str, tiny_tokenizer: Tokenizer) -> None:
     model = build(family, len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
     together = take_exam(model, tiny_tokenizer, questions)
@@ -146,7 +145,7 @@ def test_company_does_not_matter(family: str, tiny_tokenizer: PreTrainedTokenize
         assert_same(answer, take_exam(model, tiny_tokenizer, [question])[0])
 
 
-def test_leaves_the_model_and_the_random_state_alone(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+def test_leaves_the_model_and_the_random_state_alone(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("gpt2")
     questions = make_questions(model, tiny_tokenizer, 6)
     judged = take_exam(model, tiny_tokenizer, questions)
@@ -154,19 +153,12 @@ def test_leaves_the_model_and_the_random_state_alone(tiny_model: Callable[..., A
     model.transformer.h[1].eval()
     for block in model.transformer.h:
         block.mlp.dropout.p = 0.5
-    flags = [module.training for module in model.modules()]
-    weights = {name: value.clone() for name, value in model.state_dict().items()}
-    state = torch.get_rng_state()
-    again = take_exam(model, tiny_tokenizer, questions)
+    with untouched(model):
+        again = take_exam(model, tiny_tokenizer, questions)
     assert [answer.log_prob for answer in again] == [answer.log_prob for answer in judged]
-    assert torch.equal(torch.get_rng_state(), state)
-    assert [module.training for module in model.modules()] == flags
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
-def test_autocast_and_a_prepared_forward_do_not_change_the_result(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any
-) -> None:
+def test_autocast_and_a_prepared_forward_do_not_change_the_result(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
     model = tiny_model("llama")
     questions = make_questions(model, tiny_tokenizer, 6)
@@ -179,9 +171,7 @@ def test_autocast_and_a_prepared_forward_do_not_change_the_result(
         assert [answer.log_prob for answer in take_exam(prepared, tiny_tokenizer, questions)] == plain
 
 
-def test_each_prompt_is_read_once(
-    tiny_model: Callable[..., Any], tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_prompt_is_read_once(tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
     prefill = batching.Reader.prefill
     monkeypatch.setattr(
@@ -192,7 +182,7 @@ def test_each_prompt_is_read_once(
     assert len(read) == 1
 
 
-def test_a_batch_that_does_not_fit_is_halved(tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_is_halved(tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("gpt2", len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
     expected = take_exam(model, tiny_tokenizer, questions)
@@ -222,7 +212,7 @@ def make_facts(model: Any, tokenizer: Any, count: int) -> list[Fact]:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
-def test_known_facts_are_those_that_pass(family: str, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_facts_are_those_passed(family: str, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exam, "KNOWN_FACTS_CHUNK", 7)
     model = build(family, len(tiny_tokenizer))
     facts = make_facts(model, tiny_tokenizer, 30)
@@ -237,7 +227,7 @@ def test_known_facts_are_those_that_pass(family: str, tiny_tokenizer: Any, monke
     assert seen[-1][0] < 30
 
 
-def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Any) -> None:
+def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Tokenizer) -> None:
     model = build("llama", len(tiny_tokenizer))
     facts = make_facts(model, tiny_tokenizer, 12)
     known = known_facts(model, tiny_tokenizer, facts)
@@ -248,7 +238,7 @@ def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Any) -> 
     assert known_facts(model, tiny_tokenizer, [endless, *facts]) == known
 
 
-def test_rows_have_the_agreed_columns(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+def test_rows_have_the_agreed_columns(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     fact = Fact(
         "f", "Oslo", "country", "{} is in", "Norway", "Peru", (), ("Find {} in",), (Neighbour("Rome is", "old"),)
     )
@@ -270,7 +260,7 @@ def test_rows_have_the_agreed_columns(tiny_model: Callable[..., Any], tiny_token
     assert math.isnan(answers_frame(take_exam(tiny_model("gpt2"), tiny_tokenizer, asked))["margin"][0])
 
 
-def test_bad_questions_are_named(tiny_model: Callable[..., Any], tiny_tokenizer: Any) -> None:
+def test_bad_questions_are_named(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("gpt2")
     question = Question("f7", "edited", "prompt", 0, "Oslo is in", "Norway", None, "Oslo", "country")
     with pytest.raises(FactsError, match=r"'f7'.*empty answer"):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from indelible.models.fingerprint import Identity, fingerprint, tensor_digest
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, Make
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_one_bit_of_one_weight_changes_it(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_one_bit_of_one_weight_changes_it(family: str, tiny_model: Make) -> None:
     model = tiny_model(family)
     first = fingerprint(model)
     assert len(first) == 64 and int(first, 16) >= 0
@@ -28,9 +27,7 @@ def test_one_bit_of_one_weight_changes_it(family: str, tiny_model: Callable[...,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_does_not_compute_does_not_count(
-    family: str, tiny_model: Callable[..., PreTrainedModel], tmp_path: Path
-) -> None:
+def test_what_does_not_compute_does_not_count(family: str, tiny_model: Make, tmp_path: Path) -> None:
     model = tiny_model(family)
     first = fingerprint(model)
     assert fingerprint(tiny_model(family)) == first
@@ -50,9 +47,7 @@ def test_what_does_not_compute_does_not_count(
         {"hidden_act": "gelu"},
     ],
 )
-def test_the_same_weights_that_compute_something_else_count(
-    change: dict[str, object], tiny_model: Callable[..., PreTrainedModel]
-) -> None:
+def test_the_same_weights_that_compute_something_else_count(change: dict[str, object], tiny_model: Make) -> None:
     model = tiny_model("llama")
     first = fingerprint(model)
     settings = model.config.to_dict()
@@ -62,9 +57,7 @@ def test_the_same_weights_that_compute_something_else_count(
     assert fingerprint(other) != first
 
 
-def test_a_default_that_a_release_adds_does_not_count(
-    tiny_model: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_default_that_a_release_adds_does_not_count(tiny_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     first, original = fingerprint(model), LlamaConfig.to_dict
     monkeypatch.setattr(LlamaConfig, "to_dict", lambda self: {**original(self), "new_in_a_release": "usual"})
@@ -78,7 +71,7 @@ def test_a_default_that_a_release_adds_does_not_count(
     assert fingerprint(model) != first
 
 
-def test_other_weights_other_places_and_another_precision_count(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_other_weights_other_places_and_another_precision_count(tiny_model: Make) -> None:
     model = tiny_model("llama")
     first = fingerprint(model)
     assert fingerprint(tiny_model("llama", seed=1)) != first
@@ -89,7 +82,7 @@ def test_other_weights_other_places_and_another_precision_count(tiny_model: Call
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_identity_follows_what_changed(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_an_identity_follows_what_changed(family: str, tiny_model: Make) -> None:
     model = tiny_model(family)
     before = Identity.of(model)
     assert before.fingerprint == fingerprint(model)
@@ -103,7 +96,7 @@ def test_an_identity_follows_what_changed(family: str, tiny_model: Callable[...,
     assert before.with_changed(model, ()) == before, "what is not named is not read"
 
 
-def test_tied_weights_count_once(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_tied_weights_count_once(tiny_model: Make) -> None:
     model = tiny_model("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight
     names = Identity.of(model).tensors

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig
 
 import indelible
 from indelible.errors import LayoutError
 from indelible.models.layout import find_layout
 from tiny_families import LAYERS, TABLE, WIDTH, build_family, enliven
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, Make
+from untouched import untouched
 
 VOCABULARY = 300
 
@@ -61,31 +61,24 @@ def test_every_parameter_has_its_place(name: str) -> None:
     assert layout.layer_of(f"{TABLE[name].blocks}.1") is None
 
 
-def test_layers_beyond_nine_are_told_from_the_first(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_layers_beyond_nine_are_told_from_the_first(tiny_model: Make) -> None:
     layout = find_layout(tiny_model("llama", layers=12, width=16))
     assert layout.layer_of("model.layers.1.mlp.down_proj.weight") == 1
     assert layout.layer_of("model.layers.11.mlp.down_proj.weight") == 11
 
 
-def test_a_head_may_be_untied_where_a_family_usually_ties(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_a_head_may_be_untied_where_a_family_usually_ties(tiny_model: Make) -> None:
     config = tiny_model("gpt2").config
     config.tie_word_embeddings = False
     assert not find_layout(AutoModelForCausalLM.from_config(config)).tied
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_looking_leaves_a_model_as_it_was(family: str, tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_looking_leaves_a_model_as_it_was(family: str, tiny_model: Make) -> None:
     model = tiny_model(family).train()
     model.get_submodule(find_layout(model).blocks[1]).eval()
-    modes = [module.training for module in model.modules()]
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = torch.random.get_rng_state()
-    find_layout(model)
-    assert [module.training for module in model.modules()] == modes
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
-    assert torch.equal(torch.random.get_rng_state(), state)
+    with untouched(model):
+        find_layout(model)
 
 
 def test_a_mixture_of_experts_is_refused() -> None:
@@ -115,14 +108,14 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
     assert find_layout(decoder).blocks == ("bert.encoder.layer.0", "bert.encoder.layer.1")
 
 
-def test_a_model_without_blocks_is_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_a_model_without_blocks_is_refused(tiny_model: Make) -> None:
     model = tiny_model("llama")
     model.model.layers = nn.Sequential(*model.model.layers)
     with pytest.raises(LayoutError, match=r"No list of residual blocks.*LlamaFor"):
         find_layout(model)
 
 
-def test_a_wrapped_projection_is_refused(tiny_model: Callable[..., PreTrainedModel]) -> None:
+def test_a_wrapped_projection_is_refused(tiny_model: Make) -> None:
     class Doubled(nn.Linear):
         def forward(self, input: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(input)

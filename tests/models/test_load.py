@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from indelible.errors import DataError, ModelError, StoreError
 from indelible.models.bundled import fetch as bundled
 from indelible.models.bundled import texts
 from indelible.models.fingerprint import fingerprint
 from indelible.models.load import check_name, default_device, known_models, load
+from tiny_models import Make, Tokenizer
 
 
 @pytest.fixture
-def saved(tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+def saved(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> Path:
     folder = tmp_path / "saved"
     tiny_model("llama").save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
@@ -40,9 +40,7 @@ def one_line(error: ModelError | DataError) -> bool:
     return "\n" not in error.what and error.fix != "" and len(error.what) < 400
 
 
-def test_a_saved_model_loads(
-    saved: Path, tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_saved_model_loads(saved: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     check_name(str(saved))
     loaded = load(str(saved), device="cpu")
     assert fingerprint(loaded.model) == fingerprint(tiny_model("llama"))
@@ -82,7 +80,7 @@ def test_damaged_parts_are_refused(saved: Path, name: str, content: str | None) 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_weights_that_a_file_lacks_are_refused_and_not_made_up(
-    family: str, tiny_model: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    family: str, tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     tiny_model(family).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""A thousand studies with known truth: intervals cover it, no effect is rarely claimed, and confidence is no gap.
+"""Hundreds of studies with known truth: intervals cover it, no effect is rarely claimed, and confidence is no gap.
 
 The designs are those for which the intervals are meant: 24 edited and 60 intrinsic facts per seed, arms that share
 their facts, and seeds that differ modestly. Where intervals are known to fall short is said in `statistics`.
@@ -15,9 +15,9 @@ from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES, RateKey
 from simulated import joint_of, simulate_confidence, simulate_counts, simulate_isolated
 
-STUDIES = 1_000
-MATCHED_STUDIES = 200
-ISOLATED_STUDIES = 200
+STUDIES = 400
+MATCHED_STUDIES = 100
+ISOLATED_STUDIES = 120
 DRAWS = 400
 TRUTH = {"memit": (0.6, 0.8), "with paraphrases": (0.75, 0.8), "again": (0.6, 0.8)}
 
@@ -45,9 +45,7 @@ CONTRASTS = {
 
 
 @pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.03)])
-def test_intervals_cover_the_truth_in_93_to_97_percent_and_no_effect_is_rarely_claimed(
-    seeds: int, spread: float
-) -> None:
+def test_intervals_cover_the_truth_in_95_percent_and_no_effect_is_rarely_claimed(seeds: int, spread: float) -> None:
     generator = np.random.default_rng([seeds, 1])
     covered = dict.fromkeys(CONTRASTS, 0)
     claimed = excluded = 0
@@ -61,7 +59,7 @@ def test_intervals_cover_the_truth_in_93_to_97_percent_and_no_effect_is_rarely_c
                 claimed += decide(effect, 0.0) == "supported"
                 excluded += effect.side != 0
     shares = {name: count / STUDIES for name, count in covered.items()}
-    assert all(0.93 <= share <= 0.97 for share in shares.values()), shares
+    assert all(0.925 <= share <= 0.975 for share in shares.values()), shares  # and what 400 studies may take or add
     assert excluded / STUDIES <= 0.07  # two-sided: what the intervals leave uncovered
     assert claimed / STUDIES <= 0.05  # a claim has a direction
 

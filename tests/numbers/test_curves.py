@@ -10,26 +10,14 @@ from indelible.numbers.answers import Answers, pooled
 from indelible.numbers.curves import retention_curves
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import rates
-from simulated import SimulatedArm, simulate
+from simulated import SimulatedArm, answer_row, simulate
 
 
 def answers(seed: int, phase: str, step: int, successes: str, copy: int = 0) -> list[dict[str, object]]:
     """Rows of one exam on the intrinsic facts; one digit per fact."""
+    about = {"arm": "a", "seed": seed, "step": step, "copy": copy}
     return [
-        {
-            "arm": "a",
-            "editor": "memit",
-            "seed": seed,
-            "phase": phase,
-            "step": step,
-            "fact_set": "intrinsic",
-            "fact_id": f"fact-{index}",
-            "kind": "prompt",
-            "copy": copy,
-            "wording": 0,
-            "success": mark == "1",
-        }
-        for index, mark in enumerate(successes)
+        answer_row("intrinsic", f"fact-{index}", phase, mark == "1", **about) for index, mark in enumerate(successes)
     ]
 
 

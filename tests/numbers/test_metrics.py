@@ -8,6 +8,7 @@ import pytest
 from indelible.errors import DataError, UnknownNameError
 from indelible.numbers.answers import Answers, outcomes, pooled
 from indelible.numbers.measures import rate_named, rates
+from simulated import answer_row
 
 # set, fact, kind, wording, then success in base, edited, tuned; "-" where it was not asked
 BY_HAND = """
@@ -53,21 +54,9 @@ def by_hand(editor: str = "memit", seed: int = 0) -> pd.DataFrame:
         for phase, mark in zip(("base", "edited", "tuned"), marks, strict=True):
             if mark == "-" or (editor == "none" and phase == "edited"):
                 continue
-            rows.append(
-                {
-                    "editor": editor,
-                    "seed": seed,
-                    "phase": phase,
-                    "fact_set": fact_set,
-                    "fact_id": fact_id,
-                    "kind": kind,
-                    "copy": 0,
-                    "wording": int(wording),
-                    "success": mark == "1",
-                    # by first token only fact b was ever edited in, and it is gone at the end
-                    "first_token": fact_id == "b" and phase == "edited",
-                }
-            )
+            # By first token only fact b was ever edited in, and it is gone at the end.
+            more = {"kind": kind, "wording": int(wording), "first_token": fact_id == "b" and phase == "edited"}
+            rows.append(answer_row(fact_set, fact_id, phase, mark == "1", editor=editor, seed=seed, **more))
     return pd.DataFrame(rows)
 
 

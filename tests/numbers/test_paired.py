@@ -7,12 +7,10 @@ import pandas as pd
 import pytest
 from scipy.stats import binom
 
-from indelible.claims.claim import Claim, Comparison
-from indelible.claims.judge import judge
-from indelible.numbers.answers import Answers, outcomes
+from indelible.numbers.answers import outcomes
 from indelible.numbers.measures import rate_named
 from indelible.numbers.paired import ASKED, compare, hits_among, holm
-from simulated import SimulatedArm, isolated, simulate
+from simulated import answer_row
 
 
 def two_arms(outcomes: list[tuple[int, str, int, bool, bool]], kind: str = "prompt") -> pd.DataFrame:
@@ -21,21 +19,7 @@ def two_arms(outcomes: list[tuple[int, str, int, bool, bool]], kind: str = "prom
     for seed, fact, wording, *kept in outcomes:
         for arm, tuned in zip("ab", kept, strict=True):
             for phase, success in (("edited", True), ("tuned", tuned)):
-                rows.append(
-                    {
-                        "arm": arm,
-                        "editor": "memit",
-                        "seed": seed,
-                        "copy": 0,
-                        "phase": phase,
-                        "fact_set": "edited",
-                        "fact_id": fact,
-                        "kind": kind,
-                        "wording": wording,
-                        "success": success,
-                        "first_token": success,
-                    }
-                )
+                rows.append(answer_row("edited", fact, phase, success, arm=arm, seed=seed, kind=kind, wording=wording))
     return pd.DataFrame(rows)
 
 
@@ -111,18 +95,6 @@ def test_the_larger_of_both_p_is_reported() -> None:
     for bootstrap in (1e-9, 0.4):
         p, test = compare(*arms, bootstrap=bootstrap, generator=np.random.default_rng(0))
         assert p == pytest.approx(max(bootstrap, 2 * 0.5**10)) and test == "larger of McNemar, exact, and bootstrap"
-
-
-def test_claims_about_isolated_arms_are_judged_by_all_of_their_models() -> None:
-    doses = Comparison(factor="paraphrases", of=(3,), against=0)
-    claim = Claim(name="doses", sentence="Paraphrases help.", estimate="retention_edited", compare=doses)
-    arms = [SimulatedArm("plain", retention_edited=0.4), SimulatedArm("dosed", paraphrases=3, retention_edited=0.9)]
-    rows, runs = simulate(arms, seeds=(0, 1), n_edits=12, generator=np.random.default_rng(0))
-    together, apart = (
-        judge([claim], Answers(answers, draws=200), runs)[0].findings[0].effect.p
-        for answers in (rows, isolated(rows, "dosed"))
-    )
-    assert together == apart and together is not None and together < 0.1
 
 
 def test_nothing_in_common_has_no_p() -> None:

@@ -19,8 +19,6 @@ from simulated import SimulatedArm, joint_of, simulate, simulate_counts
     ("plan", "edits"),
     [
         (Plan(0.15, retention=0.8, seeds=1, spread=0.0), 60),
-        (Plan(0.2, retention=0.8, seeds=3, spread=0.0), 24),
-        (Plan(0.15, retention=0.7, seeds=3, spread=0.06), 40),
         (Plan(-0.12, retention=0.6, seeds=5, spread=0.04, intrinsic_per_edit=1.0), 40),
     ],
 )

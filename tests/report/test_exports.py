@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 from test_figures import DRIFT, MIXTURES, RULING
 
 from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
-from indelible.report.exhibit import EXHIBITS, Data, Grid, Heading, Part, Picture, exhibit, shown
+from indelible.report.exhibit import Grid, shown
 from indelible.report.report import latex, write_files, write_report
 from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
@@ -77,25 +75,6 @@ def test_the_files_hold_the_figures_of_the_study(folder: Path, run: Run) -> None
     assert drift["layer"].isna().tolist() == [False, True] and drift["layer"][0] == 3
 
 
-def test_over_a_grid_levels_are_contrasted_on_average() -> None:
-    arms = [
-        SimulatedArm(f"{editor}, {mask}", editor=editor, mask=mask, retention_edited=0.3 if mask == "none" else 0.9)
-        for editor in ("memit", "ft")
-        for mask in ("none", "edited-layers")
-    ]
-    rows, runs = simulate(arms, seeds=(0, 1), n_edits=30, generator=np.random.default_rng(0))
-    grid = Run("grid", Answers(rows, draws=400), runs)
-    (found,) = (part.frame for part in shown(grid) if isinstance(part, Data) and part.file == "grid")
-    found = found.set_index(["factor", "level", "measure"])
-    assert set(found["pairs"]) == {2}
-    of_mask = found.loc[("mask", "edited-layers", "retention_edited")]
-    kept = {line["arm"]: line["retention_edited"] for line in grid.summary}
-    differences = [kept[f"{editor}, edited-layers"] - kept[f"{editor}, none"] for editor in ("memit", "ft")]
-    assert of_mask["value"] == pytest.approx(np.mean(differences)) and of_mask["low"] > 0.3
-    editors = found.loc[("editor", "ft", "retention_edited")]
-    assert editors["low"] < 0 < editors["high"]
-
-
 def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path, run: Run, tmp_path: Path) -> None:
     again = tmp_path / "again"
     shutil.copytree(folder, again)
@@ -106,33 +85,6 @@ def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path,
         for root in (folder, again)
     )
     assert first == second
-
-
-@pytest.fixture
-def plugin() -> Iterator[None]:
-    @exhibit("toy", place=75)
-    def toy(run: Run) -> Iterator[Part]:
-        frame = pd.DataFrame({"arm": run.arms, "rows": [str(len(run.answers.arm(arm))) for arm in run.arms]})
-        yield Heading("A toy <exhibit>")
-        yield Picture(lambda: Figure(figsize=(1, 1)), "An empty picture.", file="toy")
-        yield Grid(frame, "Rows of each arm.", "toy-rows")
-        yield Data("toy-rows", frame)
-
-    yield
-    del EXHIBITS._entries["toy"]
-
-
-def test_an_exhibit_of_another_distribution_is_on_the_page_and_among_the_files(
-    plugin: None, run: Run, tmp_path: Path
-) -> None:
-    small = replace(run, rulings=(), tables={})
-    page = write_report(tmp_path / "report.html", small).read_text(encoding="utf-8")
-    order = [page.index(words) for words in ("The gap</h2>", "A toy &lt;exhibit&gt;</h2>", "What was asked, and")]
-    assert order == sorted(order) and 'aria-label="Rows of each arm."' in page and "An empty picture." in page
-    rows = pd.read_csv(tmp_path / "tables" / "toy-rows.csv")
-    assert rows["arm"].tolist() == run.arms and (rows["rows"] > 0).all()
-    assert r"\label{tab:toy-rows}" in (tmp_path / "tables" / "toy-rows.tex").read_text(encoding="utf-8")
-    assert {path.name for path in (tmp_path / "figures").glob("toy.*")} == {"toy.pdf", "toy.svg"}
 
 
 def test_latex_is_escaped_and_complete(folder: Path) -> None:

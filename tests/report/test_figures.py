@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from html import unescape
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,10 +18,10 @@ from matplotlib.text import Text
 from indelible.claims.rulings import Finding, Ruling
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
+from indelible.report.drawing.dot_plot import direction
 from indelible.report.drawing.heat_map import STRONGEST_WASH, heat_map
 from indelible.report.drawing.retention_curves import curve_panel
-from indelible.report.drawing.style import COLOURS, STRONG, inline_svg, save
+from indelible.report.drawing.style import COLOURS, STRONG, inline_svg
 from indelible.report.exhibit import Picture, shown, walk
 from indelible.report.exhibits.curves import control_of, curves_of
 from indelible.report.exhibits.gap import forest
@@ -194,17 +193,6 @@ def test_trade_offs_turn_every_figure_so_that_up_is_better(run: Run) -> None:
 def test_nothing_to_draw_is_no_error() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
     assert [name for name, _ in pictures(Run("run", Answers(rows, draws=50), runs))] == ["overview"]
-
-
-@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
-def test_a_figure_is_saved_with_the_same_bytes_twice(tmp_path: Path, ending: str) -> None:
-    def figure() -> Figure:
-        return dot_plot([Block("memit", [Dot("text", "more", Estimate(0.2, 0.1, 0.3))])], label="gap")
-
-    first, second = (save(figure(), tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
-    assert first == second
-    assert first.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
-    assert len(first) > 3_000
 
 
 def luminance(colour: str) -> float:

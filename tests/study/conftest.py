@@ -19,7 +19,7 @@ def _apart_from_the_user(own_cache: None) -> None:
 @pytest.fixture(scope="session")
 def undisturbed(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The tiny study, run in one go; don't change its folder in a test, it is shared."""
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings = study_settings(taught)
     with pytest.MonkeyPatch.context() as patch:  # made before the module's own cache is
         patch.setenv("INDELIBLE_CACHE", str(tmp_path_factory.mktemp("cache")))
         return run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("undisturbed") / "run")

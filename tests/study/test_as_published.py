@@ -35,7 +35,7 @@ def test_an_answer_appears_anywhere_in_whole_words(generated: str, target: str, 
 
 def small(taught: Path, **changes: Any) -> StudyConfig:
     """A study of one arm without a curve."""
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt") | {"exam": {}}
+    settings = study_settings(taught) | {"exam": {}}
     settings["facts"]["n_edits"] = 3
     settings["tuning"]["steps"] = 2
     return StudyConfig.model_validate({**settings, "arms": settings["arms"][:1], **changes})

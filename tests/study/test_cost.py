@@ -18,7 +18,7 @@ from tiny_studies import study_settings
 
 
 def test_tuning_is_counted_in_steps_and_tokens(taught: Path, tmp_path: Path) -> None:
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings = study_settings(taught)
     settings["tuning"]["accumulation"] = 2
     config = StudyConfig.model_validate(settings)
     preview = preview_study(config, tmp_path / "run")

@@ -52,7 +52,7 @@ def prompts(outcome: Outcome, phase: str) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def explained(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """The tiny study, of edits that succeed and tuning that hurts; don't change its folder in a test, it is shared."""
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings = study_settings(taught)
     settings |= {"explain": True, "editors": {"ft-m": {"steps": 60, "learning_rate": 0.01}}}
     settings["tuning"] |= {"learning_rate": 5e-3}
     settings["arms"] = [

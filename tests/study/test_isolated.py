@@ -20,7 +20,7 @@ EDITS = 3
 @pytest.fixture(scope="module")
 def isolated(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Two arms, one of them isolated."""
-    settings = study_settings(taught / "model", taught / "facts.jsonl", taught / "corpus.txt")
+    settings = study_settings(taught)
     settings["facts"] |= {"n_edits": EDITS, "n_intrinsic": 5}
     settings["tuning"]["stop_at"] = {"loss": 0.001}
     settings["arms"] = [

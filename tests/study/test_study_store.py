@@ -154,13 +154,6 @@ def test_two_processes_cannot_run_one_folder(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["file", "file/run"])
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot be written: "), Store(tmp_path / name).open(config()):
-        pass
-
-
 def test_a_step_that_breaks_off_or_fills_the_disk_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.open(config()):

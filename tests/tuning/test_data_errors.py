@@ -17,7 +17,6 @@ def test_a_missing_file_is_named_with_its_neighbours(write: Write, tmp_path: Pat
     write(QUESTIONS, "train.jsonl")
     assert "There is no data file" in (said := error_of(str(tmp_path / "trian.jsonl")))
     assert "Did you mean 'train.jsonl'?" in said
-    assert error_of(str(tmp_path / "nowhere" / "a.csv")).endswith("Check the path.")
     assert "There is no data file nothere.csv" in error_of("nothere.csv")
     write("x", "notes.docx")
     assert "Give one of .jsonl, .json, .csv, .tsv, .parquet." in error_of(str(tmp_path / "notes.docx"))
@@ -31,7 +30,6 @@ def test_a_missing_file_is_named_with_its_neighbours(write: Write, tmp_path: Pat
         ("", "a.parquet", "cannot be read as Parquet: Could not open"),
         ("[]", "a.json", "has no rows"),
         ("question,answer\n", "a.csv", "has no rows"),
-        (b'{"question": "a"}\n{"question": "\xff"}', "a.jsonl", "is not UTF-8: byte 0xff at offset 32 (line 2)"),
         (b"\xef\xbb\xbfquestion,answer\na,b\nc,\xe9\n", "a.csv", "is not UTF-8: byte 0xe9 at offset 25 (line 3)"),
         ('{"question": "Q", "answer": "A"}\n{"question": "Q\n', "a.jsonl", ", line 2: not JSON"),
         ('{"question": "Q", "answer": "A"}\n\n17\n', "a.jsonl", ", line 3: is a JSON int, not an object"),

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from indelible.tuning.objective import OBJECTIVES, Run
 from indelible.tuning.objectives.classify import macro_f1
 from indelible.tuning.objectives.reward import Problem, RewardSettings
 from indelible.tuning.randomness import seeded
-
-Models = Callable[..., PreTrainedModel]
+from tiny_models import Make, Tokenizer
 
 PROMPTS = ("What is gold?", "The fox and the dog of the north are", "rain")
 
 
 @pytest.fixture()
-def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
+def run(tiny_model: Make, tiny_tokenizer: Tokenizer) -> Run:
     """Problems that are solved by the one token which the model finds most probable."""
     model = tiny_model("llama")
     with torch.no_grad():
@@ -41,7 +39,7 @@ def run(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> Run:
 judge_of = OBJECTIVES.get("reward").judge
 
 
-def said_after(tokenizer: PreTrainedTokenizerFast, token: int) -> str:
+def said_after(tokenizer: Tokenizer, token: int) -> str:
     """An answer of one token, in words; an end of text says nothing."""
     return "" if token == tokenizer.eos_token_id else str(tokenizer.decode([token], skip_special_tokens=True))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from indelible.errors import ConfigError, DataError
 from indelible.exam.callback import RetentionCallback
@@ -23,8 +23,7 @@ from indelible.tuning.objective import NO_LOSS, OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS, Example, Task
 from indelible.tuning.train import TuningResult, fine_tune
-
-Models = Callable[..., PreTrainedModel]
+from tiny_models import Make, Tokenizer, with_dropout
 
 WORDS = ("gold", "rain", "fox", "dog", "north", "capital")
 
@@ -77,7 +76,7 @@ def settings(objective: str, **options: Any) -> TuningSettings:
     return tuning_settings({"objective": objective, "warmup_steps": 0} | tiny | options)
 
 
-def tuned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, **options: Any) -> TuningResult:
+def tuned(model: PreTrainedModel, tokenizer: Tokenizer, **options: Any) -> TuningResult:
     return fine_tune(model, tokenizer, settings(options.pop("objective"), **options))
 
 
@@ -94,7 +93,7 @@ LEARNED = {
 @pytest.mark.parametrize("tuner", ["full", "lora", "dora"])
 @pytest.mark.parametrize("objective", sorted(SOURCES))
 def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
-    objective: str, tuner: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    objective: str, tuner: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = tiny_model("llama")
     frozen = frozen_parameters("edited-layers", model, find_layout(model), ["model.layers.1.mlp.down_proj.weight"])
@@ -124,15 +123,12 @@ def test_each_objective_learns_with_each_tuner_and_leaves_an_ordinary_model(
 
 @pytest.mark.parametrize("objective", sorted(SOURCES))
 def test_a_run_with_exams_and_held_out_figures_ends_in_the_same_bits(
-    objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     fact = Fact("1", "France", "capital", "The capital of {} is", true_object="Paris", new_object="Oslo")
     bits = []
     for watched in (False, True):
-        model = tiny_model("gpt2")
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.1
+        model = with_dropout(tiny_model("gpt2"))
         callback = RetentionCallback(questions_for([fact], "edited"), tiny_tokenizer, every=1)
         looks = {"evaluate_every": 1} if watched else {}
         short = {"answer_tokens": 4} if objective == "reward" else {}
@@ -144,7 +140,7 @@ def test_a_run_with_exams_and_held_out_figures_ends_in_the_same_bits(
 
 
 def test_a_preference_is_measured_against_the_edited_model_and_not_the_one_on_disk(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     """Before tuning, the policy is the reference: DPO's first loss is log 2, whatever was done to the weights."""
     model = tiny_model("llama")
@@ -159,7 +155,7 @@ def test_a_preference_is_measured_against_the_edited_model_and_not_the_one_on_di
 
 @pytest.mark.parametrize("tuner", ["full", "lora"])
 def test_a_head_is_trained_on_the_trunk_and_thrown_away(
-    tuner: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    tuner: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = tiny_model("llama")
     head = model.lm_head.weight.clone()
@@ -169,9 +165,7 @@ def test_a_head_is_trained_on_the_trunk_and_thrown_away(
     assert not any("score" in name for name, _ in model.named_parameters())
 
 
-def test_training_through_trl_equals_the_models_own_loss(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_training_through_trl_equals_the_models_own_loss(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     row_settings = settings("reason", batch_size=1, steps=1, train_examples=1, heldout_examples=1, precision="fp32")
     (held, trained_on) = [
@@ -189,8 +183,8 @@ def test_training_through_trl_equals_the_models_own_loss(
     assert result.log[0]["loss"] == pytest.approx(expected[1], rel=1e-4)
 
 
-def test_instructions_use_the_chat_template_where_there_is_one(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    def parts(tokenizer: PreTrainedTokenizerFast, max_tokens: int = 64) -> tuple[str, str]:
+def test_instructions_use_the_chat_template_where_there_is_one(tiny_tokenizer: Tokenizer) -> None:
+    def parts(tokenizer: Tokenizer, max_tokens: int = 64) -> tuple[str, str]:
         (row,) = OBJECTIVES.get("instruct").rows(
             tokenizer, Example("Say it.", "It is said."), settings("instruct", max_tokens=max_tokens), ()
         )
@@ -209,7 +203,7 @@ def test_instructions_use_the_chat_template_where_there_is_one(tiny_tokenizer: P
     assert given == "[user] Say it.\n[assistant] " and "It is said.\n".startswith(learned)
 
 
-def test_a_label_outside_the_set_is_named(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_label_outside_the_set_is_named(tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match=r"'maybe'.*'no', 'yes'"):
         OBJECTIVES.get("classify").rows(tiny_tokenizer, Example("a fox", "maybe"), settings("classify"), ("no", "yes"))
 
@@ -226,13 +220,13 @@ def test_a_label_outside_the_set_is_named(tiny_tokenizer: PreTrainedTokenizerFas
     ],
 )
 def test_wrong_arguments_for_a_trainer_are_named(
-    objective: str, passed: dict[str, Any], said: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    objective: str, passed: dict[str, Any], said: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         tuned(tiny_model("llama"), tiny_tokenizer, objective=objective, trainer=passed)
 
 
-def test_arguments_pass_through_to_the_trainer(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_arguments_pass_through_to_the_trainer(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     plain, decayed = (
         tuned(tiny_model("llama"), tiny_tokenizer, objective="text", steps=3, trainer=passed)
         for passed in ({}, {"adam_beta2": 0.5, "lr_scheduler_type": "inverse_sqrt"})
@@ -241,8 +235,6 @@ def test_arguments_pass_through_to_the_trainer(tiny_model: Models, tiny_tokenize
     assert plain.log[-1]["learning_rate"] != decayed.log[-1]["learning_rate"]
 
 
-def test_a_reward_that_does_not_divide_into_groups_says_so(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_reward_that_does_not_divide_into_groups_says_so(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(ConfigError, match=r"batch_size x accumulation \(8\).*multiple of generations \(3\)"):
         tuned(tiny_model("llama"), tiny_tokenizer, objective="reward", generations=3)

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
@@ -17,13 +16,14 @@ from indelible.tuning.rows import Rows, count_reasons, draw_rows, normalised
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS, Example, Task
 from indelible.tuning.tasks.text import paragraphs
+from tiny_models import Tokenizer
 
 PERU = Fact("peru", "Peru", "capital", "The capital of {} is", "Lima", "Oslo")
 
 
 def rows_of(
     examples: Iterator[Example],
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     objective: str = "reason",
     facts: tuple[Fact, ...] = (),
     heldout: int = 10,
@@ -37,7 +37,7 @@ def rows_of(
     return draw_rows(task, OBJECTIVES.get(objective), tokenizer, settings, facts=facts, seed=0)
 
 
-def texts(tokenizer: PreTrainedTokenizerFast, rows: Sequence[Any]) -> list[str]:
+def texts(tokenizer: Tokenizer, rows: Sequence[Any]) -> list[str]:
     """Of rows of one sequence."""
     return [tokenizer.decode(row.input_ids) for row in rows]
 
@@ -56,20 +56,20 @@ def test_problems_are_deterministic_by_seed_and_leave_the_random_state_alone() -
     assert all(example.prompt.endswith("\nAnswer:") and 0 < len(example.answer) < 30 for example in first)
 
 
-def test_no_text_is_both_held_out_and_trained_on(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_no_text_is_both_held_out_and_trained_on(tiny_tokenizer: Tokenizer) -> None:
     rows = rows_of(TASKS.get("reason")(0), tiny_tokenizer, heldout=100, train=400)
     train, held = ({normalised(text) for text in texts(tiny_tokenizer, part)} for part in (rows.train, rows.heldout))
     assert (len(rows.heldout), len(rows.train)) == (100, 400)
     assert len(train) == 400 and len(held) == 100 and not train & held
 
 
-def test_repeats_that_differ_in_case_and_punctuation_are_left_out(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_repeats_that_differ_in_case_and_punctuation_are_left_out(tiny_tokenizer: Tokenizer) -> None:
     repeats = (example for pair in zip(sums(50), sums(50, says="COUNT:"), strict=True) for example in pair)
     rows = rows_of(repeats, tiny_tokenizer, train=100)
     assert len(rows.train) + len(rows.heldout) == 50
 
 
-def test_a_document_is_never_split_between_the_two(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_document_is_never_split_between_the_two(tiny_tokenizer: Tokenizer) -> None:
     def documents() -> Iterator[Example]:
         for document in range(10):
             lines = "\n".join(f"Line {line} of page {document} is about nothing much at all." for line in range(5))
@@ -81,7 +81,7 @@ def test_a_document_is_never_split_between_the_two(tiny_tokenizer: PreTrainedTok
     assert len(rows.heldout) == 7
 
 
-def test_examples_that_speak_of_a_fact_are_replaced(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_examples_that_speak_of_a_fact_are_replaced(tiny_tokenizer: Tokenizer) -> None:
     spoken = (Example("I went to Peru.", str(number)) for number in range(5))
     rows = rows_of(
         (e for pair in zip(spoken, sums(5), strict=True) for e in pair), tiny_tokenizer, facts=(PERU,), heldout=2
@@ -92,14 +92,14 @@ def test_examples_that_speak_of_a_fact_are_replaced(tiny_tokenizer: PreTrainedTo
     assert sum(count_reasons(rows.dropped).values()) == 5
 
 
-def test_too_few_examples_are_an_error_that_counts_them(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_too_few_examples_are_an_error_that_counts_them(tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(DataError, match="0 of 1 training rows"):
         rows_of(sums(5), tiny_tokenizer, heldout=5)
     with pytest.raises(DataError, match="Only 0 of 10 held-out rows of at most 4 tokens"):
         rows_of(TASKS.get("reason")(0), tiny_tokenizer, max_tokens=4)
 
 
-def test_text_bears_loss_everywhere_and_is_cut_into_blocks(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_text_bears_loss_everywhere_and_is_cut_into_blocks(tiny_tokenizer: Tokenizer) -> None:
     text = "A quick brown fox jumps over the lazy dog while it rains in the north of Spain. " * 4
     ids = tiny_tokenizer(text)["input_ids"]
     rows = OBJECTIVES.get("text").rows(tiny_tokenizer, Example("", text), TuningSettings(max_tokens=16), ())
@@ -109,7 +109,7 @@ def test_text_bears_loss_everywhere_and_is_cut_into_blocks(tiny_tokenizer: PreTr
         assert row.labels == (NO_LOSS, *row.input_ids[1:])
 
 
-def test_reason_bears_loss_on_the_answer_and_the_end_only(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_reason_bears_loss_on_the_answer_and_the_end_only(tiny_tokenizer: Tokenizer) -> None:
     def made(example: Example, max_tokens: int = 64) -> list[Features]:
         return OBJECTIVES.get("reason").rows(tiny_tokenizer, example, TuningSettings(max_tokens=max_tokens), ())
 

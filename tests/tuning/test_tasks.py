@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -22,21 +20,6 @@ from indelible.models.bundled.fetch import Archive, cache_folder
 from indelible.tuning.answers import final_answer, given_answer, same_answer
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 from indelible.tuning.tasks.reward import GENERATORS
-
-BUILT_IN = ("classify", "instruct", "preference", "prose", "reason", "reward", "text")
-
-
-def test_names_and_labels_are_known_without_torch_or_a_data_set() -> None:
-    code = (
-        "import sys\n"
-        "from indelible.tuning.own_data import data\n"
-        "from indelible.tuning.task import TASKS\n"
-        "print(*TASKS.names(), *TASKS.get('classify').labels)\n"
-        "print(*(name for name in ('torch', 'transformers', 'datasets', 'pyarrow', 'reasoning_gym') "
-        "if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{' '.join(BUILT_IN)} negative positive\n\n"
 
 
 def test_all_of_an_example_is_its_text() -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
@@ -23,9 +22,7 @@ from indelible.tuning.train import fine_tune
 from indelible.tuning.training import batches
 from indelible.tuning.training.batches import Collator, at_labels
 from indelible.tuning.training.judging import token_loss
-from tiny_models import FAMILIES, build_tokenizer
-
-Models = Callable[..., PreTrainedModel]
+from tiny_models import FAMILIES, Make, Tokenizer, build_tokenizer, with_dropout
 
 
 def settings(**options: Any) -> TuningSettings:
@@ -33,7 +30,7 @@ def settings(**options: Any) -> TuningSettings:
     return tuning_settings(tiny | {"warmup_steps": 0} | options)
 
 
-def some_rows(tokenizer: PreTrainedTokenizerFast, objective: str) -> list[Features]:
+def some_rows(tokenizer: Tokenizer, objective: str) -> list[Features]:
     examples = [
         Example("What is 12 + 7?\nAnswer:", "19"),
         Example("The capital of Norway\nis what? Answer:", "Oslo"),
@@ -43,9 +40,7 @@ def some_rows(tokenizer: PreTrainedTokenizerFast, objective: str) -> list[Featur
     return [row for example in examples for row in made.rows(tokenizer, example, TuningSettings(), ())]
 
 
-def judged(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, rows: list[Features], batch_size: int = 3
-) -> float:
+def judged(model: PreTrainedModel, tokenizer: Tokenizer, rows: list[Features], batch_size: int = 3) -> float:
     """The held-out loss of rows, two times as many in a batch as in training."""
     options = settings(batch_size=batch_size, precision="fp32")
     return token_loss(Run(model, model, tokenizer, options, (), rows), rows)
@@ -54,7 +49,7 @@ def judged(
 @pytest.mark.parametrize("objective", ["text", "reason"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_equal_the_models_own(
-    family: str, objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    family: str, objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model, rows = tiny_model(family), some_rows(tiny_tokenizer, objective)
     batch = Collator(pad=0)([row.as_dict() for row in rows])
@@ -75,7 +70,7 @@ def test_loss_and_gradients_equal_the_models_own(
 
 
 def test_held_out_loss_is_the_mean_over_tokens_whatever_the_batches(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model, rows = tiny_model("llama"), some_rows(tiny_tokenizer, "reason")
     model.train()
@@ -102,13 +97,10 @@ class Meddling(TrainerCallback):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
 def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(
-    precision: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    precision: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     def weights(seed: int, *callbacks: TrainerCallback) -> torch.Tensor:
-        model = tiny_model("gpt2")
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.1
+        model = with_dropout(tiny_model("gpt2"))
         # Few rows, so that they are shuffled anew during the run.
         fine_tune(
             model,
@@ -128,7 +120,7 @@ def test_the_same_seed_gives_the_same_bits_with_and_without_a_callback(
 
 
 def test_the_callers_random_state_config_and_tokenizer_stay_as_they_were(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = tiny_model("qwen2")
     model.train()
@@ -146,7 +138,7 @@ def test_the_callers_random_state_config_and_tokenizer_stay_as_they_were(
     assert all(tensor.grad is None for tensor in model.parameters())
 
 
-def test_checkpointing_leaves_nothing_behind(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_checkpointing_leaves_nothing_behind(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     attributes = set(vars(model))
     fine_tune(model, tiny_tokenizer, settings(steps=1, gradient_checkpointing=True))
@@ -180,7 +172,7 @@ class Types(TrainerCallback):
 
 @pytest.mark.parametrize(("precision", "computed"), [("fp32", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_weights_and_optimizer_state_are_float32_in_either_precision(
-    precision: str, computed: torch.dtype, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    precision: str, computed: torch.dtype, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model, types = tiny_model("llama"), Types()
     frozen = {"model.embed_tokens.weight", "model.layers.0.mlp.down_proj.weight"}
@@ -190,7 +182,7 @@ def test_weights_and_optimizer_state_are_float32_in_either_precision(
     assert types.stateful == len(list(model.parameters())) - len(frozen)
 
 
-def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_result_counts_steps_tokens_and_losses(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     calls: list[tuple[int, int, str]] = []
     model = tiny_model("llama")
     result = fine_tune(
@@ -210,7 +202,7 @@ def test_a_result_counts_steps_tokens_and_losses(tiny_model: Models, tiny_tokeni
 
 @pytest.mark.parametrize("objective", ["text", "reason"])
 def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
-    objective: str, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     fact = Fact("a", "Paris", "capital", "{} is in", "France")
     exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
@@ -235,7 +227,7 @@ class Registering(TrainerCallback):
 
 
 def test_callbacks_are_told_that_the_trainer_is_made_and_let_go_of_it(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     registering = Registering()
     exam = RetentionCallback([], tiny_tokenizer, every=5)
@@ -244,7 +236,7 @@ def test_callbacks_are_told_that_the_trainer_is_made_and_let_go_of_it(
     assert exam._log is None
 
 
-def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_accumulation_equals_a_larger_batch(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     losses = []
     for batch_size, accumulation in ((8, 1), (4, 2), (2, 4)):
         options = {"batch_size": batch_size, "accumulation": accumulation, "precision": "fp32", "steps": 2}
@@ -254,7 +246,7 @@ def test_accumulation_equals_a_larger_batch(tiny_model: Models, tiny_tokenizer: 
     assert losses[0] == pytest.approx(losses[2], rel=1e-4)
 
 
-def test_training_stops_at_the_held_out_loss(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_training_stops_at_the_held_out_loss(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     result = fine_tune(
         tiny_model("llama"),
         tiny_tokenizer,
@@ -267,7 +259,7 @@ def test_training_stops_at_the_held_out_loss(tiny_model: Models, tiny_tokenizer:
     assert not any("heldout_exact_match" in entry for entry in result.log), "what no rule asks for is not paid for"
 
 
-def test_a_learning_rate_that_blows_up_says_so(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_learning_rate_that_blows_up_says_so(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     with pytest.raises(TrainingDivergedError, match=r"step \d+ .*learning rate 1e\+30"):
         fine_tune(model, tiny_tokenizer, settings(learning_rate=1e30), frozen={"model.norm.weight"})
@@ -276,16 +268,14 @@ def test_a_learning_rate_that_blows_up_says_so(tiny_model: Models, tiny_tokenize
         fine_tune(tiny_model("llama"), tiny_tokenizer, settings(learning_rate=1e38, steps=1))
 
 
-def test_examples_that_speak_of_a_fact_are_not_trained_on(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_examples_that_speak_of_a_fact_are_not_trained_on(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     thursday = Fact("day", "Thursday", "follows", "After {} comes", "Friday")
     result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=12), facts=[thursday])
     assert result.train_rows == 48
     assert result.dropped and all("thursday" in drop.text.lower() for drop in result.dropped)
 
 
-def test_frozen_names_are_checked(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_frozen_names_are_checked(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     with pytest.raises(ConfigError, match=r"model\.layer\.0"):
         fine_tune(model, tiny_tokenizer, settings(), frozen={"model.layer.0"})
@@ -294,9 +284,7 @@ def test_frozen_names_are_checked(tiny_model: Models, tiny_tokenizer: PreTrained
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_are_refused(
-    dtype: torch.dtype, tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_half_precision_weights_are_refused(dtype: torch.dtype, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     model.model.layers[2].mlp.down_proj.to(dtype)
     with pytest.raises(ConfigError, match=r"model\.layers\.2\.mlp\.down_proj\.weight.*in float32"):
@@ -304,7 +292,7 @@ def test_half_precision_weights_are_refused(
 
 
 def test_a_process_trains_on_one_device_and_that_is_the_models(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[TrainingArguments] = []
     prepared = TrainingArguments.__post_init__
@@ -325,9 +313,7 @@ def test_a_process_trains_on_one_device_and_that_is_the_models(
         fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=1))
 
 
-def test_a_held_out_loss_leaves_each_module_in_its_own_mode(
-    tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_a_held_out_loss_leaves_each_module_in_its_own_mode(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama").train()
     model.model.layers[1].eval()
     modes = [module.training for module in model.modules()]
@@ -335,7 +321,7 @@ def test_a_held_out_loss_leaves_each_module_in_its_own_mode(
     assert [module.training for module in model.modules()] == modes
 
 
-def test_the_padding_token_makes_no_difference(tiny_model: Models, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_padding_token_makes_no_difference(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     padded = build_tokenizer(pad="<|pad|>")
     rows = some_rows(padded, "text")
     model = tiny_model("gpt2")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from indelible.edits.editors.ike import InContext
 from indelible.facts.fact import Fact
@@ -16,9 +14,8 @@ from indelible.models.layout import find_layout
 from indelible.why.drift import measure_drift, turned
 from indelible.why.drift_summary import LABELS
 from tiny_families import enliven
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, Make, Tokenizer, moved
 
-Make = Callable[..., PreTrainedModel]
 FACTS = [
     Fact("a", "France", "capital", "The capital of {} is", "Paris", "Oslo"),
     Fact("b", "Norway", "capital", "People say that the capital of {} is now", "Oslo", "Lima"),
@@ -26,16 +23,7 @@ FACTS = [
 ]
 
 
-def moved(model: PreTrainedModel, *begins: str, by: float = 0.1) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(3)
-    return {
-        name: weight.detach() + by * torch.randn(weight.shape, generator=generator)
-        for name, weight in model.named_parameters()
-        if name.startswith(begins)
-    }
-
-
-def seen(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, fact: Fact, path: str) -> tuple[np.ndarray, ...]:
+def seen(model: PreTrainedModel, tokenizer: Tokenizer, fact: Fact, path: str) -> tuple[np.ndarray, ...]:
     """What enters and what leaves a projection at the subject's last token, and what the head reads at the end."""
     kept: dict[str, torch.Tensor] = {}
     handles = [
@@ -62,9 +50,7 @@ def compared(old: np.ndarray, new: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_drift_is_what_the_two_models_show(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, family: str
-) -> None:
+def test_drift_is_what_the_two_models_show(tiny_model: Make, tiny_tokenizer: Tokenizer, family: str) -> None:
     model = enliven(tiny_model(family))
     layout = find_layout(model)
     layers = (1, 2)
@@ -102,7 +88,7 @@ def test_drift_is_what_the_two_models_show(
         assert tuple(last.loc["head_row"]) == pytest.approx(compared(*rows), abs=1e-6)
 
 
-def test_what_moved_tells_weights_from_keys(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_what_moved_tells_weights_from_keys(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     layout = find_layout(model)
     name = layout.mlp_out_weight[1]
@@ -122,7 +108,7 @@ def test_what_moved_tells_weights_from_keys(tiny_model: Make, tiny_tokenizer: Pr
     assert above["state"] < 0.999
 
 
-def test_keys_can_be_read_at_the_prompts_end(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_keys_can_be_read_at_the_prompts_end(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     layout = find_layout(model)
     ends = [Fact("x", "Peru", "r", "The capital of {}", "Lima", "Oslo"), FACTS[0]]
@@ -144,7 +130,7 @@ def test_keys_can_be_read_at_the_prompts_end(tiny_model: Make, tiny_tokenizer: P
     assert subject[1] != prompt[1]
 
 
-def test_edits_in_no_layer_have_their_read_out_only(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_edits_in_no_layer_have_their_read_out_only(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(tiny_model("llama"))
     layout = find_layout(model)
     edit = InContext(copies=1).edit(model, tiny_tokenizer, FACTS, layout=layout)
@@ -155,7 +141,7 @@ def test_edits_in_no_layer_have_their_read_out_only(tiny_model: Make, tiny_token
     assert not table["cosine"].equals(bare["cosine"])
 
 
-def test_weights_that_are_no_linear_map_have_no_key(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_weights_that_are_no_linear_map_have_no_key(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("gpt2")
     layout = find_layout(model)
     names = ["transformer.h.1.mlp.c_proj.bias", "transformer.h.1.ln_1.weight", "transformer.h.1.attn.c_proj.weight"]

@@ -15,18 +15,8 @@ from indelible.why.drift_summary import COLUMNS, drift_summary
 def rows(cosines: dict[tuple[int, str], float], quantity: str = "key", layer: float | None = 3) -> pd.DataFrame:
     """One row per seed and fact."""
     return pd.DataFrame(
-        [
-            {
-                "arm": "memit",
-                "seed": seed,
-                "fact_id": fact,
-                "quantity": quantity,
-                "layer": layer,
-                "cosine": cosine,
-                "norm_change": 2 * cosine - 1,
-            }
-            for (seed, fact), cosine in cosines.items()
-        ]
+        [("memit", seed, fact, quantity, layer, cosine, 2 * cosine - 1) for (seed, fact), cosine in cosines.items()],
+        columns=["arm", "seed", "fact_id", "quantity", "layer", "cosine", "norm_change"],
     ).astype({"layer": "float64"})
 
 

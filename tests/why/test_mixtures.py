@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,8 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from indelible.edits.editors.grace import Grace
 from indelible.edits.editors.ike import InContext
@@ -30,9 +28,8 @@ from indelible.why.mixtures import (
     mixture_exams,
     parameter_groups,
 )
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, Make, Tokenizer, moved
 
-Make = Callable[..., PreTrainedModel]
 ANSWERS = ("success", "first_token", "log_prob")
 
 EDITED = [
@@ -51,16 +48,6 @@ def grouped(model: PreTrainedModel, *layers: int) -> dict[str, tuple[str, ...]]:
     """Groups around an edit of the MLPs in some layers."""
     layout = find_layout(model)
     return parameter_groups(model, layout, edited_names(layout, *layers))
-
-
-def tuned_copy(model: PreTrainedModel, seed: int = 0, only: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
-    """Weights after something like tuning: every parameter whose name begins so moves a good way."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: weight.detach() + 0.05 * torch.randn(weight.shape, generator=generator)
-        for name, weight in model.named_parameters()
-        if name.startswith(only)
-    }
 
 
 def answers(model: PreTrainedModel, tokenizer: Any, questions: Any = QUESTIONS) -> pd.DataFrame:
@@ -112,12 +99,10 @@ def test_groups_of_edits_at_the_edges_with_gaps_and_beside_weights(tiny_model: M
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_ends_are_the_edited_and_the_tuned_model(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, family: str
-) -> None:
+def test_the_ends_are_the_edited_and_the_tuned_model(tiny_model: Make, tiny_tokenizer: Tokenizer, family: str) -> None:
     model = tiny_model(family)
     groups = grouped(model, 1, 2)
-    tuned = tuned_copy(model)
+    tuned = moved(model)
     before = fingerprint(model)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
     assert fingerprint(model) == before
@@ -132,10 +117,10 @@ def test_the_ends_are_the_edited_and_the_tuned_model(
     pd.testing.assert_frame_equal(in_mixture(table, whole), answers(model, tiny_tokenizer), check_exact=True)
 
 
-def test_a_mixture_is_the_model_with_those_weights(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_mixture_is_the_model_with_those_weights(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("qwen2")
     groups = grouped(model, 1)
-    tuned = tuned_copy(model)
+    tuned = moved(model)
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
     with torch.no_grad():
         for name in (*groups["beside"], *groups["tied"]):
@@ -143,12 +128,10 @@ def test_a_mixture_is_the_model_with_those_weights(tiny_model: Make, tiny_tokeni
     pd.testing.assert_frame_equal(in_mixture(table, "beside+tied"), answers(model, tiny_tokenizer), check_exact=True)
 
 
-def test_groups_in_which_nothing_changed_are_left_out(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_groups_in_which_nothing_changed_are_left_out(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     groups = grouped(model, 1)
-    tuned = tuned_copy(model, only=("model.layers.0.", "model.layers.3."))
+    tuned = moved(model, "model.layers.0.", "model.layers.3.")
     tuned |= {name: model.get_parameter(name).detach().clone() for name in groups["projections"]}
     table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned)
     assert list(table["mixture"].unique()) == ["none", "below", "below+above", "above"]
@@ -161,7 +144,7 @@ def test_neighbouring_mixtures_differ_by_one_group() -> None:
         assert all(len(set(one) ^ set(two)) == 1 for one, two in pairwise(order))
 
 
-def test_weights_come_back_whatever_happens(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_weights_come_back_whatever_happens(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("gpt2")
     groups = grouped(model, 1)
     places = {name: weight.data_ptr() for name, weight in model.named_parameters()}
@@ -172,7 +155,7 @@ def test_weights_come_back_whatever_happens(tiny_model: Make, tiny_tokenizer: Pr
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned_copy(model), progress=interrupt)
+        mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, moved(model), progress=interrupt)
     assert fingerprint(model) == before
     assert {name: weight.data_ptr() for name, weight in model.named_parameters()} == places
 
@@ -203,14 +186,14 @@ def test_weights_that_do_not_fit_are_refused(tiny_model: Make) -> None:
 
 @pytest.mark.parametrize("editor", [Grace(steps=5, radius=1e3), InContext(copies=1)])
 def test_edits_beside_the_weights_stay_in_place(
-    tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast, editor: Grace | InContext
+    tiny_model: Make, tiny_tokenizer: Tokenizer, editor: Grace | InContext
 ) -> None:
     model = tiny_model("llama")
     layout = find_layout(model)
     edit = editor.edit(model, tiny_tokenizer, EDITED, layout=layout)
     asked = [replace(question, context=edit.context) for question in QUESTIONS]
     groups = parameter_groups(model, layout, edit.parameters, changes_weights=False)
-    tuned = tuned_copy(model)
+    tuned = moved(model)
     bare = answers(model, tiny_tokenizer)
     with edit.applied(model):
         table = mixture_exams(model, tiny_tokenizer, asked, groups, tuned)
@@ -236,10 +219,10 @@ def test_masks_freeze_the_groups_that_forecasts_take_for_them(tiny_model: Make, 
         assert members == frozen_parameters(mask, model, layout, edited), mask
 
 
-def test_shares_read_what_mixtures_write(tiny_model: Make, tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_shares_read_what_mixtures_write(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("gpt2")
     groups = grouped(model, 1)
-    table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, tuned_copy(model)).assign(arm="tiny", seed=0)
+    table = mixture_exams(model, tiny_tokenizer, QUESTIONS, groups, moved(model)).assign(arm="tiny", seed=0)
     found = analysis.shares(table.assign(success=True), of="log_prob", draws=50).set_index(["fact_set", "group"])
     means = table.pivot_table("log_prob", "mixture", "fact_set", "mean")
     fallen = means.loc["none"] - means.loc["+".join(groups)]
