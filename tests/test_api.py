@@ -99,13 +99,3 @@ def imports(graph: grimp.ImportGraph, room: str, other: str) -> bool:
     """Whether a module of one room imports one of another itself."""
     chains = (f"indelible.{room}", f"indelible.{other}")
     return room != other and graph.direct_import_exists(importer=chains[0], imported=chains[1], as_packages=True)
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README.split("## In Python")[1].split("\n## ")[0], re.DOTALL)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["edit"] is not None and (tmp_path / "rome-is-the-capital.safetensors").is_file()
