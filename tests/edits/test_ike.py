@@ -36,12 +36,9 @@ def edit(model: Any, tokenizer: Any, facts: Any = FACTS, **more: Any) -> Context
 @pytest.mark.parametrize("opening", [False, True])
 @pytest.mark.parametrize("family", TABLE)
 def test_the_exam_reads_the_context_before_each_prompt_and_the_model_is_never_touched(
-    family: str,
-    opening: bool,
-    tiny_tokenizer: Tokenizer,
-    tmp_path: Path,
+    family: str, opening: bool, tmp_path: Path
 ) -> None:
-    tokenizer = one_vocabulary(space=False, start=True) if opening else tiny_tokenizer
+    tokenizer, plain = (one_vocabulary(space=False, start=start) for start in (opening, False))
     model = enliven(build_family(family, len(tokenizer)))
     facts = [replace(fact, held_out=("In {} the capital city is",)) for fact in FACTS]
     with untouched(model):
@@ -54,10 +51,10 @@ def test_the_exam_reads_the_context_before_each_prompt_and_the_model_is_never_to
             assert same is model
             found = take_exam(model, tokenizer, asked)
     # What is read: the tokenizer's opening once, the statements, and the prompt as it is read alone.
-    own = encode_prompt(tiny_tokenizer, made.context) + encode_prompt(tiny_tokenizer, facts[0].text())
+    own = encode_prompt(plain, made.context) + encode_prompt(plain, facts[0].text())
     assert encode_prompt(tokenizer, asked[0].text) == [tokenizer.bos_token_id] * opening + own
     scores = logits(model, [[tokenizer.bos_token_id] * opening + own])[0, -1].log_softmax(-1)
-    first = encode_prompt(tiny_tokenizer, f" {facts[0].new_object}")[0]
+    first = encode_prompt(plain, f" {facts[0].new_object}")[0]
     assert found[0].rank == 1 + int((scores > scores[first]).sum())
     # Tables hold the bare prompts.
     assert list(answers_frame(found)["prompt"]) == [one.prompt for one in questions_for(facts, "edited")]
