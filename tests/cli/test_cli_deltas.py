@@ -154,6 +154,8 @@ def test_other_wrong_uses_are_one_clear_line(made: Path, taught: Path, tmp_path:
         (["revert", model, made / "a", "-o", out], "The delta is not in this model"),
         (["apply", gpt2, made / "a", "-o", out], "made for model (LlamaForCausalLM), not for gpt2 (GPT2LMHeadModel)"),
         (["apply", model, tmp_path / "nowhere", "-o", out], "There is no delta"),
+        (["verify", model, "."], "is a folder, not a delta"),
+        (["compose", model, made / "a", made / "b", "-o", "."], "is a folder"),
         (["verify", wide, made / "a"], "has the shape (32, 64) in this model"),
         (["verify", gpt2, made / "a"], "no parameter"),
         (["revert", wide, made / "a", "-o", out, "--approximately"], "has the shape"),

@@ -172,7 +172,7 @@ def unpacked(path: Path) -> tuple[str, bytes]:
 
 def with_suffix(path: Path) -> Path:
     """Where a delta is written that is to be called so: a suffix that is given is kept."""
-    return path if path.suffix else path.with_name(path.name + SUFFIX)
+    return path if path.suffix or not path.name else path.with_name(path.name + SUFFIX)
 
 
 def _digest(raw: bytes, place: int) -> str:
