@@ -99,6 +99,11 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
         assert expected in bad.typed(*arguments), arguments
     assert "key=value" in bad.complaint("--set", "tuning.steps")
     assert "'memit'" in bad.complaint("--set", "arms.memt.paraphrases=1")
+    assert "not valid YAML" in bad.complaint("--set", "tuning.steps=2024-02-30")
+    assert "There is no corpus" in bad.complaint("--set", "corpus=~nobody-of-that-name/text")
+    assert "File name too long" in bad.complaint("--set", f"model={'x' * 300}")
+    (bad.folder / "bad.yaml").write_text("name: 2024-02-30\n")
+    assert "not valid YAML: day is out of range" in bad.typed("study", bad.folder / "bad.yaml")
 
 
 def test_no_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:

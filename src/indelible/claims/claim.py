@@ -122,9 +122,8 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
     """
     try:
         entries = yaml.safe_load(read_text(path, "claims file", ConfigError))
-    except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
-        raise ConfigError(f"The claims {path} are not valid YAML: {said}.", "Mend the file.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"Claims {path} are not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
     if not isinstance(entries, list):
         raise ConfigError(f"The claims {path} are no list.", "Begin each claim with `- name: ...`.")
     claims = tuple(validated(Claim, entry, f"claim {number} in {path}") for number, entry in enumerate(entries, 1))

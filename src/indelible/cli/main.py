@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -86,6 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=None if arguments is None else list(arguments), prog_name="indelible", standalone_mode=False)
     except IndelibleError as error:
         return _complain(str(error))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.ENAMETOOLONG):  # what nobody asks a path before it is used
+            raise
+        return _complain(f"{error.filename} cannot be used: {error.strerror}. Check its name and permissions.")
     except (typer.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)  # noqa: T201
         return INTERRUPTED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,10 @@ def parse_config(
     """
     try:
         settings = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-02-30 is no YAMLError
+        mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        said = problem or " ".join(str(error).split())
+        said = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ConfigError(f"{where}{line} is not valid YAML: {said}.", "Mend it.") from None
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
@@ -132,7 +133,7 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
 
     def path(key: str, name: str) -> Path:
         here = any(key == one or key.startswith(f"{one}.") for one in typed)
-        return ((Path.cwd() if here else folder) / Path(name).expanduser()).resolve()
+        return ((Path.cwd() if here else folder) / expanduser(name)).resolve()  # noqa: PTH111
 
     settings = config.as_dict()
     if config.facts.source != WORLD:
@@ -162,7 +163,7 @@ def assign(settings: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
     place: Any = settings
     *parents, last = path.split(".")

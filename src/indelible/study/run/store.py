@@ -17,7 +17,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,10 +116,9 @@ class Store:
         with disk_errors(path):
             if not path.exists():
                 return None
-        try:
+        kept = None
+        with suppress(yaml.YAMLError, ValueError):
             kept = yaml.safe_load(read_text(path, "study's settings", StoreError))
-        except yaml.YAMLError:
-            kept = None
         if not isinstance(kept, dict):
             raise StoreError(f"{path} is damaged.", "Choose another --out.")
         return kept
@@ -203,10 +202,8 @@ class Store:
             return []
         found = []
         for line in lines:
-            try:
+            with suppress(json.JSONDecodeError):
                 found.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
         return found
 
     def write_text(self, name: str, text: str) -> None:

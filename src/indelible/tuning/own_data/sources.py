@@ -13,6 +13,7 @@ import importlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _file(settings: DataSettings) -> Path | None:
     """The file that is meant, or None for a data set: a source that exists, ends like a file, or is written like a
     path. A folder is read as ``datasets`` reads it, with its splits."""
     source = settings.source
-    path = Path(source).expanduser()
+    path = Path(expanduser(source))  # noqa: PTH111
     written = path.suffix.lower() in FORMATS or source.startswith((".", "/", "~")) or source.count("/") > 1
     if path.is_dir() or not (path.exists() or written):
         return None
