@@ -91,9 +91,7 @@ def test_a_mixture_of_experts_is_refused() -> None:
         num_key_value_heads=2,
         num_local_experts=4,
     )
-    with pytest.raises(
-        LayoutError, match=r"No linear map back to the hidden width 32.*model.layers.0.*mixtures of experts"
-    ):
+    with pytest.raises(LayoutError, match=r"No linear map back to the hidden width 32.*model.layers.0.*give the paths"):
         find_layout(AutoModelForCausalLM.from_config(config))
 
 
@@ -111,8 +109,23 @@ def test_a_model_that_looks_ahead_is_refused() -> None:
 def test_a_model_without_blocks_is_refused(tiny_model: Make) -> None:
     model = tiny_model("llama")
     model.model.layers = nn.Sequential(*model.model.layers)
-    with pytest.raises(LayoutError, match=r"No list of residual blocks.*LlamaFor"):
+    with pytest.raises(LayoutError, match=r"No list of residual blocks.*LlamaFor.*find_layout\(model, blocks="):
         find_layout(model)
+
+
+def test_paths_can_be_given_and_are_checked(tiny_model: Make) -> None:
+    model = tiny_model("llama")
+    assert find_layout(model, blocks="model.layers", mlp_out="mlp.down_proj") == find_layout(model)
+    with pytest.raises(LayoutError, match=r"no list of blocks at 'model.layer'. Lists: model.layers"):
+        find_layout(model, blocks="model.layer")
+    with pytest.raises(LayoutError, match=r"no module 'model.layers.0.mlp.out'"):
+        find_layout(model, mlp_out="mlp.out")
+    with pytest.raises(LayoutError, match=r"weight of .* is not a matrix"):
+        find_layout(model, mlp_out="input_layernorm")
+    with pytest.raises(LayoutError, match=r"'model.layers.0.mlp.up_proj' does not return to the hidden width 32"):
+        find_layout(model, mlp_out="mlp.up_proj")
+    with pytest.raises(LayoutError, match=r"took no part|has no weight"):
+        find_layout(model, mlp_out="mlp.act_fn")
 
 
 def test_a_wrapped_projection_is_refused(tiny_model: Make) -> None:

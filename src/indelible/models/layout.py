@@ -73,17 +73,19 @@ class Layout:
         return None
 
 
-def find_layout(model: PreTrainedModel) -> Layout:
+def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: str | None = None) -> Layout:
     """Find and prove a model's layout.
 
     Args:
         model: a causal language model, on any device; left as it was.
+        blocks: path of the list of residual blocks, where it cannot be found.
+        mlp_out: path of the MLP's output projection within a block, where it cannot be found.
 
     Raises:
         LayoutError: saying what was looked for and not found.
     """
     with evaluating(model), torch.no_grad():
-        block_paths = _find_blocks(model)
+        block_paths = _find_blocks(model, blocks)
         probe = _Probe(model, block_paths)
         probe.check_causal(block_paths)
         attention, memories = [], []
@@ -92,7 +94,7 @@ def find_layout(model: PreTrainedModel) -> Layout:
             alike = probe.signature(path)  # blocks built alike are searched once
             if alike not in found:
                 inside = probe.attention_within(path)
-                memory = probe.memory_within(path, inside)
+                memory = f"{path}.{mlp_out}" if mlp_out else probe.memory_within(path, inside)
                 found[alike] = inside.removeprefix(path), memory.removeprefix(path)
             attention.append(path + found[alike][0])
             memories.append(path + found[alike][1])
@@ -118,26 +120,29 @@ def find_layout(model: PreTrainedModel) -> Layout:
         )
 
 
-def _find_blocks(model: PreTrainedModel) -> list[str]:
+def _find_blocks(model: PreTrainedModel, given: str | None) -> list[str]:
     lists = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 0
     }
-    if not lists:
-        raise _not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
-    chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
-    expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    if expected is not None and len(lists[chosen]) != expected:
-        raise _not_found(
-            f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration speaks"
-            f" of {expected} layers."
-        )
+    if given is not None:
+        if given not in lists:
+            raise LayoutError(f"There is no list of blocks at {given!r}.", f"Lists: {', '.join(lists) or 'none'}.")
+        chosen = given
+    else:
+        if not lists:
+            raise _not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
+        chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
+        expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+        if expected is not None and len(lists[chosen]) != expected:
+            raise _not_found(
+                f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration"
+                f" speaks of {expected} layers."
+            )
     return [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
 
 
 def _not_found(what: str) -> LayoutError:
-    return LayoutError(
-        what, "Give a decoder of which every block has attention and an MLP that ends in one linear map."
-    )
+    return LayoutError(what, "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...).")
 
 
 class _Probe:
@@ -258,15 +263,25 @@ class _Probe:
 
     def check_memory(self, path: str) -> None:
         """Recompute the projection from its input and weight: it must be the linear map that we take it for."""
-        module, keys, leaving = self.model.get_submodule(path), self.inputs[path], self.outputs[path]
-        weight = module.get_parameter("weight").detach()
-        weight = weight if isinstance(module, Conv1D) else weight.T
-        linear = weight.shape == (keys.shape[-1], leaving.shape[-1])
-        if linear:
-            bias = getattr(module, "bias", None)
-            expected = keys @ weight + (bias if bias is not None else 0)
-            linear = torch.allclose(expected, leaving, atol=float(1e-2 * leaving.abs().max()), rtol=1e-2)
-        if not linear:
+        try:
+            module = self.model.get_submodule(path)
+        except AttributeError:
+            raise _not_found(f"There is no module {path!r}.") from None
+        if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
+            raise _not_found(f"{path!r} took no part in a forward pass or has no weight.")
+        stored: Tensor = module.weight.detach()  # type: ignore[operator]
+        if stored.dim() != 2:
+            raise _not_found(f"The weight of {path!r} is not a matrix.")
+        weight = stored if isinstance(module, Conv1D) else stored.T
+        bias = getattr(module, "bias", None)
+        keys = self.inputs[path]
+        if keys.shape[-1] != weight.shape[0] or weight.shape[1] != self.outputs[path].shape[-1]:
+            raise _not_found(f"The weight of {path!r} does not fit its input and output.")
+        if weight.shape[1] != self.hidden_size:
+            raise _not_found(f"{path!r} does not return to the hidden width {self.hidden_size}.")
+        expected = keys @ weight + (bias if bias is not None else 0)
+        scale = self.outputs[path].abs().max()
+        if not torch.allclose(expected, self.outputs[path], atol=float(1e-2 * scale), rtol=1e-2):
             raise LayoutError(f"{path!r} is not a plain linear map (quantised or wrapped?).", "Load it in float32.")
 
     def adds_to_residual(self, block: str, memory: str) -> bool:
