@@ -159,6 +159,10 @@ def test_masks_that_make_no_sense_are_refused(tiny_model: Make) -> None:
         frozen_parameters("edited-weights", model, layout, [name for name, _ in model.named_parameters()])
     with pytest.raises(UnknownNameError, match="edited-layers"):
         frozen_parameters("edited-layer", model, layout, [])
+    with pytest.raises(ConfigError, match=r"names layer 10{30} of 4"):  # however large a number, it is not counted to
+        frozen_parameters(f"layers:0-{10**30}", model, layout, [])
+    every_layer = frozen_parameters("layers:0-3", model, layout, [])
+    assert frozen_parameters(f"edited-layers:{10**30}", model, layout, [layout.mlp_out_weight[1]]) == every_layer
     for path, module in list(model.named_modules()):
         if "norm" in path:
             del module.weight

@@ -16,15 +16,15 @@ def _distance(text: str) -> int:
     return int(text or 0)
 
 
-def _layer_numbers(text: str) -> list[int]:
+def _layer_numbers(text: str) -> list[range]:
     """Numbers out of "0-5,8"."""
-    found: list[int] = []
+    found: list[range] = []
     for piece in text.split(","):
         first, dash, last = piece.partition("-")
         ends = [int(first), int(last)] if dash else [int(first), int(first)]
         if ends[0] > ends[1]:
             raise ValueError(piece)
-        found += range(ends[0], ends[1] + 1)
+        found.append(range(ends[0], ends[1] + 1))
     return found
 
 
@@ -39,10 +39,9 @@ def _patterns(text: str) -> list[str]:
 def edited_layers(among: Masked) -> set[str]:
     """Every parameter of each residual block that holds an edited one, and of ``k`` blocks on either side."""
     distance = _distance(among.argument)
-    layers = {near_by for layer in _layers(among) for near_by in range(layer - distance, layer + distance + 1)} & set(
-        range(among.layout.n_layers)
-    )
-    return _within(among.names, [among.layout.blocks[layer] for layer in layers])
+    edited = _layers(among)
+    near = [block for at, block in enumerate(among.layout.blocks) if any(abs(at - one) <= distance for one in edited)]
+    return _within(among.names, near)
 
 
 def only_edited(among: Masked) -> set[str]:
@@ -68,12 +67,12 @@ def from_edited(among: Masked) -> set[str]:
 def layers(among: Masked) -> set[str]:
     """Every parameter of the residual blocks of these numbers."""
     wanted = _layer_numbers(among.argument)
-    if max(wanted) >= among.layout.n_layers:
+    if (last := max(numbers[-1] for numbers in wanted)) >= among.layout.n_layers:
         raise ConfigError(
-            f"The mask 'layers:{among.argument}' names layer {max(wanted)} of {among.layout.n_layers}.",
+            f"The mask 'layers:{among.argument}' names layer {last} of {among.layout.n_layers}.",
             f"Layers count from 0 to {among.layout.n_layers - 1}.",
         )
-    return _within(among.names, [among.layout.blocks[layer] for layer in wanted])
+    return _within(among.names, [among.layout.blocks[layer] for numbers in wanted for layer in numbers])
 
 
 def like(among: Masked) -> set[str]:
