@@ -24,6 +24,7 @@ from indelible.registry import Registry, listed
 from indelible.report.exhibit import EXHIBITS
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.task import TASKS
+from indelible.tuning.tuners.tuner import TUNERS
 from tiny_studies import write_study
 
 EDITOR = '''
@@ -219,8 +220,9 @@ BROKEN = {
     "raise RuntimeError('too old')": "RuntimeError: too old",
     "": "registers no toy of that name",
     "from test_plugins import TOYS\n\nTOYS.register('own')('another')": "two toys are named 'own'",
+    "from test_plugins import TOYS\n\nTOYS.register('none')('a word of ours')": "two toys are named 'none'",
 }
-TOYS: Registry[str] = Registry("toy", group="indelible.toys")
+TOYS: Registry[str] = Registry("toy", group="indelible.toys", taken=["none"])
 TOYS.register("own")("ours")
 
 
@@ -235,6 +237,12 @@ def test_a_plug_in_that_cannot_be_loaded_is_named_with_its_distribution(
     for _ in range(2):
         with pytest.raises(PluginError, match=rf"The toy 'mine' of the distribution '{name}' cannot.*{reason}"):
             TOYS.names()
+
+
+def test_words_of_studies_are_no_names() -> None:
+    for registry, word in ((EDITORS, "none"), (TUNERS, "full"), (TUNERS, "lora"), (TUNERS, "dora")):
+        with pytest.raises(ValueError, match=f"two {registry.kind}s are named '{word}'"):
+            registry.register(word)(EDITORS)
 
 
 def test_on_the_command_line_a_broken_plug_in_is_one_line(tmp_path: Path, settings: dict[str, Any]) -> None:

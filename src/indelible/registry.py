@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -27,12 +27,14 @@ class Registry(Generic[T]):
         kind: what the entries are, in the singular, for messages ("editor").
         packages: dotted names of the packages whose modules register the built-in entries.
         group: entry-point group of plug-ins.
+        taken: names that mean something else, which no entry can have.
     """
 
-    def __init__(self, kind: str, *packages: str, group: str) -> None:
+    def __init__(self, kind: str, *packages: str, group: str, taken: Collection[str] = ()) -> None:
         self.kind = kind
         self.packages = packages
         self.group = group
+        self.taken = taken
         self._entries: dict[str, T] = {}
         self._complete = False
 
@@ -40,11 +42,11 @@ class Registry(Generic[T]):
         """Decorator that files the decorated object under ``name``.
 
         Raises:
-            ValueError: if another object already has that name.
+            ValueError: if another object already has that name, or it is taken.
         """
 
         def file(entry: T) -> T:
-            if self._entries.setdefault(name, entry) is not entry:
+            if name in self.taken or self._entries.setdefault(name, entry) is not entry:
                 raise ValueError(f"two {self.kind}s are named {name!r}")
             return entry
 

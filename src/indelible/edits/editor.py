@@ -25,7 +25,7 @@ from indelible.models.layout import Layout, find_layout
 from indelible.progress import Progress
 from indelible.registry import Registry
 
-EDITORS: Registry[type[Editor]] = Registry("editor", "indelible.edits.editors", group="indelible.editors")
+EDITORS = Registry["type[Editor]"]("editor", "indelible.edits.editors", group="indelible.editors", taken=["none"])
 
 M = TypeVar("M", bound=Manifest)
 

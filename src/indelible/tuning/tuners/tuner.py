@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 FULL = "full"
 DORA = "dora"
-_KNOWN = (FULL, "lora", DORA)
 
 # peft's own names for what is the same thing everywhere.
 _FIELDS = {"rank": ("r",), "alpha": ("lora_alpha", "alpha"), "dropout": ("lora_dropout", "module_dropout")}
@@ -78,7 +77,7 @@ class TunerSettings(BaseModel):
     @classmethod
     def _known_tuner(cls, name: str) -> str:
         name = name.lower()
-        if not (name in _KNOWN or name in TUNERS) and name not in (known := tuner_names()):
+        if not (name in TUNERS.taken or name in TUNERS) and name not in (known := tuner_names()):
             raise UnknownNameError("tuner", name, known)
         return name
 
@@ -88,7 +87,7 @@ Tuner = Callable[["PreTrainedModel", TunerSettings, Collection[str]], AbstractCo
 given the paths of the modules that are adapted, what is to be trained requires gradients. After it the model has its
 own modules again, with what was learned in their weights if it ended well, and nothing in those that are frozen."""
 
-TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners")
+TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners", taken=(FULL, "lora", DORA))
 """Tuners of other distributions, by names in lower case."""
 
 
