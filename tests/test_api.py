@@ -39,10 +39,13 @@ def test_every_name_is_there_and_no_other() -> None:
 def test_facts_are_edited_asked_and_verified(taught: Path, tmp_path: Path, own_cache: None) -> None:
     loaded, facts = indelible.load(str(taught / "model")), some_facts()
     before = fingerprint(loaded.model)
-    edit = indelible.edit(loaded, facts, "ft-m", exam=True, out=tmp_path / "mine.safetensors", **OPTIONS)
+    editor = indelible.EDITORS.get("ft-m")(steps=60)
+    file = str(tmp_path / "mine.safetensors")
+    edit = indelible.edit(loaded, facts, editor, exam=True, out=file, learning_rate=0.01)
+    assert edit.manifest.made[0].options.items() >= OPTIONS.items()
     assert fingerprint(loaded.model) == before and isinstance(edit, WeightUpdate)
     assert edit.answered == dict.fromkeys((fact.id for fact in facts), "present")
-    assert Edit.load(tmp_path / "mine").answered == edit.answered
+    assert Edit.load(str(tmp_path / "mine")).answered == edit.answered
     asked = indelible.ask(loaded.model, loaded.tokenizer, facts)
     assert not asked.query("kind == 'prompt'")["success"].any()
     known = [replace(one, new_object=None) for one in facts]

@@ -38,7 +38,7 @@ def edit(
     corpus: str = ENCYCLOPEDIA,
     seed: int = 0,
     exam: bool = False,
-    out: Path | None = None,
+    out: Path | str | None = None,
     jobs: Jobs = silently,
     **options: Any,
 ) -> Edit:
@@ -57,7 +57,7 @@ def edit(
         exam: also ask the facts under the edit, which then knows those that did not take (``Edit.not_taken``).
         out: file to save the edit in, at once when it is made, and again when its facts were asked.
         jobs: told how far the work is.
-        options: of the editor that is named, e.g. ``layers=(3, 4, 5)``.
+        options: of the editor, e.g. ``layers=(3, 4, 5)``.
 
     Raises:
         UnknownNameError: for an editor that does not exist.
@@ -68,9 +68,11 @@ def edit(
         DataError: if the corpus cannot be read.
         StoreError: if the edit cannot be saved.
     """
-    made_by = editor if isinstance(editor, Editor) else validated(EDITORS.get(editor), options, "")
+    kind, own = (type(editor), dict(editor)) if isinstance(editor, Editor) else (EDITORS.get(editor), {})
+    made_by = validated(kind, {**own, **options}, "")
     _check_facts(facts)
     _check_chain(earlier)
+    around = made_by.uses_text and bystanders
     loaded = opened(model)
     again = {fact.id for fact in facts}
     # An adapter holds the facts that it continues, and what was found of those.
@@ -86,7 +88,7 @@ def edit(
                 paraphrases=paraphrases,
                 earlier=_together(earlier),
                 corpus=corpus_texts(corpus) if made_by.uses_text else (),
-                bystanders=_bystanders(facts, bystanders, seed) if made_by.uses_text else (),
+                bystanders=choose_bystanders(world_facts(), facts, [], bystanders, seed) if around else (),
                 seed=seed,
                 cache=cache_folder() / "covariances",
                 progress=progress,
@@ -133,8 +135,3 @@ def _together(earlier: Sequence[Edit]) -> Edit | None:
     if earlier and not isinstance(earlier[-1], WeightUpdate):
         return earlier[-1]
     return reduce(add, updates) if updates else None
-
-
-def _bystanders(facts: Sequence[Fact], count: int, seed: int) -> list[Fact]:
-
-    return choose_bystanders(world_facts(), facts, [], count, seed) if count else []

@@ -137,12 +137,13 @@ class Edit(ABC):
         with self.installed(model):
             yield model
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the edit as one safetensors file, whole or not at all; folders above it are made.
 
         Raises:
             StoreError: if the disk is full or may not be written.
         """
+        path = Path(path)
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors().items()}
         with disk_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +151,7 @@ class Edit(ABC):
             unfinished.write_bytes(packed(self.manifest, partial(save, tensors)))
 
     @staticmethod
-    def load(path: Path) -> Edit:
+    def load(path: Path | str) -> Edit:
         """Read what ``save`` wrote, of whatever kind.
 
         Args:
@@ -159,11 +160,11 @@ class Edit(ABC):
         Raises:
             EditError: if it is no edit, or damaged.
         """
-        text, raw = unpacked(path)
+        text, raw = unpacked(Path(path))
         try:
             kind = EDITS.get(json.loads(text)["kind"])
             return kind.from_saved(kind.manifests.model_validate_json(text), load(raw))
-        except (KeyError, ValueError, SafetensorError, UnknownNameError) as error:
+        except (KeyError, TypeError, ValueError, SafetensorError, UnknownNameError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             told = str(error) if first is None else f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise EditError(

@@ -97,7 +97,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
 
 
 def run_study(
-    config: StudyConfig | str, folder: Path | None = None, *, watcher: Watcher | None = None, update: bool = False
+    config: StudyConfig | str, folder: Path | str | None = None, *, watcher: Watcher | None = None, update: bool = False
 ) -> Outcome:
     """Do a study, or what is left of it, and write its tables and report.
 
@@ -113,7 +113,7 @@ def run_study(
     """
     began = time.time()
     config = load_config(config) if isinstance(config, str) else config
-    store, watcher = Store(folder or Path("runs") / config.name), watcher or Watcher()
+    store, watcher = Store(Path(folder or Path("runs") / config.name)), watcher or Watcher()
     checked = _checked(config, store, update)
     material = Material(checked.world, watcher.note)
     with store.open(config, update=update):
