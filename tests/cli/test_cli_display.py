@@ -68,7 +68,8 @@ def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_
 
 def test_a_terminal_shows_the_step_its_share_and_how_it_ended() -> None:
     console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
-    with LiveWatcher(console).shown() as watcher:
+    watcher = LiveWatcher(console)
+    with watcher.bars:
         watch(watcher)
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "step 2/3" in shown

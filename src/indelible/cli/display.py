@@ -59,35 +59,34 @@ class LogWatcher(Watcher):
         self._clock = Clock([], {})
 
     def note(self, text: str) -> None:
-        """Print it."""
         self._log.say(text)
 
     def planned(self, clock: Clock) -> None:
-        """Print how many steps there are."""
         self._clock = clock
         self._log.say(f"{counted(len(clock.pieces), 'step')}, {len(clock.over)} done already")
 
     def started(self, piece: Piece) -> None:
-        """Print the step's title."""
         self._log.say(f"[{self._clock.place(piece)}] {piece.title} ...")
 
     def advanced(self, done: int, total: int, note: str) -> None:
-        """Print how far the step is where nothing was said for long."""
         if self._clock.current is not None:
             self._log.now_and_then(f"[{self._clock.place(self._clock.current)}] {note}", done, total)
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
-        """Print how the step ended."""
         said = f"{_SIGNS[end]}: {piece.title} ({duration(seconds)}): {note}"
         self._log.say(f"[{self._clock.place(piece)}] {said} [{_times(self._clock)}]")
 
 
 class LiveWatcher(Watcher):
-    """Two bars: the whole study and the current step, with finished steps listed above them."""
+    """Two bars: the whole study and the current step, with finished steps listed above them.
+
+    Attributes:
+        bars: a context manager that shows them.
+    """
 
     def __init__(self, console: Console) -> None:
         self._clock = Clock([], {})
-        self._bars = Bars(
+        self.bars = Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
@@ -95,46 +94,35 @@ class LiveWatcher(Watcher):
             console=console,
             transient=True,
         )
-        self._whole = self._bars.add_task("study", total=None, note="")
-        self._step = self._bars.add_task("", total=None, note="", visible=False)
-
-    @contextmanager
-    def shown(self) -> Iterator[LiveWatcher]:
-        """Show the bars while the block runs."""
-        with self._bars:
-            yield self
+        self._whole = self.bars.add_task("study", total=None, note="")
+        self._step = self.bars.add_task("", total=None, note="", visible=False)
 
     def note(self, text: str) -> None:
-        """Show it beside the study's bar."""
-        self._bars.update(self._whole, note=text)
+        self.bars.update(self._whole, note=text)
 
     def planned(self, clock: Clock) -> None:
-        """Set the study's bar."""
         self._clock = clock
-        self._bars.update(self._whole, total=len(clock.pieces), completed=len(clock.over))
+        self.bars.update(self._whole, total=len(clock.pieces), completed=len(clock.over))
         self._tick()
 
     def started(self, piece: Piece) -> None:
-        """Begin the step's bar."""
-        self._bars.update(self._whole, description=f"step {self._clock.place(piece)}")
-        self._bars.reset(self._step, total=None, description=piece.title, note="", visible=True)
+        self.bars.update(self._whole, description=f"step {self._clock.place(piece)}")
+        self.bars.reset(self._step, total=None, description=piece.title, note="", visible=True)
         self._tick()
 
     def advanced(self, done: int, total: int, note: str) -> None:
-        """Move the step's bar."""
-        self._bars.update(self._step, completed=done, total=total, note=note)
+        self.bars.update(self._step, completed=done, total=total, note=note)
         self._tick()
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
-        """List the step above the bars."""
         line = f"{_SIGNS[end]:>7}  {piece.title} ({duration(seconds)}): {note}"
-        self._bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
-        self._bars.update(self._whole, completed=len(self._clock.over))
-        self._bars.update(self._step, visible=False)
+        self.bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
+        self.bars.update(self._whole, completed=len(self._clock.over))
+        self.bars.update(self._step, visible=False)
         self._tick()
 
     def _tick(self) -> None:
-        self._bars.update(self._whole, note=_times(self._clock))
+        self.bars.update(self._whole, note=_times(self._clock))
 
 
 @contextmanager
@@ -142,8 +130,9 @@ def watching() -> Iterator[Watcher]:
     """A watcher that suits stderr: live bars on a terminal, lines elsewhere."""
     console = Console(file=sys.stderr)
     if console.is_terminal:
-        with LiveWatcher(console).shown() as watcher:
-            yield watcher
+        live = LiveWatcher(console)
+        with live.bars:
+            yield live
     else:
         yield LogWatcher(console)
 

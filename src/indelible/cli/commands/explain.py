@@ -10,6 +10,7 @@ import typer
 
 from indelible.cli.options import AsJson, Columns, Schema, read_file
 from indelible.files import check_writable
+from indelible.numbers.words import MINUS, percent_with_interval, points, points_with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +93,6 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 def _show_shares(shares: pd.DataFrame, log_prob: pd.DataFrame) -> None:
     """A line per group: what its tuned weights cost (or saved) in points of retention and in log-probability."""
     from indelible.cli.display import show_table
-    from indelible.numbers.words import points, points_with_interval
     from indelible.why.shares import LABELS
 
     sets = [name for name in ("edited", "intrinsic") if name in set(shares["fact_set"])]
@@ -126,21 +126,16 @@ def _show_drift(drift: pd.DataFrame) -> None:
 
 def _show_masks(masks: pd.DataFrame) -> None:
     from indelible.cli.display import show_table
-    from indelible.numbers.words import percent_with_interval, points_with_interval
 
+    kept = masks[["retention_edited", "low", "high"]].to_numpy().tolist()
+    gains = masks[["gain", "gain_low", "gain_high"]].to_numpy().tolist()
     lines = [
-        [
-            row["mask"],
-            percent_with_interval(row["retention_edited"], row["low"], row["high"]),
-            points_with_interval(row["gain"], row["gain_low"], row["gain_high"]),
-        ]
-        for row in masks.to_dict("records")
+        [mask, percent_with_interval(*of_mask), points_with_interval(*gain)]
+        for mask, of_mask, gain in zip(masks["mask"], kept, gains, strict=True)
     ]
     show_table(["freeze mask", "edited kept [95%]", "gain, points [95%]"], lines)
     typer.echo("A forecast: training with the mask would also move otherwise what it leaves free.")
 
 
 def _nats(value: float) -> str:
-    from indelible.numbers.words import MINUS
-
     return f"{round(value, 2) + 0.0:+.2f}".replace("-", MINUS)

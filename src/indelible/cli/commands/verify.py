@@ -34,15 +34,8 @@ def verify(
         typer.echo(json.dumps(found.record(), indent=2))
         return
     rows = [
-        [
-            one.fact.text(),
-            str(one.fact.new_object),
-            one.state,
-            f"{one.answer.probability:.3f}",
-            f"{one.answer.margin:+.1f}",
-            " ".join(one.answer.generated.split())[:40],
-        ]
-        for one in found.facts
+        [prompt, new_object, state, f"{probability:.3f}", f"{margin:+.1f}", " ".join(generated.split())[:40]]
+        for _, prompt, new_object, state, probability, margin, generated in found.frame().itertuples(index=False)
     ]
     show_table(["fact", "new object", "state", "probability", "margin", "the model says"], rows)
     counts = [f"{found.counts[state]} {state}" for state in ("present", "weakened", "gone")]

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = (
     *("indelible", "torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pandas"),
     *("pyarrow", "reasoning-gym"),
@@ -28,8 +30,6 @@ def versions() -> dict[str, str]:
 
 def software() -> dict[str, str]:
     """What every number depends on beside its inputs: versions without the build's own part, and the device's kind."""
-    import torch
-
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     found = {package: version(package).partition("+")[0] for package in ("indelible", "torch", "transformers")}
     return found | {"device": "cpu" if accelerator is None else accelerator.type}
@@ -37,8 +37,6 @@ def software() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """The machine: processor, cores, torch's threads, memory in GiB, accelerator."""
-    import torch
-
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return {
         "machine": platform.machine(),
@@ -59,9 +57,9 @@ def project_commit(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit.strip(), "changed": bool((_git(folder, "status", "--porcelain") or "").strip())}
 
 
-def command_line() -> list[str]:
+def command_line() -> str:
     """What was typed, the program's own path shortened to its name."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -202,7 +202,7 @@ def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
         "versions": versions(),
         "hardware": hardware(),
         "project": project_commit(Path.cwd()),
-        "command": " ".join(command_line()),
+        "command": command_line(),
         "last_run": {
             "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -21,11 +21,10 @@ from indelible.study.run.kept import ROWS, TUNING, read_json
 from indelible.study.run.plan import ArmRun, Plan
 from indelible.study.run.store import Store
 
-ARM_COLUMNS = ("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed")
 # A run's tables, each with the file that an explaining step writes of it.
 _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.parquet"}
 RUN_COLUMNS = (
-    *ARM_COLUMNS,
+    *("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
     *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
@@ -41,10 +40,8 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
                 frame = pd.read_parquet(store.path(step) / ROWS)
                 if step is run.base and run.arm.isolated:
                     frame = _in_each_copy(frame, len(run.tunes))
-                for place, (column, value) in enumerate(_about(run).items()):
-                    frame.insert(place, column, value)
-                frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*ARM_COLUMNS, "phase", "step"])
+                frames.append(_of_arm(run, frame))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
@@ -148,6 +145,10 @@ def _about(run: ArmRun) -> dict[str, Any]:
     }
 
 
+def _of_arm(run: ArmRun, rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame(_about(run), index=rows.index), rows], axis=1)
+
+
 def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
     """What the editor's name does not say: the layers, and whether bystanders were preserved beside ordinary text."""
     layers = record["layers"]
@@ -170,7 +171,7 @@ def _write_explanations(store: Store, plan: Plan) -> None:
         for run in plan.runs:
             if run.explain is not None and store.has(run.explain):
                 frame = pd.read_parquet(store.path(run.explain) / part)
-                frames.append(pd.concat([pd.DataFrame(_about(run), index=frame.index), frame], axis=1))
+                frames.append(_of_arm(run, frame))
         if frames:
             _write_table(store, name, pd.concat(frames, ignore_index=True))
         else:
