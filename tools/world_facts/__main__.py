@@ -3,8 +3,8 @@
 The package reads what this writes (``src/indelible/facts/world/``) and needs none of the four. The same versions of
 them give the same files, byte for byte; other versions give other facts, so studies of before and after do not compare.
 
-    python -m venv /tmp/world && /tmp/world/bin/pip install --group tools     # in the top folder of the project
-    cd tools && /tmp/world/bin/python -m world_facts
+    python -m venv ../world && ../world/bin/pip install --group tools       # in the top folder of the project
+    cd tools && ../../world/bin/python -m world_facts
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ of itself, so that another is added by one more entry, in this file or in a plug
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
@@ -50,7 +51,7 @@ RateKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Measure:
+class Measure(ABC):
     """A figure that each arm has.
 
     Attributes:
@@ -69,9 +70,9 @@ class Measure:
     differences: bool = field(default=False, kw_only=True)
     constant: float = field(default=0.0, kw_only=True)
 
+    @abstractmethod
     def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
         """The weighted sum of rates that the measure is in one arm, times ``sign``."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
