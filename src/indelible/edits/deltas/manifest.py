@@ -130,13 +130,19 @@ class WeightManifest(Manifest):
 
 
 def packed(manifest: Manifest, save: Callable[[dict[str, str]], bytes]) -> bytes:
-    """A delta's file.
+    """A delta's file; the same edit gives the same bytes.
 
     Args:
         manifest: to be written into it.
         save: makes a safetensors file with this metadata.
     """
-    raw = save({_MANIFEST: manifest.model_dump_json(), _HASH: _BLANK})
+    metadata = {_MANIFEST: manifest.model_dump_json(), _HASH: _BLANK}
+    raw = save(metadata)
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size]) | {"__metadata__": metadata}  # in no order of chance
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    raw = len(text).to_bytes(8, "little") + text + raw[8 + size :]
     place = raw.index(f'"{_HASH}":"{_BLANK}"'.encode()) + len(_HASH) + 4
     return raw[:place] + _digest(raw, place).encode() + raw[place + len(_BLANK) :]
 
