@@ -16,7 +16,7 @@ from indelible.numbers.measures import MEASURES, RateKey
 from simulated import joint_of, simulate_confidence, simulate_counts, simulate_isolated
 
 STUDIES = 400
-MATCHED_STUDIES = 100
+MATCHED_STUDIES = 200
 ISOLATED_STUDIES = 120
 DRAWS = 400
 TRUTH = {"memit": (0.6, 0.8), "with paraphrases": (0.75, 0.8), "again": (0.6, 0.8)}
