@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 import torch
@@ -27,19 +27,12 @@ GPU_SHARE = 0.4
 
 @dataclass
 class Sitting:
-    """One distinct prompt of an exam and all that is asked about it.
-
-    Attributes:
-        prompt: its tokens.
-        budget: how many tokens to write after it.
-        answers: the distinct token sequences whose probability is asked for, in order of appearance.
-        targets: the texts of which one must still be possible for writing to go on; None to write on regardless.
-    """
+    """One distinct prompt of an exam and all that is asked about it."""
 
     prompt: Tokens
-    budget: int = 0
-    answers: dict[Tokens, None] = field(default_factory=dict)
-    targets: list[str] | None = None
+    budget: int = 0  # tokens to write after it
+    answers: dict[Tokens, None] = field(default_factory=dict)  # whose probability is asked for, in order of appearance
+    targets: list[str] | None = None  # of which one must still be possible for writing to go on; None: write regardless
 
 
 @dataclass(frozen=True)
@@ -50,35 +43,29 @@ class Outcome:
     scores: dict[Tokens, Score]
 
 
-@dataclass(frozen=True)
 class Transcript:
-    """Turns written tokens into the text that is judged: up to the model's end token or the end of a line of text."""
+    """Turns written tokens into the text that is judged: up to an end token or the end of a line of text.
 
-    tokenizer: Any
-    ends: frozenset[int]
+    End tokens are those that the model's settings and the tokenizer name.
+    """
 
-    @classmethod
-    def of(cls, model: Any, tokenizer: Any) -> Transcript:
-        """With the end tokens that the model's settings and the tokenizer name."""
-        ends: set[int] = set()
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.tokenizer, self.ends = tokenizer, set[int]()
         for owner in (getattr(model, "generation_config", None), model.config, tokenizer):
             end = getattr(owner, "eos_token_id", None)
-            ends.update(end if isinstance(end, list | tuple) else [] if end is None else [end])
-        return cls(tokenizer, frozenset(ends))
+            self.ends.update(end if isinstance(end, list | tuple) else [] if end is None else [end])
 
     def text(self, written: Sequence[int]) -> str:
         """The text of the tokens before the first end token, cut after the first line that is not empty."""
-        ending = next((place for place, token in enumerate(written) if token in self.ends), len(written))
-        text: str = self.tokenizer.decode(list(written[:ending]), clean_up_tokenization_spaces=False)
+        before = list(takewhile(lambda token: token not in self.ends, written))
+        text: str = self.tokenizer.decode(before, clean_up_tokenization_spaces=False)
         lead = len(text) - len(text.lstrip())
         return text[:lead] + text[lead:].split("\n", 1)[0]
 
     def is_over(self, written: Sequence[int]) -> bool:
         """Whether nothing that follows the last of these tokens could still count."""
-        if written[-1] in self.ends:
-            return True
         text: str = self.tokenizer.decode(list(written), clean_up_tokenization_spaces=False)
-        return "\n" in text.lstrip()
+        return written[-1] in self.ends or "\n" in text.lstrip()
 
 
 def sit(

@@ -11,7 +11,6 @@ trl's trainers (SFT, DPO, GRPO) are Trainers too.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,8 +35,7 @@ class RetentionCallback(TrainerCallback):
     into its ``trainer_state.json``) as ``retention/<set>/<kind>``.
 
     Args:
-        questions: what to ask.
-        tokenizer: the model's tokenizer; by default the one that the trainer was given as ``processing_class``.
+        tokenizer: by default the one that the trainer was given as ``processing_class``.
         every: optimiser steps between two exams.
         batch_size: as for ``take_exam``.
         skip_last: take no exam at the last planned step, for a caller who takes one after training.
@@ -77,8 +75,7 @@ class RetentionCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
         """Find the tokenizer before any training is paid for."""
-        if self.tokenizer is None:
-            self.tokenizer = parts.get("processing_class")
+        self.tokenizer = self.tokenizer or parts.get("processing_class")
         if self.tokenizer is None:
             raise ConfigError(
                 "The retention callback has no tokenizer.", "Pass one to it, or a processing_class to the trainer."
@@ -91,7 +88,9 @@ class RetentionCallback(TrainerCallback):
             return
         if step % self.every == 0 and step not in self.taken:
             self.taken[step] = take_exam(parts["model"], self.tokenizer, self.questions, batch_size=self.batch_size)
-            shares = _shares(self.taken[step])
+            rows = answers_frame(self.taken[step])
+            verdicts = rows.groupby("retention/" + rows["fact_set"] + "/" + rows["kind"], sort=False)["success"]
+            shares = {str(name): float(share) for name, share in verdicts.mean().items()}
             if self._log is None:
                 state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
             else:
@@ -106,11 +105,3 @@ class RetentionCallback(TrainerCallback):
         frame = answers_frame([answer for answers in self.taken.values() for answer in answers])
         frame.insert(0, "step", [step for step, answers in self.taken.items() for _ in answers])
         return frame
-
-
-def _shares(answers: Sequence[Answer]) -> dict[str, float]:
-    """Share of successes, keyed ``retention/<set>/<kind>``."""
-    verdicts: dict[str, list[bool]] = defaultdict(list)
-    for answer in answers:
-        verdicts[f"retention/{answer.question.fact_set}/{answer.question.kind}"].append(answer.success)
-    return {name: sum(values) / len(values) for name, values in verdicts.items()}

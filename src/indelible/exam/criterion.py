@@ -29,33 +29,19 @@ def succeeds(generated: str, target: str) -> bool:
     letter or digit, not before a hyphen that goes on with one ("Guinea" in "Guinea-Bissau"), and, when it ends in a
     digit, not before a decimal ("1" in "1.5" or "1,000"). Accents count: "Brasilia" is not "Brasília".
 
-    Args:
-        generated: what the model wrote after the prompt.
-        target: the answer that counts.
-
     Raises:
         ValueError: if the target has no text.
     """
     wanted = _target_forms(target)
-    return any(
-        given.startswith(form) and _word_ends(form, given[len(form) :])
-        for given in _forms(_fold(generated))
-        for form in wanted
-    )
+    forms = _forms(_fold(generated))
+    return any(given.startswith(form) and _word_ends(form, given[len(form) :]) for given in forms for form in wanted)
 
 
 def appears(generated: str, target: str) -> bool:
     """Whether the whole target occurs anywhere in a text, compared as in ``succeeds``.
 
     A weaker criterion, by which one study judges what its model knew from pre-training (Wen & Zhang, arXiv 2507.14198),
-    and not its edits; see ``as_published`` in a study's settings.
-
-    Args:
-        generated: what the model wrote after the prompt.
-        target: the answer that counts.
-
-    Raises:
-        ValueError: if the target has no text.
+    and not its edits; see ``as_published`` in a study's settings. Raises as ``succeeds`` does.
     """
     text = _fold(generated)
     for form in _target_forms(target):
@@ -99,10 +85,8 @@ def _forms(folded: str) -> set[str]:
 
 def _without_opening(text: str) -> str:
     bare = text.lstrip(" " + _OPENING)
-    # "-5" is another number than "5"
-    if bare[:1].isdigit() and text[: len(text) - len(bare)].endswith("-"):
-        return "-" + bare
-    return bare
+    negative = bare[:1].isdigit() and text.removesuffix(bare).endswith("-")  # "-5" is another number than "5"
+    return "-" + bare if negative else bare
 
 
 def _target_forms(target: str) -> set[str]:

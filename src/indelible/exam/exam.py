@@ -39,7 +39,6 @@ class Answer:
     """What a model gave to one question.
 
     Attributes:
-        question: the question.
         generated: its free, greedy continuation of the prompt, up to the end of the line or the budget of tokens.
         success: the criterion: the continuation starts with the whole target (see ``criterion.succeeds``).
         first_token: whether the target's first token is the most probable next token.
@@ -91,21 +90,17 @@ def take_exam(
     max_new_tokens: int | None = None,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Put the questions to a causal language model.
+    """Put the questions to a causal language model; one answer per question, in their order.
 
     The model is read in evaluation mode, without gradients or autocast, in the precision of its stored weights; it is
     left as it was found, training flags included, and no random number is drawn.
 
     Args:
         model: a transformers causal language model, on any device.
-        questions: what to ask.
         batch_size: prompts read at a time, at most; by default as many as suit the device.
         max_new_tokens: tokens written after each prompt; by default, per question, two more than the longer of its
             target and its rival, and at least four.
         progress: called with the number of distinct prompts done, their total, and a note.
-
-    Returns:
-        one answer per question, in the order of the questions.
 
     Raises:
         FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model.
@@ -115,13 +110,10 @@ def take_exam(
     for item in asked:
         if item.length > longest:
             whole = ", with the facts that stand before it" if item.question.context else ""
-            raise FactsError(
-                f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}; the model takes"
-                f" {longest} in all.",
-                "Shorten the prompt, or leave the fact out.",
-            )
+            has = f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}"
+            raise FactsError(f"{has}; the model takes {longest} in all.", "Shorten the prompt, or leave the fact out.")
     sittings = _sittings(asked)
-    transcript = Transcript.of(model, tokenizer)
+    transcript = Transcript(model, tokenizer)
     outcomes: dict[Tokens, Outcome] = {}
     for sitting, outcome in sit(model, transcript, sittings, batch_size):
         outcomes[sitting.prompt] = outcome
@@ -134,15 +126,10 @@ def ask(model: Any, tokenizer: Any, facts: Iterable[Fact], *, progress: Progress
     """Ask a model about facts: own prompts, held-out wordings and neighbours, as a study asks them.
 
     Args:
-        model: as for ``take_exam``.
         facts: those with a new object are asked as edited ones, for that; the others for their true object.
-        progress: as for ``take_exam``.
 
     Returns:
-        one row per question, see ``answers_frame``.
-
-    Raises:
-        FactsError: as ``take_exam``.
+        one row per question, see ``answers_frame``; the rest is as for ``take_exam``.
     """
     questions = [
         question
@@ -163,25 +150,21 @@ def known_facts(
 ) -> list[Fact]:
     """The facts, in the given order, that the model answers by the success criterion when asked with their own prompt.
 
+    They are exactly those whose answer would be a success in ``take_exam`` (the first ``enough`` of them); asking is
+    quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt is too long for
+    the model is one that it does not know.
+
     Args:
-        model: as for ``take_exam``.
-        tokenizer: as for ``take_exam``.
-        facts: the candidates.
         enough: stop when so many are found; all candidates by default.
         context: put before each prompt.
         progress: called with the number of facts asked, their total, and how many are known.
-
-    Returns:
-        exactly those whose answer to the question would be a success in ``take_exam`` (the first ``enough`` of them);
-        asking is quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt
-        is too long for the model is one that it does not know.
 
     Raises:
         FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
     longest = most_tokens(model)
-    transcript = Transcript.of(model, tokenizer)
+    transcript = Transcript(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
         asked = _in_tokens(tokenizer, own_prompts(chunk, "intrinsic", context=context), None)
@@ -212,14 +195,8 @@ def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
 def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
     """The questions in tokens; each distinct text is encoded once."""
 
-    @cache
-    def prompt_of(text: str) -> Tokens:
-        return tuple(encode_prompt(tokenizer, text))
-
-    @cache
-    def answer_of(text: str, answer: str) -> Tokens:
-        return tuple(encode_target(tokenizer, text, answer))
-
+    prompt_of = cache(lambda text: tuple(encode_prompt(tokenizer, text)))
+    answer_of = cache(lambda text, answer: tuple(encode_target(tokenizer, text, answer)))
     asked = []
     for question in questions:
         texts = [question.target] if question.rival is None else [question.target, question.rival]
@@ -246,13 +223,7 @@ def _sittings(asked: Sequence[_Asked], *, until_hopeless: bool = False) -> list[
 
 def _answer(transcript: Transcript, item: _Asked, outcome: Outcome) -> Answer:
     generated = transcript.text(outcome.written[: item.budget])
-    score, *rival = [outcome.scores[answer] for answer in item.answers]
-    return Answer(
-        question=item.question,
-        generated=generated,
-        success=succeeds(generated, item.question.target),
-        first_token=score.first_token,
-        log_prob=score.log_prob,
-        rival_log_prob=rival[0].log_prob if rival else math.nan,
-        rank=score.rank,
-    )
+    success = succeeds(generated, item.question.target)
+    score, *rivals = [outcome.scores[answer] for answer in item.answers]
+    rival = rivals[0].log_prob if rivals else math.nan
+    return Answer(item.question, generated, success, score.first_token, score.log_prob, rival, score.rank)

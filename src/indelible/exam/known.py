@@ -23,27 +23,18 @@ def facts_known_to(
     context: str = "",
     progress: Progress | None = None,
 ) -> list[Fact]:
-    """The first facts that a model answers.
+    """The first facts that a model answers, ``enough`` at most; see ``known_facts``.
 
     Args:
-        loaded: the model.
-        candidates: in the order in which they are asked; by default the built-in ones in drawn order, relations taking
-            turns.
-        enough: so many at most.
+        candidates: in the order in which they are asked; by default the built-in ones, relations taking turns.
         seed: of the built-in facts' order.
         but_about: subjects that none of them may have.
-        context: put before each prompt.
-        progress: as for ``known_facts``.
 
     Raises:
         FactsError: if it answers none of the candidates that were given.
     """
-
-    asked = [
-        fact
-        for fact in (in_turns(world_facts(), seed) if candidates is None else candidates)
-        if fact.subject not in but_about
-    ]
+    offered = in_turns(world_facts(), seed) if candidates is None else candidates
+    asked = [fact for fact in offered if fact.subject not in but_about]
     known = known_facts(loaded.model, loaded.tokenizer, asked, enough=enough, context=context, progress=progress)
     if not known and candidates is not None:
         raise FactsError(f"The model knows none of these {len(asked)} facts.", "Give facts that it answers.")

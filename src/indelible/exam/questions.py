@@ -17,15 +17,13 @@ class Question:
     """One prompt put to a model.
 
     Attributes:
-        fact_id: the fact it belongs to.
-        fact_set: whether that fact is among the edited or the intrinsic ones.
+        fact_set: whether its fact is among the edited or the intrinsic ones.
         kind: the fact's own prompt, a held-out paraphrase, or a neighbour.
         wording: index among the questions of the same fact and kind.
         prompt: complete text; the answer would follow after a space.
         target: the answer that counts as success.
         rival: the object that the target competes with (for the margin), or None.
-        subject: the fact's subject, carried along for tables.
-        relation: the fact's relation, carried along for tables.
+        subject: the fact's, as its relation: carried along for tables.
         context: what is put before the prompt when it is asked (facts stated there by an edit); tables leave it out.
     """
 
@@ -49,9 +47,8 @@ class Question:
 def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = "") -> list[Question]:
     """All questions about the facts: own prompt, held-out paraphrases, neighbours; ``context`` is put before each.
 
-    For edited facts the target is the new object and the rival the true one; for intrinsic facts the target is the
-    true object and the rival the new one, where there is one. A neighbour's target is its own true answer and its
-    rival the new object of the edit beside it.
+    For edited facts the target is the new object and the rival the true one; for intrinsic facts the reverse, where
+    there is a new one. A neighbour's target is its own true answer, its rival the new object of the edit beside it.
     """
     questions = []
     for fact in facts:
@@ -60,11 +57,12 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = ""
             if fact.new_object is None:
                 raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
             target, rival = fact.new_object, fact.true_object
-        asked: list[tuple[Kind, int, str, str, str | None]] = [("prompt", 0, fact.text(), target, rival)]
-        for wording, template in enumerate(fact.held_out):
-            asked.append(("paraphrase", wording, fact.text(template), target, rival))
-        for wording, neighbour in enumerate(fact.neighbours if fact_set == "edited" else ()):
-            asked.append(("neighbour", wording, neighbour.prompt, neighbour.answer, fact.new_object))
+        neighbours = fact.neighbours if fact_set == "edited" else ()
+        asked: list[tuple[Kind, int, str, str, str | None]] = [
+            ("prompt", 0, fact.text(), target, rival),
+            *(("paraphrase", n, fact.text(template), target, rival) for n, template in enumerate(fact.held_out)),
+            *(("neighbour", n, one.prompt, one.answer, fact.new_object) for n, one in enumerate(neighbours)),
+        ]
         questions += [Question(fact.id, fact_set, *one, fact.subject, fact.relation, context) for one in asked]
     return questions
 

@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,8 +66,7 @@ class Reader:
 
     def extend(self, tokens_rt: Tensor, cache: Any, *, last_only: bool) -> Tensor:
         """Feed tokens on top of a cache, which grows in place; their logits (r, t or 1, v) in float32."""
-        logits: Tensor = self._read(tokens_rt, cache, last_only=last_only).logits
-        return logits.float()
+        return cast(Tensor, self._read(tokens_rt, cache, last_only=last_only).logits.float())
 
     def _read(self, tokens: Tensor, cache: Any, *, last_only: bool) -> Any:
         options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps else {}
@@ -93,12 +92,10 @@ def score_answers(
 
     Answers with equally many tokens are fed together, so there is no padding here either.
     """
-    device = reader.device
-    rows_r = torch.tensor(rows, device=device)
-    first_r = torch.tensor([answer[0] for answer in answers], device=device)
-    logits_b1 = prefill.logits_bv.logsumexp(-1)
+    rows_r = torch.tensor(rows, device=reader.device)
+    first_r = torch.tensor([answer[0] for answer in answers], device=reader.device)
     first_logit_r = prefill.logits_bv[rows_r, first_r]
-    log_probs = (first_logit_r - logits_b1[rows_r]).double().tolist()
+    log_probs = (first_logit_r - prefill.logits_bv.logsumexp(-1)[rows_r]).double().tolist()
     top_r = prefill.logits_bv.argmax(-1)[rows_r]
     ranks = [int((prefill.logits_bv[row] > logit).sum()) + 1 for row, logit in zip(rows, first_logit_r, strict=True)]
 
@@ -118,16 +115,13 @@ def _score_rest(reader: Reader, prefill: Prefill, rows_r: Tensor, answers: Seque
     cache.reorder_cache(rows_r)
     logits_rtv = reader.extend(tokens_rt[:, :-1], cache, last_only=False)
     chosen_rt = logits_rtv.gather(-1, tokens_rt[:, 1:, None])[..., 0] - logits_rtv.logsumexp(-1)
-    rest: list[float] = chosen_rt.double().sum(-1).tolist()
-    return rest
+    return cast(list[float], chosen_rt.double().sum(-1).tolist())
 
 
 def continue_greedily(
     reader: Reader, prefill: Prefill, budgets: Sequence[int], finished: Callable[[int, list[int]], bool]
 ) -> list[list[int]]:
-    """The most probable next token, again and again, for each prompt until it is finished.
-
-    Uses the prefill's cache up.
+    """The most probable next token, again and again, for each prompt until it is finished; uses the cache up.
 
     Args:
         budgets: number of tokens to write after each prompt, at most.
@@ -140,11 +134,8 @@ def continue_greedily(
     while True:
         for row, token in zip(rows, next_b.tolist(), strict=True):
             written[row].append(token)
-        kept = [
-            place
-            for place, row in enumerate(rows)
-            if len(written[row]) < budgets[row] and not finished(row, written[row])
-        ]
+        open_rows = [row for row in rows if len(written[row]) < budgets[row] and not finished(row, written[row])]
+        kept = [rows.index(row) for row in open_rows]
         if not kept:
             return written
         if len(kept) < len(rows):

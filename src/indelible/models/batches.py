@@ -17,15 +17,9 @@ Result = TypeVar("Result")
 def padded(
     rows: Sequence[Sequence[int]], fill: int = 0, *, side: Literal["left", "right"] = "right"
 ) -> tuple[Tensor, Tensor]:
-    """Rows of numbers as one tensor, and where in it they stand.
+    """Rows of any lengths in one tensor, with ``fill`` beside the shorter ones, and a mask (1 at a row's own, else 0).
 
-    Args:
-        rows: one or more, of any lengths.
-        fill: what stands beside the shorter ones.
-        side: on which.
-
-    Returns:
-        Numbers and mask (1 at a row's own numbers, else 0), both int64 of shape ``(rows, longest row)``, on the CPU.
+    Both are int64 of shape ``(rows, longest row)``, on the CPU.
     """
 
     def whole(parts: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -41,14 +35,9 @@ def in_pieces(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
 
 
 def of_like_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Batches of texts of like length, the shortest first, each with as many as a budget of padded tokens allows.
+    """Batches (as places in ``lengths``) of texts of like length, the shortest first.
 
-    Args:
-        lengths: of each text, in tokens.
-        tokens: of a batch, padding included; a text that is longer by itself has a batch of its own.
-
-    Returns:
-        Places in ``lengths``, by batch.
+    Each holds as many as ``tokens`` allows, padding included; a text that is longer by itself has a batch of its own.
     """
     batches: list[list[int]] = [[]]
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):  # ascending, so the newest is the longest
@@ -59,14 +48,10 @@ def of_like_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 def in_halves(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequence[Item]) -> list[Result]:
-    """What comes of a batch; of its halves, and theirs, when a GPU's memory does not hold it.
+    """What comes of a batch of at least one item; of its halves, and theirs, when a GPU's memory does not hold it.
 
-    Args:
-        work: results for some items, in their order. It is called again for the parts of what it has failed on.
-        batch: one item or more.
-
-    Raises:
-        torch.OutOfMemoryError: if the memory does not hold one item.
+    ``work`` gives results in the order of the items, and is called again for the parts of what it has failed on. Raises
+    torch.OutOfMemoryError if the memory does not hold one item.
     """
     try:
         return list(work(batch))

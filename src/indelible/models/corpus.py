@@ -12,17 +12,15 @@ ENCYCLOPEDIA = "encyclopedia"
 
 
 def corpus_texts(source: str) -> list[str]:
-    """The bundled encyclopedia's passages, or the lines of a file.
-
-    Args:
-        source: ENCYCLOPEDIA, or a text file.
+    """The bundled encyclopedia's passages, or the lines of a text file.
 
     Raises:
         DataError: if the file is missing, holds no text, or is not UTF-8.
     """
     if source == ENCYCLOPEDIA:
         return encyclopedia_text()
-    lines = [line.strip() for line in read_text(Path(source), "corpus", DataError).splitlines()]
-    if not any(lines):
+    lines = read_text(Path(source), "corpus", DataError).splitlines()
+    texts = [text for line in lines if (text := line.strip())]
+    if not texts:
         raise DataError(f"The corpus {source} holds no text.", "Give a file with one text per line.")
-    return [line for line in lines if line]
+    return texts

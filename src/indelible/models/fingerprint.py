@@ -23,9 +23,8 @@ _VOLATILE = frozenset({"transformers_version", "dtype", "torch_dtype", "use_cach
 class Identity:
     """What a fingerprint is made of, kept apart so that a change of some weights costs the hashes of those alone.
 
-    Attributes:
-        settings: SHA-256, in hex, of the configuration: what differs from its class's defaults counts.
-        tensors: SHA-256, in hex, of every parameter and persistent buffer, by name; tied ones once.
+    SHA-256, in hex, of the configuration (what differs from its class's defaults counts) and, by name, of every
+    parameter and persistent buffer, tied ones once.
     """
 
     settings: str
@@ -47,12 +46,7 @@ class Identity:
         return digest.hexdigest()
 
     def with_changed(self, model: PreTrainedModel, names: Collection[str]) -> Identity:
-        """The identity of the model whose identity this is, once some of its parameters have changed.
-
-        Args:
-            model: as it stands now.
-            names: of the parameters that have changed since; no other is read.
-        """
+        """The identity of the same model once the parameters of these names have changed; no other is read."""
         changed = {id(model.get_parameter(name)) for name in names}
         digests = {name: tensor_digest(tensor) for name, tensor in tensors_of(model) if id(tensor) in changed}
         return Identity(self.settings, {**self.tensors, **digests})
@@ -97,7 +91,6 @@ def _settings(config: PreTrainedConfig) -> dict[str, Any]:
     return {**settings, **parts, "configuration": type(config).__name__}
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+def _plain(settings: dict[str, Any]) -> Any:
     """As JSON gives it back, so that a tuple equals the list that it becomes in a file."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
-    return plain
+    return json.loads(json.dumps(settings, default=str))

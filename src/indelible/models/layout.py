@@ -8,7 +8,9 @@ attention that returns to the hidden width. Each claim is checked on real activa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,19 +29,16 @@ class Layout:
     """The parts of a causal language model, as module paths in order of the layers.
 
     Attributes:
-        blocks: residual blocks.
-        attention: of each block.
+        blocks: residual blocks, each with its ``attention``.
         mlp_out: output projection of each block's MLP, the linear memory that editors change.
         in_out: whether the weights of ``mlp_out`` are stored (in, out), as Conv1D does, rather than (out, in).
         embeddings: every module with parameters that runs before the first block.
         after_blocks: every module with parameters that runs after the last block, but for the head (the final norm).
-        head: the output projection onto the vocabulary.
-        tied: whether the head shares its weight with the input embedding.
+        head: the output projection onto the vocabulary; ``tied`` where it shares its weight with the input embedding.
         hidden_size: width of the residual stream.
         key_width: input width of ``mlp_out``.
         adds_to_residual: whether what ``mlp_out`` returns is added to the residual stream as it is (no norm between),
             in every kind of block.
-        blocks_return_tuple: whether blocks return tuples.
     """
 
     blocks: tuple[str, ...]
@@ -67,17 +66,13 @@ class Layout:
 
     def layer_of(self, parameter: str) -> int | None:
         """The layer whose block holds the parameter; None for embeddings, final norm and head."""
-        for layer, block in enumerate(self.blocks):
-            if parameter.startswith(f"{block}."):
-                return layer
-        return None
+        return next((layer for layer, block in enumerate(self.blocks) if parameter.startswith(f"{block}.")), None)
 
 
 def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: str | None = None) -> Layout:
-    """Find and prove a model's layout.
+    """Find and prove the layout of a causal language model, on any device; the model is left as it was.
 
     Args:
-        model: a causal language model, on any device; left as it was.
         blocks: path of the list of residual blocks, where it cannot be found.
         mlp_out: path of the MLP's output projection within a block, where it cannot be found.
 
@@ -98,7 +93,7 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
                 found[alike] = inside.removeprefix(path), memory.removeprefix(path)
             attention.append(path + found[alike][0])
             memories.append(path + found[alike][1])
-        first, hidden = memories[0], probe.hidden_size
+        first = memories[0]
         for path in memories:
             probe.check_memory(path)
         kinds = {probe.signature(block): (block, memory) for block, memory in zip(block_paths, memories, strict=True)}
@@ -113,7 +108,7 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
             after_blocks=tuple(path for path in probe.run_after(block_paths[-1]) if path != head),
             head=head,
             tied=model.get_submodule(head).weight is probe.embedding(),
-            hidden_size=hidden,
+            hidden_size=probe.hidden_size,
             key_width=int(probe.inputs[first].shape[-1]),
             adds_to_residual=all(adds),
             blocks_return_tuple=probe.returned_tuple[block_paths[0]],
@@ -121,23 +116,20 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
 
 
 def _find_blocks(model: PreTrainedModel, given: str | None) -> list[str]:
-    lists = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 0
-    }
-    if given is not None:
-        if given not in lists:
-            raise LayoutError(f"There is no list of blocks at {given!r}.", f"Lists: {', '.join(lists) or 'none'}.")
-        chosen = given
-    else:
+    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 0}
+    chosen, expected = given, None
+    if chosen is None:
         if not lists:
             raise _not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
         chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
         expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-        if expected is not None and len(lists[chosen]) != expected:
-            raise _not_found(
-                f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration"
-                f" speaks of {expected} layers."
-            )
+    if chosen not in lists:
+        raise LayoutError(f"There is no list of blocks at {chosen!r}.", f"Lists: {', '.join(lists) or 'none'}.")
+    if expected not in (None, len(lists[chosen])):
+        raise _not_found(
+            f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration speaks"
+            f" of {expected} layers."
+        )
     return [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
 
 
@@ -156,59 +148,52 @@ class _Probe:
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self.returned_tuple: dict[str, bool] = {}
-        vocabulary = int(self.embedding().shape[0])
-        spread = torch.arange(1, _PROBE_LENGTH + 1, device=model.device) * 37 % vocabulary
-        self.tokens = spread.unsqueeze(0)
-        handles = [
-            module.register_forward_hook(self._record(name), with_kwargs=True)
-            for name, module in model.named_modules()
-            if name
-        ]
-        try:
-            self.logits = model(self.tokens, use_cache=False).logits
-        except Exception as error:
-            raise LayoutError(
-                f"{type(model).__name__} failed on a forward pass over {_PROBE_LENGTH} tokens: {error}.",
-                "Give a causal language model.",
-            ) from error
-        finally:
-            for handle in handles:
-                handle.remove()
-        missing = [path for path in blocks if path not in self.outputs]
-        if missing:
-            raise _not_found(f"The block {missing[0]!r} took no part in a forward pass.")
+        spread = torch.arange(1, _PROBE_LENGTH + 1, device=model.device) * 37
+        self.tokens = (spread % self.embedding().shape[0]).unsqueeze(0)
+        with ExitStack() as stack:
+            for name, module in model.named_modules():
+                if name:
+                    hook = partial(self._record, name)
+                    stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
+            try:
+                model(self.tokens, use_cache=False)
+            except Exception as error:
+                raise LayoutError(
+                    f"{type(model).__name__} failed on a forward pass over {_PROBE_LENGTH} tokens: {error}.",
+                    "Give a causal language model.",
+                ) from error
+        for path in blocks:
+            if path not in self.outputs:
+                raise _not_found(f"The block {path!r} took no part in a forward pass.")
         self.hidden_size = int(self.outputs[blocks[0]].shape[-1])
 
-    def _record(self, path: str) -> Any:
-        def hook(_module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
-            self.order.append(path)
-            self.calls[path] = (args, options)
-            self.returned_tuple[path] = isinstance(output, tuple)
-            for value in (*args, *options.values()):
-                if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
-                    self.arguments[path] = value
-                    self.inputs[path] = value.clone()  # some families add to their activations in place
-                    break
-            leaving = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
-            if isinstance(leaving, Tensor):
-                self.outputs[path] = leaving.clone()
-
-        return hook
+    def _record(
+        self, path: str, _module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any
+    ) -> None:
+        self.order.append(path)
+        self.calls[path] = (args, options)
+        self.returned_tuple[path] = isinstance(output, tuple)
+        for value in (*args, *options.values()):
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
+                self.arguments[path] = value
+                self.inputs[path] = value.clone()  # some families add to their activations in place
+                break
+        leaving = output[0] if isinstance(output, tuple) else output
+        if isinstance(leaving, Tensor):
+            self.outputs[path] = leaving.clone()
 
     def _again(self, path: str, entering: Tensor) -> Tensor:
         """The module's output for another hidden input, all other arguments as they were."""
-        args, options = self.calls[path]
-        old = self.arguments[path]
+        (args, options), old = self.calls[path], self.arguments[path]
         swapped = [entering if value is old else value for value in args]
         named = {key: entering if value is old else value for key, value in options.items()}
         return first_tensor(self.model.get_submodule(path)(*swapped, **named))
 
     def _mixes_positions(self, path: str) -> bool:
-        entering = self.inputs.get(path)
-        leaving = self.outputs.get(path)
-        if entering is None or leaving is None or entering.dim() != 3 or leaving.dim() != 3:
+        entering, leaving = self.inputs.get(path), self.outputs.get(path)
+        if entering is None or leaving is None:
             return False
-        if entering.shape[1] != _PROBE_LENGTH or leaving.shape[1] != _PROBE_LENGTH:
+        if any(states.dim() != 3 or states.shape[1] != _PROBE_LENGTH for states in (entering, leaving)):
             return False
         changed = entering.clone()
         changed[:, 0] += entering.std() * torch.linspace(-1, 1, entering.shape[-1], device=entering.device)
@@ -240,8 +225,7 @@ class _Probe:
         )
 
     def attention_within(self, block: str) -> str:
-        inside = [path for path in self.order if path.startswith(f"{block}.")]
-        mixing = [path for path in inside if self._mixes_positions(path)]
+        mixing = [path for path in self.order if path.startswith(f"{block}.") and self._mixes_positions(path)]
         if not mixing:
             raise _not_found(
                 f"No part of {block!r} carries information between positions, so its attention was not found."
@@ -250,7 +234,7 @@ class _Probe:
 
     def memory_within(self, block: str, attention: str) -> str:
         for path in reversed(self.order):
-            outside = path.startswith(f"{block}.") and path != attention and not path.startswith(f"{attention}.")
+            outside = path.startswith(f"{block}.") and not f"{path}.".startswith(f"{attention}.")
             weight = getattr(self.model.get_submodule(path), "weight", None) if outside else None
             if isinstance(weight, Tensor) and weight.dim() == 2 and path in self.inputs:
                 into, out = self.inputs[path].shape[-1], self.outputs[path].shape[-1]
@@ -267,21 +251,19 @@ class _Probe:
             module = self.model.get_submodule(path)
         except AttributeError:
             raise _not_found(f"There is no module {path!r}.") from None
-        if path not in self.inputs or not isinstance(getattr(module, "weight", None), Tensor):
+        stored = getattr(module, "weight", None)
+        if path not in self.inputs or not isinstance(stored, Tensor):
             raise _not_found(f"{path!r} took no part in a forward pass or has no weight.")
-        stored: Tensor = module.weight.detach()  # type: ignore[operator]
         if stored.dim() != 2:
             raise _not_found(f"The weight of {path!r} is not a matrix.")
         weight = stored if isinstance(module, Conv1D) else stored.T
-        bias = getattr(module, "bias", None)
-        keys = self.inputs[path]
-        if keys.shape[-1] != weight.shape[0] or weight.shape[1] != self.outputs[path].shape[-1]:
+        keys, output, bias = self.inputs[path], self.outputs[path], getattr(module, "bias", None)
+        if keys.shape[-1] != weight.shape[0] or weight.shape[1] != output.shape[-1]:
             raise _not_found(f"The weight of {path!r} does not fit its input and output.")
         if weight.shape[1] != self.hidden_size:
             raise _not_found(f"{path!r} does not return to the hidden width {self.hidden_size}.")
         expected = keys @ weight + (bias if bias is not None else 0)
-        scale = self.outputs[path].abs().max()
-        if not torch.allclose(expected, self.outputs[path], atol=float(1e-2 * scale), rtol=1e-2):
+        if not torch.allclose(expected, output, atol=float(1e-2 * output.abs().max()), rtol=1e-2):
             raise LayoutError(f"{path!r} is not a plain linear map (quantised or wrapped?).", "Load it in float32.")
 
     def adds_to_residual(self, block: str, memory: str) -> bool:
@@ -300,11 +282,11 @@ class _Probe:
         return weight
 
     def head(self) -> str:
-        head = self.model.get_output_embeddings()
-        for path in self.outputs:
-            if self.model.get_submodule(path) is head:
-                return path
-        raise LayoutError(f"{type(self.model).__name__} has no output head.", "Give a causal language model.")
+        output = self.model.get_output_embeddings()
+        head = next((path for path in self.outputs if self.model.get_submodule(path) is output), None)
+        if head is None:
+            raise LayoutError(f"{type(self.model).__name__} has no output head.", "Give a causal language model.")
+        return head
 
     def run_before(self, block: str) -> tuple[str, ...]:
         first = next(place for place, path in enumerate(self.order) if f"{path}.".startswith(f"{block}."))

@@ -66,12 +66,8 @@ def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = 
 def check_name(name: str, *, unseen: bool = False) -> None:
     """Say at once when a name can only be a mistake, before anything heavy is done.
 
-    Args:
-        name: as for ``load``.
-        unseen: let a hub id pass that cannot be looked up because no hub can be reached.
-
-    Raises:
-        ModelError: if the name is neither bundled, nor a folder with a model, nor found on the hub or in its cache.
+    ``unseen`` lets a hub id pass that cannot be looked up because no hub can be reached. Raises ModelError if the name
+    is neither bundled, nor a folder with a model, nor found on the hub or in its cache.
     """
     if name in bundled.MODELS:
         return
@@ -87,11 +83,7 @@ def check_name(name: str, *, unseen: bool = False) -> None:
 
 
 def parameter_count(name: str) -> int | None:
-    """How many parameters a model has, a tied one counted once; None where that takes fetching weights to know.
-
-    Args:
-        name: as for ``load``.
-    """
+    """How many parameters a model has, a tied one counted once; None where that takes fetching weights to know."""
     if name in bundled.MODELS and not bundled.is_cached(name):
         return None
     try:
@@ -134,12 +126,13 @@ def default_device() -> torch.device:
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"The folder {name!r} has no config.json.", "Give a folder written by save_pretrained.")
-    if not any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)):
-        raise ModelError(
-            f"The folder {name!r} has no weights (*.safetensors).", "Give a folder written by save_pretrained."
-        )
+    present = {
+        "config.json": (folder / "config.json").is_file(),
+        "weights (*.safetensors)": any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)),
+    }
+    for what, there in present.items():
+        if not there:
+            raise ModelError(f"The folder {name!r} has no {what}.", "Give a folder written by save_pretrained.")
 
 
 def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collection[Any]]) -> None:
@@ -152,26 +145,20 @@ def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collec
     for names, what in ((sorted(absent - unfit), "lack"), (sorted(unfit), "hold another shape for")):
         if names:
             listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise ModelError(
-                f"The weights of {name!r} {what} {listed}.",
-                "Give a complete causal language model, as save_pretrained writes it.",
-            )
+            remedy = "Give a complete causal language model, as save_pretrained writes it."
+            raise ModelError(f"The weights of {name!r} {what} {listed}.", remedy)
 
 
 def _load_error(name: str, error: Exception) -> ModelError:
+    kind = type(error).__name__
     if Path(name).is_dir() or name in bundled.MODELS:
-        reason = str(error).strip().splitlines()
-        return ModelError(
-            f"The model {name!r} could not be loaded: {reason[0] if reason else type(error).__name__}.",
-            "Check that it is a causal language model saved with its tokenizer.",
-        )
-    return ModelError(
-        f"There is no model {name!r}: it is not bundled, not a folder, and the hub did not give it"
-        f" ({type(error).__name__}).",
-        suggest(name, known_models()),
-    )
+        reason = next(iter(str(error).strip().splitlines()), kind)
+        remedy = "Check that it is a causal language model saved with its tokenizer."
+        return ModelError(f"The model {name!r} could not be loaded: {reason}.", remedy)
+    tried = "it is not bundled, not a folder, and the hub did not give it"
+    return ModelError(f"There is no model {name!r}: {tried} ({kind}).", suggest(name, known_models()))
 
 
 def opened(given: LoadedModel | str) -> LoadedModel:
-    """The model as it is, or loaded where only its name is given (see ``load``)."""
+    """The model as it is, or loaded where only its name is given."""
     return given if isinstance(given, LoadedModel) else load(given)

@@ -13,11 +13,7 @@ from indelible.models.bundled.fetch import quiet_transformers
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights (in the precision that they have), settings and tokenizer.
-
-    Args:
-        model: an ordinary transformers model.
-        folder: must not exist, or be empty.
+    """Write weights (in the precision that they have), settings and tokenizer into a folder that is new or empty.
 
     Raises:
         StoreError: if the folder holds something, or cannot be written.

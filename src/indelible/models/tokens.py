@@ -54,10 +54,7 @@ def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: s
     """Where the subject's first and last tokens stand in ``encode_prompt(template with the subject in its slot)``.
 
     Causal models gather what they know of a subject at the last one (ROME, Meng et al. 2022, section 2). A token that
-    holds the subject's first letter counts as its first.
-
-    Raises:
-        FactsError: if the template has no slot or the subject no token.
+    holds the subject's first letter counts as its first. Raises FactsError if there is no slot or the subject no token.
     """
     if SLOT not in template:
         raise FactsError(f"The wording {template!r} has no slot for its subject.", f"Write {SLOT} where it belongs.")

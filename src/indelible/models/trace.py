@@ -1,15 +1,11 @@
-"""Looking into a forward pass and changing it: context managers that leave the model as they found it.
-
-``capture`` records what enters or leaves modules and can stop the pass once the last of them has run; ``replace`` edits
-a module's output on its way; ``resume_from`` lets a pass begin in the middle of the model, so that work below a layer
-that cannot change is not done again.
-"""
+"""Looking into a forward pass and changing it: context managers that leave the model as they found it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +47,6 @@ def capture(
     """Record inputs and outputs of modules during the forward passes inside the block.
 
     Args:
-        model: the model whose submodules are named.
         inputs_of: paths of modules whose first positional input is recorded.
         outputs_of: paths of modules whose output (its first element, where it is a tuple) is recorded.
         stop_before: path of a module before which the pass ends, its input recorded; the block is then left without
@@ -60,39 +55,28 @@ def capture(
         copies: keep copies of outputs; some families add to theirs in place later on.
     """
     seen = Capture()
-    handles = []
 
-    def record_input(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-            seen.inputs[path] = args[0]
+    def record_input(path: str, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.inputs[path] = args[0]
 
-        return hook
-
-    def record_output(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-            kept = first_tensor(output)
-            seen.outputs[path] = kept.clone() if copies else kept
-
-        return hook
+    def record_output(path: str, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        kept = first_tensor(output)
+        seen.outputs[path] = kept.clone() if copies else kept
 
     def stop(_module: nn.Module, *_seen: Any) -> None:
         raise _StopForwardError
 
-    try:
+    with ExitStack() as stack:
         for path in inputs_of:
-            handles.append(model.get_submodule(path).register_forward_pre_hook(record_input(path)))
+            stack.enter_context(model.get_submodule(path).register_forward_pre_hook(partial(record_input, path)))
         for path in outputs_of:
-            handles.append(model.get_submodule(path).register_forward_hook(record_output(path)))
+            stack.enter_context(model.get_submodule(path).register_forward_hook(partial(record_output, path)))
         if stop_before is not None:
-            handles.append(model.get_submodule(stop_before).register_forward_pre_hook(stop))
+            stack.enter_context(model.get_submodule(stop_before).register_forward_pre_hook(stop))
         if stop_after is not None:
-            handles.append(model.get_submodule(stop_after).register_forward_hook(stop))
-        yield seen
-    except _StopForwardError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+            stack.enter_context(model.get_submodule(stop_after).register_forward_hook(stop))
+        with suppress(_StopForwardError):
+            yield seen
 
 
 @contextmanager
@@ -104,20 +88,18 @@ def replace(model: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> 
             return change(output)
         return (change(output[0]), *output[1:])
 
-    handle = model.get_submodule(path).register_forward_hook(hook)
-    try:
+    with model.get_submodule(path).register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
 def resume_from(
     model: nn.Module, blocks: Sequence[str], layer: int, hidden: Tensor, *, as_tuple: bool
 ) -> Iterator[None]:
-    """Begin forward passes at a residual block: those below it return stored states at once.
+    """Begin forward passes at a residual block, so that work below a layer that cannot change is not done again.
 
-    The model's own forward still builds masks and positions, so this holds for every family.
+    The blocks below return stored states at once. The model's own forward still builds masks and positions, so this
+    holds for every family.
 
     Args:
         blocks: paths of its residual blocks, in order.
@@ -147,20 +129,14 @@ def resume_from(
 def select_before_head(head: nn.Module, rows: Tensor, positions: Tensor) -> Iterator[None]:
     """Let the output head see only chosen states, so that logits cost nothing elsewhere.
 
-    Args:
-        head: the output projection.
-        rows: ``(n,)`` batch indices.
-        positions: ``(n,)`` positions within those rows. The logits come out as ``(1, n, vocabulary)`` in this order.
+    ``rows`` and ``positions`` within them are ``(n,)``; the logits come out as ``(1, n, vocabulary)`` in this order.
     """
 
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (args[0][rows, positions].unsqueeze(0), *args[1:])
 
-    handle = head.register_forward_pre_hook(hook)
-    try:
+    with head.register_forward_pre_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -178,9 +154,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no parameter gradients inside the block; both as before after it, one by one."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
+    trainable = [parameter.requires_grad_(False) for parameter in model.parameters() if parameter.requires_grad]
     try:
         with evaluation_mode(model), torch.random.fork_rng(devices=[]):
             yield

