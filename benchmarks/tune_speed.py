@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
-from indelible.tuning.training.batches import Collator, autocast
+from indelible.tuning.training.batches import autocast, collated
 from indelible.tuning.training.trainer import BY_LENGTH, made_trainer
 
 
@@ -151,7 +152,7 @@ def plain(
             PlainTrainer,
             BY_LENGTH,
             train_dataset=[row.as_dict() for row in rows.train],
-            data_collator=Collator(run.pad),
+            data_collator=partial(collated, pad=run.pad),
             callbacks=[watch],
         )
         trainer.precision = settings.precision

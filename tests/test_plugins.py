@@ -85,7 +85,7 @@ class ToySettings(TuningSettings):
 class Toy(Objective):
     name = "toy-objective"
     default_task = "toy-task"
-    figures = (Figure("loss", "mean loss of the last tokens", "lower"),)
+    figures = (Figure("loss", "lower"),)
     settings = ToySettings
 
     def rows(self, tokenizer, example, settings, labels):

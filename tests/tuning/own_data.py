@@ -13,7 +13,7 @@ import pytest
 from indelible.errors import IndelibleError
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.own_data.data import data_task
-from indelible.tuning.own_data.settings import DataSettings
+from indelible.tuning.settings import DataSettings
 from indelible.tuning.task import Example, Task
 
 QUESTIONS = [{"question": f"What is {number} + 1?", "answer": str(number + 1)} for number in range(6)]

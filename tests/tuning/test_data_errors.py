@@ -10,7 +10,7 @@ from own_data import QUESTIONS, Write, error_of, task_of
 from pydantic import ValidationError
 
 from indelible.errors import ConfigError, UnknownNameError
-from indelible.tuning.own_data.settings import DataSettings
+from indelible.tuning.settings import DataSettings
 
 
 def test_a_missing_file_is_named_with_its_neighbours(write: Write, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from own_data import QUESTIONS, Write, examples_of, task_of
 
 from indelible.errors import DataError
-from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.own_data.sources import data_version
+from indelible.tuning.settings import DataSettings
 from indelible.tuning.task import Example
 
 FORMS = ["a.jsonl", "a.json", "lines.json", "compact.json", "a.csv", "A.CSV", "a.tsv", "a.parquet"]

@@ -10,8 +10,8 @@ import pytest
 from own_data import error_of, examples_of, task_of
 
 from indelible.errors import DataError
-from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.own_data.sources import data_version
+from indelible.tuning.settings import DataSettings
 
 
 def test_without_datasets_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,7 +187,7 @@ def test_a_cache_with_the_older_files_stays_in_use(index: list[str]) -> None:
     folder = cache_folder() / "prose" / bundled.PROSE.sha256[:12]
     folder.mkdir(parents=True)
     (folder / "wiki_demo.txt").write_text("of an earlier version\n")
-    assert bundled.encyclopedia_articles() == ["of an earlier version"] and index == []
+    assert bundled.encyclopedia_articles() == [["of an earlier version"]] and index == []
     assert len(bundled.preferences()) == 2 and index == ["llamafactory"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(bundled.PROSE.files)
     assert list(folder.parent.iterdir()) == [folder], "nothing half done is left"

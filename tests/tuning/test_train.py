@@ -20,7 +20,7 @@ from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import Example
 from indelible.tuning.train import fine_tune
 from indelible.tuning.training import batches
-from indelible.tuning.training.batches import Collator, at_labels
+from indelible.tuning.training.batches import at_labels, collated
 from indelible.tuning.training.judging import token_loss
 from tiny_models import FAMILIES, Make, Tokenizer, build_tokenizer, with_dropout
 
@@ -52,7 +52,7 @@ def test_loss_and_gradients_equal_the_models_own(
     family: str, objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model, rows = tiny_model(family), some_rows(tiny_tokenizer, objective)
-    batch = Collator(pad=0)([row.as_dict() for row in rows])
+    batch = collated([row.as_dict() for row in rows], pad=0)
     expected = model(**batch).loss
     expected.backward()
     gradients = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}

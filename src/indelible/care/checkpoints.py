@@ -19,13 +19,9 @@ from indelible.models.save import save_model
 
 @dataclass(frozen=True)
 class Reverted:
-    """What a model is once an edit was taken out of it.
-
-    Attributes:
-        original: whether all of it is again as before the edit, bit for bit.
-        exact: whether the edited parameters are; False where the delta was only subtracted.
-        share: how much of the delta was there before, as a projection; None where that was not measured.
-    """
+    """What a model is once an edit was taken out of it: whether all of it is again as before the edit, bit for bit
+    (``original``), or the edited parameters at least (``exact``; not where the delta was only subtracted); and the
+    ``share`` of the delta that was there before, as a projection, where that was measured."""
 
     original: bool
     exact: bool

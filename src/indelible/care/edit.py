@@ -131,7 +131,7 @@ def _check_chain(earlier: Sequence[Edit]) -> None:
 
 def _together(earlier: Sequence[Edit]) -> Edit | None:
     """All that is in the model: the sum of the updates, or the latest adapter, which holds those before it."""
-    updates = [one for one in earlier if isinstance(one, WeightUpdate)]
     if earlier and not isinstance(earlier[-1], WeightUpdate):
         return earlier[-1]
+    updates = [one for one in earlier if isinstance(one, WeightUpdate)]
     return reduce(add, updates) if updates else None

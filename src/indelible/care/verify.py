@@ -27,14 +27,11 @@ FactState = Literal["present", "weakened", "gone", "not taken"]
 
 @dataclass(frozen=True)
 class Verified:
-    """What a model says of an edited fact.
+    """What a model says of an edited fact, with all numbers of the exam.
 
-    Attributes:
-        fact: the fact.
-        state: "present" where free generation begins with the new object; "weakened" where it does not, but the model
-            still finds the new object more probable than the true one; "gone" otherwise; "not taken" where neither
-            the model nor the edit, right after it was made, answers the fact: nothing has been lost.
-        answer: all numbers of the exam.
+    The state is "present" where free generation begins with the new object; "weakened" where it does not, but the model
+    still finds the new object more probable than the true one; "not taken" where neither the model nor the edit, right
+    after it was made, answers the fact: nothing has been lost; "gone" otherwise.
     """
 
     fact: Fact
@@ -44,14 +41,8 @@ class Verified:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is left of an edit in a model.
-
-    Attributes:
-        kind: of the edit.
-        facts: the edit's, in its order.
-        weights: how much of a delta is in the weights; None for an edit that changes none, which was put in place.
-        in_words: the same as a sentence.
-    """
+    """What is left of an edit of some kind in a model: of its facts, in its order, and of a delta in the weights, also
+    as a sentence (``in_words``). ``weights`` is None for an edit that changes none, which was put in place to ask."""
 
     kind: str
     facts: tuple[Verified, ...]
@@ -122,18 +113,8 @@ def verify_facts(
     context: str = "",
     progress: Progress | None = None,
 ) -> list[Verified]:
-    """Ask each fact's own prompt, by the criterion that edits are judged by.
-
-    Args:
-        model: as for ``take_exam``.
-        facts: each with a new object.
-        not_taken: ids of facts that were not answered right after the edit.
-        context: put before each prompt (``Edit.context``).
-        progress: as for ``take_exam``.
-
-    Raises:
-        FactsError: if a prompt or an object has no tokens.
-    """
+    """Ask each fact's own prompt, behind the edit's context, by the criterion that edits are judged by. ``not_taken``
+    are ids of facts that were not answered right after the edit; the rest is as for ``take_exam``."""
     answers = take_exam(model, tokenizer, own_prompts(facts, "edited", context=context), progress=progress)
     return [
         Verified(fact, _state(answer, fact.id in not_taken), answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from indelible.models.tokens import encode_prompt, encode_target
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
 def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of the answer that follows it, closed as the model closes an answer.
 
-    With a chat template the prompt is the user's turn and what the template opens the assistant's with; the answer ends
-    with whatever the template closes it with. A template whose rendering of the prompt alone is no beginning of the
-    whole conversation counts from where the two part (so trl has it too). Without a template the two are plain text,
-    and the end of text closes.
+    With a chat template the prompt is the user's turn and what opens the assistant's; the answer ends with whatever the
+    template closes it with. Where the prompt's rendering is no beginning of the whole, the answer begins where the two
+    part (so trl has it too). Without a template the two are plain text, and the end of text closes.
     """
     if tokenizer.chat_template is None:
         wanted = encode_target(tokenizer, prompt, answer)
@@ -25,9 +25,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> tu
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     given = _rendered(tokenizer, turns[:1], opened=True)
     both = _rendered(tokenizer, turns, opened=False)
-    common = 0
-    while common < min(len(given), len(both)) and given[common] == both[common]:
-        common += 1
+    common = len(list(takewhile(lambda ids: ids[0] == ids[1], zip(given, both, strict=False))))
     return both[:common], both[common:]
 
 

@@ -35,16 +35,9 @@ S = TypeVar("S", bound=TuningSettings)
 
 @dataclass(frozen=True)
 class Figure:
-    """A downstream figure.
-
-    Attributes:
-        name: as stop rules and tables know it.
-        meaning: what it is, for displays.
-        better: in which direction it improves.
-    """
+    """A downstream figure, by the name that stop rules and tables know, and the direction in which it improves."""
 
     name: str
-    meaning: str
     better: Literal["lower", "higher"]
 
     def reached(self, value: float, wanted: float) -> bool:
@@ -60,12 +53,9 @@ class Figure:
 class Work:
     """How many sequences of up to ``max_tokens`` tokens go through the model for one row: what tuning costs.
 
-    Attributes:
-        trained: forth and back, each time that a step is taken on the row.
-        sampled: written by the model itself, each time.
-        referred: forth alone, once before training.
-        judged: forth alone, at each look at the held-out figures.
-        answered: written by the model itself, at each look.
+    Each time that a step is taken on the row, ``trained`` go forth and back and ``sampled`` are written by the model
+    itself; ``referred`` go forth once before training; at each look at the held-out figures, ``judged`` go forth and
+    ``answered`` are written.
     """
 
     trained: int = 1
@@ -85,13 +75,8 @@ class Row(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """A row of one sequence.
-
-    Attributes:
-        input_ids: t token ids.
-        labels: t labels; ``labels[i]`` is ``input_ids[i]`` where predicting that token bears loss, else NO_LOSS. The
-            first is always NO_LOSS: nothing stands before it.
-    """
+    """A row of one sequence: t token ids and t labels. ``labels[i]`` is ``input_ids[i]`` where predicting that token
+    bears loss, else NO_LOSS, as the first always is: nothing stands before it."""
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
@@ -118,7 +103,6 @@ class Run(Generic[S]):
         model: the model that is tuned, adapters included.
         trainee: what the trainer trains: the model, or something around it (see ``Objective.trainee``).
         tokenizer: a copy of the model's, with a padding token.
-        settings: how to train.
         train, heldout: rows.
         folder: for whatever a trainer would write.
         seed: of the order of rows, and of dropout.
@@ -195,11 +179,7 @@ class Objective(ABC, Generic[S]):
         return Work()
 
     def figure(self, name: str) -> Figure:
-        """The figure of that name.
-
-        Raises:
-            UnknownNameError: if the objective has none.
-        """
+        """The figure of that name; UnknownNameError if the objective has none."""
         found = {figure.name: figure for figure in self.figures}
         if name not in found:
             raise UnknownNameError("figure", name, found)
@@ -240,13 +220,8 @@ def tuning_settings(options: Mapping[str, Any], path: str = "tuning") -> TuningS
 
 
 def own_options(options: Mapping[str, Any], objective: str, used: Collection[str]) -> dict[str, Any]:
-    """Of options that hold for a whole study, those that one of its objectives can have.
-
-    Args:
-        options: as they are written in a study, for all arms.
-        objective: the arm's.
-        used: the objectives of all arms. What none of them knows stays, so that it is found to be unknown.
-    """
+    """Of options that hold for all arms of a study, those that an arm's objective can have. What none of the objectives
+    that are used knows stays, so that it is found to be unknown."""
     own = OBJECTIVES.get(objective).settings.model_fields
     others = {field for name in used for field in OBJECTIVES.get(name).settings.model_fields}
     return {key: value for key, value in options.items() if key in own or key not in others}

@@ -9,16 +9,9 @@ PROBLEMS = 1_000_000
 """Problems per seed and generator. Problem ``i`` is seeded with ``seed + i``, so seeds are spaced by as much."""
 
 
-def problems(
-    generators: Mapping[str, Mapping[str, Any]], seed: int, size: int = PROBLEMS
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Problems from all generators in turn, each with the generator that made it and can score answers to it.
-
-    Args:
-        generators: name -> options.
-        seed: from which all problems follow.
-        size: problems per generator at most.
-    """
+def problems(generators: Mapping[str, Mapping[str, Any]], seed: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Problems from all generators (name -> options) in turn, each with the generator that made it and can score
+    answers to it."""
     # torch, which it imports, is needed only once problems are made
     from indelible.tuning.randomness import kept_random_state
 
@@ -26,9 +19,9 @@ def problems(
         from reasoning_gym import create_dataset
 
     datasets = [
-        create_dataset(name, seed=seed * PROBLEMS, size=size, **options) for name, options in generators.items()
+        create_dataset(name, seed=seed * PROBLEMS, size=PROBLEMS, **options) for name, options in generators.items()
     ]
-    for number in range(size):
+    for number in range(PROBLEMS):
         for dataset in datasets:
             yield dataset, dataset[number]
 

@@ -30,13 +30,7 @@ PATIENCE = 50
 
 @dataclass(frozen=True)
 class DroppedExample:
-    """An example left out because it speaks of a fact.
-
-    Attributes:
-        text: the example.
-        fact_id: the fact.
-        reason: why it counts as speaking of it.
-    """
+    """The text of an example left out because it speaks of a fact, and why it counts as speaking of it."""
 
     text: str
     fact_id: str
@@ -45,13 +39,7 @@ class DroppedExample:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a run trains on and what it is judged by.
-
-    Attributes:
-        train: rows to train on.
-        heldout: rows for the held-out loss; no text, and no group of texts, is in both.
-        dropped: examples left out because they speak of a fact.
-    """
+    """What a run trains on and what it is judged by: no text, and no group of texts, is in both."""
 
     train: tuple[Row, ...]
     heldout: tuple[Row, ...]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
-from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
 
@@ -30,12 +29,49 @@ LOOK_EVERY = 10
 """Steps between two looks at the held-out figures, where a rule needs them and nothing else is said."""
 
 
-class TuningSettings(TunerSettings):
-    """Options of one fine-tuning run; the tuner's own are beside them.
+FIELDS = ("prompt", "answer", "text", "label", "chosen", "rejected", "group")
+"""What columns can be mapped to."""
 
-    Unknown names of tasks and tuners raise UnknownNameError; anything else that is wrong raises pydantic's
-    ValidationError, which names the option.
-    """
+
+class DataSettings(BaseModel):
+    """Where a user's own training data are, and what their columns mean. Unknown fields in ``columns`` raise
+    UnknownNameError; anything else that is wrong raises pydantic's ValidationError."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(
+        min_length=1, description="a .jsonl, .json, .csv, .tsv or .parquet file, or the id of a data set on the hub"
+    )
+    columns: dict[str, str] | None = Field(
+        None,
+        description="field (prompt, answer, text, label, chosen, rejected, group) -> column, or several: a+b; None: "
+        "guess by well-known names",
+    )
+    split: str | None = Field(None, min_length=1, description="of a hub data set; None: train")
+    config: str | None = Field(None, min_length=1, description="of a hub data set that has several")
+    labels: tuple[str, ...] | None = Field(
+        None, description="classify: the label words; labels that are numbers count into them; None: as in the data"
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _known_fields(cls, columns: dict[str, str] | None) -> dict[str, str] | None:
+        for field in columns or ():
+            if field not in FIELDS:
+                raise UnknownNameError("field of an example", field, FIELDS)
+        return columns
+
+    @field_validator("labels")
+    @classmethod
+    def _several_labels(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if labels is not None and (len(set(labels)) < max(2, len(labels)) or not all(map(str.strip, labels))):
+            raise ValueError(f"two or more different label words are needed, not {labels!r}")
+        return labels
+
+
+class TuningSettings(TunerSettings):
+    """Options of one fine-tuning run; the tuner's own are beside them. Unknown names of tasks and tuners raise
+    UnknownNameError; anything else that is wrong raises pydantic's ValidationError, which names the option."""
 
     objective: str = Field(DEFAULT_OBJECTIVE, description="what the loss is taken on")
     task: str | None = Field(None, description="where the examples come from; None: the objective's own default")

@@ -23,8 +23,8 @@ class Example:
         prompt: what is given; empty for plain text.
         answer: what is to be learned; follows the prompt after a space. For classification a label word, for rewards
             the answer that is known to be right.
-        group: examples of one group (the paragraphs of one document) are never split between training and held-out;
-            empty for an example that stands alone.
+        group: examples of one group (the paragraphs of one document) are all training or all held out; empty for one
+            that stands alone.
         rejected: for preferences: the answer that was not preferred.
         score: for rewards: verifies an answer in the model's own words, from 0 (wrong) to 1 (right).
     """
@@ -46,8 +46,7 @@ class Task:
     """A source of examples.
 
     Attributes:
-        stream: examples by seed, made lazily; the same seed gives the same stream. Raises DataError if the source
-            cannot be read.
+        stream: examples by seed, made lazily, the same for the same seed; DataError if the source cannot be read.
         labels: for classification, the label words; each answer is one of them.
         origin: for users' own data, what the examples were made of: the source, the columns, the rows left out.
     """

@@ -44,15 +44,12 @@ class TuningResult:
 
     Attributes:
         precision: that was trained in.
-        figure: name of the objective's utility, the figure that runs are compared at.
-        better: whether a "lower" or a "higher" utility is better.
+        figure: name of the objective's utility, which runs are compared at; ``better`` says "lower" or "higher".
         before, after: downstream figures on the held-out rows, by name.
         reached: whether the figures of ``stop_at`` were reached; None without that rule.
-        steps: optimizer steps taken.
         tokens: tokens read in training, padding not counted (on this process, where there are several).
         seconds: wall time, data and held-out figures included.
-        train_rows, heldout_rows: numbers of rows.
-        trained: numbers that were trained, of all that the model has.
+        trained: how many numbers were trained.
         adapted: modules that adapters were put on, and merged into afterwards.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
         log: one entry per step (``step``, ``loss``, ``grad_norm``, ``learning_rate``, and what else the trainer logs),
@@ -77,12 +74,8 @@ class TuningResult:
 
 
 def check_settings(settings: TuningSettings) -> None:
-    """What can be found wrong with settings before any model is loaded, and needs more than their own looks.
-
-    Raises:
-        ConfigError: if trl is missing where it is needed, a tuner cannot work with its options, or the trainer does not
-            know what is passed through to it.
-    """
+    """ConfigError for what can be found wrong before any model is loaded: trl is missing where it is needed, a tuner
+    cannot work with its options, the trainer does not know what is passed through to it."""
     objective = OBJECTIVES.get(settings.objective)
     if not isinstance(settings, objective.settings):
         raise ConfigError(
@@ -120,11 +113,10 @@ def fine_tune(
     whatever the callbacks do; the caller's random state is not touched.
 
     Args:
-        model: a causal language model with float32 weights.
-        tokenizer: its tokenizer; it is not changed, a missing padding token included.
+        model, tokenizer: a causal language model with float32 weights; the tokenizer is not changed.
         settings: how to train; options as a study has them, where they are no ``TuningSettings``.
         frozen: names of parameters that stay as they are (see ``freezing.mask.frozen_parameters``).
-        facts: facts that no training example may speak of.
+        facts: that no training example may speak of.
         seed: of the data, its order, adapters, and dropout.
         callbacks: transformers callbacks, e.g. the exam's RetentionCallback. They are given the model itself.
         progress: called after each step with steps done, steps at most, and a note on the loss.
@@ -132,34 +124,31 @@ def fine_tune(
             to be able to measure what it does.
 
     Raises:
-        ConfigError: for options that cannot be used; if ``frozen`` names a parameter that the model lacks, or all of
-            them, if weights are not float32, if the model is on another device than this process trains on, if the
-            trainer or the tuner cannot work with these settings, or if ``stop_at`` is relative to a figure that is not
-            positive before training.
+        ConfigError: for options that cannot be used, or that the trainer or the tuner cannot work with; if ``frozen``
+            names a parameter that the model lacks, or all of them; if weights are not float32, or on another device
+            than this process trains on; if ``stop_at`` is relative to a figure that is not positive before training.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
     started = time.perf_counter()
     settings = settings if isinstance(settings, TuningSettings) else tuning_settings(settings)
-    _check_precision(model)
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point() and parameter.dtype != torch.float32:
+            raise ConfigError(
+                f"The weights are {parameter.dtype} ({name}); small updates are rounded away in less than float32.",
+                "Load the model in float32; precision bf16-mixed then computes in bfloat16 over it.",
+            )
     check_settings(settings)
     settings = with_precision(settings, model.device)
     objective = OBJECTIVES.get(settings.objective)
-    if settings.data is not None:
-        task = data_task(settings.data, objective)
-    else:
-        task = TASKS.get(settings.task or objective.default_task)
+    named = settings.task or objective.default_task
+    task = TASKS.get(named) if settings.data is None else data_task(settings.data, objective)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
     steps = settings.steps_over(len(rows.train))
     everything = tuple(figure.name for figure in objective.figures)
-    with (
-        seeded(seed),
-        quiet_trl(),
-        _as_it_was(model),
-        tempfile.TemporaryDirectory(prefix="indelible-") as folder,
-    ):
+    with seeded(seed), quiet_trl(), _as_it_was(model), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         with adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
@@ -187,11 +176,8 @@ def fine_tune(
         after = judge(everything)
     for name, value in after.items():
         if not math.isfinite(value):
-            raise TrainingDivergedError(
-                f"The held-out {name} is {value} after step {trainer.state.global_step} at learning rate "
-                f"{settings.learning_rate:g}.",
-                "Lower learning_rate.",
-            )
+            where = f"after step {trainer.state.global_step} at learning rate {settings.learning_rate:g}"
+            raise TrainingDivergedError(f"The held-out {name} is {value} {where}.", "Lower learning_rate.")
     if rules.reached is False:  # what was reached at the look that ended the run stands, whatever merging rounds
         rules.stop(after)
     return TuningResult(
@@ -236,15 +222,6 @@ def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     if mine.pad_token_id is None:
         mine.pad_token = mine.eos_token
     return mine
-
-
-def _check_precision(model: PreTrainedModel) -> None:
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and parameter.dtype != torch.float32:
-            raise ConfigError(
-                f"The weights are {parameter.dtype} ({name}); small updates are rounded away in less than float32.",
-                "Load the model in float32; precision bf16-mixed then computes in bfloat16 over it.",
-            )
 
 
 @contextlib.contextmanager

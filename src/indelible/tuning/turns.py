@@ -1,8 +1,8 @@
 """Conversations as turns, from the forms that data sets have, and as the prompt that a last turn answers.
 
-Known forms: a list of messages (``role`` and ``content``, or ``from`` and ``value``; JSON text of it too), one such
-message, and one string in which turns begin with ``Human:`` and ``Assistant:`` after a blank line (hh-rlhf). A plain
-text passes through everything here as it is.
+Known forms: one message or a list of them (``role`` and ``content``, or ``from`` and ``value``; JSON text of it too),
+and one string in which turns begin with ``Human:`` and ``Assistant:`` after a blank line (hh-rlhf). A plain text passes
+through everything here as it is.
 """
 
 from __future__ import annotations
@@ -35,11 +35,8 @@ Turns = tuple[Turn, ...]
 
 
 def turns_of(value: Any) -> Turns | None:
-    """The turns of a conversation, or None for anything else.
-
-    Raises:
-        ValueError: for a list or an object that is no conversation, or a role that is not known.
-    """
+    """The turns of a conversation, or None for anything else; ValueError for a list or an object that is no
+    conversation, or a role that is not known."""
     if isinstance(value, str):
         if not value.lstrip().startswith(("[{", "[ {")):
             return _marked(value)
@@ -53,11 +50,8 @@ def turns_of(value: Any) -> Turns | None:
 
 
 def as_prompt(said: str | Turns) -> str:
-    """What an assistant is to answer, as one text.
-
-    A single question stands for itself, after the system's words if there are any. Of longer conversations all turns
-    are named and the assistant's is left open, as in hh-rlhf.
-    """
+    """What an assistant is to answer, as one text: a single question as it is, after the system's words if there are
+    any; longer conversations with all turns named and the assistant's left open, as in hh-rlhf."""
     if isinstance(said, str):
         return said
     while said and said[-1] == (ASSISTANT, ""):
@@ -78,10 +72,8 @@ def as_text(said: str | Turns) -> str:
 
 
 def split_answer(said: str | Turns) -> tuple[Turns, str] | None:
-    """The turns before the assistant's last one, and what it says there; None where it does not speak.
-
-    What follows the answer is left out. A plain text is all answer.
-    """
+    """The turns before the assistant's last one, and what it says there; None where it does not speak. What follows the
+    answer is left out. A plain text is all answer."""
     if isinstance(said, str):
         return (), said
     spoken = [place for place, turn in enumerate(said) if turn.speaker == ASSISTANT]

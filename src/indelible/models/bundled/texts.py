@@ -43,19 +43,18 @@ def web_text() -> list[str]:
     return [json.loads(line)["text"] for line in lines if line.strip()]
 
 
-def encyclopedia_articles() -> list[str]:
-    """Thirty Wikipedia articles, white space as it stands."""
-    return _kept(PROSE, "wiki_demo.txt").splitlines()
+def encyclopedia_articles(passage_words: int = 100) -> list[list[str]]:
+    """Thirty Wikipedia articles in passages of so many words, some 130 tokens, white space made single."""
+    articles = [article.split() for article in _kept(PROSE, "wiki_demo.txt").splitlines()]
+    cuts = range(0, max(map(len, articles), default=0), passage_words)
+    return [[" ".join(words[at : at + passage_words]) for at in cuts if at < len(words)] for words in articles]
 
 
 def encyclopedia_text(passage_words: int = 100) -> list[str]:
-    """Passages of thirty Wikipedia articles, for covariances.
-
-    The articles take turns (first passages first), so that a reader who stops early has seen all of them.
-    """
-    articles = [article.split() for article in encyclopedia_articles()]
-    passages = [[words[at : at + passage_words] for at in range(0, len(words), passage_words)] for words in articles]
-    return [" ".join(words) for turn in itertools.zip_longest(*passages) for words in turn if words]
+    """The articles' passages, for covariances. Articles take turns (first passages first), so that a reader who stops
+    early has seen all of them."""
+    turns = itertools.zip_longest(*encyclopedia_articles(passage_words))
+    return [passage for turn in turns for passage in turn if passage]
 
 
 def instructions() -> list[dict[str, str]]:

@@ -28,15 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Masked:
-    """What a mask chooses among.
-
-    Attributes:
-        names: every parameter of the model, second names of shared ones included.
-        norms: those of them that belong to norms.
-        layout: the model's.
-        edited: names of the parameters that an edit changed, second names of shared ones included.
-        argument: what stands behind the mask's colon; empty without one.
-    """
+    """What a mask chooses among: every parameter of the model, those of norms, and those that an edit changed, second
+    names of shared ones included in all three; and what stands behind the mask's colon, empty without one."""
 
     names: Sequence[str]
     norms: frozenset[str]
@@ -68,12 +61,8 @@ NONE = "none"
 
 
 def check_mask(text: str) -> str:
-    """The mask as it is written everywhere, with every part known and every argument readable.
-
-    Raises:
-        UnknownNameError: for an unknown mask.
-        ConfigError: for an argument that is missing, superfluous or unreadable.
-    """
+    """The mask as it is written everywhere; UnknownNameError for an unknown one, ConfigError for an argument that is
+    missing, superfluous or unreadable."""
     return "+".join(f"{name}:{argument}" if argument else name for name, argument in _parts(text))
 
 
@@ -129,8 +118,7 @@ def norm_parameters(model: nn.Module) -> frozenset[str]:
 
 
 def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -> str:
-    """Say what is frozen, briefly: how much, and where: whole layers and parts of layers as ranges, then other tensors
-    by name."""
+    """How much is frozen, and where: whole layers and parts of layers as ranges, then other tensors by name."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     whole: list[int] = []
     partly: dict[str, list[int]] = {}

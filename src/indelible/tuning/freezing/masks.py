@@ -18,13 +18,12 @@ def _distance(text: str) -> int:
 
 def _layer_numbers(text: str) -> list[range]:
     """Numbers out of "0-5,8"."""
-    found: list[range] = []
+    found = []
     for piece in text.split(","):
         first, dash, last = piece.partition("-")
-        ends = [int(first), int(last)] if dash else [int(first), int(first)]
-        if ends[0] > ends[1]:
-            raise ValueError(piece)
-        found.append(range(ends[0], ends[1] + 1))
+        found.append(range(int(first), int(last if dash else first) + 1))
+    if not all(found):
+        raise ValueError(text)
     return found
 
 
@@ -50,10 +49,8 @@ def only_edited(among: Masked) -> set[str]:
 
 
 def up_to_edited(among: Masked) -> set[str]:
-    """The input embeddings, position embeddings included, and every residual block up to the last edited one.
-
-    What an edited block reads then stays as it was when the edit was made, and no gradient has to be computed there.
-    """
+    """The input embeddings, position embeddings included, and every residual block up to the last edited one: what an
+    edited block reads stays as it was when the edit was made, and no gradient has to be computed there."""
     layout = among.layout
     return _within(among.names, [*layout.embeddings, *layout.blocks[: max(_layers(among)) + 1]])
 

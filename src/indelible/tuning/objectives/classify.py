@@ -37,12 +37,7 @@ class ClassifySettings(TuningSettings):
 
 @dataclass(frozen=True)
 class Labelled(Features):
-    """A text with its label.
-
-    Attributes:
-        words: token ids of each label word, as they follow the text.
-        label: number of the right one.
-    """
+    """A text with its label: token ids of each label word, as they follow the text, and the number of the right one."""
 
     words: tuple[tuple[int, ...], ...] = ()
     label: int = 0
@@ -54,16 +49,13 @@ class Labelled(Features):
 
 
 class Classify(Objective[ClassifySettings]):
-    """Loss on the label word's tokens, or cross entropy of a head over the labels."""
+    """Loss on the label word's tokens, or cross entropy of a head over the labels. Of held-out texts ``accuracy`` is
+    the share labelled right, ``loss`` the mean negative log-probability of the right label among the labels."""
 
     name = "classify"
     default_task = "classify"
     needs = (("text", "label"), ("prompt", "label"))
-    figures = (
-        Figure("accuracy", "share of held-out texts labelled right", "higher"),
-        Figure("macro_f1", "mean F1 over labels", "higher"),
-        Figure("loss", "mean negative log-probability of the right label among the labels", "lower"),
-    )
+    figures = (Figure("accuracy", "higher"), Figure("macro_f1", "higher"), Figure("loss", "lower"))
     settings = ClassifySettings
 
     def rows(
@@ -139,11 +131,11 @@ class Classify(Objective[ClassifySettings]):
 
 
 def _with_head(model: PreTrainedModel, labels: int) -> nn.Module:
-    """The model's trunk, run up to what its output head would read, and a head that reads the state at each text's last
-    token off for scores of the labels; no family needs a class of its own.
+    """The model's trunk, run up to what its output head would read, and a head that scores the labels by the state at
+    each text's last token; no family needs a class of its own.
 
-    The head begins as small random numbers from torch's generator, without bias, as in transformers' models for
-    sequence classification. What is trained of the trunk is said by ``requires_grad``.
+    It begins as small random numbers from torch's generator, without bias, as in transformers' models for sequence
+    classification. What is trained of the trunk is said by ``requires_grad``.
     """
     import torch
     from torch import nn

@@ -24,7 +24,7 @@ class Instruct(Objective[TuningSettings]):
     name = "instruct"
     default_task = "instruct"
     needs = (("prompt", "answer"), ("prompt",))
-    figures = (Figure("loss", "mean loss per answer token", "lower"),)
+    figures = (Figure("loss", "lower"),)
     trainer_name = "SFTTrainer"
 
     def rows(

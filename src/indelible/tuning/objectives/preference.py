@@ -47,16 +47,14 @@ class Pair:
 
 
 class Preference(Objective[PreferenceSettings]):
-    """DPO's loss; implicit rewards are measured against the model before tuning."""
+    """DPO's loss; implicit rewards are measured against the model before tuning. Over held-out pairs
+    ``preference_accuracy`` is the share whose chosen answer gained more (ties: half), ``margin`` the mean difference of
+    implicit rewards, chosen less rejected."""
 
     name = "preference"
     default_task = "preference"
     needs = (("prompt", "chosen", "rejected"), ("chosen", "rejected"))
-    figures = (
-        Figure("preference_accuracy", "share of held-out pairs whose chosen answer gained more (ties: half)", "higher"),
-        Figure("margin", "mean difference of implicit rewards, chosen less rejected", "higher"),
-        Figure("loss", "mean DPO loss", "lower"),
-    )
+    figures = (Figure("preference_accuracy", "higher"), Figure("margin", "higher"), Figure("loss", "lower"))
     settings = PreferenceSettings
     trainer_name = "DPOTrainer"
     decides: ClassVar[Mapping[str, str]] = {

@@ -35,16 +35,14 @@ class Answered(Features):
 
 
 class Reason(Objective[TuningSettings]):
-    """Loss on the answer's tokens and the end-of-text token that follows them."""
+    """Loss on the answer's tokens and the end-of-text token that follows them; held-out figures are the mean per answer
+    token, and the share of questions answered exactly."""
 
     name = "reason"
     default_task = "reason"
     needs = (("prompt", "answer"), ("prompt",))
     asks = True
-    figures = (
-        Figure("loss", "mean loss per answer token", "lower"),
-        Figure("exact_match", "share of held-out questions answered exactly", "higher"),
-    )
+    figures = (Figure("loss", "lower"), Figure("exact_match", "higher"))
     trainer_name = "SFTTrainer"
 
     def rows(

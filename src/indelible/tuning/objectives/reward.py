@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 
     from indelible.tuning.task import Example
 
-SAMPLING_ARGUMENTS: Mapping[str, Any] = {
-    "temperature": 1.0,
-    "top_p": 1.0,
-    "top_k": 0,
-    "min_p": None,
-    "repetition_penalty": 1.0,
-}
+SAMPLING_ARGUMENTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0}
 """How answers are sampled where nothing else is passed through to the trainer: from the model's whole distribution."""
 
 
@@ -70,10 +64,7 @@ class Reward(Objective[RewardSettings]):
     default_task = "reward"
     needs = (("prompt", "answer"),)
     asks = True
-    figures = (
-        Figure("mean_reward", "mean reward of answers to held-out problems, sampled as in training", "higher"),
-        Figure("greedy_reward", "mean reward of greedy answers to held-out problems", "higher"),
-    )
+    figures = (Figure("mean_reward", "higher"), Figure("greedy_reward", "higher"))
     settings = RewardSettings
     trainer_name = "GRPOTrainer"
     decides: ClassVar[Mapping[str, str]] = {
@@ -104,13 +95,11 @@ class Reward(Objective[RewardSettings]):
         from indelible.tuning.training.trainer import measured, trl_trainer
 
         settings = run.settings
+        answers = settings.batch_size * settings.accumulation
         rows: Sequence[Problem] = run.train
-        if (settings.batch_size * settings.accumulation) % settings.generations:
-            raise ConfigError(
-                f"batch_size x accumulation ({settings.batch_size * settings.accumulation}) answers to a step are no"
-                f" multiple of generations ({settings.generations}).",
-                "Change one of them.",
-            )
+        if answers % settings.generations:
+            what = f"batch_size x accumulation ({answers}) answers to a step are no multiple of generations"
+            raise ConfigError(f"{what} ({settings.generations}).", "Change one of them.")
 
         def reward(completions: Sequence[str], problem: Sequence[int], **_around: Any) -> list[float]:
             return [float(rows[number].score(said)) for number, said in zip(problem, completions, strict=True)]
@@ -118,7 +107,7 @@ class Reward(Objective[RewardSettings]):
         numbered = [{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]
         own = {"num_generations": settings.generations, "max_completion_length": settings.answer_tokens, "beta": 0.0}
         base = measured(run, self.trainer_name)
-        return trl_trainer(run, base, own | dict(SAMPLING_ARGUMENTS), numbered, reward_funcs=reward)
+        return trl_trainer(run, base, own | SAMPLING_ARGUMENTS, numbered, reward_funcs=reward)
 
     def judge(self, run: Run[RewardSettings]) -> Judge:
         """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the

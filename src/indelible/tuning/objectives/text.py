@@ -19,15 +19,12 @@ MIN_TOKENS = 8
 
 
 class Text(Objective[TuningSettings]):
-    """Loss on all tokens but the first; long texts are cut into blocks."""
+    """Loss on all tokens but the first; long texts are cut into blocks. Figures are means per held-out token."""
 
     name = "text"
     default_task = "text"
     needs = (("text",), ("prompt", "answer"))
-    figures = (
-        Figure("loss", "mean loss per token", "lower"),
-        Figure("perplexity", "exponential of the mean loss per token", "lower"),
-    )
+    figures = (Figure("loss", "lower"), Figure("perplexity", "lower"))
 
     def rows(
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: TuningSettings, labels: Sequence[str]

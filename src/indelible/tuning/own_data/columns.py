@@ -1,8 +1,7 @@
 """Which columns of a user's data hold what an objective needs: as mapped by the user, or well-known names.
 
 A mapping goes from a field to a column, or to several with ``+`` between them, whose texts then follow one another on
-lines of their own (``instruction+input``). What is guessed is in the same form, so that it can be said, copied and
-changed.
+lines of their own (``instruction+input``). What is guessed has the same form, to be said, copied and changed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from indelible.errors import DataError, near_names
-from indelible.tuning.own_data.settings import FIELDS
+from indelible.tuning.settings import FIELDS
 
 Needs = Sequence[tuple[str, ...]]
 """Sets of fields that are each enough for an objective, best first (see ``Objective.needs``)."""
@@ -37,11 +36,7 @@ WELL_KNOWN: Mapping[tuple[str, ...], Sequence[Sequence[str]]] = {
 
 
 def guess_columns(source: str, needs: Needs, columns: Sequence[str]) -> dict[str, str]:
-    """A mapping by well-known names, or by columns that have the very names of the fields.
-
-    Raises:
-        DataError: if none fits.
-    """
+    """A mapping by well-known names, or by columns that have the very names of the fields; DataError if none fits."""
     for fields in needs:
         for names in WELL_KNOWN.get(fields, [fields]):
             if all(set(name.split("+")) <= set(columns) for name in names):
@@ -53,11 +48,8 @@ def guess_columns(source: str, needs: Needs, columns: Sequence[str]) -> dict[str
 
 
 def check_columns(source: str, needs: Needs, mapped: Mapping[str, str], columns: Sequence[str]) -> dict[str, str]:
-    """The user's mapping, completed by columns that have the very name of a field that is needed.
-
-    Raises:
-        DataError: for a column that is not there, or a needed field without a column.
-    """
+    """The user's mapping, completed by columns that have the very name of a field that is needed; DataError for a
+    column that is not there, or a needed field without a column."""
     for field, spec in mapped.items():
         for column in parts(spec, columns):
             if column not in columns:

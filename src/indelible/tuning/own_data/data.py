@@ -13,31 +13,19 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from indelible.errors import DataError, suggest
 from indelible.tuning.answers import same_answer
+from indelible.tuning.objective import Objective
 from indelible.tuning.own_data.columns import check_columns, guess_columns, parts
-from indelible.tuning.own_data.settings import DataSettings
 from indelible.tuning.own_data.sources import read_rows
+from indelible.tuning.settings import DataSettings
 from indelible.tuning.task import Example, Task, shuffled
 from indelible.tuning.turns import Turns, as_prompt, as_text, split_answer, turns_of
 
 MOST_LABELS = 50
 """More different values than this are taken for a column that holds no labels."""
-
-
-class Wanting(Protocol):
-    """What is asked of an objective (``indelible.tuning.objective``, which says what each of them means)."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def needs(self) -> tuple[tuple[str, ...], ...]: ...
-
-    @property
-    def asks(self) -> bool: ...
 
 
 Cells = Mapping[str, str | Turns]
@@ -56,7 +44,7 @@ class CellError(ValueError):
         self.field = field
 
 
-def data_task(settings: DataSettings, objective: Wanting) -> Task:
+def data_task(settings: DataSettings, objective: Objective[Any]) -> Task:
     """A task of a user's data, read and checked.
 
     Prompts are taken as they are, except where the objective asks for the answer ("Answer:" on a line of its own) and a
@@ -75,19 +63,20 @@ def data_task(settings: DataSettings, objective: Wanting) -> Task:
         columns = check_columns(source, needs, settings.columns, data.columns)
     else:
         columns = guess_columns(source, needs, data.columns)
-    skipped: Counter[str] = Counter()
-    made: dict[str, Example] = {}
-    words = set()
+    where = {field: parts(spec, data.columns) for field, spec in columns.items()}
+    skipped, made, words = Counter[str](), dict[str, Example](), set[str]()
     for place, values in data.rows.items():
         try:
-            if "label" in columns:  # those of rows that are left out are labels too
-                words.add(_text(values, "label", columns, data.columns))
-            made[place] = _example(_cells(values, columns, data.columns), asks=objective.asks)
+            cells = _cells(values, where)
+            words.add(str(cells.get("label", "")))  # those of rows that are left out are labels too
+            if lacking := [field for field in columns if field != "group" and field not in cells]:
+                raise SkipError(f"without {lacking[0]}")
+            made[place] = _example(cells, asks=objective.asks)
         except SkipError as reason:
             skipped[str(reason)] += 1
         except CellError as error:
-            where = f"{source}, {place}, column {columns[error.field]!r}"
-            raise DataError(f"{where}: {error}.", "Mend it, or map other columns.") from None
+            cell = f"{source}, {place}, column {columns[error.field]!r}"
+            raise DataError(f"{cell}: {error}.", "Mend it, or map other columns.") from None
     left_out = f"{skipped.total()} rows left out" + "".join(f", {count} {why}" for why, count in skipped.most_common())
     if not made:
         what = f"{source} has no usable row for objective {objective.name!r}: {left_out}."
@@ -101,29 +90,19 @@ def data_task(settings: DataSettings, objective: Wanting) -> Task:
     return Task(partial(shuffled, tuple(made.values())), labels, f"{origin}, {left_out}" if skipped else origin)
 
 
-def _cells(values: Mapping[str, Any], columns: Mapping[str, str], known: Sequence[str]) -> Cells:
-    """A row by fields."""
+def _cells(values: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> Cells:
+    """A row by fields, of each its columns. Of several columns the first must not be empty."""
     cells: dict[str, str | Turns] = {}
-    for field, spec in columns.items():
-        plain = "label" in columns or field == "group" or len(parts(spec, known)) > 1
+    for field, columns in where.items():
+        plain = "label" in where or field == "group" or len(columns) > 1
         try:
-            turns = None if plain else turns_of(values.get(spec))
+            turns = None if plain else turns_of(values.get(columns[0]))
+            texts = [] if turns else [_written(values.get(column)) for column in columns]
         except ValueError as error:
             raise CellError(field, str(error)) from None
-        if said := turns or _text(values, field, columns, known):
-            cells[field] = said
-        elif field != "group":  # without it, a row stands alone
-            raise SkipError(f"without {field}")
+        if turns or texts[0]:
+            cells[field] = turns or "\n".join(filter(None, texts))
     return cells
-
-
-def _text(values: Mapping[str, Any], field: str, columns: Mapping[str, str], known: Sequence[str]) -> str:
-    """The text of a field. Of several columns the first must not be empty."""
-    try:
-        texts = [_written(values.get(name)) for name in parts(columns[field], known)]
-    except ValueError as error:
-        raise CellError(field, str(error)) from None
-    return "\n".join(filter(None, texts)) if texts[0] else ""
 
 
 def _written(value: Any) -> str:

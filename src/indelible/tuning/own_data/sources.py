@@ -2,8 +2,8 @@
 
 Text files come as the project reads all files of records: with lines for error messages, and every value as it was
 written. ``datasets`` would make times of dates, numbers of "007", and one error without a line of any mistake, so it
-reads what it alone can: data sets of the hub and folders in their shape. It comes with the trl extra and is imported
-only for them. Code of a data set's repository is never run, and nothing is uploaded.
+reads what it alone can: data sets of the hub and folders in their shape. It comes with the trl extra. Code of a data
+set's repository is never run, and nothing is uploaded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from indelible.errors import ConfigError, DataError
 from indelible.files import read_bytes
 from indelible.records import Rejected, read_records
-from indelible.tuning.own_data.settings import DataSettings
+from indelible.tuning.settings import DataSettings
 
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of files that can be read. What is inside decides between JSON lines and a JSON array."""
@@ -28,12 +28,8 @@ FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source.
-
-    Attributes:
-        rows: where each stood ("row 7 (line 9)", counted from 1) -> column -> value, in their order.
-        label_names: names of the classes that a hub data set declares, by column.
-    """
+    """All rows of a source in their order: where each stood ("row 7 (line 9)", counted from 1) -> column -> value; and
+    names of the classes that a hub data set declares, by column."""
 
     rows: Mapping[str, Mapping[str, Any]]
     label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -69,11 +65,8 @@ def read_rows(settings: DataSettings) -> Rows:
 
 
 def data_version(settings: DataSettings) -> str:
-    """What tells one state of the data from another: the SHA-256 of a file's bytes, or a hub data set's own hash.
-
-    Raises:
-        DataError, ConfigError: as ``read_rows``.
-    """
+    """What tells one state of the data from another: the SHA-256 of a file's bytes, or a hub data set's own hash;
+    errors as of ``read_rows``."""
     if (path := _file(settings)) is not None:
         return hashlib.sha256(read_bytes(path, "data file", DataError)).hexdigest()
     builder = _asked(settings, "load_dataset_builder")

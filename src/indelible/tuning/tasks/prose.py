@@ -12,28 +12,18 @@ from collections.abc import Iterator
 from indelible.models.bundled.texts import encyclopedia_articles
 from indelible.tuning.task import TASKS, Example, Task
 
-PASSAGE_WORDS = 100
-"""Words to a passage: some 130 tokens, which the objective cuts into blocks."""
-
 PASSAGES = 20
 """Passages of one article that are read before the next begins; the longest articles have 180."""
 
 
 def prose(seed: int) -> Iterator[Example]:
     """Passages in rounds: some of every article, article by article in an order drawn from the seed, then more."""
-    articles = [_passages(article, f"article {number}") for number, article in enumerate(encyclopedia_articles())]
+    articles = list(enumerate(encyclopedia_articles()))
     random.Random(seed).shuffle(articles)
-    for start in range(0, max(map(len, articles), default=0), PASSAGES):
-        for passages in articles:
-            yield from passages[start : start + PASSAGES]
-
-
-def _passages(article: str, group: str) -> list[Example]:
-    words = article.split()
-    return [
-        Example(prompt="", answer=" ".join(words[start : start + PASSAGE_WORDS]), group=group)
-        for start in range(0, len(words), PASSAGE_WORDS)
-    ]
+    for start in range(0, max((len(passages) for _, passages in articles), default=0), PASSAGES):
+        for number, passages in articles:
+            for passage in passages[start : start + PASSAGES]:
+                yield Example("", passage, group=f"article {number}")
 
 
 TASKS.register("prose")(Task(prose))

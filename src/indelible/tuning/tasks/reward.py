@@ -27,12 +27,7 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores completions for one problem.
-
-    Attributes:
-        generator: the reasoning-gym data set that made the problem.
-        problem: as it made it.
-    """
+    """Scores completions for one problem, as the reasoning-gym data set that made it does."""
 
     generator: Any
     problem: Mapping[str, Any]

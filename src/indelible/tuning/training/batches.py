@@ -19,31 +19,17 @@ from indelible.models.batches import padded
 from indelible.tuning.objective import NO_LOSS
 
 
-class Collator:
-    """Pads rows with labels on the right to the longest of the batch.
-
-    Args:
-        pad: token id to pad with. Its value has no effect: padded positions are masked, follow everything that bears
-            loss, and bear none themselves.
-    """
-
-    def __init__(self, pad: int) -> None:
-        self.pad = pad
-
-    def __call__(self, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Tensor]:
-        """``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each of shape (rows, longest row)."""
-        ids, mask = padded([row["input_ids"] for row in rows], self.pad)
-        labels, _ = padded([row["labels"] for row in rows], NO_LOSS)
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+def collated(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Tensor]:
+    """``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each of shape (rows, longest row), padded on the
+    right. By what has no effect: padded positions are masked, follow everything that bears loss, and bear none."""
+    ids, mask = padded([row["input_ids"] for row in rows], pad)
+    labels, _ = padded([row["labels"] for row in rows], NO_LOSS)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
 def at_labels(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """A Collator's batch with labels shifted to the positions that predict them and, if the model can be asked for
-    logits at chosen positions, the union of the rows' loss-bearing ones alone.
-
-    Returns:
-        The batch with ``labels`` of shape (rows, positions) beside ``logits_to_keep``, the positions' indices.
-    """
+    """A collated batch with ``labels`` shifted to the positions that predict them and, if the model can be asked for
+    logits at chosen positions, at the union of the rows' loss-bearing ones alone (``logits_to_keep``)."""
     labels = functional.pad(batch["labels"][:, 1:], (0, 1), value=NO_LOSS)
     found = {**batch, "labels": labels, "use_cache": False}
     if "logits_to_keep" in inspect.signature(model.forward).parameters:
@@ -65,8 +51,7 @@ def token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | 
 def usual_precision(device: torch.device) -> str:
     """``bf16-mixed`` where the device computes in bfloat16 itself, else ``fp32``.
 
-    Processors without it emulate it: on two cores of one such (AVX2 alone) a product took 7 to 50 times as long as in
-    float32.
+    Others emulate it: on two cores with AVX2 alone a product took 7 to 50 times as long as in float32.
     """
     if device.type == "cpu":
         has = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()

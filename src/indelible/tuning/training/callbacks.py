@@ -1,7 +1,5 @@
-"""What watches a training run: losses, held-out figures, divergence, and progress.
-
-Also the wrapper that keeps other people's callbacks from disturbing the run that they watch.
-"""
+"""What watches a training run: losses, held-out figures, divergence, progress, and other people's callbacks, which are
+kept from disturbing it."""
 
 from __future__ import annotations
 
@@ -41,11 +39,8 @@ class Watch(TrainerCallback):
         entry = {key: float(value) for key, value in logs.items() if isinstance(value, int | float)} | {"step": step}
         for name, key in (("loss", "loss"), ("gradient norm", "grad_norm")):
             if not math.isfinite(entry.get(key, 0.0)):
-                rate = self.run.settings.learning_rate
-                raise TrainingDivergedError(
-                    f"The {name} became {entry[key]} at step {step} with learning rate {rate:g}.",
-                    "Lower learning_rate.",
-                )
+                where = f"at step {step} with learning rate {self.run.settings.learning_rate:g}"
+                raise TrainingDivergedError(f"The {name} became {entry[key]} {where}.", "Lower learning_rate.")
         note = f"loss {entry['loss']:.3f}"
         interval = self.run.settings.evaluation_interval
         if interval is not None and step % interval == 0:
@@ -60,11 +55,8 @@ class Watch(TrainerCallback):
 
 
 class Undisturbing(TrainerCallback):
-    """Other people's callbacks, with the generators of random numbers given back as they were after each event.
-
-    They are called in order; what one decides about the course of training, the next one sees. They are given the
-    language model itself, whatever an objective has put around it.
-    """
+    """Other people's callbacks, with the generators of random numbers given back as they were after each event. Each
+    sees what the one before decided; they get the language model itself, whatever an objective has put around it."""
 
     def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
         self.model = model

@@ -18,7 +18,7 @@ from indelible.models.batches import in_pieces, most_tokens, padded
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Judge, Run
 from indelible.tuning.randomness import seeded
-from indelible.tuning.training.batches import Collator, at_labels, autocast
+from indelible.tuning.training.batches import at_labels, autocast, collated
 from indelible.tuning.training.batches import token_loss as loss_of_batch
 
 
@@ -65,17 +65,16 @@ def log_probs(run: Run[Any], answers: Sequence[tuple[Sequence[int], Sequence[int
 
 def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[Sequence[int], Any, Tensor]]:
     """Rows of like length together: their numbers, what the model returns at their labels, and the labels."""
-    collate = Collator(run.pad)
     ordered = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     for chosen in in_pieces(ordered, 2 * run.settings.batch_size):
-        batch = collate([rows[number].as_dict() for number in chosen])
+        batch = collated([rows[number].as_dict() for number in chosen], run.pad)
         inputs = at_labels({name: tensor.to(run.model.device) for name, tensor in batch.items()}, run.model)
         labels = inputs.pop("labels")
         yield chosen, run.model(**inputs), labels
 
 
 def greedy_answers(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
-    """What the model finds most probable after each prompt, token by token (see ``_written``)."""
+    """What the model finds most probable after each prompt, token by token."""
     own = dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
     return _written(run, prompts, tokens, {"do_sample": False, "repetition_penalty": 1.0} | own)
 
@@ -83,10 +82,8 @@ def greedy_answers(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int)
 def sampled_answers(
     run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, sampling: Mapping[str, Any]
 ) -> list[str]:
-    """What the model answers to each prompt where answers are drawn (see ``_written``), by arguments of ``generate``.
-
-    The random numbers are the same in each call, and those of the run go on as if none had been drawn.
-    """
+    """Answers that are drawn, by arguments of ``generate``, with the same random numbers in each call; those of the run
+    go on as if none had been drawn."""
     with seeded(0):
         return _written(run, prompts, tokens, {**sampling, "do_sample": True})
 

@@ -17,14 +17,9 @@ from indelible.tuning.settings import TuningSettings
 
 
 class StopRules:
-    """The rules of one run, told of its held-out figures as they come; some go by those before tuning.
-
-    Raises:
-        ConfigError: a change is wanted relative to a figure that is zero or negative.
-
-    Attributes:
-        reached: whether every figure of ``stop_at`` was reached at the last look; None without the rule.
-    """
+    """The rules of one run, told of its held-out figures as they come; ConfigError for a change that is wanted relative
+    to a figure ``before`` tuning of zero or less. ``reached`` says whether every figure of ``stop_at`` was at the last
+    look; None without the rule."""
 
     def __init__(self, settings: TuningSettings, objective: Objective[Any], before: Mapping[str, float]) -> None:
         self._wanted = {

@@ -1,13 +1,11 @@
 """What the trainers behind the objectives share: transformers' and trl's own classes, under one precision.
 
-Each is the library's class with two things of ours around its loss: the autocast of the run, and a count of tokens.
-The rest, from sampling to optimising, is theirs, and so are their arguments: what ``tuning.trainer`` names is passed
-through. Rows come tokenised, so that what a run trains on is the same whatever the trainer.
+Each is the library's class with two things of ours around its loss: the autocast of the run, and a count of tokens. All
+else is theirs, and so are their arguments (``tuning.trainer``). Rows come tokenised, the same whatever the trainer.
 
 Mixed precision is bfloat16 autocast over float32 weights: in pure bfloat16 small updates are rounded away, which would
-pass for retention. The autocast is opened around the training loss only. Leaving it to the Trainer would wrap the
-model's forward, and an exam taken by a callback during training would run in another precision than those before and
-after it.
+pass for retention. It is opened around the training loss only: the Trainer's own would wrap the model's forward, and an
+exam taken by a callback would run in another precision than those before and after training.
 """
 
 from __future__ import annotations
@@ -17,6 +15,7 @@ import dataclasses
 import importlib
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import transformers
@@ -28,10 +27,7 @@ from indelible.errors import ConfigError, suggest
 from indelible.tuning.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.training.batches import Collator, at_labels, autocast, token_loss
-
-SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-"""Names of the schedules as transformers knows them."""
+from indelible.tuning.training.batches import at_labels, autocast, collated, token_loss
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
 
@@ -62,11 +58,7 @@ DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.item
 
 
 def trainer_class(name: str) -> Any:
-    """transformers' or trl's class of that name, be it a trainer or one of arguments.
-
-    Raises:
-        ConfigError: if it is trl's and trl is not installed.
-    """
+    """transformers' or trl's class of that name, a trainer or one of arguments; ConfigError where trl is missing."""
     if name in ("Trainer", "TrainingArguments"):
         return getattr(transformers, name)
     try:
@@ -80,7 +72,7 @@ def trainer_class(name: str) -> Any:
 
 
 def _arguments_class(trainer: str) -> type[TrainingArguments]:
-    """The class of a trainer's arguments; errors as of ``trainer_class``."""
+    """The class of a trainer's arguments."""
     named = "TrainingArguments" if trainer == "Trainer" else trainer.replace("Trainer", "Config")
     found: type[TrainingArguments] = trainer_class(named)
     return found
@@ -99,11 +91,7 @@ def quiet_trl() -> Iterator[None]:
 
 
 def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
-    """Whether the trainer is here and knows what is passed through to it, and none of it is decided here.
-
-    Raises:
-        ConfigError: naming the argument.
-    """
+    """ConfigError unless the trainer is here and knows what is passed through to it, and none of it is decided here."""
     name = objective.trainer_name
     trainer_class(name)
     known = {field.name for field in dataclasses.fields(_arguments_class(name)) if field.init}
@@ -119,7 +107,6 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
     """A trainer of the run, ready to train.
 
     Args:
-        run: what is trained, and how.
         base: a class that ``measured`` has made, or one derived from it.
         arguments: what the objective sets in the trainer's arguments; what the user passes through stands above it.
         given: to the trainer itself.
@@ -145,7 +132,7 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
         "remove_unused_columns": False,
         "optim": "adamw_torch_fused",
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": SCHEDULES[settings.schedule],
+        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         "warmup_steps": settings.warmup_steps,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
@@ -173,13 +160,10 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
 
 
 def measured(run: Run[Any], name: str = "Trainer") -> Any:
-    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it; errors
-    as of ``trainer_class``."""
+    """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it."""
     base: Any = trainer_class(name)
 
     class Measured(base):
-        """The library's trainer under our precision."""
-
         library_name = name
         tokens = 0
 
@@ -196,15 +180,13 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
 
 def sequence_trainer(run: Run[Any], name: str) -> Any:
     """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with logits at label positions only."""
-    rows, collate = [row.as_dict() for row in run.train], Collator(run.pad)
+    rows, collate = [row.as_dict() for row in run.train], partial(collated, pad=run.pad)
     base: Any = measured(run, name)
     if name != "Trainer":
         own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
         return trl_trainer(run, base, BY_LENGTH | own, rows, data_collator=collate)
 
     class AtLabels(base):
-        """Asks for logits at label positions only."""
-
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
 

@@ -37,9 +37,8 @@ class Adapted:
 def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[Adapted]:
     """Train what is not frozen, in the way of a tuner, inside the block.
 
-    Adapters draw their beginnings from torch's own generator. When the block ends well they are merged; when it does
-    not, they are taken out. Either way the model has its own modules, and each parameter its own ``requires_grad``,
-    again.
+    Adapters draw their beginnings from torch's own generator. They are merged if the block ends well and taken out if
+    not. Either way the model has its own modules, and each parameter its own ``requires_grad``, again.
 
     Raises:
         ConfigError: if ``frozen``, names of parameters that keep every bit, names one that the model lacks, or leaves
@@ -101,10 +100,7 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
 
 
 def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:
-    """Put adapters around modules.
-
-    peft's own wrapper is left out: it changes the model's configuration, and nothing here needs it.
-    """
+    """Put adapters around modules, without peft's own wrapper: it changes the model's configuration."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -129,10 +125,8 @@ def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[
 def _check_merging(
     model: PreTrainedModel, settings: TunerSettings, modules: Collection[str], frozen: Collection[str]
 ) -> None:
-    """Merge copies of adapters before anything is trained: they must be mergeable, and leave alone what is frozen.
-
-    A layer's weight is never frozen, but its bias may be, and some adapters change that as well.
-    """
+    """Merge copies of adapters before anything is trained: they must be mergeable, and leave alone what is frozen. A
+    layer's weight never is, but its bias may be, and some adapters change that as well."""
     tried = set()
     for path in modules:
         layer: Any = model.get_submodule(path)

@@ -44,13 +44,10 @@ _REASONS = {
 }
 
 # With these peft would reach past the modules that it is given, and so past the mask.
-_BEYOND = frozenset(
-    {
-        *("exclude_modules", "inference_mode", "layer_replication", "layers_pattern", "layers_to_transform"),
-        *("modules_to_save", "peft_type", "target_modules", "target_parameters", "task_type"),
-        "trainable_token_indices",
-    }
-)
+_BEYOND = {
+    *("exclude_modules", "inference_mode", "layer_replication", "layers_pattern", "layers_to_transform"),
+    *("modules_to_save", "peft_type", "target_modules", "target_parameters", "task_type", "trainable_token_indices"),
+}
 
 REFUSALS = (ValueError, TypeError, RuntimeError, ImportError)
 """What peft raises, from one kind of adapter to the next, where it cannot work with a model or an option. What it has
@@ -99,11 +96,7 @@ def tuner_names() -> list[str]:
 
 
 def check_tuner(settings: TunerSettings) -> None:
-    """Whether an adapter's options fit its kind, and it can be merged.
-
-    Raises:
-        ConfigError: if they do not, or it cannot.
-    """
+    """ConfigError unless an adapter's options fit its kind, and it can be merged."""
     if settings.tuner != FULL and settings.tuner not in TUNERS:
         peft_config(settings, ["any"])
 
@@ -117,11 +110,7 @@ def refusal(settings: TunerSettings, what: str, why: object) -> ConfigError:
 
 
 def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
-    """peft's configuration, which adapts exactly these modules.
-
-    Raises:
-        ConfigError: as ``check_tuner``.
-    """
+    """peft's configuration, which adapts exactly these modules; errors as of ``check_tuner``."""
     from peft import PeftType
     from peft.config import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
