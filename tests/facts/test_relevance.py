@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indelible.facts.fact import Fact
-from indelible.facts.mentions import drop_relevant, relation_keywords
+from indelible.facts.mentions import Mention, Mentions, relation_keywords
 
 CAPITAL = Fact(
     "capital:france",
@@ -50,7 +50,7 @@ MANY = (CAPITAL, ARTICLE, HELIUM, NUMBER, PLACE, PLUS)
     ],
 )
 def test_dropped(line: str) -> None:
-    assert drop_relevant([line], MANY).kept == []
+    assert Mentions(MANY).in_line(line) is not None
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,14 @@ def test_dropped(line: str) -> None:
     ],
 )
 def test_kept(line: str) -> None:
-    assert drop_relevant([line], MANY).kept == [0]
+    assert Mentions(MANY).in_line(line) is None
 
 
-def test_report_names_line_fact_and_reason() -> None:
-    lines = ["nothing", "to France", "still nothing", "Rome, a capital"]
-    result = drop_relevant(lines, MANY)
-    assert result.kept == [0, 2]
-    assert [(dropped.index, dropped.fact_id) for dropped in result.dropped] == [
-        (1, "capital:france"),
-        (3, "capital:france"),
-    ]
-    assert result.dropped[0].reason == "mentions the subject 'France'"
-    assert result.dropped[1].reason == "states the object 'Rome' with 'capital' of 'capital'"
+def test_a_mention_names_fact_and_reason() -> None:
+    mentions = Mentions(MANY)
+    assert mentions.in_line("to France") == Mention("capital:france", "mentions the subject 'France'")
+    reason = "states the object 'Rome' with 'capital' of 'capital'"
+    assert mentions.in_line("Rome, a capital") == Mention("capital:france", reason)
 
 
 def test_keywords_are_those_of_the_prompt_and_repeated_ones() -> None:
@@ -91,4 +86,4 @@ def test_keywords_are_those_of_the_prompt_and_repeated_ones() -> None:
 
 
 def test_no_facts_keep_everything() -> None:
-    assert drop_relevant(["France", "Paris"], []).kept == [0, 1]
+    assert Mentions([]).in_line("France and Paris") is None

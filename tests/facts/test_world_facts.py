@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from indelible.facts.fact import SLOT, Fact
-from indelible.facts.world import world_facts
-from indelible.facts.world.wordings import WORDINGS
+from indelible.facts.world import world_facts, world_wordings
 from world_facts.cities import City, own_names
 from world_facts.names import fold, shares_word
 
 DATA = files("indelible.facts.world")
+WORDINGS = world_wordings()
 
 
 @pytest.fixture
@@ -58,9 +58,9 @@ def test_there_are_enough_and_they_are_the_same_each_time(facts: list[Fact]) -> 
 @pytest.mark.parametrize("relation", WORDINGS)
 def test_wordings_are_many_different_and_have_one_slot(relation: str) -> None:
     wordings = WORDINGS[relation]
-    templates = [wordings.prompt, *wordings.paraphrases, *wordings.held_out]
-    assert len(wordings.paraphrases) >= 4
-    assert len(wordings.held_out) >= 3
+    templates = [wordings["prompt"], *wordings["paraphrases"], *wordings["held_out"]]
+    assert len(wordings["paraphrases"]) >= 4
+    assert len(wordings["held_out"]) >= 3
     assert len({re.sub(r"\W+", " ", template.lower()) for template in templates}) == len(templates)
     for template in templates:
         assert template.count(SLOT) == 1, template
@@ -76,7 +76,7 @@ def test_country_and_element_wordings_never_open_with_the_subject(facts: list[Fa
     assert {"capital", "currency", "symbol", "atomic_number"} <= lower
     for relation in lower:
         wordings = WORDINGS[relation]
-        for template in (wordings.prompt, *wordings.paraphrases, *wordings.held_out):
+        for template in (wordings["prompt"], *wordings["paraphrases"], *wordings["held_out"]):
             assert not template.startswith(SLOT), template
 
 

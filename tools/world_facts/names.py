@@ -12,7 +12,7 @@ class Triple:
     """One statement of a data package, not yet put into words.
 
     Attributes:
-        relation: one of those that ``indelible.facts.world.wordings`` puts into words.
+        relation: one of those that ``wordings.toml`` (beside the facts) puts into words.
         subject: as it stands inside a sentence.
         true_object: as it follows the prompt.
         source: the package or packages that say so; one relation's are the same for all of its facts.

@@ -43,43 +43,18 @@ NO_KEYWORDS = (
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """A line that was left out.
+class Mention:
+    """Why a line must be left out: the fact that it speaks of, and what in it does, in words."""
 
-    Attributes:
-        index: position in the lines that were given, counted from 0.
-        fact_id: the fact on whose account.
-        reason: what in the line, in words.
-    """
-
-    index: int
     fact_id: str
     reason: str
 
 
 @dataclass(frozen=True)
-class Relevance:
-    """The lines told apart.
-
-    Attributes:
-        kept: positions of the lines that no fact speaks against, ascending.
-        dropped: the others, each with the first reason found.
-    """
-
-    kept: list[int]
-    dropped: list[Dropped]
-
-
-@dataclass(frozen=True)
 class _Name:
-    """A subject or object to look for.
+    """A subject (``relation`` None), or an object that counts near a keyword of its relation.
 
-    Attributes:
-        pattern: matches it in a folded line (in a folded line that kept its case, when ``cased``).
-        cased: whether case counts.
-        fact_id: the first fact that has it.
-        text: as the fact spells it.
-        relation: whose keywords must be near; None for subjects.
+    ``pattern`` is for a folded line: as it stands if ``cased``, else case-folded.
     """
 
     pattern: re.Pattern[str]
@@ -89,21 +64,43 @@ class _Name:
     relation: str | None
 
 
-def drop_relevant(lines: Sequence[str], facts: Sequence[Fact]) -> Relevance:
-    """Tell the lines that may be trained on from those that touch a fact.
+class Mentions:
+    """Tells the lines that may be trained on from those that touch a fact.
 
-    Takes time in proportion to the lines, not to lines times facts: names are found by their first word.
+    Takes time in proportion to a line, not to the number of facts: names are found by their case-folded first word.
     """
-    keywords = relation_keywords(facts)
-    index = _index(facts)
-    kept, dropped = [], []
-    for position, line in enumerate(lines):
-        hit = _first_hit(line, index, keywords)
-        if hit is None:
-            kept.append(position)
-        else:
-            dropped.append(Dropped(position, *hit))
-    return Relevance(kept, dropped)
+
+    def __init__(self, facts: Sequence[Fact]) -> None:
+        self._keywords = relation_keywords(facts)
+        self._names: dict[str, list[_Name]] = defaultdict(list)
+        seen = set[tuple[str | None, str]]()
+        for fact in facts:
+            objects = [(fact.relation, text) for text in (fact.true_object, fact.new_object) if text]
+            for relation, text in ((None, fact.subject), *objects):
+                bare = _bare(text)
+                first = WORD.search(bare)
+                if first is None or (relation, bare) in seen:
+                    continue
+                seen.add((relation, bare))
+                cased = len(bare) <= CASED_LENGTH
+                gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
+                name = _Name(re.compile(rf"(?<!\w){gaps}(?!\w)"), cased, fact.id, text, relation)
+                self._names[first.group().casefold()].append(name)
+
+    def in_line(self, line: str) -> Mention | None:
+        """The first mention in the line; None where no fact speaks against it."""
+        folded = _fold(line)
+        lowered = folded.casefold()
+        words = set(WORD.findall(lowered))
+        for name in (name for word in sorted(words & self._names.keys()) for name in self._names[word]):
+            if not name.pattern.search(folded if name.cased else lowered):
+                continue
+            if name.relation is None:
+                return Mention(name.fact_id, f"mentions the subject {name.text!r}")
+            if near := self._keywords[name.relation].intersection(map(_singular, words)):
+                reason = f"states the object {name.text!r} with {min(near)!r} of {name.relation!r}"
+                return Mention(name.fact_id, reason)
+        return None
 
 
 def relation_keywords(facts: Iterable[Fact]) -> dict[str, frozenset[str]]:
@@ -125,44 +122,6 @@ def relation_keywords(facts: Iterable[Fact]) -> dict[str, frozenset[str]]:
 def _content_words(wording: str, filler: frozenset[str]) -> set[str]:
     words = WORD.findall(_fold(wording.replace(SLOT, " ")).casefold())
     return {_singular(word) for word in words if len(word) >= 3 and word not in filler and not word.isdigit()}
-
-
-def _index(facts: Sequence[Fact]) -> dict[str, list[_Name]]:
-    """Case-folded first word of a name -> the names that start with it."""
-    index: dict[str, list[_Name]] = defaultdict(list)
-    seen = set()
-    for fact in facts:
-        names: list[tuple[str | None, str | None]] = [(None, fact.subject)]
-        names += [(fact.relation, fact.true_object), (fact.relation, fact.new_object)]
-        for relation, text in names:
-            bare = _bare(text or "")
-            first = WORD.search(bare)
-            if first is None or (relation, bare) in seen:
-                continue
-            seen.add((relation, bare))
-            cased = len(bare) <= CASED_LENGTH
-            gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
-            pattern = re.compile(rf"(?<!\w){gaps}(?!\w)")
-            index[first.group().casefold()].append(_Name(pattern, cased, fact.id, text or "", relation))
-    return index
-
-
-def _first_hit(line: str, index: dict[str, list[_Name]], keywords: dict[str, frozenset[str]]) -> tuple[str, str] | None:
-    folded = _fold(line)
-    lowered = folded.casefold()
-    words = set(WORD.findall(lowered))
-    singulars: set[str] | None = None
-    for word in sorted(words & index.keys()):
-        for name in index[word]:
-            if not name.pattern.search(folded if name.cased else lowered):
-                continue
-            if name.relation is None:
-                return name.fact_id, f"mentions the subject {name.text!r}"
-            singulars = {_singular(word) for word in words} if singulars is None else singulars
-            near = sorted(keywords[name.relation] & singulars)
-            if near:
-                return name.fact_id, f"states the object {name.text!r} with {near[0]!r} of {name.relation!r}"
-    return None
 
 
 def _bare(name: str) -> str:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from indelible.errors import DataError
 from indelible.facts.fact import Fact
-from indelible.facts.mentions import drop_relevant
+from indelible.facts.mentions import Mentions
 from indelible.tuning.objective import Objective, Row
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import Example, Task
@@ -108,7 +108,7 @@ class _Stream:
 
     def __init__(self, examples: Iterator[Example], facts: Sequence[Fact]) -> None:
         self.examples = examples
-        self.facts = facts
+        self.mentions = Mentions(facts)
         self.read = 0
         self.dropped: list[DroppedExample] = []
         self._seen: set[str] = set()
@@ -119,10 +119,13 @@ class _Stream:
             first = dict[str, Example]()
             for example in drawn:
                 first.setdefault(normalised(example.text), example)
-            fresh = [example for text, example in first.items() if text not in self._seen]
+            kept = []
+            for text, example in first.items():
+                if text in self._seen:
+                    continue
+                if (found := self.mentions.in_line(example.text)) is None:
+                    kept.append(example)
+                else:
+                    self.dropped.append(DroppedExample(example.text, found.fact_id, found.reason))
             self._seen |= first.keys()
-            relevance = drop_relevant([example.text for example in fresh], self.facts)
-            self.dropped += [
-                DroppedExample(fresh[drop.index].text, drop.fact_id, drop.reason) for drop in relevance.dropped
-            ]
-            yield from (fresh[index] for index in relevance.kept)
+            yield from kept

@@ -1,8 +1,9 @@
 """World facts: what the package can ask about without any download.
 
-Facts about countries, cities and chemical elements, put into this project's own words. The statements are data beside
-this file: ``facts.csv`` holds one a row, the best known subjects of a relation first; ``sources.json`` names the
-packages that they were taken from, with versions and licences. ``tools/world_facts`` made both.
+Facts about countries, cities and chemical elements, put into this project's own words. All of it is data beside this
+file: ``facts.csv`` holds a statement a row, the best known subjects of a relation first; ``wordings.toml`` says how
+each relation is put into words; ``sources.json`` names the packages that the statements were taken from, with versions
+and licences. ``tools/world_facts`` made the first and the last.
 """
 
 from __future__ import annotations
@@ -11,13 +12,21 @@ import csv
 import hashlib
 import json
 import random
-from collections import defaultdict
+import tomllib
 from dataclasses import replace
 from importlib.resources import files
+from typing import Any
 
 from indelible.facts.choose import draw_neighbours, draw_object
 from indelible.facts.fact import Fact
-from indelible.facts.world.wordings import WORDINGS
+
+
+def world_wordings() -> dict[str, dict[str, Any]]:
+    """Relation -> the fields of its facts that are wordings, in the file's order."""
+    wordings = tomllib.loads(_data("wordings.toml"))
+    for texts in wordings.values():
+        texts |= {name: tuple(texts[name]) for name in ("paraphrases", "held_out")}
+    return wordings
 
 
 def world_facts() -> list[Fact]:
@@ -26,30 +35,24 @@ def world_facts() -> list[Fact]:
     The defaults are drawn with a generator seeded by the fact's own identifier, so that they depend on nothing else;
     ``indelible.facts.choose.choose_sets`` redraws them for a study.
     """
-    data = files("indelible.facts.world")
-    sources = json.loads(data.joinpath("sources.json").read_text(encoding="utf-8"))["relations"]
-    grouped: dict[str, list[Fact]] = defaultdict(list)
-    for row in csv.DictReader(data.joinpath("facts.csv").read_text(encoding="utf-8").splitlines()):
+    sources = json.loads(_data("sources.json"))["relations"]
+    wordings = world_wordings()
+    grouped: dict[str, list[Fact]] = {relation: [] for relation in wordings}
+    for row in csv.DictReader(_data("facts.csv").splitlines()):
         relation = row["id"].partition(":")[0]
-        wordings = WORDINGS[relation]
-        grouped[relation].append(
-            Fact(
-                id=row["id"],
-                subject=row["subject"],
-                relation=relation,
-                prompt=wordings.prompt,
-                true_object=row["object"],
-                paraphrases=wordings.paraphrases,
-                held_out=wordings.held_out,
-                source=sources[relation],
-            )
+        fact = Fact(
+            row["id"], row["subject"], relation, true_object=row["object"], source=sources[relation], **wordings[relation]
         )
+        grouped[relation].append(fact)
     finished = []
-    for relation in WORDINGS:
-        facts = grouped[relation]
+    for facts in grouped.values():
         objects = sorted({fact.true_object for fact in facts})
         for fact in facts:
             rng = random.Random(hashlib.sha256(fact.id.encode()).digest())
             edited = replace(fact, new_object=draw_object(fact, objects, rng))
             finished.append(replace(edited, neighbours=draw_neighbours(edited, (), facts, (), rng)))
     return finished
+
+
+def _data(name: str) -> str:
+    return files("indelible.facts.world").joinpath(name).read_text(encoding="utf-8")
