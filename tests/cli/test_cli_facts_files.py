@@ -15,7 +15,7 @@ from indelible.cli.main import main
 from indelible.cli.options import EXAMPLES
 from indelible.edits.deltas.delta import Edit
 from indelible.facts.fact import Fact
-from indelible.facts.formats import schemas
+from indelible.facts.formats import SCHEMAS
 from indelible.facts.read import read_facts
 from tiny_studies import taught_facts
 
@@ -42,7 +42,7 @@ def test_the_help_shows_a_fact_and_every_column(command: str, said: Said) -> Non
     assert all(row in shown for row in EXAMPLES)
     for name in (field.name for field in fields(Fact) if field.name != "source"):
         assert name in shown, name
-    for name, schema in schemas().items():
+    for name, schema in SCHEMAS.items():
         assert f"{name} ({', '.join(schema.keys)})" in shown
     assert "--column" in shown and "with | between wordings" in shown
 

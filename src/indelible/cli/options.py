@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.errors import ConfigError, FactsError, StoreError
-from indelible.facts.formats import schemas
+from indelible.facts.formats import SCHEMAS
 from indelible.files import check_writable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Schema = Annotated[
     str | None,
     typer.Option(
         help="How a file of facts is laid out, if its keys don't say: "
-        + "; ".join(f"{name} ({', '.join(schema.keys)})" for name, schema in schemas().items())
+        + "; ".join(f"{name} ({', '.join(schema.keys)})" for name, schema in SCHEMAS.items())
         + "."
     ),
 ]

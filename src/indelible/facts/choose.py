@@ -1,16 +1,17 @@
 """Which facts a study edits and which it only asks about, and what each edit says instead of the truth.
 
 The two sets must not touch: otherwise forgetting an intrinsic fact could be the work of an edit beside it. Everything
-that is drawn here comes from one seed, so a study's sets can be drawn again.
+that is drawn comes from one seed.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
@@ -41,26 +42,23 @@ def choose_sets(
 
     Args:
         known: facts that the unedited model answers.
-        n_edits: how many to edit.
-        n_intrinsic: how many to ask only.
         seed: of everything that is drawn.
-        pool: further facts, known or not, that may serve as neighbours where the known ones do not suffice.
+        pool: further facts, known or not, that may be neighbours where the known ones do not suffice.
         redraw: draw new objects and neighbours for every fact; False keeps those that a fact brings along (a benchmark
             comes with its own) and draws only what is missing.
 
     Returns:
         (edited, intrinsic). Both carry a new object, drawn from the true objects that ``known`` has for the same
-        relation (a fact whose relation offers none keeps its own); for an intrinsic fact it is only the rival in the
-        margin. It holds that:
+        relation (a fact whose relation offers none keeps its own); an intrinsic fact's is only the rival in the margin.
 
-        - no subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
-          another chosen one or the other way round ("Sudan", "South Sudan");
-        - the shares of the relations are alike in both sets: proportional to what is known;
-        - no edited fact has the same pair of true and new object, in either order, as an intrinsic one;
-        - no intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
+        - No subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
+          another chosen one or the other way round ("Sudan", "South Sudan").
+        - The shares of the relations are alike in both sets: proportional to what is known.
+        - No edited fact has the same pair of true and new object, in either order, as an intrinsic one.
+        - No intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
           an edit ("France -> Paris" is not edited while "Paris -> France" is asked). An intrinsic fact's true object
-          may well be the new object of some edit: with six continents nothing else would be left;
-        - neighbours of edited facts have subjects that are not edited; see ``draw_neighbours``.
+          may well be the new object of some edit: with six continents nothing else would be left.
+        - Neighbours of edited facts have subjects that are not edited; see ``draw_neighbours``.
 
     Raises:
         FactsError: when the known facts do not suffice, saying how many there would be.
@@ -102,25 +100,19 @@ def choose_sets(
 def choose_bystanders(
     pool: Sequence[Fact], edited: Sequence[Fact], intrinsic: Sequence[Fact], count: int, seed: int
 ) -> list[Fact]:
-    """Facts that no exam asks about, whose subjects an edit can be told to leave alone.
+    """Up to ``count`` facts of the pool that no exam asks about, whose subjects an edit can be told to leave alone.
 
-    Args:
-        pool: facts to draw from.
-        edited: facts that will be edited; their subjects, and those of their neighbours' prompts, are not drawn.
-        intrinsic: facts that will be asked; their subjects are not drawn either.
-        count: how many at most.
-        seed: of the draw.
+    Not drawn are subjects of edited and intrinsic facts, and those that a neighbour's prompt speaks of.
     """
-    asked = [_words(fact.subject.removeprefix("the ")) for fact in (*edited, *intrinsic)]
+    asked = [fact.subject for fact in (*edited, *intrinsic)]
     prompts = [_words(neighbour.prompt) for fact in edited for neighbour in fact.neighbours]
-    found: list[Fact] = []
-    for fact in random.Random(seed).sample(pool, len(pool)):
-        if len(found) == count:
-            break
-        name = _words(fact.subject.removeprefix("the "))
-        if not any(name in other or other in name for other in asked) and not any(name in text for text in prompts):
-            found.append(fact)
-    return found
+    drawn = random.Random(seed).sample(pool, len(pool))
+    free = (
+        fact
+        for fact in drawn
+        if not _any_nested(fact.subject, asked) and not any(_name(fact.subject) in text for text in prompts)
+    )
+    return list(islice(free, count))
 
 
 def draw_object(
@@ -132,13 +124,11 @@ def draw_object(
     and the pair of true and new object, in either order, must not be ``forbidden``.
     """
 
-    def fits(new: str) -> bool:
-        return not _overlap(fact.true_object, new) and frozenset((fact.true_object, new)) not in forbidden
-
-    for new in rng.sample(objects, len(objects)):
-        if fits(new):
+    own = () if fact.new_object is None else (fact.new_object,)
+    for new in (*rng.sample(objects, len(objects)), *own):
+        if not _overlap(fact.true_object, new) and frozenset((fact.true_object, new)) not in forbidden:
             return new
-    return fact.new_object if fact.new_object is not None and fits(fact.new_object) else None
+    return None
 
 
 def draw_neighbours(
@@ -148,15 +138,9 @@ def draw_neighbours(
 
     Neighbours share the fact's true object; where no other subject does (a capital belongs to one country), they are
     other subjects with their own objects, but never the edit's new object. Known facts come first, in an order drawn
-    with ``rng``, because locality is measured on neighbours that the model answers; then the pool in its own order.
-    A fact whose relation offers no other subject keeps the neighbours that it has.
-
-    Args:
-        fact: with its new object.
-        known: facts that the model answers and that are not edited.
-        pool: further facts that are not edited, the best known first.
-        edited: subjects that are edited; of the neighbours that a fact brings along, those that mention one go.
-        rng: draws among the known ones.
+    with ``rng``, because locality is measured on neighbours that the model answers; then the pool in its own order (the
+    best known first). Neither holds edited facts. A fact whose relation offers no other subject keeps the neighbours
+    that it has, but for those that mention an ``edited`` subject.
     """
     others = [other for other in (*rng.sample(known, len(known)), *pool) if other.relation == fact.relation]
     sharing = _first_apart(fact, [other for other in others if other.true_object == fact.true_object])
@@ -192,8 +176,8 @@ def _choose_intrinsic(
 ) -> list[Fact]:
     subjects = {fact.subject.casefold() for fact in edited}
     names = [fact.subject for fact in edited]
-    touched = {name.casefold() for fact in edited for name in (fact.true_object, fact.new_object or "")}
     pairs = {frozenset((fact.true_object, fact.new_object or "")) for fact in edited}
+    touched = {name.casefold() for pair in pairs for name in pair}
     fitting = []
     for fact in candidates:
         subject = fact.subject.casefold()
@@ -219,7 +203,7 @@ def _one_per_subject(known: Sequence[Fact], rng: random.Random) -> list[Fact]:
     by_subject: dict[str, list[Fact]] = defaultdict(list)
     for fact in rng.sample(known, len(known)):
         by_subject[fact.subject.casefold()].append(fact)
-    taken: dict[str, int] = defaultdict(int)
+    taken = Counter[str]()
     chosen = []
     # subjects with one fact leave no choice, so they go first and the others even the relations out
     for facts in sorted(by_subject.values(), key=len):
@@ -231,10 +215,8 @@ def _one_per_subject(known: Sequence[Fact], rng: random.Random) -> list[Fact]:
 
 def _spread(facts: Sequence[Fact]) -> list[Fact]:
     """The facts in an order of which every beginning has each relation in about its share of the whole."""
-    totals: dict[str, int] = defaultdict(int)
-    for fact in facts:
-        totals[fact.relation] += 1
-    seen: dict[str, int] = defaultdict(int)
+    totals = Counter(fact.relation for fact in facts)
+    seen = Counter[str]()
     placed = []
     for fact in facts:
         placed.append(((seen[fact.relation] + 0.5) / totals[fact.relation], fact.relation, fact))
@@ -249,8 +231,12 @@ def _overlap(left: str, right: str) -> bool:
 
 def _any_nested(subject: str, others: Sequence[str]) -> bool:
     """Whether the subject is one of the others, or they stand inside each other as whole words."""
-    own = _words(subject.removeprefix("the "))
-    return any(own in words or words in own for words in (_words(other.removeprefix("the ")) for other in others))
+    own = _name(subject)
+    return any(own in words or words in own for words in map(_name, others))
+
+
+def _name(subject: str) -> str:
+    return _words(subject.removeprefix("the "))
 
 
 def _words(text: str) -> str:

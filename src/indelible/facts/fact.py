@@ -6,7 +6,7 @@ Readers and the built-in world facts produce these; editors change them inside a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 SLOT = "{}"
@@ -14,12 +14,7 @@ SLOT = "{}"
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A prompt near an edited fact that the edit should leave alone.
-
-    Attributes:
-        prompt: complete prompt text (no slot), ending where the answer begins, without trailing space.
-        answer: the true answer.
-    """
+    """A complete prompt (no slot, no trailing space) near an edited fact, which the edit should leave alone."""
 
     prompt: str
     answer: str
@@ -50,7 +45,7 @@ class Fact:
     new_object: str | None = None
     paraphrases: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
-    neighbours: tuple[Neighbour, ...] = field(default=())
+    neighbours: tuple[Neighbour, ...] = ()
     source: str = ""
 
     def text(self, template: str | None = None) -> str:

@@ -32,12 +32,7 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class Schema:
-    """One kind of row.
-
-    Attributes:
-        keys: the keys by which it is recognised; each of them must be there.
-        fact: makes a fact of (row, identifier to use where the row has none, source).
-    """
+    """One kind of row: the keys that it must have, and what makes a fact of (row, id where it has none, source)."""
 
     keys: tuple[str, ...]
     fact: Callable[[Values, str, str], Fact]
@@ -72,19 +67,17 @@ def own_fact(row: Values, default_id: str, source: str) -> Fact:
         ):
             raise RowError("'neighbours' must be a list of objects with a 'prompt' and an 'answer'")
         neighbours.append(Neighbour(pair[0].rstrip(), pair[1].strip()))
-    return _checked(
-        Fact(
-            id=_optional(row, "id") or default_id,
-            subject=subject,
-            relation=_optional(row, "relation") or relation_of(prompt),
-            prompt=prompt,
-            true_object=_text(row, "true_object"),
-            new_object=_optional(row, "new_object"),
-            paraphrases=tuple(_template(text, subject, "paraphrase") for text in _texts(row, "paraphrases")),
-            held_out=_held_out(_texts(row, "held_out"), subject),
-            neighbours=tuple(neighbours),
-            source=_optional(row, "source") or source,
-        )
+    return Fact(
+        id=_optional(row, "id") or default_id,
+        subject=subject,
+        relation=_optional(row, "relation") or relation_of(prompt),
+        prompt=prompt,
+        true_object=_text(row, "true_object"),
+        new_object=_optional(row, "new_object"),
+        paraphrases=tuple(_template(text, subject, "paraphrase") for text in _texts(row, "paraphrases")),
+        held_out=_held_out(_texts(row, "held_out"), subject),
+        neighbours=tuple(neighbours),
+        source=_optional(row, "source") or source,
     )
 
 
@@ -96,18 +89,16 @@ def counterfact_fact(row: Values, default_id: str, source: str) -> Fact:
     subject = _text(rewrite, "subject")
     prompt = _template(_text(rewrite, "prompt"), subject, "prompt")
     true_object = _nested(rewrite, "target_true")
-    return _checked(
-        Fact(
-            id=_case(row, default_id),
-            subject=subject,
-            relation=_optional(rewrite, "relation_id") or relation_of(prompt),
-            prompt=prompt,
-            true_object=true_object,
-            new_object=_nested(rewrite, "target_new"),
-            held_out=_held_out(_texts(row, "paraphrase_prompts"), subject),
-            neighbours=tuple(Neighbour(text, true_object) for text in _texts(row, "neighborhood_prompts")),
-            source=source,
-        )
+    return Fact(
+        id=_case(row, default_id),
+        subject=subject,
+        relation=_optional(rewrite, "relation_id") or relation_of(prompt),
+        prompt=prompt,
+        true_object=true_object,
+        new_object=_nested(rewrite, "target_new"),
+        held_out=_held_out(_texts(row, "paraphrase_prompts"), subject),
+        neighbours=tuple(Neighbour(text, true_object) for text in _texts(row, "neighborhood_prompts")),
+        source=source,
     )
 
 
@@ -116,18 +107,16 @@ def flat_fact(row: Values, default_id: str, source: str) -> Fact:
     subject = _text(row, "subject")
     prompt = _template(_text(row, "prompt"), subject, "prompt")
     near, answer = _optional(row, "locality_prompt"), _optional(row, "locality_ground_truth")
-    return _checked(
-        Fact(
-            id=_case(row, default_id),
-            subject=subject,
-            relation=_optional(row, "relation_id") or relation_of(prompt),
-            prompt=prompt,
-            true_object=_text(row, "ground_truth"),
-            new_object=_text(row, "target_new"),
-            held_out=_held_out(_texts(row, "rephrase_prompt"), subject),
-            neighbours=(Neighbour(near, answer),) if near and answer else (),
-            source=source,
-        )
+    return Fact(
+        id=_case(row, default_id),
+        subject=subject,
+        relation=_optional(row, "relation_id") or relation_of(prompt),
+        prompt=prompt,
+        true_object=_text(row, "ground_truth"),
+        new_object=_text(row, "target_new"),
+        held_out=_held_out(_texts(row, "rephrase_prompt"), subject),
+        neighbours=(Neighbour(near, answer),) if near and answer else (),
+        source=source,
     )
 
 
@@ -140,29 +129,26 @@ def zsre_fact(row: Values, default_id: str, source: str) -> Fact:
     if not answers:
         raise RowError("has no 'answers'")
     unrelated = (Neighbour(_as_question(near), answer),) if near and answer else ()
-    return _checked(
-        Fact(
-            id=default_id,
-            subject=subject,
-            relation=relation_of(prompt),
-            prompt=prompt,
-            true_object=answers[0],
-            new_object=_text(row, "alt"),
-            held_out=_held_out(tuple(_as_question(text) for text in _texts(row, "rephrase")), subject),
-            neighbours=unrelated,
-            source=source,
-        )
+    return Fact(
+        id=default_id,
+        subject=subject,
+        relation=relation_of(prompt),
+        prompt=prompt,
+        true_object=answers[0],
+        new_object=_text(row, "alt"),
+        held_out=_held_out(tuple(_as_question(text) for text in _texts(row, "rephrase")), subject),
+        neighbours=unrelated,
+        source=source,
     )
 
 
-def schemas() -> dict[str, Schema]:
-    """The known schemas by name, the most particular first."""
-    return {
-        "counterfact": Schema(("subject", "prompt", "target_true", "target_new"), counterfact_fact),
-        "counterfact-flat": Schema(("subject", "prompt", "ground_truth", "target_new"), flat_fact),
-        "zsre": Schema(("subject", "src", "alt", "answers"), zsre_fact),
-        "indelible": Schema(("subject", "prompt", "true_object"), own_fact),
-    }
+SCHEMAS = {
+    "counterfact": Schema(("subject", "prompt", "target_true", "target_new"), counterfact_fact),
+    "counterfact-flat": Schema(("subject", "prompt", "ground_truth", "target_new"), flat_fact),
+    "zsre": Schema(("subject", "src", "alt", "answers"), zsre_fact),
+    "indelible": Schema(("subject", "prompt", "true_object"), own_fact),
+}
+"""By name, the most particular first."""
 
 
 def _as_question(text: str) -> str:
@@ -231,9 +217,3 @@ def _several(row: Values, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise RowError(f"{key!r} is a {type(value).__name__}, not a list")
     return value
-
-
-def _checked(fact: Fact) -> Fact:
-    if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
-        raise RowError(f"the new object is the true one, {fact.true_object!r}")
-    return fact

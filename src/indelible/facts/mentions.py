@@ -10,9 +10,9 @@ A name is mentioned if it occurs as whole words, whatever the case, the accents,
 of the gaps; an article before it does not count, and a possessive 's after it changes nothing. Names of one or two
 letters are the exception: they are compared in their own case, so that "he" is not helium ("He").
 
-The keywords of a relation are the content words of its prompt, and those that occur in two or more of its other
-wordings, where a final s is ignored. Content words have three letters or more and are neither function words nor words
-that fit any relation ("name", "called", "number"). The filter would rather drop a line too many than leave one in.
+The keywords of a relation are the content words of its prompt, and those of two or more of its other wordings, without
+a final s. Content words have three letters or more and are neither function words nor words that fit any relation
+("name", "called", "number"). The filter would rather drop a line too many than leave one in.
 """
 
 from __future__ import annotations

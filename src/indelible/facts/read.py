@@ -12,7 +12,7 @@ from pathlib import Path
 
 from indelible.errors import FactsError, UnknownNameError, suggest
 from indelible.facts.fact import Fact
-from indelible.facts.formats import RowError, Schema, schemas
+from indelible.facts.formats import SCHEMAS, RowError, Schema
 from indelible.records import Record, Rejected, read_records
 
 __all__ = ["ReadResult", "Rejected", "read_facts"]
@@ -22,13 +22,7 @@ ROWS_LOOKED_AT = 20
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What a file held.
-
-    Attributes:
-        facts: one per usable row, in the file's order.
-        rejected: the other rows, in the file's order.
-        schema: name of the schema that was given or recognised.
-    """
+    """What a file held, in its order: a fact for every usable row, and the others; and the name of its schema."""
 
     facts: tuple[Fact, ...]
     rejected: tuple[Rejected, ...]
@@ -53,21 +47,20 @@ def read_facts(
         UnknownNameError: for a schema or a field of ``columns`` that does not exist.
     """
     path = Path(path)
-    known = schemas()
-    if schema is not None and schema not in known:
-        raise UnknownNameError("schema of facts", schema, known)
+    if schema is not None and schema not in SCHEMAS:
+        raise UnknownNameError("schema of facts", schema, SCHEMAS)
     rows = read_records(path, "facts file", FactsError)
     readable = [row for row in rows if isinstance(row, Record)]
     if columns is not None:
         _check_columns(path, columns, schema, readable)
         schema = "indelible"
     if readable and schema is None:
-        schema = _recognise(path, known, readable[:ROWS_LOOKED_AT])
+        schema = _recognise(path, readable[:ROWS_LOOKED_AT])
     facts: list[Fact] = []
     rejected: list[Rejected] = []
     lines: dict[str, int] = {}
     for row in rows:
-        outcome = row if isinstance(row, Rejected) else _fact(row, known[schema or ""], columns or {}, path, lines)
+        outcome = row if isinstance(row, Rejected) else _fact(row, SCHEMAS[schema or ""], columns or {}, path, lines)
         if isinstance(outcome, Fact):
             facts.append(outcome)
         elif strict:
@@ -88,27 +81,29 @@ def _fact(
         fact = schema.fact(values, f"{path.stem}:{row.line}", f"{path.name}:{row.line}")
     except RowError as error:
         return Rejected(row.line, str(error))
+    if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
+        return Rejected(row.line, f"the new object is the true one, {fact.true_object!r}")
     if fact.id in lines:
         return Rejected(row.line, f"the id {fact.id!r} was used before, on line {lines[fact.id]}")
     lines[fact.id] = row.line
     return fact
 
 
-def _recognise(path: Path, known: Mapping[str, Schema], rows: Sequence[Record]) -> str:
+def _recognise(path: Path, rows: Sequence[Record]) -> str:
     for row in rows:
         rewrite = row.values.get("requested_rewrite")
         keys = {*row.values, *(rewrite if isinstance(rewrite, dict) else ())}
-        for name, schema in known.items():
+        for name, schema in SCHEMAS.items():
             if keys.issuperset(schema.keys):
                 return name
     # the schema whose keys are nearest to complete is most likely meant
     present = set(rows[0].values)
-    name = max(known, key=lambda name: len(present.intersection(known[name].keys)) / len(known[name].keys))
-    missing = [key for key in known[name].keys if key not in present]
+    name = max(SCHEMAS, key=lambda name: len(present.intersection(SCHEMAS[name].keys)) / len(SCHEMAS[name].keys))
+    missing = [key for key in SCHEMAS[name].keys if key not in present]
     raise FactsError(
         f"{path}, line {rows[0].line}: the keys {', '.join(sorted(present)) or '(none)'} fit no known schema "
         f"(nearest is {name!r}, which also needs {', '.join(missing)}).",
-        f"Name the schema ({', '.join(known)}), or map columns to subject, prompt and true_object"
+        f"Name the schema ({', '.join(SCHEMAS)}), or map columns to subject, prompt and true_object"
         " (--column FIELD=COLUMN; in a study facts.columns).",
     )
 

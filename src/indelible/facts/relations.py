@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -10,14 +11,9 @@ from indelible.facts.fact import Fact
 
 @dataclass(frozen=True)
 class Relation:
-    """Facts of one kind.
+    """How many facts there are of one kind, and how many of them are known, where that was asked.
 
-    Attributes:
-        name: of the relation.
-        facts: how many there are.
-        wordings: of the first of them, held-out ones included.
-        example: the first of them as a sentence.
-        known: how many of them are known, where that was asked.
+    ``wordings`` counts those of the first of them, held-out ones included; ``example`` is that one as a sentence.
     """
 
     name: str
@@ -28,14 +24,10 @@ class Relation:
 
 
 def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) -> list[Relation]:
-    """The relations of facts, in order of appearance.
-
-    Args:
-        known: ids of those that somebody knows; None where nobody was asked.
-    """
-    related: dict[str, list[Fact]] = {}
+    """The relations of facts, in order of appearance; ``known``: ids of those that somebody knows, if anyone was asked."""
+    related: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
-        related.setdefault(fact.relation, []).append(fact)
+        related[fact.relation].append(fact)
     return [
         Relation(
             name,

@@ -56,13 +56,11 @@ def editing_wordings(fact: Fact, k: int) -> list[str]:
     """
     if k < 0:
         raise EditError(f"Cannot edit with {k} paraphrases.", "Ask for 0 or more.")
-    taken = {fact.text(), *(fact.text(template) for template in fact.held_out)}
-    wordings = []
+    by_text: dict[str, str] = {}
     for template in (*fact.paraphrases, *_rewrites(fact.prompt)):
-        text = fact.text(template)
-        if text not in taken:
-            taken.add(text)
-            wordings.append(template)
+        by_text.setdefault(fact.text(template), template)
+    taken = {fact.text(), *map(fact.text, fact.held_out)}
+    wordings = [template for text, template in by_text.items() if text not in taken]
     if k > len(wordings):
         raise EditError(
             f"{k} paraphrases were asked for, but only {len(wordings)} can be made of the fact {fact.id!r}.",

@@ -41,7 +41,12 @@ def world_facts() -> list[Fact]:
     for row in csv.DictReader(_data("facts.csv").splitlines()):
         relation = row["id"].partition(":")[0]
         fact = Fact(
-            row["id"], row["subject"], relation, true_object=row["object"], source=sources[relation], **wordings[relation]
+            row["id"],
+            row["subject"],
+            relation,
+            true_object=row["object"],
+            source=sources[relation],
+            **wordings[relation],
         )
         grouped[relation].append(fact)
     finished = []
