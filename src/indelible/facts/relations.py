@@ -24,7 +24,7 @@ class Relation:
 
 
 def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) -> list[Relation]:
-    """The relations of facts, in order of appearance; ``known``: ids of those that somebody knows, if anyone was asked."""
+    """The relations of facts, in order of appearance; ``known``: ids of those that a model answers."""
     related: dict[str, list[Fact]] = defaultdict(list)
     for fact in facts:
         related[fact.relation].append(fact)
