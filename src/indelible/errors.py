@@ -1,8 +1,7 @@
 """What went wrong and what to do about it.
 
-Every mistake that a user can make ends in one of these: one line that names the value at fault, one that says what to
-do. The command line prints them and leaves with exit code 2; in Python they are ordinary exceptions that also subclass
-the builtin that a caller would expect to catch.
+Every mistake that a user can make ends in one of these. The command line prints them and leaves with exit code 2; in
+Python they also subclass the builtin that a caller would expect to catch.
 """
 
 from __future__ import annotations
@@ -13,20 +12,12 @@ from typing import Any
 
 
 class IndelibleError(Exception):
-    """Base of all errors that a user can cause and mend.
-
-    Args:
-        what: what happened, with the offending value in it.
-        fix: what to do now.
-    """
+    """Base of all errors that a user can cause and mend: what happened, with the value at fault; and what to do now."""
 
     def __init__(self, what: str, fix: str = "") -> None:
         self.what = what
         self.fix = fix
         super().__init__(f"{what} {fix}".strip())
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.fix}".strip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An error comes back from another process as it was, whatever its own ``__init__`` takes."""

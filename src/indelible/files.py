@@ -1,8 +1,7 @@
 """Files and folders: read as UTF-8, and written whole or not at all, whatever becomes of their writer.
 
-Everything that indelible keeps goes through here. What is written goes under a temporary name beside its place, is
-flushed to the disk and renamed, so that a killed process leaves either the whole or nothing; a disk that is full or may
-not be written is one clear StoreError.
+What is written goes under a temporary name beside its place, is flushed to the disk and renamed, so that a killed
+process leaves either the whole or nothing; a disk that is full or may not be written is one clear StoreError.
 """
 
 from __future__ import annotations
@@ -30,11 +29,7 @@ _STALE_SECONDS = 24 * 3600
 
 
 def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
-    """A file's text; a byte order mark is dropped.
-
-    Args:
-        what: what it is, for messages, e.g. "facts file".
-        error: the kind of error to raise.
+    """A file's text without a byte order mark; ``what`` ("facts file") it is, for messages.
 
     Raises:
         error: if it is missing (with near names in its folder), a folder, unreadable, or not UTF-8.
@@ -72,8 +67,7 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside ``path`` that takes its name when the block ends well, and is removed when it does not.
 
-    Args:
-        path: in a folder that exists; a file that stood there is replaced.
+    The folder has to exist; a file of that name is replaced.
 
     Raises:
         StoreError: if the disk is full or may not be written.
@@ -96,11 +90,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """An empty folder beside ``folder`` that takes its name when the block ends well, and is removed when it does not.
 
-    Where another process was quicker and ``replace`` is off, its folder stays: both were to write the same.
-
-    Args:
-        folder: folders above it are made.
-        replace: put the new one in the place of what stands there, if anything does.
+    ``replace`` puts it in the place of what stands there; without, another process's folder that was finished sooner
+    stays: both were to write the same. Folders above it are made.
 
     Raises:
         StoreError: if the disk is full or may not be written.
@@ -121,11 +112,9 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float = _STALE_SECONDS) -> None:
-    """Remove what killed writers have left in a folder.
+    """Remove what killed writers have left in a folder under such names.
 
-    Args:
-        prefix: of the names that may be removed.
-        older_than: seconds; nobody writes for more than a day. 0 where the caller knows that all writers are dead.
+    ``older_than`` is in seconds: nobody writes for more than a day; 0 where the caller knows that all writers are dead.
     """
     with suppress(OSError):
         for path in [path for path in folder.iterdir() if path.name.startswith(prefix)]:
@@ -143,11 +132,7 @@ def remove(path: Path) -> None:
 
 
 def check_free(folder: Path) -> None:
-    """Say at once that a folder cannot be written, before anything is computed for it.
-
-    Raises:
-        StoreError: if it exists and holds anything, or cannot be made.
-    """
+    """Raise a StoreError if a folder holds anything or cannot be made, before anything is computed for it."""
     with disk_errors(folder):
         taken = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
     if taken:
@@ -156,11 +141,7 @@ def check_free(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Say at once that a folder cannot be made or written into.
-
-    Raises:
-        StoreError: if it, or the nearest folder above it that exists, is a file or may not be written.
-    """
+    """Raise a StoreError if a folder, or the nearest above it that exists, is a file or may not be written."""
     with disk_errors(folder):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():

@@ -39,7 +39,6 @@ class Piece:
     """One piece of long work.
 
     Attributes:
-        key: tells it from the others.
         title: what to call it on a screen.
         kind: pieces of one kind are expected to be off by the same factor.
         expected: seconds that it takes by arithmetic.
@@ -55,10 +54,7 @@ class Clock:
     """Where work of many pieces stands: which is under way, for how long, and how long all that is left will take.
 
     What is left takes as long as was expected, corrected by how long pieces of its kind, or else of any, took in truth.
-
-    Args:
-        pieces: all of them, in order.
-        done: seconds that those took which are done already, by key.
+    ``done``: seconds that those took which are done already, by key.
     """
 
     def __init__(self, pieces: Sequence[Piece], done: Mapping[str, float]) -> None:

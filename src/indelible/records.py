@@ -1,8 +1,7 @@
 """Files of records as numbered rows, whatever their format: JSON lines, one JSON array, CSV or TSV.
 
-This knows nothing of what the rows mean. Every record remembers its line, so that a mistake in it can be found again,
-and lines that cannot be read are kept apart, each with its reason, so that whoever reads may do without them. Values
-stay as they were written: a CSV's are all text ("007"), and a date in JSON is the text that it is.
+Every record remembers its line, and lines that cannot be read are kept apart, each with its reason, so that whoever
+reads may do without them. Values stay as they were written: a CSV's are all text ("007"), a date in JSON is text.
 """
 
 from __future__ import annotations
@@ -22,12 +21,7 @@ from indelible.files import read_text
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that could not be used.
-
-    Attributes:
-        line: number of the line on which the row starts, counted from 1.
-        reason: why, in one line.
-    """
+    """A row that could not be used: the line on which it starts, counted from 1, and why."""
 
     line: int
     reason: str
@@ -35,12 +29,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Record:
-    """A row that could be read.
-
-    Attributes:
-        line: number of the line on which it starts, counted from 1.
-        values: column or key -> value.
-    """
+    """A row that could be read: the line on which it starts, counted from 1, and column or key -> value."""
 
     line: int
     values: dict[str, Any]
@@ -48,10 +37,6 @@ class Record:
 
 def read_records(path: Path, what: str, error: type[IndelibleError]) -> list[Record | Rejected]:
     """The rows of a file in order: ``.csv`` and ``.tsv`` by their header, else a JSON array or one JSON object a line.
-
-    Args:
-        what: what it is, for messages, e.g. "facts file".
-        error: the kind of error to raise.
 
     Raises:
         error: if it is missing, a folder, unreadable, not UTF-8, empty, without rows, a broken JSON array, or a CSV

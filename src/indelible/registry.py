@@ -1,9 +1,7 @@
 """Name -> thing, for everything that a study or a report picks by name (editors, objectives, masks, exhibits, ...).
 
-A registry is told the packages in which its built-in entries live and the entry-point group through which other
-distributions add theirs. Neither is imported before the first look-up, so that listing commands stay quick. Adding a
-built-in means adding one file to that package; nothing else is touched. Another distribution adds an entry point, named
-like the thing, that leads to the module in which the thing registers itself.
+Adding a built-in means adding one file to its package. Another distribution adds an entry point, named like the thing,
+that leads to the module in which it registers itself. Nothing is imported before the first look-up.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Collection, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
 from indelible.errors import PluginError, UnknownNameError
@@ -56,7 +54,7 @@ class Registry(Generic[T]):
         """The entry of that name.
 
         Raises:
-            UnknownNameError: with the nearest names, if there is none.
+            UnknownNameError: if there is none.
             PluginError: if a plug-in cannot be loaded.
         """
         if name not in self._entries:
@@ -67,11 +65,7 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, name, self._entries) from None
 
     def names(self) -> list[str]:
-        """All names, sorted.
-
-        Raises:
-            PluginError: if a plug-in cannot be loaded.
-        """
+        """All names, sorted; raises as ``get``."""
         self._import_all()
         return sorted(self._entries)
 
@@ -90,30 +84,23 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(importlib.import_module(name).__path__):
                 importlib.import_module(f"{name}.{module.name}")
         for plugin in entry_points(group=self.group):
-            self._load(plugin)
+            try:
+                plugin.load()
+                if plugin.name not in self._entries:
+                    raise LookupError(f"{plugin.value} registers no {self.kind} of that name")
+            except Exception as error:  # whatever anyone's module raises
+                owner = f"the distribution {plugin.dist.name!r}" if plugin.dist else "an unnamed distribution"
+                raise PluginError(
+                    f"The {self.kind} {plugin.name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}.",
+                    "Mend or uninstall that distribution.",
+                ) from error
         self._complete = True
-
-    def _load(self, plugin: EntryPoint) -> None:
-        try:
-            plugin.load()
-            if plugin.name not in self._entries:
-                raise LookupError(f"{plugin.value} registers no {self.kind} of that name")
-        except Exception as error:  # whatever anyone's module raises
-            owner = f"the distribution {plugin.dist.name!r}" if plugin.dist else "an unnamed distribution"
-            raise PluginError(
-                f"The {self.kind} {plugin.name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}.",
-                "Mend or uninstall that distribution.",
-            ) from error
 
 
 def listed(package: str, group: str) -> list[str]:
-    """Sorted names of things, told without importing any, where each module of the package holds one.
+    """Sorted names of a package's and an entry-point group's things, told without importing any.
 
-    A module bears its thing's name, with an underscore for a hyphen; so does a plug-in's entry point.
-
-    Args:
-        package: dotted name of the package that holds the built-in ones; those above it are imported.
-        group: entry-point group of plug-ins.
+    A module bears its thing's name, with an underscore for a hyphen; packages above it are imported.
     """
     spec = importlib.util.find_spec(package)
     places = spec.submodule_search_locations if spec else None

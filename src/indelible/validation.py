@@ -19,12 +19,9 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def validated(model: type[M], settings: Any, path: str) -> M:
-    """Settings as an instance of a pydantic class, with mistakes told in one line.
+    """What a user wrote as an instance of a pydantic class.
 
-    Args:
-        model: the class that says what is allowed.
-        settings: what the user wrote.
-        path: where in the study file that stands, e.g. "tuning" or "arms.2.options"; "" for its top.
+    ``path`` is where in the study file it stands, e.g. "tuning" or "arms.2.options"; "" for its top.
 
     Raises:
         ConfigError: names the key's path, the value, and what to write instead.
@@ -46,8 +43,7 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     if message.startswith("Input should be "):
         wanted = _in_words_of_yaml(message.removeprefix("Input should be ").partition(", unable to")[0])
         raise ConfigError(f"{where!r} should be {wanted}, not {_shown(first['input'])}.", "Change that value.")
-    reason = message.removeprefix("Value error, ").removeprefix("Assertion failed, ").removeprefix("Input ")
-    reason = reason.rstrip(".")
+    reason = re.sub("^(Value error, |Assertion failed, |Input )", "", message).rstrip(".")
     if isinstance(first["input"], Mapping | list | tuple):
         raise ConfigError(f"{where or 'study'}: {reason}.", "Change one of these settings.")
     raise ConfigError(f"{where!r} is {_shown(first['input'])}: {reason}.", "Change that value.")
@@ -74,20 +70,18 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
     """The keys that may stand at that place: walks from the class along field names and list positions."""
     here: Any = model
     for part in location:
-        if isinstance(part, int):
-            continue
-        fields = _fields(_model_in(here))
-        if part not in fields:
-            return []
-        here = fields[part].annotation
+        if isinstance(part, str):
+            fields = _fields(_model_in(here))
+            if part not in fields:
+                return []
+            here = fields[part].annotation
     return list(_fields(_model_in(here)))
 
 
 def _fields(model: type[BaseModel] | None) -> dict[str, FieldInfo]:
     """Fields by the key that a user writes; those that never leave the class are none of a user's."""
-    if model is None:
-        return {}
-    return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
+    fields = {} if model is None else model.model_fields
+    return {field.alias or name: field for name, field in fields.items() if not field.exclude}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -95,19 +89,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if get_origin(annotation) in (Annotated, Union, UnionType, tuple, list, dict):
-        for argument in get_args(annotation):
-            found = _model_in(argument)
-            if found is not None:
-                return found
+        return next(filter(None, map(_model_in, get_args(annotation))), None)
     return None
 
 
 def first_difference(left: Any, right: Any, path: str = "") -> str | None:
-    """The path of the first key in which two nested settings differ, or None when they are equal.
-
-    Args:
-        path: where the two stand.
-    """
+    """The path of the first key in which two nested settings, which stand at ``path``, differ; None if none does."""
     if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         left, right = dict(enumerate(left)), dict(enumerate(right))
     if not (isinstance(left, Mapping) and isinstance(right, Mapping)):

@@ -124,7 +124,7 @@ def draw_object(
     and the pair of true and new object, in either order, must not be ``forbidden``.
     """
 
-    own = () if fact.new_object is None else (fact.new_object,)
+    own: tuple[str, ...] = () if fact.new_object is None else (fact.new_object,)
     for new in (*rng.sample(objects, len(objects)), *own):
         if not _overlap(fact.true_object, new) and frozenset((fact.true_object, new)) not in forbidden:
             return new
