@@ -150,8 +150,8 @@ def plain(
         trainer = made_trainer(
             run,
             PlainTrainer,
+            [row.as_dict() for row in rows.train],
             BY_LENGTH,
-            train_dataset=[row.as_dict() for row in rows.train],
             data_collator=partial(collated, pad=run.pad),
             callbacks=[watch],
         )

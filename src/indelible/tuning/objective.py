@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
 from indelible.registry import Registry
@@ -84,6 +84,16 @@ class Features:
     def __post_init__(self) -> None:
         assert len(self.input_ids) == len(self.labels), (len(self.input_ids), len(self.labels))
         assert self.labels[0] == NO_LOSS, self.labels[0]
+
+    @classmethod
+    def answering(cls, given: Sequence[int], wanted: Sequence[int], *more: Any) -> Self:
+        """Loss on what is wanted after what is given; ``more`` are fields of a subclass."""
+        return cls((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted), *more)
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """What is given."""
+        return self.input_ids[: self.labels.count(NO_LOSS)]
 
     def as_dict(self) -> dict[str, Any]:
         """``input_ids`` and ``labels``."""
@@ -165,8 +175,8 @@ class Objective(ABC, Generic[S]):
         return model
 
     def trainer(self, run: Run[S]) -> Any:
-        """A trainer that is ready to train ``run.trainee`` on ``run.train``: a transformers Trainer whose class
-        ``measured`` has made (see tuning.training). None: the usual one for rows that are Features."""
+        """A trainer that is ready to train ``run.trainee`` on ``run.train``, as ``made_trainer`` makes them (see
+        tuning.training). None: the usual one for rows that are Features."""
         return None
 
     def judge(self, run: Run[S]) -> Judge | None:

@@ -148,8 +148,8 @@ def fine_tune(
         rows = rows.with_heldout_in_training()
     steps = settings.steps_over(len(rows.train))
     everything = tuple(figure.name for figure in objective.figures)
-    with seeded(seed), quiet_trl(), _as_it_was(model), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
-        with adapted(model, settings, frozen) as tuned:
+    with seeded(seed), quiet_trl(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+        with _as_it_was(model), adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
                 trainee=objective.trainee(model, settings, task.labels),
@@ -171,7 +171,10 @@ def fine_tune(
             others = Undisturbing(callbacks, model)
             trainer.add_callback(others)
             others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
-            with _training(run, trainer, callbacks):
+            with contextlib.ExitStack() as reporting:
+                for exam in (callback for callback in callbacks if isinstance(callback, RetentionCallback)):
+                    exam.report_through(trainer)
+                    reporting.callback(exam.report_through, None)  # after it nothing holds on to the trainer
                 trainer.train()
         after = judge(everything)
     for name, value in after.items():
@@ -199,23 +202,6 @@ def fine_tune(
     )
 
 
-@contextlib.contextmanager
-def _training(run: Run[Any], trainer: Any, callbacks: Sequence[TrainerCallback]) -> Iterator[None]:
-    """Exams report through the trainer inside the block; after it nothing holds on to it, and activations are kept."""
-    exams = [callback for callback in callbacks if isinstance(callback, RetentionCallback)]
-    for exam in exams:
-        exam.report_through(trainer)
-    try:
-        yield
-    finally:
-        for exam in exams:
-            exam.report_through(None)
-        if run.settings.gradient_checkpointing:
-            run.model.gradient_checkpointing_disable()
-            if hasattr(run.model, "_require_grads_hook"):  # it can be taken out only while the model has its handle
-                run.model.disable_input_require_grads()
-
-
 def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """A copy with a padding token: trainers want one, and would put it into the caller's own."""
     mine = copy.deepcopy(tokenizer)
@@ -227,7 +213,8 @@ def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
 @contextlib.contextmanager
 def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
     """What trainers change beside weights is as it was after the block; the model is then in evaluation mode."""
-    own = {name: copy.copy(model.__dict__.get(name)) for name in ("forward", "model_tags")}
+    own = {name: copy.copy(value) for name, value in vars(model).items() if name in ("forward", "model_tags")}
+    checkpointing, required_inputs = model.is_gradient_checkpointing, hasattr(model, "_require_grads_hook")
     attributes = frozenset(vars(model))
     configs = [config for config in (model.config, model.generation_config) if config is not None]
     configured = [copy.deepcopy(config.__dict__) for config in configs]
@@ -235,9 +222,13 @@ def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     finally:
+        if model.is_gradient_checkpointing and not checkpointing:
+            model.gradient_checkpointing_disable()
+        if hasattr(model, "_require_grads_hook") and not required_inputs:  # is lost with the model's handle of it
+            model.disable_input_require_grads()
         for added in frozenset(vars(model)) - attributes:
             delattr(model, added)
-        model.__dict__.update({name: value for name, value in own.items() if name in attributes})
+        vars(model).update(own)
         for config, kept in zip(configs, configured, strict=True):
             config.__dict__.clear()
             config.__dict__.update(kept)

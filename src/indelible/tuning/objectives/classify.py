@@ -15,7 +15,7 @@ from pydantic import Field
 
 from indelible.errors import DataError
 from indelible.models.tokens import encode_prompt, encode_target
-from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from indelible.tuning.objective import OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ class Labelled(Features):
 
     words: tuple[tuple[int, ...], ...] = ()
     label: int = 0
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """The text alone."""
-        return self.input_ids[: len(self.input_ids) - len(self.words[self.label])]
 
 
 class Classify(Objective[ClassifySettings]):
@@ -75,7 +70,7 @@ class Classify(Objective[ClassifySettings]):
         if len(given) + max(map(len, words)) > settings.max_tokens:
             return []
         right = labels.index(example.answer)
-        return [Labelled((*given, *words[right]), (NO_LOSS,) * len(given) + words[right], words, right)]
+        return [Labelled.answering(given, words[right], words, right)]
 
     def trainee(self, model: PreTrainedModel, settings: ClassifySettings, labels: Sequence[str]) -> nn.Module:
         return _with_head(model, len(labels)) if settings.head else model
@@ -103,9 +98,7 @@ class Classify(Objective[ClassifySettings]):
             return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
         rows = [{"input_ids": row.prompt_ids, "label": row.label} for row in run.train]
-        return made_trainer(
-            run, measured(run), BY_LENGTH, train_dataset=rows, data_collator=collate, compute_loss_func=loss
-        )
+        return made_trainer(run, measured(run), rows, BY_LENGTH, data_collator=collate, compute_loss_func=loss)
 
     def judge(self, run: Run[ClassifySettings]) -> Judge:
         """Figures of the label that is most probable among the labels."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from indelible.tuning.chat import chat_ids
-from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Objective
+from indelible.tuning.chat import SHORTEST_ANSWER, chat_ids
+from indelible.tuning.objective import OBJECTIVES, Features, Figure, Objective
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.task import Example
-
-SHORTEST_ANSWER = 4
-"""An answer that is cut to fewer tokens than this teaches nothing."""
 
 
 class Instruct(Objective[TuningSettings]):
@@ -34,10 +31,8 @@ class Instruct(Objective[TuningSettings]):
         if not example.prompt or not example.answer:
             return []
         given, wanted = chat_ids(tokenizer, example.prompt, example.answer)
-        ids = [*given, *wanted][: settings.max_tokens]
-        if len(ids) < len(given) + min(len(wanted), SHORTEST_ANSWER):
-            return []
-        return [Features(tuple(ids), (NO_LOSS,) * len(given) + tuple(ids[len(given) :]))]
+        room = settings.max_tokens - len(given)
+        return [Features.answering(given, wanted[:room])] if room >= min(len(wanted), SHORTEST_ANSWER) else []
 
 
 OBJECTIVES.register(Instruct.name)(Instruct())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from indelible.tuning.chat import chat_ids
+from indelible.tuning.chat import SHORTEST_ANSWER, chat_ids
 from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import Positive, TuningSettings
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from indelible.tuning.task import Example
-
-SHORTEST_ANSWER = 4
-"""Answers that are cut to fewer tokens than this say nothing of a preference."""
 
 
 class PreferenceSettings(TuningSettings):
@@ -82,7 +79,7 @@ class Preference(Objective[PreferenceSettings]):
 
     def trainer(self, run: Run[PreferenceSettings]) -> Any:
         """trl's, with the model before tuning as reference."""
-        from indelible.tuning.training.trainer import measured, trl_trainer
+        from indelible.tuning.training.trainer import made_trainer, measured
 
         base: Any = measured(run, self.trainer_name)
 
@@ -100,7 +97,7 @@ class Preference(Objective[PreferenceSettings]):
             for row, (chosen, rejected) in zip(run.train, _log_probs(run, run.train).tolist(), strict=True)
         ]
         own = {"max_length": None, "precompute_ref_log_probs": True, "disable_dropout": False}
-        return trl_trainer(run, Ready, {"beta": run.settings.beta, **own}, rows)
+        return made_trainer(run, Ready, rows, {"beta": run.settings.beta, **own})
 
     def judge(self, run: Run[PreferenceSettings]) -> Judge:
         """Figures against the model as it is now, when the judge is made (Rafailov et al. 2023, equation 7)."""

@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from indelible.models.tokens import encode_prompt, encode_target
 from indelible.tuning.answers import same_answer
-from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
+from indelible.tuning.chat import plain_ids
+from indelible.tuning.objective import OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ class Answered(Features):
     """A question with its answer, also in words."""
 
     answer: str = ""
-
-    @property
-    def prompt_ids(self) -> tuple[int, ...]:
-        """The question alone."""
-        return self.input_ids[: sum(label == NO_LOSS for label in self.labels)]
 
 
 class Reason(Objective[TuningSettings]):
@@ -52,13 +47,8 @@ class Reason(Objective[TuningSettings]):
         answer)."""
         if not example.prompt or not example.answer:
             return []
-        given = encode_prompt(tokenizer, example.prompt)
-        wanted = encode_target(tokenizer, example.prompt, example.answer)
-        if tokenizer.eos_token_id is not None:
-            wanted = [*wanted, tokenizer.eos_token_id]
-        if len(given) + len(wanted) > settings.max_tokens:
-            return []
-        return [Answered((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted), example.answer)]
+        row = Answered.answering(*plain_ids(tokenizer, example.prompt, example.answer), example.answer)
+        return [row] if len(row.input_ids) <= settings.max_tokens else []
 
     def work(self, settings: TuningSettings) -> Work:
         """A held-out question is answered, and its right answer read."""

@@ -92,7 +92,7 @@ class Reward(Objective[RewardSettings]):
 
     def trainer(self, run: Run[RewardSettings]) -> Any:
         """trl's; each problem scores its own answers."""
-        from indelible.tuning.training.trainer import measured, trl_trainer
+        from indelible.tuning.training.trainer import made_trainer, measured
 
         settings = run.settings
         answers = settings.batch_size * settings.accumulation
@@ -107,7 +107,7 @@ class Reward(Objective[RewardSettings]):
         numbered = [{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]
         own = {"num_generations": settings.generations, "max_completion_length": settings.answer_tokens, "beta": 0.0}
         base = measured(run, self.trainer_name)
-        return trl_trainer(run, base, own | SAMPLING_ARGUMENTS, numbered, reward_funcs=reward)
+        return made_trainer(run, base, numbered, own | SAMPLING_ARGUMENTS, reward_funcs=reward)
 
     def judge(self, run: Run[RewardSettings]) -> Judge:
         """``mean_reward``, what the policy gradient raises: of ``generations`` answers to each problem, sampled as the

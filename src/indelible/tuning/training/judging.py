@@ -53,7 +53,7 @@ def token_loss(run: Run[Any], rows: Sequence[Features]) -> float:
 def log_probs(run: Run[Any], answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
     """Log-probability of each answer after its prompt (both as token ids), summed over its tokens in float32, on the
     CPU."""
-    rows = [Features((*prompt, *answer), (NO_LOSS,) * len(prompt) + tuple(answer)) for prompt, answer in answers]
+    rows = [Features.answering(prompt, answer) for prompt, answer in answers]
     found = torch.empty(len(rows))
     with as_judged(run):
         for chosen, outputs, labels in _read(run, rows):

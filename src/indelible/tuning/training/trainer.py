@@ -18,9 +18,8 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import transformers
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
@@ -57,25 +56,19 @@ DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.item
 """Arguments of all trainers that are decided here, and what to do instead of passing them through."""
 
 
-def trainer_class(name: str) -> Any:
-    """transformers' or trl's class of that name, a trainer or one of arguments; ConfigError where trl is missing."""
-    if name in ("Trainer", "TrainingArguments"):
-        return getattr(transformers, name)
+def _classes(trainer: str) -> tuple[Any, Any]:
+    """transformers' or trl's class of a trainer, and that of its arguments; ConfigError where trl is missing."""
+    if trainer == "Trainer":
+        return Trainer, TrainingArguments
     try:
         with kept_random_state():  # something that trl imports draws random numbers
-            return getattr(importlib.import_module("trl"), name)
+            trl = importlib.import_module("trl")
+            return getattr(trl, trainer), getattr(trl, trainer.replace("Trainer", "Config"))
     except ImportError as error:
         raise ConfigError(
-            f"This objective trains with trl's {name}, and trl cannot be imported ({error}).",
+            f"This objective trains with trl's {trainer}, and trl cannot be imported ({error}).",
             "Install it: pip install 'indelible[trl]'.",
         ) from error
-
-
-def _arguments_class(trainer: str) -> type[TrainingArguments]:
-    """The class of a trainer's arguments."""
-    named = "TrainingArguments" if trainer == "Trainer" else trainer.replace("Trainer", "Config")
-    found: type[TrainingArguments] = trainer_class(named)
-    return found
 
 
 @contextlib.contextmanager
@@ -93,8 +86,7 @@ def quiet_trl() -> Iterator[None]:
 def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
     """ConfigError unless the trainer is here and knows what is passed through to it, and none of it is decided here."""
     name = objective.trainer_name
-    trainer_class(name)
-    known = {field.name for field in dataclasses.fields(_arguments_class(name)) if field.init}
+    known = {field.name for field in dataclasses.fields(_classes(name)[1]) if field.init}
     decided = {**DECIDED, **objective.decides}
     for passed in settings.trainer:
         if passed in decided:
@@ -103,8 +95,10 @@ def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None
             raise ConfigError(f"{name} takes no argument {passed!r} ('tuning.trainer').", suggest(passed, known))
 
 
-def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given: Any) -> Any:
-    """A trainer of the run, ready to train.
+def made_trainer(
+    run: Run[Any], base: Any, rows: list[dict[str, Any]], arguments: Mapping[str, Any], **given: Any
+) -> Any:
+    """A trainer of the run on rows, ready to train.
 
     Args:
         base: a class that ``measured`` has made, or one derived from it.
@@ -115,7 +109,7 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
         ConfigError: if the trainer refuses its arguments, or would train on another device than the model's.
     """
     settings, device = run.settings, run.model.device
-    kind = _arguments_class(base.library_name)
+    kind = _classes(base.library_name)[1]
     # Renamed in transformers 5.2x; trl turns it on by default.
     known = {field.name for field in dataclasses.fields(kind)}
     checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
@@ -156,12 +150,17 @@ def made_trainer(run: Run[Any], base: Any, arguments: Mapping[str, Any], **given
             f"The model is on {device}, and this process would train it on {found.device}.",
             f"Move it to {found.device}, or show the process that device alone (CUDA_VISIBLE_DEVICES).",
         )
-    return base(model=run.trainee, args=found, **given)
+    if base.library_name == "Trainer":
+        return base(model=run.trainee, args=found, train_dataset=rows, **given)
+    from datasets import Dataset
+
+    dataset = Dataset.from_list(rows)
+    return base(model=run.trainee, args=found, train_dataset=dataset, processing_class=run.tokenizer, **given)
 
 
 def measured(run: Run[Any], name: str = "Trainer") -> Any:
     """A trainer's class with the run's autocast around its loss, and a count of the tokens that went through it."""
-    base: Any = trainer_class(name)
+    base: Any = _classes(name)[0]
 
     class Measured(base):
         library_name = name
@@ -184,22 +183,10 @@ def sequence_trainer(run: Run[Any], name: str) -> Any:
     base: Any = measured(run, name)
     if name != "Trainer":
         own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-        return trl_trainer(run, base, BY_LENGTH | own, rows, data_collator=collate)
+        return made_trainer(run, base, rows, BY_LENGTH | own, data_collator=collate)
 
     class AtLabels(base):
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
 
-    return made_trainer(
-        run, AtLabels, BY_LENGTH, train_dataset=rows, data_collator=collate, compute_loss_func=token_loss
-    )
-
-
-def trl_trainer(
-    run: Run[Any], base: Any, arguments: Mapping[str, Any], rows: list[dict[str, Any]], **given: Any
-) -> Any:
-    """One of trl's trainers of the run, on rows; the rest as of ``made_trainer``."""
-    from datasets import Dataset
-
-    dataset = Dataset.from_list(rows)
-    return made_trainer(run, base, arguments, train_dataset=dataset, processing_class=run.tokenizer, **given)
+    return made_trainer(run, AtLabels, rows, BY_LENGTH, data_collator=collate, compute_loss_func=token_loss)

@@ -54,7 +54,6 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
     required = {name: parameter.requires_grad for name, parameter in parameters.items()}
     if not any(required[name] for name in parameters.keys() - set(frozen)):
         raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
-    attributes = frozenset(vars(model))
     try:
         for name in frozen:
             parameters[name].requires_grad_(False)
@@ -63,8 +62,6 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
             trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
             yield Adapted(tuple(modules), trained)
     finally:
-        for added in frozenset(vars(model)) - attributes:
-            delattr(model, added)
         for name, parameter in parameters.items():
             parameter.requires_grad_(required[name])
 
