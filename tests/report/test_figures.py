@@ -17,13 +17,14 @@ from matplotlib.text import Text
 
 from indelible.claims.rulings import Finding, Ruling
 from indelible.numbers.answers import Answers
+from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.estimate import Estimate
 from indelible.report.drawing.dot_plot import direction
 from indelible.report.drawing.heat_map import STRONGEST_WASH, heat_map
 from indelible.report.drawing.retention_curves import curve_panel
 from indelible.report.drawing.style import COLOURS, STRONG, inline_svg
 from indelible.report.exhibit import Picture, shown, walk
-from indelible.report.exhibits.curves import control_of, curves_of
+from indelible.report.exhibits.curves import curves_of
 from indelible.report.exhibits.gap import forest
 from indelible.report.exhibits.heat_maps import cells
 from indelible.report.exhibits.trade_offs import gains
@@ -153,14 +154,15 @@ def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(run: Run
 
 
 def test_the_nearest_control_is_taken() -> None:
-    def line(arm: str, editor: str, mask: str = "none", tuner: str = "full") -> dict[str, object]:
-        return {"arm": arm, "editor": editor, "objective": "text", "tuner": tuner, "mask": mask}
-
-    plain, masked = line("plain", "none"), line("masked", "none", mask="layers:0-5")
-    summary = [plain, masked, line("a", "memit", mask="layers:0-5"), line("b", "memit", mask="edited-layers")]
-    assert control_of(summary[2], summary) == "masked"
-    assert control_of(summary[3], summary) == "plain"
-    assert control_of(line("c", "memit", tuner="lora"), summary) is None
+    arms = [
+        ("plain", "none", "full", "none"),
+        ("masked", "none", "full", "layers:0-5"),
+        ("a", "memit", "full", "layers:0-5"),
+        ("b", "memit", "full", "edited-layers"),
+        ("c", "memit", "lora", "none"),
+    ]
+    runs = pd.DataFrame(arms, columns=["arm", "editor", "tuner", "mask"]).assign(objective="text", paraphrases=0)
+    assert dict(pairs_with_control(runs)) == {"a": "masked", "b": "plain"}
 
 
 def test_heat_maps_take_the_first_factor_that_differs(run: Run) -> None:

@@ -31,13 +31,7 @@ from indelible.validation import validated
 
 
 class Comparison(BaseModel):
-    """Two kinds of arms that differ in one factor and agree in all others.
-
-    Attributes:
-        factor: the column in which they differ.
-        of: values of the arms that the claim speaks of.
-        against: value of the arms that they are held against.
-    """
+    """Arms with one of the values ``of`` a factor, held ``against`` those with another, that agree in all else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -115,11 +109,7 @@ def built_in_claims() -> tuple[Claim, ...]:
 
 
 def read_claims(path: Path) -> tuple[Claim, ...]:
-    """The claims in a YAML file: a list of them, written as above.
-
-    Raises:
-        ConfigError: the file cannot be read, or an entry of it is no claim.
-    """
+    """The claims in a YAML file, a list written as above; a ConfigError if it cannot be read or holds anything else."""
     try:
         entries = yaml.safe_load(read_text(path, "claims file", ConfigError))
     except (yaml.YAMLError, ValueError) as error:
@@ -132,11 +122,7 @@ def read_claims(path: Path) -> tuple[Claim, ...]:
 
 
 def check_names(claims: Sequence[Claim]) -> None:
-    """Claims beside the built-in ones need names of their own.
-
-    Raises:
-        ConfigError: naming one that is taken.
-    """
+    """Claims beside the built-in ones need names of their own; a ConfigError names one that is taken."""
     taken = {claim.name for claim in built_in_claims()}
     for claim in claims:
         if claim.name in taken:

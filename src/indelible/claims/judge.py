@@ -4,9 +4,8 @@ A comparison *supports* a claim when the 95% interval of its effect lies wholly 
 is as large as the smallest that counts, and, where there is a test, its p, corrected after Holm over the claim's
 comparisons, is below 0.05. It *contradicts* the claim when the whole interval lies below the smallest effect that
 counts, and so after the same correction: an effect worth having is then excluded, whether there is none or one the
-other way. Everything else is
-undecided. A claim as a whole is decided likewise, on the mean effect over its comparisons, for which seeds and facts
-are redrawn jointly: arms of one study share them.
+other way. Everything else is undecided. A claim as a whole is decided likewise, on the mean effect over its
+comparisons, for which seeds and facts are redrawn jointly: arms of one study share them.
 """
 
 from __future__ import annotations
@@ -34,36 +33,20 @@ SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Compared:
-    """What one comparison is about.
-
-    Attributes:
-        arm: the arm that the claim speaks of.
-        against: the arm that it is held against; None where edited and intrinsic facts of one arm are compared.
-        label: the comparison in words.
-        reached: whether every seed of the arms came to the figure at which it should stop; None without such a rule.
-    """
+    """The arm that a claim speaks of, and the one it is held against (None where edited and intrinsic facts of one arm
+    are compared), in words; whether every seed came to the figure at which it should stop, None without such a rule."""
 
     arm: str
     against: str | None
     label: str
     reached: bool | None
 
-    @property
-    def names(self) -> str:
-        """A label that no other comparison has."""
-        return self.arm if self.against is None else f"{self.arm} against {self.against}"
-
 
 def judge(
     claims: Iterable[Claim], answers: Answers, runs: pd.DataFrame, *, always: Collection[str] = ()
 ) -> tuple[Ruling, ...]:
-    """The verdicts on claims for which the study has arms; claims without any are left out.
-
-    Args:
-        claims: what is claimed.
-        answers: of the study.
-        runs: its run table.
-        always: names of claims that get a verdict even so: that there is nothing to compare.
+    """The verdicts on claims for which the study has arms; claims without any are left out, but for those that are to
+    get a verdict always: that there is nothing to compare.
 
     Raises:
         DataError: if a table lacks a column.
@@ -81,11 +64,8 @@ def judge(
 
 
 def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
-    """The comparisons of a study that bear on a claim, in order of the arms, whatever utility they reached.
-
-    Arms are compared when they differ in the claim's factor and agree in all else (`arms.comparable`). A label says the
-    factors in which the comparisons of a claim differ among themselves.
-    """
+    """The comparisons of a study that bear on a claim (`arms.comparable`), in order of the arms, whatever utility they
+    reached. A label says the factors in which the comparisons of a claim differ among themselves."""
     fit = [arm for arm in arms if all(arm.factors[factor] in values for factor, values in claim.where.items())]
     pairs = []
     if claim.compare is None:
@@ -103,7 +83,11 @@ def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
             reached = None if None in (arm.reached, other.reached) else bool(arm.reached and other.reached)
             pairs.append(Compared(arm.name, other.name, f"{where}: {what}" if where else what, reached))
     labels = [pair.label for pair in pairs]
-    return [pair if labels.count(pair.label) == 1 else replace(pair, label=pair.names) for pair in pairs]
+    names = [pair.arm if pair.against is None else f"{pair.arm} against {pair.against}" for pair in pairs]
+    return [
+        pair if labels.count(pair.label) == 1 else replace(pair, label=name)
+        for pair, name in zip(pairs, names, strict=True)
+    ]
 
 
 def _effect(claim: Claim, pair: Compared, answers: Answers) -> Estimate:
@@ -155,13 +139,8 @@ def _p_smaller(effect: Estimate, smallest: float) -> float | None:
 
 
 def decide(effect: Estimate, smallest: float, p_smaller: float | None = None) -> Decision:
-    """What an effect in the direction of a claim decides.
-
-    Args:
-        effect: positive values are what the claim says; without a p, its interval alone decides.
-        smallest: the smallest effect that counts, as a fraction.
-        p_smaller: one-sided, against an effect of ``smallest``, corrected; None where no test applies.
-    """
+    """What an effect in the direction of a claim decides; without a p, its interval alone does. ``p_smaller`` is
+    one-sided, against the smallest effect that counts, corrected; None where no test applies."""
     if effect.value is None or effect.low is None or effect.high is None:
         return "undecided"
     if effect.low > 0 and effect.value >= smallest and (effect.p is None or effect.p < SIGNIFICANT):

@@ -1,7 +1,4 @@
-"""What a study says about a claim: the comparisons that bear on it, each with its effect, and the verdict on the whole.
-
-Apart from `claims`, which makes them, so that the report can show rulings without knowing how they come about.
-"""
+"""What a study says about a claim: comparisons that bear on it, each with its effect, and the verdict on the whole."""
 
 from __future__ import annotations
 
@@ -15,13 +12,8 @@ Decision = Literal["supported", "contradicted", "undecided"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison that bears on a claim.
-
-    Attributes:
-        comparison: which arms, in words, e.g. "memit, reason" or "memit with 3 paraphrases against none, reason".
-        decision: what the comparison says.
-        effect: in the direction of the claim; its p is Holm-corrected over the claim's comparisons.
-    """
+    """One comparison that bears on a claim, in words, e.g. "reason: 3 paraphrases against 0 paraphrases"; its effect is
+    in the direction of the claim, with a p that is Holm-corrected over the claim's comparisons."""
 
     comparison: str
     decision: Decision
@@ -34,11 +26,10 @@ class Ruling:
 
     Attributes:
         claim: its short name, e.g. "edits-are-lost-more".
-        sentence: the claim itself.
         decision: on the mean effect over all comparisons.
         effect: that mean, in the direction of the claim.
         smallest: the smallest effect that counts, as a fraction.
-        why: one sentence with the figures behind the decision; for "undecided" it says how much more data it wants.
+        why: the figures behind the decision; for "undecided" it says how much more data it wants.
         findings: every comparison; empty where the study has no arms to compare.
     """
 

@@ -32,13 +32,8 @@ class Average:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of a study.
-
-    Attributes:
-        answer: one sentence, with its interval where there is one.
-        detail: over several arms: how far apart they are, and in how many the interval excludes zero; else empty.
-        cautions: what a reader should hold against it.
-    """
+    """The answer of a study in one sentence, with its interval where there is one; over several arms, in detail, how
+    far apart they are and in how many the interval excludes zero; and what a reader should hold against it."""
 
     answer: str
     detail: str
@@ -46,12 +41,7 @@ class Verdict:
 
 
 def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdict:
-    """Put a summary into words.
-
-    Args:
-        summary: what `summary.summarise` returned, or the same read from JSON.
-        average: over its arms with a gap, where there are several.
-    """
+    """A summary (`summary.summarise`) in words; the average is over its arms with a gap, where they are several."""
     measured = [arm for arm in summary if arm["gap"] is not None]
     detail = _detail(measured) if len(measured) > 1 else ""
     return Verdict(_answer(measured, average), detail, tuple(_cautions(summary, measured)))

@@ -1,8 +1,4 @@
-"""A study's answers, arm by arm, with what is counted and drawn from them once.
-
-Summary, claims, effects and figures all begin with the same steps: each question's answers before and after tuning on
-one line, hits over questions asked for each fact, and the bootstrap. Whoever writes a whole report makes one `Answers`
-and passes it on in place of the rows, so that page, figures and tables say the same.
+"""A study's answers, arm by arm, with what is counted and drawn from them once, so that all of a report says the same.
 
 Every rate is a ratio of two sums over facts (hits over asked), pooled over seeds. A question counts as asked only when
 it was answered in each phase that the rate compares, so that a step that failed is missing and not forgotten. The sums
@@ -26,17 +22,8 @@ from indelible.numbers.replicates import Replicates
 
 
 class Answers:
-    """Rows of a study and what was made of them so far.
-
-    Args:
-        rows: tidy rows, one per arm × seed × phase × step × question, as in facts.parquet.
-        draws: bootstrap draws, 39 or more.
-        seed: of the bootstrap; the same seed gives the same intervals.
-
-    Attributes:
-        rows: the same.
-        replicates: all rates, drawn together; what none asks about is not drawn.
-    """
+    """Tidy rows, one per arm × seed × phase × step × question as in facts.parquet, and what was made of them so far:
+    above all ``replicates``, all rates drawn together (39 draws or more), with the same draws for the same seed."""
 
     def __init__(self, rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> None:
         self.rows = rows
@@ -48,9 +35,6 @@ class Answers:
         self._matched: dict[str, dict[FactSet, pd.DataFrame]] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
         self._hits: dict[tuple[str, str], pd.DataFrame] = {}
-
-    def __contains__(self, arm: object) -> bool:
-        return arm in self._of_arm
 
     def arm(self, name: str) -> pd.DataFrame:
         """The rows of an arm; none for one that never got to ask."""
@@ -118,16 +102,11 @@ class Answers:
 
 
 def outcomes(rows: pd.DataFrame, criterion: str = "success") -> pd.DataFrame:
-    """One arm's rows, turned so that each question has what happened to it on one line.
-
-    Args:
-        rows: tidy rows of *one* arm (any seeds, any phases; points of the curve are left aside).
-        criterion: the column that says whether an answer counts.
+    """One arm's rows, turned so that each question has what happened to it on one line; points of curves are left out.
 
     Returns:
-        A frame indexed by `QUESTION` (sorted) with the float columns base, edited, tuned
-        and before: 1 where the criterion holds, 0 where not, NaN where the question was not asked. ``before`` is
-        edited, and base in the control.
+        A frame indexed by `QUESTION` (sorted) with the float columns base, edited, tuned and before (edited, and base
+        in the control): 1 where the criterion holds, 0 where not, NaN where the question was not asked.
 
     Raises:
         DataError: if a column is missing, or a question was answered twice in one phase.
@@ -150,16 +129,10 @@ def outcomes(rows: pd.DataFrame, criterion: str = "success") -> pd.DataFrame:
 
 
 def counts(outcome: pd.DataFrame, rate: Rate) -> pd.DataFrame:
-    """Hits and questions asked, per model and fact.
+    """Hits and questions asked by seed, copy and fact_id, of one arm's `outcomes` by the rate's own criterion.
 
-    Args:
-        outcome: what `outcomes` returned for the arm, with the rate's own criterion.
-        rate: to count for.
-
-    Returns:
-        A frame indexed by seed, copy, fact_id with the integer columns hits and asked. A fact whose questions were
-        answered but are outside the denominator stays, with asked 0: its seed got so far. A fact that was never asked
-        (its seed failed earlier) does not.
+    A fact whose questions were answered but are outside the denominator stays, with asked 0: its seed got so far. A
+    fact that was never asked (its seed failed earlier) does not.
     """
     chosen = outcome[rate.asks(outcome)]
     asked = pd.Series(True, index=chosen.index)

@@ -1,9 +1,8 @@
 """Which arms of a study can be compared: those that differ in one thing, so that a difference has one cause.
 
-What an arm is called by (editor, paraphrases, objective, tuner, mask) is not all that it is: two arms may also differ
-in their protocol, their editor's options, or the settings of their tuning. Those have to agree too, but for what a
-factor brings with it: another editor has options of its own, another tuner its own rate, another objective its own
-length and its own figure to stop at.
+Beside the factors that an arm is called by, its protocol, its editor's options and the settings of its tuning have to
+agree, but for what a factor brings with it: another editor has options of its own, another tuner its own rate, another
+objective its own length and its own figure to stop at.
 """
 
 from __future__ import annotations
@@ -25,16 +24,8 @@ OF_THE_TUNER = ("tuner", "rank", "alpha", "dropout", "target_modules", "tuner_op
 
 @dataclass(frozen=True)
 class ArmFactors:
-    """What an arm is, for finding those that differ in one thing.
-
-    Attributes:
-        name: of the arm.
-        factors: its value of each factor.
-        reached: whether every seed stopped at its downstream figure; None without such a rule.
-        protocol: "batch" or "isolated".
-        options: its editor's.
-        tuning: the settings of its tuning; empty where the run table does not have them.
-    """
+    """What an arm is; ``reached`` says whether every seed stopped at its downstream figure, None without such a rule.
+    Its editor's ``options`` and the settings of its ``tuning`` are empty where the run table does not have them."""
 
     name: str
     factors: Mapping[Factor, str | int]

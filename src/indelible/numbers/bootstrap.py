@@ -64,8 +64,7 @@ class Sample:
         hits: (seeds, facts), counts or sums of weights; 0 where nothing was asked.
         asked: (seeds, facts), likewise; 0 where a seed does not have a fact, or has it outside the denominator.
         population: name of the set that the facts are from. Column i of two samples of one population is one fact.
-        by_model: the same with a row per model in place of seed, (models, facts), where any seed has several: the
-            copies of isolated arms. None where every seed has one model.
+        by_model: the same as (models, facts), where any seed has several models: the copies of isolated arms; or None.
     """
 
     hits: Floats
@@ -97,12 +96,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of rates with its draws.
-
-    Attributes:
-        value: the sum for the rates as they are.
-        draws: (draws,) the sum in every draw, sorted.
-    """
+    """A weighted sum of rates, and the sum in every draw, (draws,) sorted."""
 
     value: float
     draws: Floats
@@ -123,16 +117,7 @@ class Contrast:
 
 
 def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator) -> tuple[float, float] | None:
-    """95% interval of one rate by itself, by bootstrap over seeds and facts.
-
-    Args:
-        sample: what the rate is made of.
-        draws: number of bootstrap draws, 39 or more for 95%.
-        generator: the source of randomness.
-
-    Returns:
-        The interval, or None when fewer than two facts were asked about.
-    """
+    """95% interval of one rate by itself, from 39 draws or more; None when fewer than two facts were asked about."""
     if sample.facts < FEWEST_FACTS:
         return None
     seeds, facts = sample.asked.shape
@@ -149,12 +134,9 @@ def mean_interval(
     Args:
         values: (seeds, facts); any finite number where nothing counts.
         counted: (seeds, facts) 1 where the value counts, 0 where not.
-        draws: number of bootstrap draws, 39 or more for 95%.
-        generator: the source of randomness.
 
     Returns:
-        The interval, in the unit of the values, without width where all values are the same; None when fewer than two
-        facts count.
+        In the unit of the values, without width where all are the same; None when fewer than two facts count.
     """
     if np.count_nonzero(counted.any(axis=0)) < FEWEST_FACTS:
         return None
@@ -168,16 +150,11 @@ def mean_interval(
 
 
 def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floats:
-    """A rate when facts are redrawn and seeds stay.
+    """(draws,) a rate, of which something was asked, when facts are redrawn and seeds stay.
 
     Args:
-        sample: of the rate, with something asked.
         fact_weights: (facts, draws) exponential numbers, one row per fact of the population.
-        half_facts: (2, draws) numbers from the gamma distribution with shape ½: the weights of the half fact that was
-            kept and of the one that was lost.
-
-    Returns:
-        (draws,) rates.
+        half_facts: (2, draws) from the gamma distribution with shape ½: weights of the half facts kept and lost.
     """
     hits, asked = sample.hits.sum(axis=0), sample.asked.sum(axis=0)
     kept, lost = half_facts * _size_of_a_fact(sample)
@@ -194,12 +171,8 @@ def contrast(
 ) -> Contrast:
     """A weighted sum of rates, with the draws of its facts and of what seeds and models add.
 
-    Args:
-        samples: of the rates, all over the same seeds (and models, where they have any), each with something asked.
-        weights: of the rates.
-        drawn: per rate its `fact_draws`.
-        normal: (seeds, draws) standard normal numbers.
-        model_normal: (models, draws) likewise, where the samples have models.
+    All rates are over the same seeds (and models, where they have any), each with something asked and its `fact_draws`;
+    the standard normal numbers are (seeds, draws), and (models, draws) where the samples have models.
     """
     value = sum(weight * sample.rate for weight, sample in zip(weights, samples, strict=True))
     variances = np.array([weight**2 * rates.var() for weight, rates in zip(weights, drawn, strict=True)])

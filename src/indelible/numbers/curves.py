@@ -22,15 +22,12 @@ interval; 0 is the moment before tuning, where retention is 1 by definition."""
 
 
 def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
-    """The retention curves of one arm.
+    """Name of the series -> points from step 0 to the end of tuning, for every rate that shows as a curve; a series of
+    which nothing had succeeded before tuning, or nothing was asked afterwards, is left out.
 
-    Returns:
-        Name of the series -> points by step, from 0 to the end of tuning, for every rate that shows as a curve; a
-        series of which nothing had succeeded before tuning, or nothing was asked afterwards, is left out.
-
-        Seeds, and copies of isolated arms, may stop at different steps. A point stands only where each was asked or had
-        already ended; one that ended keeps its last answers, because its model no longer changed. Seeds that failed are
-        left out as long as any finished; when none did, the curve goes as far as they came.
+    Seeds, and copies of isolated arms, may stop at different steps. A point stands only where each was asked or had
+    already ended; one that ended keeps its last answers, because its model no longer changed. Seeds that failed are
+    left out as long as any finished; when none did, the curve goes as far as they came.
     """
     rows = answers.arm(arm)
     if rows.empty:
@@ -61,14 +58,8 @@ def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
 def _counts(
     rows: pd.DataFrame, before: pd.Series[bool], rate: Rate, finished: bool
 ) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Hits and asked per model and fact, at each step after 0 at which every model was asked or had ended.
-
-    Args:
-        rows: answers in and after tuning to questions of the rate.
-        before: of each question, whether it had succeeded before tuning.
-        rate: of the curve.
-        finished: whether the rows' seeds came to their end.
-    """
+    """Hits and asked per model and fact, at each step after 0 at which every model was asked or had ended; ``before``
+    says of each question whether it had succeeded before tuning, ``finished`` whether the seeds came to their end."""
     if rows.empty:
         return
     successes = rows[rate.criterion].astype("Float64").fillna(0.0).astype("float64")

@@ -11,8 +11,7 @@ class Estimate:
 
     Attributes:
         value: None where there is nothing to form it of.
-        low: lower end of the two-sided 95% interval; None, as ``high``, where there is none, e.g. with a single fact.
-        high: upper end.
+        low, high: the two-sided 95% interval; None where there is none, e.g. with a single fact.
         p: two-sided, against zero, from the draws of the interval; None where there is none.
         facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
         seeds: seeds that it rests on.

@@ -29,19 +29,9 @@ MODEL = ["seed", "copy"]
 
 
 def matched_counts(rows: pd.DataFrame, outcome: pd.DataFrame) -> dict[FactSet, pd.DataFrame]:
-    """What the matched rates of an arm that edits are made of.
-
-    Args:
-        rows: its tidy rows, with relation and log_prob.
-        outcome: what `answers.outcomes` returned for them.
-
-    Returns:
-        Set of facts -> frame indexed by seed, copy, fact_id with the columns hits and asked: 1 asked per matched edit,
-        and per intrinsic fact the sum of its shares in the matches of edits. Both are empty where no edit has a match.
-
-    Raises:
-        DataError: if a column is missing.
-    """
+    """What the matched rates of an arm that edits are made of, from its tidy rows and their `answers.outcomes`: hits
+    and asked by seed, copy and fact_id, 1 asked per matched edit, and per intrinsic fact the sum of its shares in the
+    matches of edits. Both are empty where no edit has a match."""
     require_columns(rows, ["relation", "log_prob"], "table of answers")
     facts = _facts(rows, outcome)
     spread = float(facts["log_odds"].std()) if len(facts) > 1 else 0.0
@@ -68,12 +58,8 @@ def _facts(rows: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
 
 
 def _matches(facts: pd.DataFrame, caliper: float) -> pd.DataFrame:
-    """Pairs of an edit and an intrinsic fact (rows of the frame), with the share that the fact has in the edit's match.
-
-    Args:
-        facts: of one model.
-        caliper: the farthest that a match may be, in log-odds.
-    """
+    """Pairs of an edit and an intrinsic fact of one model (rows of the frame), with the share that the fact has in the
+    edit's match; none is farther than the caliper, in log-odds."""
     edited, intrinsic = (facts[facts["fact_set"] == name] for name in ("edited", "intrinsic"))
     log_odds, relations = intrinsic["log_odds"].to_numpy(), intrinsic["relation"].to_numpy()
     pairs = []

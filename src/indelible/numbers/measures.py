@@ -116,11 +116,7 @@ class Rate(Measure):
 
 @dataclass(frozen=True)
 class Combination(Measure):
-    """A weighted sum of rates, e.g. a gap.
-
-    Attributes:
-        weights: of the rates, by their names.
-    """
+    """A weighted sum of rates, e.g. a gap; weights by the rates' names."""
 
     weights: Mapping[str, float] = field(hash=False)
 
@@ -149,12 +145,7 @@ def rates(place: Place | None = None) -> list[Rate]:
 
 
 def rate_named(name: str) -> Rate:
-    """A rate.
-
-    Raises:
-        UnknownNameError: if there is no measure of that name.
-        TypeError: if it is no rate.
-    """
+    """A rate; a TypeError for a measure that is none."""
     found = MEASURES.get(name)
     if not isinstance(found, Rate):
         raise TypeError(f"{name} is a combination of rates and no rate")
@@ -162,11 +153,7 @@ def rate_named(name: str) -> Rate:
 
 
 def require_columns(frame: pd.DataFrame, columns: Iterable[str], what: str) -> None:
-    """Check that a table has the columns that are about to be read.
-
-    Raises:
-        DataError: naming the missing columns.
-    """
+    """Check that a table has the columns that are about to be read; a DataError names the missing ones."""
     missing = [column for column in columns if column not in frame.columns]
     if missing:
         raise DataError(

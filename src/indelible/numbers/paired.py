@@ -40,16 +40,11 @@ _ROUNDING = 1e-9
 def compare(
     first: pd.DataFrame, second: pd.DataFrame, *, bootstrap: float | None = None, generator: np.random.Generator
 ) -> tuple[float | None, str]:
-    """Compare a rate between two arms over the questions that are in the denominator of both.
+    """Compare a rate between two arms over the questions that are in the denominator of both (`hits_among`).
 
     For retention these are the questions that had succeeded before tuning in both arms: the test then asks whether the
-    same knowledge fared differently.
-
-    Args:
-        first: what `hits_among` returned for the first arm.
-        second: the same for the second arm and the same rate.
-        bootstrap: two-sided p of the same difference, which knows that runs vary; None for the test's own p.
-        generator: the source of randomness of the permutations.
+    same knowledge fared differently. ``bootstrap`` is the two-sided p of the same difference that knows that runs vary;
+    without it the p is the test's own.
 
     Returns:
         The two-sided p, None where no question can be compared, and the test that it is of: "McNemar, exact" or
@@ -71,12 +66,8 @@ def compare(
 
 
 def hits_among(outcome: pd.DataFrame, rate: Rate) -> pd.DataFrame:
-    """How often each question in a rate's denominator was a hit, and asked: 1 but for isolated arms.
-
-    Args:
-        outcome: what `answers.outcomes` returned for the arm, with the rate's own criterion.
-        rate: whose questions count.
-    """
+    """How often each question in a rate's denominator was a hit, and asked (1 but for isolated arms), of one arm's
+    `answers.outcomes` by the rate's own criterion."""
     asked = rate.asks(outcome)
     if rate.among is not None:
         asked &= outcome[rate.among] == 1
@@ -97,10 +88,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def _permutation_p(differences: NDArray[np.float64], generator: np.random.Generator) -> float:
-    """Two-sided p of a sum whose terms could each have had the other sign.
-
-    All sums are counted where they are no more than the permutations that would be drawn.
-    """
+    """Two-sided p of a sum whose terms could each have had the other sign; exact where there are few enough sums."""
     observed = abs(float(differences.sum())) - _ROUNDING
     facts = len(differences)
     if facts == 0:

@@ -32,15 +32,9 @@ _QUANTILES = (np.arange(400) + 0.5) / 400
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study is expected to find, and with what.
-
-    Attributes:
-        gap: intrinsic less edited retention, as a fraction.
-        retention: of intrinsic facts, as a fraction.
-        intrinsic_per_edit: intrinsic facts for each edit, both counted before tuning and only where they succeed.
-        seeds: number of seeds.
-        spread: standard deviation of the gap between seeds, beyond what facts explain, as a fraction.
-    """
+    """What a study is expected to find, and with what: the ``gap`` (intrinsic less edited retention), the ``retention``
+    of intrinsic facts, how many of these there are per edit (both counted before tuning, where they succeed), and the
+    ``spread`` (standard deviation of the gap between seeds, beyond what facts explain); fractions."""
 
     gap: float
     retention: float = 0.7
@@ -50,12 +44,8 @@ class Plan:
 
 
 def power(plan: Plan, edits: int) -> float:
-    """The chance that the 95% interval of the gap excludes zero, on the gap's own side.
-
-    Args:
-        plan: the study.
-        edits: per seed, that work before tuning.
-    """
+    """The chance that the 95% interval of the gap excludes zero, on the gap's own side, with so many edits per seed
+    that work before tuning."""
     kept_edited = plan.retention - plan.gap
     of_facts = kept_edited * (1 - kept_edited) + plan.retention * (1 - plan.retention) / plan.intrinsic_per_edit
     of_facts /= edits * plan.seeds
@@ -89,14 +79,10 @@ def power_table(plan: Plan, edits: Sequence[int], seeds: Sequence[int]) -> pd.Da
 
 
 def expected(rows: pd.DataFrame, gap: float) -> Plan:
-    """A plan with the rates and the spread of a finished study.
+    """A plan to show a gap with the rates and the spread of a finished study's tidy rows.
 
     Retention of intrinsic facts and the facts per edit are means over its arms that edit. The spread is the root of the
     mean variance between the seeds that an arm has, 0 where seeds differ by no more than their facts explain.
-
-    Args:
-        rows: tidy rows of the study.
-        gap: that the new study should show.
 
     Raises:
         DataError: if in no arm both sets were measured before and after tuning.
@@ -118,18 +104,12 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
 
 
 def more_facts(effect: Estimate, smallest: float) -> str | None:
-    """How much more data would decide an undecided effect, if it stays what it is: a sentence, or None.
+    """How much more data would decide an undecided effect, if it stays what it is: a sentence, or None where there is
+    no interval, or where it decides already.
 
     The variance has a part that facts explain, which falls with their number, and one that seeds add, which does not:
-    only more seeds, each with as many facts, lessen both. An effect of at least ``smallest`` is decided when the
-    interval excludes zero; a smaller one when it excludes ``smallest``.
-
-    Args:
-        effect: an observed effect; positive is what is claimed.
-        smallest: the smallest effect that counts, as a fraction.
-
-    Returns:
-        None where there is no interval, or where it decides already.
+    only more seeds, each with as many facts, lessen both. An effect (positive is what is claimed) of at least
+    ``smallest``, a fraction, is decided when the interval excludes zero; a smaller one when it excludes ``smallest``.
     """
     if effect.value is None or effect.low is None or effect.high is None:
         return None

@@ -28,8 +28,7 @@ class Replicates:
     Args:
         counts: gives the hits and asked of a rate for each arm that has it: frames indexed by seed, copy, fact_id with
             the columns hits and asked (counts or sums of weights). Equal ids in one set of facts are one fact.
-        draws: bootstrap draws, 39 or more.
-        seed: of the bootstrap; the same seed gives the same draws.
+        draws: 39 or more.
     """
 
     def __init__(
@@ -51,17 +50,8 @@ class Replicates:
         return self.estimate(measure.of(arm), measure.constant)
 
     def estimate(self, weights: Mapping[RateKey, float], constant: float = 0.0) -> Estimate:
-        """A weighted sum of rates, e.g. {("memit", "retention_intrinsic"): 1, ("memit", "retention_edited"): -1}.
-
-        Rates over different seeds are compared over the seeds that all of them have.
-
-        Args:
-            weights: of the rates.
-            constant: added to the sum; p is that of the sum without it.
-
-        Raises:
-            UnknownNameError: for an unknown rate.
-        """
+        """A weighted sum of rates, e.g. {("memit", "retention_intrinsic"): 1, ("memit", "retention_edited"): -1}, over
+        the seeds that all of them have; p is that of the sum without the constant."""
         used = {key: float(weight) for key, weight in weights.items() if weight}
         counted = self._found(used)
         return self._estimate(counted, list(used.values()), constant) if counted else Estimate()
@@ -165,13 +155,9 @@ def generator_of(seed: int, *names: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What stands along the axes of samples that are set against each other.
-
-    Attributes:
-        seeds: that all of their rates have.
-        models: seed and copy of each model; empty where every seed has one model.
-        facts: set of facts -> all that any arm of the study is asked about in these rates.
-    """
+    """What stands along the axes of samples that are set against each other: the seeds that all of their rates have;
+    seed and copy of each model, or none where every seed has one; all facts of a set that any arm of the study is asked
+    about in these rates."""
 
     seeds: tuple[int, ...]
     models: tuple[tuple[int, int], ...]
@@ -179,14 +165,8 @@ class _Frame:
 
 
 class _Counted:
-    """A rate's counts in one arm.
-
-    Attributes:
-        models: seed and copy of every model that got so far.
-        seeds: likewise.
-        facts: that were asked about in any seed; the others have no part in the rate.
-        drawn: seeds and facts that it was drawn over -> (draws,) rates.
-    """
+    """A rate's counts in one arm: the models (seed and copy) and seeds that got so far, the facts that were asked about
+    in any of them, and by the seeds and facts that it was drawn over (draws,) rates."""
 
     def __init__(self, count: pd.DataFrame) -> None:
         models = count.reset_index("fact_id").index

@@ -1,10 +1,9 @@
 """What a study says of its arms: one line per arm (``summary.json``), every effect on one line (``effects.csv``), and
 what each factor changed on average over the grid.
 
-Arms are compared when they differ in exactly one of editor, paraphrases, objective, tuner and mask, since only then the
-difference has one cause; and each is compared with the control of its objective and tuner, for what the edit did to
-intrinsic facts. Where arms were asked the same questions, the p of their difference is the larger of the paired test's
-and the bootstrap's (`paired`).
+Arms are compared when they differ in one factor alone (`arms`), and each with the control of its objective and tuner,
+for what the edit did to intrinsic facts. Where arms were asked the same questions, the p of their difference is the
+larger of the paired test's and the bootstrap's (`paired`).
 """
 
 from __future__ import annotations
@@ -55,14 +54,9 @@ def summarise(answers: Answers, runs: pd.DataFrame) -> list[dict[str, Any]]:
     ``figure`` is the downstream figure that the arm's objective is judged by, ``better`` its direction,
     ``downstream_*`` its means over seeds; ``reached`` says whether every seed came to where it should stop
     (``stop_at``), None without such a rule; ``seconds`` is the time of all the arm's seeds together. In the control
-    nothing is edited: its figures about edits and its gap are None, and its retention is against base.
-
-    Args:
-        answers: of the study.
-        runs: one row per arm × seed, with status "done", "partly" or "failed".
-
-    Returns:
-        Dictionaries with the keys `summary_keys`, of plain strings, ints, floats and None (never NaN).
+    nothing is edited: its figures about edits and its gap are None, and its retention is against base. Values are plain
+    strings, ints, floats and None (never NaN), under the keys `summary_keys`. The run table has one row per arm × seed,
+    with status "done", "partly" or "failed".
 
     Raises:
         DataError: if a table lacks a column, or a question was answered twice.
@@ -102,14 +96,12 @@ def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame) -> dict[str, 
 
 
 def effects_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
-    """All effects of a study.
+    """All effects of a study: one row per arm × measure and per pair of arms × measure.
 
-    Returns:
-        One row per arm × measure and per pair of arms × measure: ``arm``, ``versus`` (the arm that is subtracted; None
-        for an arm by itself), ``measure`` (those that show among effects, and downstream_change: after less before, in
-        the unit of the arm's downstream figure), ``value`` with its 95% interval ``low`` to ``high``, the two-sided
-        ``p`` against zero with its ``test`` (not corrected for the number of rows), and how many ``facts`` (times
-        seeds) and ``seeds`` it rests on. Rows without a value are left out.
+    Columns: ``arm``, ``versus`` (the arm that is subtracted; None for an arm by itself), ``measure`` (those that show
+    among effects, and downstream_change: after less before, in the unit of the arm's downstream figure), ``value`` with
+    its 95% interval ``low`` to ``high``, the two-sided ``p`` against zero with its ``test`` (not corrected for the
+    number of rows), and how many ``facts`` (times seeds) and ``seeds`` it rests on. Rows without a value are left out.
 
     Raises:
         DataError: if a table lacks a column, or a question was answered twice.
@@ -137,14 +129,10 @@ def effects_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
 def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
     """What each factor changed, on average over the arms that differ in it alone.
 
-    Returns:
-        One row per factor, pair of its levels and measure of the headline that tuning has a part in, in order of the
-        arms: ``factor``; ``level`` and the one it is held ``against``; ``measure``; the mean difference ``value`` with
-        its 95% interval and its ``p`` from the bootstrap; the number of ``pairs`` of arms that it is over, at least
-        two; ``facts`` and ``seeds``.
-
-    Raises:
-        DataError: if a table lacks a column, or a question was answered twice.
+    One row per factor, pair of its levels and measure of the headline that tuning has a part in, in order of the arms:
+    ``factor``; ``level`` and the one it is held ``against``; ``measure``; the mean difference ``value`` with its 95%
+    interval and its ``p`` from the bootstrap; the number of ``pairs`` of arms that it is over, at least two; ``facts``
+    and ``seeds``.
     """
     pairs: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for arm, other, factor in pairs_of_arms(runs):

@@ -1,8 +1,4 @@
-"""Tables as text, and how figures are written in them; shared by the command line and the report so that both say the
-same.
-
-Imports nothing heavy: a summary that was read back from JSON can be shown without pandas.
-"""
+"""Tables as text, and how figures are written in them, for the command line and the report alike; without pandas."""
 
 from __future__ import annotations
 
@@ -19,23 +15,15 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of formatted cells.
-
-    Attributes:
-        columns: the headings.
-        rows: one cell for each heading.
-    """
+    """A table of formatted cells, under their headings."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def headline(summary: Sequence[Mapping[str, Any]]) -> Table:
-    """The headline table of a summary: one row per arm, rates in percent, what does not apply as a dash.
-
-    Args:
-        summary: what `summary.summarise` returned, or the same read from JSON.
-    """
+    """The headline table of a summary (`summary.summarise`, or the same read from JSON): one row per arm, rates in
+    percent, what does not apply as a dash."""
     shown = measures("headline")
     return Table(
         ("arm", "editor", *map(heading, shown), "downstream", "time"),

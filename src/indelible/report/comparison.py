@@ -2,8 +2,7 @@
 
 Arms belong together when they have one name, or else one editor, objective, tuner, mask and number of paraphrases. The
 answers of both runs are drawn in one bootstrap: a fact has the same weight in both, so that an interval speaks of the
-change and not of which facts were taken; where the runs asked different facts, the draws are independent. The page is
-made of the same parts as a report.
+change and not of which facts were taken; where the runs asked different facts, the draws are independent.
 """
 
 from __future__ import annotations
@@ -62,16 +61,8 @@ class Change:
 
 @dataclass(frozen=True)
 class ArmChange:
-    """One arm in both runs.
-
-    Attributes:
-        first: its name in the first run.
-        second: its name in the second.
-        changes: of the measures that both runs have, by their names.
-        facts: that both asked, with the columns of a transcript in the second run, and in the first as outcome_first
-            and tuned_says_first and tuned_success_first; of an isolated arm's models, the first whose outcome most of
-            them share.
-    """
+    """One arm under its names in both runs, with the changes of the measures that both have, and the facts that both
+    asked: a transcript of the second run, with outcome_first, tuned_says_first and tuned_success_first."""
 
     first: str
     second: str
@@ -99,16 +90,8 @@ class ArmChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from the first run to the second.
-
-    Attributes:
-        arms: those that both have.
-        mean: change of edited retention, the mean over the arms that have it in both; None without any.
-        averaged: how many arms that is.
-        only_first: arms of the first run alone.
-        only_second: of the second.
-        shared_seeds: seeds that both runs have.
-    """
+    """What changed from the first run to the second: the arms that both have, the mean change of edited retention over
+    those that have it in both (and how many these are), arms of one run alone, and the number of seeds in both."""
 
     arms: tuple[ArmChange, ...]
     mean: Estimate | None
@@ -119,12 +102,7 @@ class Comparison:
 
 
 def paired_arms(first: pd.DataFrame, second: pd.DataFrame) -> list[tuple[str, str]]:
-    """Arms that belong together, by name or else by what they are where only one arm of each run is that.
-
-    Args:
-        first: run table of the first run.
-        second: of the second.
-    """
+    """Arms of two run tables that belong together, by name or else by what only one arm of each is."""
     of_first, of_second = (table.drop_duplicates("arm").set_index("arm")[list(FACTORS)] for table in (first, second))
     pairs = {str(arm): str(arm) for arm in of_first.index if arm in of_second.index}
     rest_of_first, rest_of_second = _by_settings(of_first, pairs), _by_settings(of_second, pairs)
@@ -199,13 +177,7 @@ def render_comparison(first: Run, second: Run) -> str:
 
 
 def answer(comparison: Comparison, first: str, second: str) -> str:
-    """What changed, in one sentence.
-
-    Args:
-        comparison: of the runs.
-        first: name of the first run.
-        second: name of the second.
-    """
+    """What changed between two runs of these names, in one sentence."""
     mean = comparison.mean
     if comparison.arms and not comparison.shared_seeds:
         return f"{first} and {second} share no seed, so that nothing can be compared."
@@ -273,11 +245,9 @@ def _table(comparison: Comparison, first: str, second: str) -> pd.DataFrame:
     rows = []
     for arm in comparison.arms:
         for found in arm.changes.values():
-            less = found.difference
-            both = found.first, found.second
+            both, less = (found.first, found.second), found.difference
             shown = [points(one.value) if found.measure.differences else in_percent(one) for one in both]
-            figures = in_points(less), p_value(less.p), str(less.seeds)
-            rows.append((arm.title, found.measure.label, *shown, *figures))
+            rows.append((arm.title, found.measure.label, *shown, in_points(less), p_value(less.p), str(less.seeds)))
     return pd.DataFrame(rows, columns=["arm", "measure", first, second, "change, points [95%]", "p", "shared seeds"])
 
 

@@ -73,7 +73,7 @@ class Picture(Part):
         draw: makes it; called once for the page and once for the files.
         description: what a reader who can't see it should be told.
         title: the words above it on the page.
-        file: its name among figures/, without ending; empty for one that is on the page alone.
+        file: its name among figures/, without ending, if it is to stand there.
     """
 
     kind = "picture"
@@ -90,7 +90,7 @@ class Grid(Part):
     Attributes:
         frame: cells as text; rows go by their first column.
         label: what it is, in words: its caption in papers, and its name for who can't see it.
-        file: its name among tables/, without ending; empty for one that is on the page alone.
+        file: its name among tables/, without ending, if it is to stand there.
         look: "numbers" do not wrap; "pairs" are of a name and what it stands for.
     """
 
@@ -121,14 +121,8 @@ class Group(Part):
 
 @dataclass(frozen=True)
 class Fold(Part):
-    """Parts that a reader can unfold.
-
-    Attributes:
-        title: what they are.
-        parts: the parts.
-        note: beside the title.
-        look: "printed" ones unfold for the printer; "arm" marks those that the page's search looks through.
-    """
+    """Parts that a reader can unfold, with a note beside their title; "printed" ones unfold for the printer, and "arm"
+    marks those that the page's search looks through."""
 
     kind = "fold"
     title: str
@@ -152,12 +146,8 @@ EXHIBITS: Registry[Exhibit] = Registry("exhibit", "indelible.report.exhibits", g
 
 
 def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
-    """Decorator that files a function as an exhibit.
-
-    Args:
-        name: of the exhibit.
-        place: on the page: the answer has 0, what was asked and said 80, how to run it again 100.
-    """
+    """Decorator that files a function as an exhibit, with its place on the page: the answer has 0, what was asked and
+    said 80, how to run it again 100."""
 
     def file(show: Show) -> Show:
         EXHIBITS.register(name)(Exhibit(place, show))
@@ -177,11 +167,8 @@ def texts(write: Callable[..., str], frame: pd.DataFrame, *columns: str) -> list
 
 
 def shown(run: Run) -> list[Part]:
-    """What all exhibits show of a run, in the order of the page.
-
-    Raises:
-        PluginError: if one of another distribution cannot be made, whatever that raised.
-    """
+    """What all exhibits show of a run, in the order of the page; whatever one of another distribution raises becomes a
+    PluginError."""
     parts: list[Part] = []
     for name in sorted(EXHIBITS, key=lambda name: EXHIBITS.get(name).place):
         show = EXHIBITS.get(name).show

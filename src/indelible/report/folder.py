@@ -24,11 +24,7 @@ REPORT = "report.html"
 
 
 def read_run(folder: Path) -> Run:
-    """The tables, settings and provenance of a finished run, under the folder's name.
-
-    Raises:
-        StoreError: there is no finished run.
-    """
+    """The tables, settings and provenance of a finished run, under the folder's name; a StoreError if there is none."""
     missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
@@ -52,11 +48,8 @@ def read_run(folder: Path) -> Run:
 
 
 def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:
-    """Judge the claims on a finished run; write summary.json, claims.json, report.html, figures/ and tables/.
-
-    Args:
-        folder: of the run.
-        claims: to be judged beside the built-in ones and the study's own.
+    """Judge claims on a finished run, beside the built-in ones and the study's own; write summary.json, claims.json,
+    report.html, figures/ and tables/.
 
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
@@ -76,12 +69,7 @@ def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:
 
 
 def write_comparison(first: Path, second: Path, page: Path) -> Path:
-    """Compare two runs on one page.
-
-    Args:
-        first: a run folder.
-        second: another.
-        page: the file to write; its folder must exist.
+    """Compare two run folders on one page, in a folder that must exist.
 
     Raises:
         StoreError: a folder holds no finished run, or the page cannot be written.

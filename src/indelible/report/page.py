@@ -22,13 +22,7 @@ from indelible.report.exhibit import Html, Part, Picture
 
 
 def render(template: str, parts: Iterable[Part], **content: Any) -> str:
-    """A page out of one of our templates.
-
-    Args:
-        template: its file name.
-        parts: what stands on it, from top to bottom.
-        content: what else the template shows.
-    """
+    """A page out of one of our templates: the parts from top to bottom, and what else the template shows."""
     from indelible.report.drawing.style import inline_svg
 
     environment = Environment(
@@ -57,11 +51,7 @@ def render(template: str, parts: Iterable[Part], **content: Any) -> str:
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Write the whole page or leave what there was, and nothing else beside it.
-
-    Raises:
-        StoreError: if the file cannot be written.
-    """
+    """Write the whole page or leave what there was; a StoreError if it cannot be written."""
     with whole_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8", newline="\n")
     return path

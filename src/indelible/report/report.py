@@ -35,15 +35,8 @@ NUMBER = re.compile(r"^(?:[+<\N{MINUS SIGN}]?\s?\d|\N{EN DASH}$)")
 
 
 def write_report(path: Path, run: Run) -> Path:
-    """Write the report of a run, and its figures and tables beside it; the same run gives the same bytes.
-
-    Args:
-        path: the file to write, e.g. ``run/report.html``; its folder must exist. ``figures/`` and ``tables/`` in that
-            folder are replaced.
-        run: what it is about.
-
-    Returns:
-        ``path``.
+    """Write the report of a run into a folder that exists, and beside it ``figures/`` and ``tables/``, which are
+    replaced; the same run gives the same bytes.
 
     Raises:
         StoreError: if a file cannot be written.
@@ -61,16 +54,8 @@ def page_of(run: Run, parts: Sequence[Part]) -> str:
 
 
 def write_files(folder: Path, parts: Sequence[Part]) -> None:
-    """Write ``figures/*.svg`` and ``*.pdf``, ``tables/*.csv`` and ``*.tex``; what stood there before is replaced.
-
-    The CSV files hold plain numbers (fractions), the TeX files what a reader of a paper should see.
-
-    Args:
-        parts: what its exhibits show.
-
-    Raises:
-        StoreError: if a file cannot be written.
-    """
+    """Write ``figures/*.svg`` and ``*.pdf``, ``tables/*.csv`` (plain numbers, fractions) and ``*.tex`` (what stands in
+    papers); what stood there before is replaced."""
     with whole_folder(folder / "figures", replace=True) as figures:
         for part in walk(parts):
             if isinstance(part, Picture) and part.file:
@@ -86,10 +71,7 @@ def write_files(folder: Path, parts: Sequence[Part]) -> None:
 
 
 def latex(grid: Grid) -> str:
-    """A table as a float for papers: booktabs, nothing else, everything escaped.
-
-    Columns in which every cell begins like a number are set flush right.
-    """
+    """A table as a float for papers: booktabs, nothing else, everything escaped, columns of numbers flush right."""
     cells = grid.frame.astype(str).map(lambda cell: " ".join(cell.split()))
     numeric = [len(cells) > 0 and bool(cells.iloc[:, place].str.match(NUMBER).all()) for place in range(cells.shape[1])]
     table = cells.to_latex(

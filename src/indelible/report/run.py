@@ -21,10 +21,9 @@ Summary = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One run.
+    """One run, as exhibits look at it.
 
     Attributes:
-        name: what it is called on a page.
         answers: made of its tidy rows; with the draws from which all intervals come.
         runs: its run table.
         settings: of the study.

@@ -14,18 +14,13 @@ FACT = ["seed", "copy", "fact_set", "fact_id"]
 
 
 def transcript(rows: pd.DataFrame) -> pd.DataFrame:
-    """The transcript of one arm: edited facts first, what was lost before what was kept, then by seed and fact.
+    """The transcript of one arm's rows: edited facts first, what was lost before what was kept, then by seed and fact.
 
-    Args:
-        rows: tidy rows of one arm.
-
-    Returns:
-        One line per fact, of its own prompt: seed, copy (of an isolated arm's models; 0 elsewhere), fact_set, fact_id,
-        prompt, target; for each of `PHASES` what the model said, e.g. base_says, and whether that counted, e.g.
-        base_success (both missing where it was not asked); held_out_wordings, successes before and after tuning, e.g.
-        "2/3 → 1/3", empty if there are none; and outcome: "lost", "kept", "gained" (failed before tuning, succeeds
-        after), "lost to the edit" (an intrinsic fact that succeeded in base but in neither of the others), "never
-        worked", or "not tuned".
+    One line per fact, of its own prompt: `FACT`, prompt, target; for each of `PHASES` what the model said, e.g.
+    base_says, and whether that counted, e.g. base_success (both missing where it was not asked); held_out_wordings,
+    successes before and after tuning, e.g. "2/3 → 1/3", empty if there are none; and outcome: "lost", "kept", "gained"
+    (failed before tuning, succeeds after), "lost to the edit" (an intrinsic fact that succeeded in base but in neither
+    of the others), "never worked", or "not tuned".
     """
     control = is_control(rows)
     before = "base" if control else "edited"

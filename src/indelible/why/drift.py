@@ -46,13 +46,12 @@ def measure_drift(
     keys_at: Literal["subject", "prompt"] = "subject",
     context: str = "",
 ) -> pd.DataFrame:
-    """Compare what edited facts meet on their way through the edited and through the tuned model.
+    """Compare what edited facts meet, on their own prompts, in the edited and in the tuned model.
 
     Args:
         model: with the edited weights; left as it was, bit for bit.
-        facts: edited facts, each asked with its own prompt.
-        parameters: names of the parameters that the edit changes or acts beside. Those that are no weight of a linear
-            map inside the blocks have no key and are left out.
+        parameters: that the edit changes or acts beside. Those that are no weight of a linear map inside the blocks
+            have no key and are left out.
         tuned: weights after tuning, as for ``changed_weights``.
         keys_at: whose last token asks the memory: the subject's, or the prompt's (codebooks are asked there).
         context: put before each prompt (``Edit.context``).

@@ -36,13 +36,7 @@ COLUMNS = ("arm", "quantity", "layer", "cosine", "low", "high", "norm_change", "
 
 
 def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> pd.DataFrame:
-    """Mean drift over edited facts.
-
-    Args:
-        rows: one row per arm × seed × edited fact × quantity (× edited layer) with the columns arm, seed, fact_id,
-            quantity, layer, cosine, norm_change (see ``drift.measure_drift``).
-        draws: of the bootstrap.
-        seed: of the bootstrap.
+    """Mean drift over edited facts, of the rows of `drift.measure_drift` with arm and seed.
 
     Returns:
         One row per arm × quantity × layer in the order of LABELS, layers ascending: the mean ``cosine`` between the
@@ -67,10 +61,8 @@ def drift_summary(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
                 wide = facts["cosine"].dropna().unstack()
                 cosines = wide.to_numpy(dtype=np.float64)
                 there = ~np.isnan(cosines)
-                found = mean_interval(
-                    np.nan_to_num(cosines), there.astype(np.float64), draws=draws, generator=generator
-                )
-                ends = (np.nan, np.nan) if found is None else found
-                means = (facts["cosine"].mean(), *ends, facts["norm_change"].mean())
+                counted = there.astype(np.float64)
+                found = mean_interval(np.nan_to_num(cosines), counted, draws=draws, generator=generator)
+                means = (facts["cosine"].mean(), *(found or (np.nan, np.nan)), facts["norm_change"].mean())
                 lines.append((arm, quantity, layer, *means, int(there.sum()), len(wide)))
     return pd.DataFrame(lines, columns=list(COLUMNS))

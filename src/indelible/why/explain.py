@@ -37,13 +37,8 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where one tuned model lost facts of one edited model.
-
-    Attributes:
-        mixtures: one row per fact × mixture (see ``mixtures.mixture_exams``), of the arm that the tuned model is.
-        drift: one row per edited fact × quantity (see ``drift.measure_drift``), likewise.
-        seed: of the bootstrap.
-    """
+    """Where one tuned model lost facts of one edited model: the rows of `mixtures.mixture_exams` and of
+    `drift.measure_drift`, of the arm that the tuned model is, and the seed of the bootstrap."""
 
     mixtures: pd.DataFrame
     drift: pd.DataFrame
@@ -81,11 +76,7 @@ class Explanation:
         return pd.DataFrame.from_dict(found, orient="index")
 
     def write(self, folder: Path) -> None:
-        """Write ``mixtures.parquet`` and ``drift.parquet`` into a folder, which is made if need be.
-
-        Raises:
-            StoreError: if the disk is full or may not be written.
-        """
+        """Write ``mixtures.parquet`` and ``drift.parquet`` into a folder, which is made if need be."""
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self.mixtures.to_parquet(folder / "mixtures.parquet", index=False)
@@ -107,12 +98,10 @@ def explain(
     Args:
         edited: the edited model or the base model that the edit was made for, or its name; left as it was.
         tuned: name of the model after fine-tuning, adapters merged.
-        edit: the edit.
         facts: edited facts to ask; the edit's by default.
         intrinsic: facts from pre-training to ask; by default built-in ones that the edited model answers, none of them
             about an edited subject.
         seed: of the built-in facts' draw, and of the bootstrap.
-        jobs: told how far the work is.
 
     Raises:
         FactsError: if a fact to be asked has no new object, or none of them succeeds in the edited model.
@@ -136,13 +125,9 @@ def explain(
             )
         if intrinsic is None:
             with jobs("looking for facts that the model knows") as progress:
+                about, context = {fact.subject for fact in asked}, edit.context
                 intrinsic = facts_known_to(
-                    loaded,
-                    enough=N_INTRINSIC,
-                    seed=seed,
-                    but_about={fact.subject for fact in asked},
-                    context=edit.context,
-                    progress=progress,
+                    loaded, enough=N_INTRINSIC, seed=seed, but_about=about, context=context, progress=progress
                 )
         with jobs("asking") as progress:
             found = explain_loss(loaded.model, loaded.tokenizer, layout, edit, asked, intrinsic, after, progress)
@@ -164,16 +149,8 @@ def explain_loss(
 ) -> Explanation:
     """Take the exam on every mixture of edited and tuned weights, and measure what moved under the edit.
 
-    Args:
-        model: with the edit in it; left as it was, bit for bit.
-        edit: what is in the model.
-        edited: edited facts, with their new objects.
-        intrinsic: facts that the model knows from pre-training.
-        tuned: weights after tuning; what is left out did not change.
-        progress: told how many mixtures are done.
-
-    Returns:
-        tables without the columns ``arm`` and ``seed``, which the caller knows.
+    The model has the edit in it and is left as it was, bit for bit; weights that are not among the tuned ones did not
+    change. The tables lack the columns ``arm`` and ``seed``, which the caller knows.
 
     Raises:
         ModelError: if the tuned weights do not fit the model, or none of them differs.
@@ -203,11 +180,8 @@ def explain_loss(
 
 def snapshot(model: nn.Module, without: Collection[str] = ()) -> dict[str, Tensor]:
     """Copies of a model's parameters on the processor, but for those that are named."""
-    return {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in model.named_parameters()
-        if name not in without
-    }
+    parameters = model.named_parameters()
+    return {name: one.detach().to("cpu", copy=True) for name, one in parameters if name not in without}
 
 
 def changed_since(before: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -45,7 +45,6 @@ def parameter_groups(
     """Split a model's parameters by where they lie relative to an edit (see above).
 
     Args:
-        layout: its layout.
         edited: names of the parameters that the edit changes, or acts beside; none if it acts in no layer.
         changes_weights: whether it changes them.
 
@@ -92,11 +91,8 @@ def _place(layout: Layout, aliases: Sequence[str], span: tuple[int, int] | None)
 
 
 def changed_weights(model: nn.Module, tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tuned weights that differ from the model's, by the names that ``model.named_parameters()`` lists.
-
-    Args:
-        model: with the edited weights.
-        tuned: weights after tuning, by any name of their parameters; what is left out did not change.
+    """Those of the tuned weights (by any name of their parameters; what is left out did not change) that differ from
+    the edited model's, by the names that ``model.named_parameters()`` lists.
 
     Raises:
         ModelError: if a name or shape is not the model's, a tied tensor has two values, or nothing differs.
@@ -127,18 +123,11 @@ def changed_weights(model: nn.Module, tuned: Mapping[str, Tensor]) -> dict[str, 
 
 @contextmanager
 def exchanging(model: nn.Module, tuned: Mapping[str, Tensor]) -> Iterator[Callable[[Collection[str]], None]]:
-    """Exchange weights of the model for tuned ones, back and forth, inside the block.
+    """Exchange weights of the edited model for tuned ones (`changed_weights`), back and forth, inside the block.
 
     Nothing is copied but the tuned weights once, where they are on another device: parameters are pointed from one
-    tensor to the other. After the block each points to its own again, whatever happened.
-
-    Args:
-        model: with the edited weights.
-        tuned: by names as ``model.named_parameters()`` lists them, of shapes and types as there.
-
-    Yields:
-        A function that is told which of these parameters shall have their tuned weights now; the others have the
-        edited ones.
+    tensor to the other. After the block each points to its own again, whatever happened. Yields a function that is told
+    which of these parameters shall have their tuned weights now; the others have the edited ones.
     """
     parameters = {name: model.get_parameter(name) for name in tuned}
     edited = {name: parameter.data for name, parameter in parameters.items()}
@@ -163,19 +152,11 @@ def mixture_exams(
     *,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Ask the model in every mixture of groups, from the edited model to the tuned one.
+    """Ask the model, which holds the edit and is left as it was, bit for bit, in every mixture of groups.
 
-    Args:
-        model: with the edited weights, and whatever else the edit puts into it; left as it was, bit for bit.
-        questions: what to ask.
-        groups: from ``parameter_groups``. Those in which no weight differs are left out of the mixtures.
-        tuned: weights after tuning, as for ``changed_weights``.
-        progress: called with the number of mixtures done, their total, and the last one's name.
-
-    Returns:
-        One row per question × mixture with COLUMNS: ``mixture`` names the groups with tuned weights in the order of
-        GROUPS, joined by ``+``; NO_GROUP is the edited model. With g groups there are 2^g mixtures, and neighbouring
-        ones in the table differ by one group.
+    One row per question × mixture with COLUMNS: ``mixture`` names the groups with tuned weights in the order of GROUPS,
+    joined by ``+``; NO_GROUP is the edited model. With g groups in which any weight differs there are 2^g mixtures, and
+    neighbouring ones in the table differ by one group.
 
     Raises:
         ModelError: as ``changed_weights``.

@@ -13,8 +13,6 @@ see `mask_forecast`.
 A share's interval is that of a weighted sum of the mixtures' retentions (`bootstrap.contrast`). In simulated studies
 of 60 facts in one seed it covered the truth in 93 to 94 of 100, and in all of them for a group without effect; with 24
 facts in 90 to 95, but only in 75 where a share rested on one fact in twenty.
-
-Functions here are pure: frames in, frames out.
 """
 
 from __future__ import annotations
@@ -80,12 +78,9 @@ def shares(rows: pd.DataFrame, *, of: Loss = "success", draws: int = 10_000, see
     """Each group's share of what tuning cost, over the facts that had succeeded in the edited model.
 
     Args:
-        rows: one row per arm × seed × fact × mixture with the columns arm, seed, fact_set, fact_id, mixture, success,
-            log_prob; ``mixture`` names the groups with tuned weights, joined by ``+``, or is ``none``. Every subset of
-            the groups of an arm and seed has to be there.
+        rows: of `mixtures.mixture_exams`, with arm and seed.
         of: "success" divides the loss of retention, 1 minus the share of those facts that still succeed; "log_prob"
             divides the mean fall of the answer's log-probability, in nats.
-        draws: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
@@ -122,20 +117,11 @@ def mask_forecast(rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> 
     low, and can move the other groups further, or otherwise, than it did without. A mask whose forecast gains nothing
     has nothing in its groups that cost edits; one whose forecast gains much is worth a run.
 
-    Args:
-        rows: as for `shares`; only the edited set is read.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-
-    Returns:
-        One row per arm × mask: ``retention_edited``, its 95% interval ``low`` to ``high``, ``gain`` over the mask
-        "none" (over the tuning as it was, whatever mask that had) with its paired interval ``gain_low`` to
-        ``gain_high``, ``facts`` and ``seeds``. Left out are masks that freeze nothing that tuning changed, masks that
-        leave nothing of it, and, for edits that act in no layer in particular, masks that go by the edit. Arms in which
-        no edited fact had succeeded have no rows.
-
-    Raises:
-        DataError: as `shares`.
+    Of the rows of `shares` those of edited facts are read. Returns one row per arm × mask: ``retention_edited``, its
+    95% interval ``low`` to ``high``, ``gain`` over the mask "none" (over the tuning as it was, whatever mask that had)
+    with its paired interval ``gain_low`` to ``gain_high``, ``facts`` and ``seeds``. Left out are masks that freeze
+    nothing that tuning changed, masks that leave nothing of it, and, for edits that act in no layer in particular,
+    masks that go by the edit. Arms in which no edited fact had succeeded have no rows.
     """
     lines: list[tuple[object, ...]] = []
     for arm, own in _by_arm(rows):

@@ -16,12 +16,11 @@ KINDS = {
 
 
 def draw_trace(rows: pd.DataFrame, groups: list[str], file: Path) -> None:
-    """Draw mean indirect effects as heat maps, one for each kind of state.
+    """Draw mean indirect effects as heat maps, one for each kind of state, into a PNG.
 
     Args:
         rows: one per fact, kind, layer and position, with columns ``kind``, ``layer``, ``group`` and ``effect``.
         groups: position groups from top to bottom; those without rows are left out.
-        file: a PNG.
     """
     kinds = [kind for kind in KINDS if kind in set(rows["kind"])]
     shown = [group for group in groups if group in set(rows["group"])]

@@ -42,14 +42,8 @@ STYLES = MappingProxyType(
 
 @dataclass(frozen=True)
 class Dot:
-    """One line.
-
-    Attributes:
-        label: at the left; may be empty.
-        style: a key of `STYLES`.
-        estimate: where the dot and its interval stand.
-        text: at the right, in place of the figures: why there are none.
-    """
+    """One line: a label at the left (or none), a key of `STYLES`, where the dot and its interval stand, and at the
+    right, in place of the figures, why there are none."""
 
     label: str
     style: str
@@ -71,14 +65,8 @@ def direction(difference: Estimate) -> str:
 
 
 def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, key: Sequence[str] = ()) -> Figure:
-    """Draw the lines, from top to bottom.
-
-    Args:
-        blocks: what to draw.
-        label: of the axis.
-        differences: whether the axis is of differences, in points around zero, rather than of shares.
-        key: series to explain above the axis.
-    """
+    """Draw the lines, from top to bottom, over an axis of differences in points around zero, or of shares; ``key`` has
+    the series to explain above it."""
     write = in_points if differences else in_percent
     dots = [dot for block in blocks for dot in block.dots]
     left = 0.1 + CHARACTER * min(max((len(dot.label) for dot in dots), default=0), LONGEST_LABEL)
@@ -124,12 +112,8 @@ def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, 
 def _draw(axes: Axes, dot: Dot, text: str, height: float) -> None:
     """One line: its name, its interval, its dot, its figures."""
     colour, marker = STYLES[dot.style]
-    beside: dict[str, Any] = {
-        "xycoords": ("axes fraction", "data"),
-        "textcoords": "offset points",
-        "fontsize": 8,
-        "va": "center",
-    }
+    at: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    beside = at | {"fontsize": 8, "va": "center"}
     if dot.label:
         name = shortened(dot.label, LONGEST_LABEL)
         axes.annotate(name, (0, height), xytext=(-6, 0), ha="right", color=INK, parse_math=False, **beside)

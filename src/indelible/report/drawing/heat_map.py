@@ -25,12 +25,8 @@ CELL = (0.85, 0.34)
 
 
 def heat_map(cells: pd.DataFrame, kind: Literal["share", "difference"]) -> Figure:
-    """Draw the cells.
-
-    Args:
-        cells: values as fractions, by what stands at the left and above; NaN where there is none.
-        kind: shares run from 0 to 1 in one colour; differences run both ways from zero, in two colours.
-    """
+    """Draw cells (fractions, by what stands at the left and above; NaN where there is none): shares run from 0 to 1 in
+    one colour, differences both ways from zero in two."""
     down, across = ([str(name) for name in names] for names in (cells.index, cells.columns))
     names = 0.15 + 0.062 * min(max(map(len, down)), LONGEST_NAME)
     grid = CELL[0] * len(across), CELL[1] * len(down)

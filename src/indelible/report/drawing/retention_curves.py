@@ -21,12 +21,8 @@ ACROSS, DOWN, FOOT = 2.5, 1.95, 0.75
 
 
 def curve_panel(curves: pd.DataFrame, *, last_step: int) -> Figure:
-    """One arm's retention curves with pointwise bands.
-
-    Args:
-        curves: series (edited, paraphrase, intrinsic, control), step, retention, low, high.
-        last_step: where the step axis ends, the same for all panels that stand side by side.
-    """
+    """One arm's retention curves (series, step, retention, low, high) with pointwise bands; the step axis ends at the
+    last step, the same for all panels that stand side by side."""
     with style():
         figure = Figure(figsize=(3.3, 2.2))
         axes = figure.add_axes((0.14, 0.18, 0.83, 0.78))
@@ -36,13 +32,7 @@ def curve_panel(curves: pd.DataFrame, *, last_step: int) -> Figure:
 
 
 def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) -> Figure:
-    """The curves of many arms on one sheet, three or four abreast, with one key for all.
-
-    Args:
-        curves: as of `curve_panel`, with the column arm.
-        arms: which to draw, at least one.
-        last_step: where all step axes end.
-    """
+    """The curves (with the column arm) of arms on one sheet, three or four abreast, with one key for all."""
     abreast = min(len(arms), 3 if len(arms) <= 12 else 4)
     width, height = abreast * ACROSS, -(-len(arms) // abreast) * DOWN + FOOT
     with style():

@@ -95,13 +95,8 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """A figure as an SVG element for a page.
-
-    Args:
-        figure: from a function of this package.
-        name: begins every identifier inside, so that several figures can stand on one page.
-        description: what a reader who can't see it should be told.
-    """
+    """A figure as an SVG element for a page; the name begins every identifier inside, so that several figures can stand
+    there, and the description is what a reader who can't see it should be told."""
     buffer = io.StringIO()
     with style():
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

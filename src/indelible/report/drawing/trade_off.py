@@ -21,15 +21,8 @@ MOST_NUMBERED = 16
 
 
 def trade_off(arms: pd.DataFrame, axis: str, editors: Sequence[str]) -> Figure:
-    """Draw one panel.
-
-    Args:
-        arms: one line per arm: number (in the table beside the figure), editor (which gives colour and marker), tuner
-            (hollow marks but for "full"), gain (downstream, up is better) with gain_least and gain_most over seeds,
-            retention_edited with its interval low to high.
-        axis: what the gain is, in words.
-        editors: all editors of the study, so that each looks the same in every panel.
-    """
+    """Draw one panel of arms (lines of `trade_offs.gains`): the editor gives colour and marker, hollow marks are of
+    tuners other than "full". All editors of the study are given, so that each looks the same in every panel."""
     looks: dict[str, dict[str, Any]] = {
         editor: {"color": COLOURS[SERIES[place % len(SERIES)]], "marker": MARKERS[place % len(MARKERS)]}
         for place, editor in enumerate(editors)

@@ -7,6 +7,7 @@ from functools import partial
 
 import pandas as pd
 
+from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.curves import retention_curves
 from indelible.numbers.measures import CONTROL_EDITOR
 from indelible.numbers.words import MISSING, percent, percent_with_interval
@@ -61,11 +62,8 @@ def curves(run: Run) -> Iterator[Part]:
 
 
 def curves_of(run: Run) -> pd.DataFrame:
-    """Every point of every curve.
-
-    Returns:
-        arm, series, step, retention, low, high; the series "control" is the arm's control's intrinsic curve.
-    """
+    """Every point of every curve: arm, series, step, retention, low, high; the series "control" is the intrinsic curve
+    of the arm's control."""
     columns = ["series", "step", "retention", "low", "high"]
     own = {}
     for arm in run.arms:
@@ -73,27 +71,14 @@ def curves_of(run: Run) -> pd.DataFrame:
         points = [(name, step, one.value, one.low, one.high) for name, curve in curves for step, one in curve.items()]
         own[arm] = pd.DataFrame(points, columns=columns)
     frames = []
-    lines = {str(line["arm"]): line for line in run.summary}
+    control_of = dict(pairs_with_control(run.runs))
     for arm, frame in own.items():
         frames.append(frame.assign(arm=arm))
-        control = control_of(lines[arm], run.summary) if arm in lines and len(frame) else None
-        if control is not None and lines[arm]["editor"] != CONTROL_EDITOR:
-            beside = own[control][own[control]["series"] == "intrinsic"]
-            frames.append(beside.assign(series="control", arm=arm))
+        if arm in control_of and len(frame):
+            beside = own[control_of[arm]]
+            frames.append(beside[beside["series"] == "intrinsic"].assign(series="control", arm=arm))
     found = pd.concat(frames, ignore_index=True)[["arm", *columns]]
     return found.astype({"step": "int64", "retention": "float64", "low": "float64", "high": "float64"})
-
-
-def control_of(arm: Summary, summary: Sequence[Summary]) -> str | None:
-    """The control that was tuned like an arm: same objective and tuner, and same mask where there is one; else None."""
-    alike = [
-        other
-        for other in summary
-        if other["editor"] == CONTROL_EDITOR
-        and (other["objective"], other["tuner"]) == (arm["objective"], arm["tuner"])
-    ]
-    found = [other for other in alike if other["mask"] == arm["mask"]] or alike
-    return str(found[0]["arm"]) if found else None
 
 
 def first_arms(summary: Sequence[Summary], arms: Sequence[str], most: int) -> list[str]:

@@ -41,15 +41,9 @@ def heat_maps(run: Run) -> Iterator[Part]:
 
 
 def cells(measured: Sequence[Summary]) -> pd.DataFrame | None:
-    """The means over the arms of each cell.
-
-    Args:
-        measured: lines of a summary that have a gap.
-
-    Returns:
-        editor, the first of `COLUMN_FACTORS` that differs between arms, arms (how many), retention_edited, gap; both
-        names in order of appearance. None without two editors or two values of the factor.
-    """
+    """Means over the arms (lines of a summary that have a gap) of each editor and value of the first factor of
+    `COLUMN_FACTORS` that differs, both in order of appearance: arms (how many), retention_edited, gap. None without two
+    editors or two values of the factor."""
     arms = pd.DataFrame(measured)
     factor = next((name for name in COLUMN_FACTORS if len(arms) and arms[name].nunique() > 1), None)
     if factor is None or arms["editor"].nunique() < 2:

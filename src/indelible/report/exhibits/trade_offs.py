@@ -42,10 +42,9 @@ def trade_offs(run: Run) -> Iterator[Part]:
 def gains(run: Run) -> pd.DataFrame:
     """Downstream gain and edited retention of every arm that has both, arms with the same figure together.
 
-    Returns:
-        arm, editor, tuner, objective, figure, better, gain with gain_least and gain_most over seeds (in the figure's
-        own unit, up is better), retention_edited with its interval low to high, retention_intrinsic, seeds, and number,
-        of the arm in its picture and table.
+    Columns: arm, editor, tuner, objective, figure, better, gain with gain_least and gain_most over seeds (in the
+    figure's own unit, up is better), retention_edited with its interval low to high, retention_intrinsic, seeds, and
+    number, of the arm in its picture and table.
     """
     lines = []
     for line in run.summary:
@@ -56,24 +55,12 @@ def gains(run: Run) -> pd.DataFrame:
         own = run.runs[run.runs["arm"] == line["arm"]].astype({"downstream_before": float, "downstream_after": float})
         of_seeds = (sign * (own["downstream_after"] - own["downstream_before"])).dropna()
         kept = run.estimate(str(line["arm"]), "retention_edited")
-        lines.append(
-            {
-                "arm": line["arm"],
-                "editor": line["editor"],
-                "tuner": line["tuner"],
-                "objective": str(line["objective"]),
-                "figure": str(line["figure"] or "figure"),
-                "better": str(line["better"]),
-                "gain": sign * (after - before),
-                "gain_least": of_seeds.min(),
-                "gain_most": of_seeds.max(),
-                "retention_edited": kept.value,
-                "low": kept.low,
-                "high": kept.high,
-                "retention_intrinsic": line["retention_intrinsic"],
-                "seeds": len(of_seeds),
-            }
-        )
+        about = {name: line[name] for name in ("arm", "editor", "tuner", "objective")}
+        about |= {"figure": str(line["figure"] or "figure"), "better": str(line["better"])}
+        gain = {"gain": sign * (after - before), "gain_least": of_seeds.min(), "gain_most": of_seeds.max()}
+        retained = {"retention_edited": kept.value, "low": kept.low, "high": kept.high}
+        retained |= {"retention_intrinsic": line["retention_intrinsic"]}
+        lines.append(about | gain | retained | {"seeds": len(of_seeds)})
     if not lines:
         return pd.DataFrame()
     found = pd.DataFrame(lines)
