@@ -59,10 +59,7 @@ def _edited(
         cache=cache_folder() / "covariances",
         seed=seed,
     )
-    located = located_layers(
-        made.model, made.tokenizer, made.layout, drawn.edited, fingerprint=made.fingerprint, cache=made.cache,
-        span=options.span, seed=seed,
-    )  # fmt: skip
+    located = located_layers(made, drawn.edited, options.span)
     print(f"seed {seed}: tracing takes layers {located[0]}-{located[-1]}", flush=True)
     before = bench.ask(questions)
     contexts = sample_contexts(made.model, made.tokenizer, Memit().contexts, seed=seed)

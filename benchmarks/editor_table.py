@@ -25,7 +25,7 @@ import pandas as pd
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.solving import closed_form
-from indelible.edits.solving.preservation import preserved_moments
+from indelible.edits.solving.covariance import second_moments
 from indelible.edits.solving.values import Values, optimise_values
 from indelible.models.layout import Layout
 from material import Bench, Drawn, counterfact_draw, editor_from, isolated_answers, rates, world_draw
@@ -157,7 +157,7 @@ def _warm_covariances(bench: Bench, editor: Editor, arguments: dict[str, Any]) -
     if isinstance(editor, closed_form.ClosedFormEditor):
         made = Workbench.model_construct(model=bench.loaded.model, tokenizer=bench.loaded.tokenizer, **arguments)
         tokens = editor.covariance_tokens or max(20_000, 2 * bench.layout.key_width)
-        preserved_moments(made, editor.layers_in(bench.layout), tokens=tokens, bystander_weight=0)
+        second_moments(made, editor.layers_in(bench.layout), tokens)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from indelible.edits.solving.covariance import second_moments
 from indelible.edits.solving.keys import read_subjects
 from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
 from indelible.edits.solving.values import optimise_values
-from indelible.models.fingerprint import Identity, fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, enliven
 from tiny_models import Make, Tokenizer
@@ -99,9 +99,8 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
     assert options.sites == (("attention", "mlp") if name == "pmet" else ("mlp",))
     assert options.reference == ("block" if name in ("memit", "alphaedit") else "site")
     deltas = optimise_values(model, layout, layers[-1], rows, options).deltas_fo
-    moments = second_moments(
-        model, tiny_tokenizer, layout, layers, CORPUS, tokens=600, model_fingerprint=fingerprint(model)
-    )
+    made_with = bench_of(model, tiny_tokenizer, corpus=CORPUS, identity=Identity.of(model))
+    moments = second_moments(made_with, layers, 600)
     first = read_subjects(model, layout, layers[0], layers[-1], rows)
     reading = partial(states_by_hand, model, family, layers[-1], rows, name == "pmet")
     wanted = reading() + deltas.T[:, first.facts_n].double().numpy()
@@ -159,10 +158,8 @@ def test_alphaedits_numbers_are_absolute_where_that_is_asked_for(tiny_model: Mak
     """The published numbers, times the mean eigenvalue that relative ones are in units of, are the same edit."""
     model = enliven(tiny_model("llama"))
     relative = editor("alphaedit", layers=(1,))
-    layout = find_layout(model)
-    moment = second_moments(
-        model, tiny_tokenizer, layout, [1], CORPUS, tokens=600, model_fingerprint=fingerprint(model)
-    )[1]
+    made_with = bench_of(model, tiny_tokenizer, corpus=CORPUS, identity=Identity.of(model))
+    moment = second_moments(made_with, [1], 600)[1]
     mean = float(moment.double().trace()) / len(moment)
     absolute = editor("alphaedit", layers=(1,), null_threshold=0.5 * mean, size_weight=0.01 * mean, units="absolute")
     assert abs(mean - 1) > 0.1

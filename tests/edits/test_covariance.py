@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_edits import bench_of
 from transformers import PreTrainedModel
 from worked_facts import CORPUS
 
 from indelible.edits.solving.covariance import second_moments
 from indelible.errors import EditError
-from indelible.models.fingerprint import fingerprint
-from indelible.models.layout import find_layout
+from indelible.models.fingerprint import Identity
 from tiny_families import TABLE, build_family, enliven
 from tiny_models import Make, Tokenizer
 
@@ -21,11 +22,10 @@ TOKENS = 128 * 11  # more than one pass, and not a whole number of them
 
 
 def moments(
-    model: PreTrainedModel, tokenizer: Tokenizer, layers: tuple[int, ...], **more: object
+    model: PreTrainedModel, tokenizer: Tokenizer, layers: tuple[int, ...], *, tokens: int = TOKENS, **more: Any
 ) -> dict[int, torch.Tensor]:
-    options = {"tokens": TOKENS, "model_fingerprint": fingerprint(model), **more}
-    texts = options.pop("texts", CORPUS)
-    return dict(second_moments(model, tokenizer, find_layout(model), layers, texts, **options))  # type: ignore[arg-type]
+    given = {"corpus": CORPUS, "identity": Identity.of(model), **more}
+    return dict(second_moments(bench_of(model, tokenizer, **given), layers, tokens))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
@@ -54,7 +54,7 @@ def test_the_cache_answers_the_second_time_and_for_nothing_else(
 ) -> None:
     passes: list[str] = []
 
-    def ask(model: PreTrainedModel, *layers: int, **more: object) -> tuple[int, dict[int, torch.Tensor]]:
+    def ask(model: PreTrainedModel, *layers: int, **more: Any) -> tuple[int, dict[int, torch.Tensor]]:
         passes.clear()
         found = moments(
             model, tiny_tokenizer, layers, cache=tmp_path / "new", progress=lambda *seen: passes.append("pass"), **more
@@ -70,7 +70,7 @@ def test_the_cache_answers_the_second_time_and_for_nothing_else(
     assert len(list((tmp_path / "new").iterdir())) == 2
     assert ask(model, 0, 2)[0] == 2  # one layer is new
     assert ask(model, 0, tokens=TOKENS - 128)[0] == 2
-    assert ask(model, 0, texts=CORPUS[1:])[0] == 2
+    assert ask(model, 0, corpus=CORPUS[1:])[0] == 2
     other, of_other = ask(tiny_model("llama", seed=1), 0)
     assert other == 2
     assert not torch.equal(of_other[0], fresh[0])
@@ -90,6 +90,6 @@ def test_too_few_tokens_and_too_short_a_corpus_are_refused(tiny_model: Make, tin
     with pytest.raises(EditError, match=r"covariance_tokens is 127, too few for 64 key dimensions. Use at least 128"):
         moments(model, tiny_tokenizer, (0,), tokens=127)
     with pytest.raises(EditError, match=r"corpus has \d+ tokens, and the covariance wants 5000"):
-        moments(model, tiny_tokenizer, (0,), tokens=5000, texts=CORPUS[:3])
+        moments(model, tiny_tokenizer, (0,), tokens=5000, corpus=CORPUS[:3])
     with pytest.raises(EditError, match=r"corpus has 0 tokens"):
-        moments(model, tiny_tokenizer, (0,), texts=())
+        moments(model, tiny_tokenizer, (0,), corpus=())

@@ -23,7 +23,7 @@ from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
-from indelible.models.fingerprint import Identity, fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from tiny_families import TABLE, build_family, enliven
@@ -153,18 +153,18 @@ def test_layers_end_at_the_peak_of_the_mlps_at_the_subject(tiny_model: Make) -> 
 
 def test_layers_are_chosen_once_and_kept(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = enliven(tiny_model("llama"))
-    layout, facts = find_layout(model), known(model, tiny_tokenizer)
+    facts = known(model, tiny_tokenizer)
     calls: list[int] = []
-    where: dict[str, Any] = {"fingerprint": fingerprint(model), "cache": tmp_path, "span": 2}
-    arguments = (model, tiny_tokenizer, layout, facts)
-    chosen = located_layers(*arguments, **where, progress=lambda *_: calls.append(1))
+    given = {"identity": Identity.of(model), "cache": tmp_path}
+    bench = bench_of(model, tiny_tokenizer, **given, progress=lambda *_: calls.append(1))
+    chosen = located_layers(bench, facts, 2)
     assert len(chosen) == 2 and len(calls) == len(facts)
-    assert located_layers(*arguments, **where, progress=lambda *_: calls.append(1)) == chosen
+    assert located_layers(bench, facts, 2) == chosen
     assert len(calls) == len(facts)
     (file,) = tmp_path.iterdir()
     file.write_text(file.read_text()[:20])
-    assert located_layers(*arguments, **where) == chosen
-    located_layers(*arguments, **{**where, "fingerprint": "another"})
+    assert located_layers(bench, facts, 2) == chosen
+    located_layers(bench.model_copy(update={"identity": Identity("another", {})}), facts, 2)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -172,21 +172,21 @@ def test_facts_are_asked_until_sixteen_known_ones_are_found(
     tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     model = enliven(tiny_model("llama"))
-    layout, one = find_layout(model), known(model, tiny_tokenizer)[0]
+    one = known(model, tiny_tokenizer)[0]
     facts = [replace(one, id=f"known {number}") for number in range(20)]
     unknown = [replace(one, id=f"unknown {number}", true_object="Zanzibar") for number in range(30)]
-    where: dict[str, Any] = {"fingerprint": fingerprint(model), "cache": tmp_path, "span": 1}
+    bench = bench_of(model, tiny_tokenizer, identity=Identity.of(model), cache=tmp_path)
 
     def traced(asked: list[Fact]) -> list[str]:
         before = set(tmp_path.iterdir())
-        located_layers(model, tiny_tokenizer, layout, asked, **where)
+        located_layers(bench, asked, 1)
         (file,) = set(tmp_path.iterdir()) - before
         return list(dict.fromkeys(entry["fact_id"] for entry in json.loads(file.read_text("utf-8"))))
 
     assert traced([*unknown, *facts]) == [fact.id for fact in facts[:16]]
     assert traced([*unknown, *facts[4:]]) == [fact.id for fact in facts[4:]], "another question, another answer"
     with pytest.raises(EditError, match="answers none of all 30 facts"):
-        located_layers(model, tiny_tokenizer, layout, unknown, **where)
+        located_layers(bench, unknown, 1)
 
 
 def test_steps_choose_layers_and_leave_the_model_as_it_was(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
@@ -235,7 +235,7 @@ def test_editors_take_the_layers_that_tracing_chooses(
     made = EDITORS.get(name)(**options, **{key: "auto"})
     span = 1 if key == "layer" else len(EDITORS.get(name)().layers_in(layout))
     update = made.edit(model, tiny_tokenizer, facts[:1], corpus=CORPUS)
-    layers = located_layers(model, tiny_tokenizer, layout, facts[:1], fingerprint="x", cache=None, span=span)
+    layers = located_layers(bench_of(model, tiny_tokenizer, identity=Identity.of(model)), facts[:1], span)
     assert update.parameters == tuple(layout.mlp_out_weight[layer] for layer in layers)
     assert update.manifest.made[0].options[key] == (list(layers) if key == "layers" else layers[-1])
     unknown = [Fact("u", "Peru", "r", "The capital of {} is", "Zanzibar", "gold")]

@@ -102,6 +102,8 @@ class Editor(BaseModel, ABC):
 
     name: ClassVar[str]
     """The name that the editor is registered under."""
+    depths: ClassVar[tuple[float, ...]] = ()
+    """Where in the model, between 0 and 1, it works by default; empty for text."""
     uses_text: ClassVar[bool] = True
     """Whether the edit depends on the corpus and the bystanders."""
     changes_weights: ClassVar[bool] = False
@@ -172,15 +174,8 @@ class Editor(BaseModel, ABC):
         """The isolated protocol: one edit per fact, in order, each of the unedited model.
 
         What all of them read from the model is read once, and closed-form editors optimise all values in one batch.
-
-        Args:
-            model: as for ``edit``; it has to stay unedited between one edit and the next.
-            facts: as for ``edit``.
-            paraphrases: as for ``edit``.
-            around: see ``Surroundings``.
-
-        Raises:
-            EditError, LayoutError: as ``edit``, when the first edit is asked for.
+        Arguments and errors are those of ``edit``, the errors when the first edit is asked for; the model has to stay
+        unedited between one edit and the next.
         """
         _check(model, facts, paraphrases)
         for one in adapters_in(model):
@@ -191,13 +186,28 @@ class Editor(BaseModel, ABC):
                 edit = next(edits)
             yield edit
 
-    @abstractmethod
     def layers_in(self, layout: Layout) -> tuple[int, ...]:
         """The layers that would be changed in a model of this layout, lowest first; none where the edit is in the text.
 
+        Those that the option ``layers`` or ``layer`` gives; of "auto", before tracing has chosen, any; or else those at
+        ``depths``, of which some coincide in a shallow model and count once.
+
         Raises:
-            ConfigError: if the options ask for layers that it does not have.
+            ConfigError: if the options ask for layers that it does not have, or not in ascending order.
         """
+        count = layout.n_layers
+        given = getattr(self, "layers", getattr(self, "layer", None))
+        if given == AUTO:
+            return tuple(range(count))
+        if given is None:
+            return tuple(sorted({min(int(share * count), count - 1) for share in self.depths}))
+        layers = (given,) if isinstance(given, int) else tuple(given)
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0 or layers[-1] >= count:
+            raise ConfigError(
+                f"layers {list(layers)} do not fit a model of {count} layers.",
+                f"Give different layers from 0 to {count - 1}, lowest first.",
+            )
+        return layers
 
     @abstractmethod
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Edit:
@@ -217,16 +227,7 @@ class Editor(BaseModel, ABC):
         parameters: Sequence[str],
         **more: Any,
     ) -> M:
-        """What is said of every edit.
-
-        Args:
-            bench: as given to ``make``.
-            facts: as given to ``make``.
-            paraphrases: as given to ``make``.
-            of: the class of the edit's manifest.
-            parameters: the edit's.
-            more: what only this class of manifests says.
-        """
+        """What is said of every edit, given what ``make`` was given, the manifest's class and what else it says."""
         made = Made(
             editor=self.name,
             options=self.model_dump(mode="json"),
@@ -287,29 +288,6 @@ def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: S
             "identity": around.get("identity") or Identity.of(model),
         }
     return Workbench.model_construct(**{**around, "model": model, "tokenizer": tokenizer, **found})
-
-
-def chosen_layers(layout: Layout, given: Sequence[int] | int | str | None, shares: Sequence[float]) -> tuple[int, ...]:
-    """The layers to edit: those given, or else those at some shares of the model's depth.
-
-    Args:
-        given: what the user asked for: layers, one layer, "auto" (before tracing has chosen, any layer), or None.
-        shares: depths between 0 and 1, ascending; layers that coincide in a shallow model count once.
-
-    Raises:
-        ConfigError: if a given layer does not exist or they are not ascending.
-    """
-    if given == AUTO:
-        return tuple(range(layout.n_layers))
-    given = (given,) if isinstance(given, int) else given
-    if given is None or isinstance(given, str):
-        return tuple(sorted({min(int(share * layout.n_layers), layout.n_layers - 1) for share in shares}))
-    if not given or list(given) != sorted(set(given)) or given[0] < 0 or given[-1] >= layout.n_layers:
-        raise ConfigError(
-            f"layers {list(given)} do not fit a model of {layout.n_layers} layers.",
-            f"Give different layers from 0 to {layout.n_layers - 1}, lowest first.",
-        )
-    return tuple(given)
 
 
 def _check(model: PreTrainedModel, facts: Sequence[Fact], paraphrases: int) -> None:

@@ -3,8 +3,6 @@
 - *batch*: all facts in one change (``edit`` with ``edits_per_step`` None).
 - *sequential*: so many facts at a time, each step on the model that the ones before left (``edits_per_step``).
 - *isolated*: every fact alone on the unedited model (``edit_each``), one update each.
-
-What an editor reads from the unedited model (contexts, covariances) is read once, whatever the protocol.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, StrictInt
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,8 +22,18 @@ from indelible.edits.deltas.weights import Change, WeightUpdate, add_difference,
 from indelible.edits.editor import AUTO, Editor, Workbench
 from indelible.edits.tracing.locate import located_layers
 from indelible.facts.fact import Fact
+from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
 from indelible.progress import Progress
+
+Layer = Annotated[
+    StrictInt | Literal["auto"] | None,
+    Field(description="Layer to change; None chooses by depth, auto by causal tracing."),
+]
+Layers = Annotated[
+    tuple[StrictInt, ...] | Literal["auto"] | None,
+    Field(description="Layers to change; None chooses by depth, auto by causal tracing."),
+]
 
 
 class Changer(ABC):
@@ -33,13 +41,9 @@ class Changer(ABC):
 
     @abstractmethod
     def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
-        """Differences that make the model, as it stands now, say the new objects of all these facts.
+        """Differences that make the model, as it stands now, say the new objects of all these facts together.
 
-        The model has to be left as it was, bit for bit.
-
-        Args:
-            facts: edited together.
-            earlier: by parameter name, ``(d, m)`` keys of earlier edits.
+        The model has to be left as it was, bit for bit. ``earlier``: by parameter, ``(d, m)`` keys of edits before.
         """
 
     def apart(self, facts: Sequence[Fact]) -> Iterator[Change]:
@@ -74,32 +78,19 @@ class WeightEditor(Editor):
         return tuple(layout.mlp_out_weight[layer] for layer in self.layers_in(layout))
 
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
-        """The same editor with its layers chosen, where they were left to causal tracing of these facts.
-
-        As many are chosen as the editor takes by default.
-        """
+        """The same with its layers chosen, as many as by default, where they were left to tracing of these facts."""
         asked = self.left_to_tracing
         if asked is None:
             return self
-        layers = located_layers(
-            bench.model,
-            bench.tokenizer,
-            bench.layout,
-            facts,
-            fingerprint=bench.fingerprint,
-            cache=bench.cache,
-            span=len(self.model_copy(update={asked: None}).layers_in(bench.layout)),
-            seed=bench.seed,
-            progress=bench.progress,
-        )
+        span = len(self.model_copy(update={asked: None}).layers_in(bench.layout))
+        layers = located_layers(bench, facts, span)
         return self.model_copy(update={asked: layers if asked == "layers" else layers[-1]})
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:
         editor = self.located(bench, facts)
         if editor is not self:
             return editor.make(bench, facts, paraphrases)
-        size = self.edits_per_step or len(facts)
-        steps = [facts[start : start + size] for start in range(0, len(facts), size)]
+        steps = in_pieces(facts, self.edits_per_step or len(facts))
         with closing(self.in_steps(bench, steps, paraphrases)) as changes:
             change = sum(changes, Change())
         return self.update(bench, facts, paraphrases, change).sealed(bench.model, identity=bench.identity)
@@ -109,11 +100,8 @@ class WeightEditor(Editor):
     ) -> Generator[Change, None, None]:
         """The changes of one group of facts after another, each made on the model that the ones before left.
 
-        Args:
-            bench: with the unedited model. While a change is being looked at, the model holds it and all before it;
-                when the changes are at an end, or are closed, it is again as it was, bit for bit.
-            steps: the groups.
-            paraphrases: as for ``edit``.
+        While a change is being looked at, the model holds it and all before it; when the changes are at an end, or are
+        closed, it is again as it was, bit for bit.
         """
         editor = self.located(bench, [fact for step in steps for fact in step])
         counted = _Counted(bench.progress, len(steps))

@@ -2,10 +2,9 @@
 
 A position whose key (what enters the MLP's output projection) lies within an entry's radius gets the entry's value; at
 every other position the memory is deferred to (GRACE, Hartvigsen et al. 2023, arXiv 2211.11031). Each position is
-looked up by itself, be it of the prompt or generated, and only its own output is replaced. What a position returns thus
-depends on what stands before it and on nothing else: a text gives the same answers read at once or token by token over
-an attention cache, alone or in a batch, padded on either side. (The authors' code looks up the prompt's last token, or
-with a cache each token that is generated, and not what stands before; its answers change with the cache.)
+looked up by itself, be it of the prompt or generated, so that a text gives the same answers read at once or token by
+token over an attention cache, alone or in a batch, padded on either side. (The authors' code looks up the prompt's last
+token, or with a cache each token that is generated, and not what stands before; its answers change with the cache.)
 
 Shape suffixes: n entries, d key width, o hidden width, q looked-up positions.
 """
@@ -13,16 +12,15 @@ Shape suffixes: n entries, d key width, o hidden width, q looked-up positions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from indelible.edits.beside.hook import Adapter, Presence
+from indelible.edits.beside.hook import Acting, Adapter
 from indelible.edits.deltas.delta import EDITS
 from indelible.edits.deltas.manifest import Manifest
 from indelible.errors import FingerprintError
@@ -66,12 +64,6 @@ class Entries:
 
         Where the key is that of an entry and the object is another, half the distance would be nothing, a case that
         the paper leaves open: the same prompt is edited again, and the entry says the later object from now on.
-
-        Args:
-            key_d: of the new edit.
-            value_o: of the new edit.
-            spoken: its object.
-            radius: its deferral radius, where nothing is near.
         """
         if not self.objects:
             return self._appended(key_d, value_o, spoken, radius)
@@ -80,18 +72,16 @@ class Entries:
         reach = float(self.radii_n[entry])
         if distance > reach + radius:
             return self._appended(key_d, value_o, spoken, radius)
-        radii_n = self.radii_n.clone()
+        radii_n, values_no = self.radii_n.clone(), self.values_no.clone()
         if spoken == self.objects[entry]:
             radii_n[entry] = max(reach, distance)
-            return Entries(self.keys_nd, self.values_no, radii_n, self.objects)
+            return replace(self, radii_n=radii_n)
         if distance <= _SAME_KEY * float(key_d.norm()):
-            values_no = self.values_no.clone()
             values_no[entry] = value_o
             objects = (*self.objects[:entry], spoken, *self.objects[entry + 1 :])
-            return Entries(self.keys_nd, values_no, radii_n, objects)
+            return replace(self, values_no=values_no, objects=objects)
         radii_n[entry] = min(reach, distance / 2)
-        kept = Entries(self.keys_nd, self.values_no, radii_n, self.objects)
-        return kept._appended(key_d, value_o, spoken, min(radius, distance / 2))
+        return replace(self, radii_n=radii_n)._appended(key_d, value_o, spoken, min(radius, distance / 2))
 
     def _appended(self, key_d: Tensor, value_o: Tensor, spoken: str, radius: float) -> Entries:
         return Entries(
@@ -156,9 +146,22 @@ class Codebook(Adapter):
             )
         return memory
 
-    def presence(self, module: nn.Module) -> Presence:
-        """See ``Adapter``."""
-        return _Lookup(self, module)
+    def acting(self) -> Acting:
+        """Replaces what the memory returns where an entry's radius reaches."""
+        held = self.entries
+
+        def look_up(given: Tensor, output: Tensor) -> Tensor | None:
+            nonlocal held
+            held = held.to(given.device)
+            with torch.no_grad(), torch.autocast(given.device.type, enabled=False):
+                distances_q, entries_q = nearest(given.detach().flatten(0, -2).float(), held.keys_nd)
+                reached_q = distances_q <= held.radii_n[entries_q]
+                if not bool(reached_q.any()):
+                    return None
+                values_qo = held.values_no[entries_q].to(output.dtype)
+            return torch.where(reached_q.view(*output.shape[:-1], 1), values_qo.view_as(output), output)
+
+        return look_up
 
     def continues(self, other: Adapter) -> bool:
         """Whether the other's entries are this one's first, whatever has become of their radii and values."""
@@ -175,29 +178,3 @@ class Codebook(Adapter):
     def from_saved(cls, manifest: CodebookManifest, tensors: Mapping[str, Tensor]) -> Codebook:
         """See ``Edit``."""
         return cls(Entries(tensors["keys"], tensors["values"], tensors["radii"], manifest.objects), manifest)
-
-
-class _Lookup(Presence):
-    """Replaces what the memory returns where an entry's radius reaches."""
-
-    def __init__(self, adapter: Codebook, module: nn.Module) -> None:
-        self.entries = adapter.entries
-        super().__init__(adapter, module)
-
-    def enter(self, module: nn.Module) -> list[RemovableHandle]:
-        return [module.register_forward_hook(self)]
-
-    def __call__(self, module: nn.Module, *seen: Any) -> Any:
-        (given, *_), output = seen
-        if not self.acts(module):
-            return None
-        if self.entries.keys_nd.device != given.device:
-            self.entries = self.entries.to(given.device)
-        with torch.no_grad(), torch.autocast(given.device.type, enabled=False):
-            queries_qd = given.detach().flatten(0, -2).float()
-            distances_q, entries_q = nearest(queries_qd, self.entries.keys_nd)
-            reached_q = distances_q <= self.entries.radii_n[entries_q]
-            if not bool(reached_q.any()):
-                return None
-            values_qo = self.entries.values_no[entries_q].to(output.dtype)
-        return torch.where(reached_q.view(*output.shape[:-1], 1), values_qo.view_as(output), output)

@@ -93,22 +93,14 @@ class Edit(ABC):
     @classmethod
     @abstractmethod
     def from_saved(cls, manifest: Any, tensors: Mapping[str, Tensor]) -> Edit:
-        """The edit again.
-
-        Args:
-            manifest: of the class ``manifests``.
-            tensors: as ``tensors`` gave them.
+        """The edit again, of a manifest of the class ``manifests`` and what ``tensors`` gave.
 
         Raises:
             ValueError, KeyError: if they do not belong together.
         """
 
     def check(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
-        """Make sure that this edit was made for these weights.
-
-        Args:
-            model: the model to be changed.
-            known_fingerprint: its fingerprint, if the caller has just computed it; hashing is then spared.
+        """Make sure that this edit was made for these weights; a fingerprint just computed spares hashing.
 
         Raises:
             FingerprintError: if it was made for others.
@@ -152,10 +144,7 @@ class Edit(ABC):
 
     @staticmethod
     def load(path: Path | str) -> Edit:
-        """Read what ``save`` wrote, of whatever kind.
-
-        Args:
-            path: of the file, with or without ``.safetensors``.
+        """Read what ``save`` wrote, of whatever kind; the path may lack its ``.safetensors``.
 
         Raises:
             EditError: if it is no edit, or damaged.

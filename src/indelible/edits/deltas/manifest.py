@@ -130,12 +130,7 @@ class WeightManifest(Manifest):
 
 
 def packed(manifest: Manifest, save: Callable[[dict[str, str]], bytes]) -> bytes:
-    """A delta's file; the same edit gives the same bytes.
-
-    Args:
-        manifest: to be written into it.
-        save: makes a safetensors file with this metadata.
-    """
+    """A delta's file, made by ``save`` with this manifest in its metadata; the same edit gives the same bytes."""
     metadata = {_MANIFEST: manifest.model_dump_json(), _HASH: _BLANK}
     raw = save(metadata)
     size = int.from_bytes(raw[:8], "little")
@@ -148,10 +143,7 @@ def packed(manifest: Manifest, save: Callable[[dict[str, str]], bytes]) -> bytes
 
 
 def unpacked(path: Path) -> tuple[str, bytes]:
-    """A delta's manifest, as JSON, and its whole file.
-
-    Args:
-        path: of the file, with or without its suffix.
+    """A delta's manifest, as JSON, and its whole file, given its path with or without the suffix.
 
     Raises:
         EditError: if there is none, or it is damaged, or of another format.

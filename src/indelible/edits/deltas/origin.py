@@ -25,13 +25,7 @@ def origin(model: PreTrainedModel) -> Origin:
 
 
 def refusal(manifest: Manifest, model: PreTrainedModel, actual: str) -> FingerprintError:
-    """Why an edit does not fit a model.
-
-    Args:
-        manifest: the edit's.
-        model: the one at hand.
-        actual: its fingerprint.
-    """
+    """Why an edit with this manifest does not fit the model at hand, whose fingerprint is ``actual``."""
     wanted, found = manifest.model, origin(model)
     seal = manifest.seal if isinstance(manifest, WeightManifest) else None
     if seal is not None and actual == seal.result:

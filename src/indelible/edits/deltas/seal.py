@@ -21,12 +21,7 @@ from indelible.models.fingerprint import tensor_digest
 
 @dataclass(frozen=True)
 class Fix:
-    """Entries of a parameter that subtracting the difference would get wrong.
-
-    Attributes:
-        places: int32 flat positions.
-        values: what stood there.
-    """
+    """Entries of a parameter that subtracting the difference would get wrong: int32 flat positions, and what stood."""
 
     places: Tensor
     values: Tensor
@@ -80,13 +75,7 @@ def product(first: Tensor, second: Tensor) -> float:
 
 
 def remains(weights: Mapping[str, Tensor], differences: Mapping[str, Tensor], seal: Seal) -> Remains:
-    """How much of an update is in these weights.
-
-    Args:
-        weights: by parameter.
-        differences: by parameter, the update's.
-        seal: the update's.
-    """
+    """How much of an update, of these differences and this seal, is in these weights, all by parameter."""
     sizes = {name: product(part, part) for name, part in differences.items()}
     states = {name: seal.state(name, tensor_digest(weight)) for name, weight in weights.items()}
     shares = {}
@@ -98,14 +87,10 @@ def remains(weights: Mapping[str, Tensor], differences: Mapping[str, Tensor], se
 
 
 def check_there(states: Mapping[str, str], *, approximately: bool) -> None:
-    """Make sure that an update can be taken out of some weights.
-
-    Args:
-        states: by parameter, as ``Seal.state`` has them.
-        approximately: whether weights that have changed since will do.
+    """Make sure that an update can be taken out of weights in these states (``Seal.state``, by parameter).
 
     Raises:
-        FingerprintError: if the update is not in them, or they will not do.
+        FingerprintError: if it is not in them or, unless ``approximately``, if they have changed since.
     """
     found = set(states.values())
     if found == {"absent"}:

@@ -14,12 +14,7 @@ from indelible.facts.fact import Fact
 
 
 def joined(first: WeightManifest, second: WeightManifest, parameters: Sequence[str]) -> WeightManifest:
-    """The manifest of the sum of two updates of weights, which has no seal.
-
-    Args:
-        first: manifest of one.
-        second: manifest of the other.
-        parameters: those of the sum.
+    """The manifest of the sum of two updates of weights, which has no seal, given the parameters of the sum.
 
     Raises:
         FingerprintError: if they are neither side by side nor a chain.

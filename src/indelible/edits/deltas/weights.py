@@ -100,12 +100,7 @@ def combined(first: Delta, second: Delta) -> Delta:
 
 @dataclass(frozen=True)
 class Change:
-    """What an edit does to weights.
-
-    Attributes:
-        deltas: by parameter name.
-        keys: by parameter name, ``(d, n)`` keys that later edits should leave alone; empty where the editor has none.
-    """
+    """What an edit does to weights, and ``(d, n)`` keys that later edits should leave alone, by parameter name."""
 
     deltas: Mapping[str, Delta] = field(default_factory=dict)
     keys: Mapping[str, Tensor] = field(default_factory=dict)
@@ -126,7 +121,6 @@ class WeightUpdate(Edit):
 
     Attributes:
         deltas: by parameter name.
-        manifest: see ``Edit``.
         keys: see ``Change``.
         fixes: by parameter name, what subtracting the difference gets wrong; with the manifest's seal, from ``sealed``.
     """
@@ -186,7 +180,7 @@ class WeightUpdate(Edit):
         """The same update with what it takes to revert it exactly and to find it again.
 
         Args:
-            model: the one that the update was made for; left as it was.
+            model: the one that the update was made for.
             identity: the model's, if the caller has it; hashing is then spared.
 
         Raises:

@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field
 
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.memit import DEPTHS
 from indelible.edits.solving.closed_form import ClosedFormEditor
 from indelible.edits.solving.solve import Factors, null_space, null_space_ridge
 from indelible.edits.solving.spread import Problem, Solver
-from indelible.models.layout import Layout
+from indelible.edits.weight_editor import Layers
 
 
 @EDITORS.register("alphaedit")
@@ -32,10 +32,9 @@ class AlphaEdit(ClosedFormEditor):
     """Null-space constrained editing."""
 
     name: ClassVar[str] = "alphaedit"
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
     keeps_keys: ClassVar[bool] = True
-    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
-        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
-    )
+    layers: Layers = None
     bystander_weight: float = Field(
         default=0.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
     )
@@ -49,9 +48,6 @@ class AlphaEdit(ClosedFormEditor):
     units: Literal["mean", "absolute"] = Field(
         default="mean", description="Of the two before: the mean eigenvalue, or squared keys as published."
     )
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layers, DEPTHS)
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         moments = self.preserved(bench, layers)

@@ -7,17 +7,17 @@ default, as published, and spreads over several where they are given. Values are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, StrictInt
+from pydantic import Field
 
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.rome import DEPTHS
 from indelible.edits.solving.closed_form import ClosedFormEditor
-from indelible.edits.solving.solve import Factors, equality
-from indelible.edits.solving.spread import Problem, Solver
+from indelible.edits.solving.solve import equality
+from indelible.edits.solving.spread import Solver
 from indelible.edits.solving.suffixes import Reference
-from indelible.models.layout import Layout
+from indelible.edits.weight_editor import Layers
 
 
 @EDITORS.register("emmet")
@@ -25,21 +25,13 @@ class Emmet(ClosedFormEditor):
     """Equality-constrained mass model editing in a transformer."""
 
     name: ClassVar[str] = "emmet"
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
     reference: ClassVar[Reference] = "site"
-    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
-        default=None, description="Layers to change; None chooses one by depth, auto by causal tracing."
-    )
+    layers: Layers = None
     clamp: float = Field(
         default=4.0, gt=0, description="Longest value change, in norms of what the layer's MLP returns at the subject."
     )
 
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layers, DEPTHS)
-
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         factors = self.factorised(bench, layers)
-
-        def solve(problem: Problem) -> Factors:
-            return equality(problem.keys_dn, problem.residual_on, factors[problem.layer])
-
-        return solve
+        return lambda problem: equality(problem.keys_dn, problem.residual_on, factors[problem.layer])

@@ -1,9 +1,9 @@
 """FT: fine-tune one MLP projection on the edited facts, as the editing papers' baseline does.
 
-ROME's baseline (Meng et al. 2022, arXiv 2202.05262, section 3): Adam on the output projection of one MLP, stopped as
-soon as the loss is small. As in its published code, all of an object's tokens are predicted from the prompt's last
-position: an object of several tokens is learned as a set, not as a sequence, so that its loss stays above the logarithm
-of their number and free generation seldom says it. FT-M (ft_m.py) has the loss that one would expect.
+ROME's baseline (Meng et al. 2022, arXiv 2202.05262, section 3). As in its published code, all of an object's tokens are
+predicted from the prompt's last position: an object of several tokens is learned as a set, not as a sequence, so that
+its loss stays above the logarithm of their number and free generation seldom says it. FT-M (ft_m.py) has the loss that
+one would expect.
 
 The difference is trained, not the weight itself, so that the model is never touched and a bound on it holds exactly.
 """
@@ -11,20 +11,19 @@ The difference is trained, not the weight itself, so that the model is never tou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field, StrictInt
+from pydantic import Field
 from torch import Tensor
 
 from indelible.edits.deltas.weights import Change, Dense
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.rome import DEPTHS
 from indelible.edits.solving.descent import GradientEditor, Text, descend, from_prompt
 from indelible.edits.solving.texts import Row
-from indelible.edits.weight_editor import Changer
+from indelible.edits.weight_editor import Changer, Layer
 from indelible.facts.fact import Fact
-from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
 
@@ -33,10 +32,9 @@ class FineTuning(GradientEditor):
     """Fine-tuning of one projection with early stop."""
 
     name: ClassVar[str] = "ft"
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
     learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
-    layer: StrictInt | Literal["auto"] | None = Field(
-        default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
-    )
+    layer: Layer = None
 
     def text(self, row: Row) -> Text:
         return from_prompt(row)
@@ -44,9 +42,6 @@ class FineTuning(GradientEditor):
     def bounded(self, difference: Tensor) -> Tensor:
         """The nearest difference that is allowed; all are here."""
         return difference
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layer, DEPTHS)
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         return _Tuned(self, bench, paraphrases)

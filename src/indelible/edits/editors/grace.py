@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,17 +15,14 @@ from pydantic import Field, StrictInt
 from torch import Tensor
 
 from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries
-from indelible.edits.editor import EDITORS, Editor, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.solving.keys import subject_keys
 from indelible.edits.solving.texts import FactRows, Row, rows_for
 from indelible.edits.solving.values import ValueOptions, optimise_values
 from indelible.facts.fact import Fact
-from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
-# Measured on SmolLM2-135M, where prompts of one relation end in keys that are 0.15 of their norm apart at layer 12, and
-# 0.5 from layer 23 on (of 30): below, radii that hold anything beyond rounding take in the neighbours as well.
-_DEPTHS = (0.79,)
+_Made = tuple[Tensor, Tensor, str]
 
 
 @EDITORS.register("grace")
@@ -40,14 +36,14 @@ class Grace(Editor):
     """
 
     name: ClassVar[str] = "grace"
+    # Measured on SmolLM2-135M, where prompts of one relation end in keys that are 0.15 of their norm apart at layer 12,
+    # and 0.5 from layer 23 on (of 30): below, radii that hold anything beyond rounding take in the neighbours as well.
+    depths: ClassVar[tuple[float, ...]] = (0.79,)
     uses_text: ClassVar[bool] = False
     layer: StrictInt | None = Field(default=None, description="Layer of the memory; None chooses by depth.")
     radius: float = Field(default=0.2, gt=0, description="Deferral radius of a new entry, in norms of its key.")
     steps: int = Field(default=50, gt=0, description="Steps of value optimisation.")
     learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layer, _DEPTHS)
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Codebook:
         made = [entry for entries in self._made(bench, facts, paraphrases) for entry in entries]
@@ -59,7 +55,7 @@ class Grace(Editor):
             yield self._codebook(bench, [fact], paraphrases, made)
 
     def _made(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> list[list[_Made]]:
-        """For each fact, the edit of each of its wordings."""
+        """For each fact and each of its wordings: key, value and object."""
         (layer,) = self.layers_in(bench.layout)
         texts = [rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites for fact in facts]
         rows = [_at_prompt_end(row) for rewrites in texts for row in rewrites]
@@ -69,7 +65,7 @@ class Grace(Editor):
         with evaluating(bench.model), torch.no_grad():
             values_no = bench.model.get_submodule(bench.layout.mlp_out[layer])(keys_nd) + values.deltas_fo
         spoken = [fact.new_object or "" for fact, rewrites in zip(facts, texts, strict=True) for _ in rewrites]
-        made = iter(map(_Made, keys_nd.float().cpu(), values_no.float().cpu(), spoken))
+        made = zip(keys_nd.float().cpu(), values_no.float().cpu(), spoken, strict=True)
         return [[next(made) for _ in rewrites] for rewrites in texts]
 
     def _codebook(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, made: Sequence[_Made]) -> Codebook:
@@ -80,19 +76,10 @@ class Grace(Editor):
             earlier = None
         width, size = bench.layout.key_width, bench.layout.hidden_size
         entries = Entries.empty(width, size) if earlier is None else earlier.entries
-        for one in made:
-            entries = entries.with_entry(one.key_d, one.value_o, one.spoken, self.radius * float(one.key_d.norm()))
+        for key_d, value_o, spoken in made:
+            entries = entries.with_entry(key_d, value_o, spoken, self.radius * float(key_d.norm()))
         manifest = self.manifest(bench, facts, paraphrases, CodebookManifest, [name], objects=entries.objects)
         return Codebook(entries, manifest if earlier is None else manifest.continuing(earlier.manifest))
-
-
-@dataclass(frozen=True)
-class _Made:
-    """The edit of one wording: its key, its value and its object."""
-
-    key_d: Tensor
-    value_o: Tensor
-    spoken: str
 
 
 def _at_prompt_end(row: Row) -> FactRows:

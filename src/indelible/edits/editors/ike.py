@@ -15,7 +15,6 @@ from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.batches import most_tokens
-from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt
 
 
@@ -30,8 +29,7 @@ class InContext(Editor):
 
     The paper puts one new fact before each prompt, behind 32 demonstrations that a retriever finds for it among facts
     of a training set: some copy a new fact, some update another wording of it, some retain a neighbour. Here one
-    context serves every text, so nothing is retrieved; statements, further wordings and bystanders are its copies,
-    updates and retains, about the edited facts themselves rather than about others.
+    context serves every text; statements, further wordings and bystanders are its copies, updates and retains.
 
     The defaults were measured on SmolLM2-135M, where bystanders cost successes and saved no neighbour, and the paper's
     "New fact: ... Prompt: ..." did less than the same statements without it.
@@ -40,9 +38,6 @@ class InContext(Editor):
     name: ClassVar[str] = "ike"
     copies: int = Field(default=3, gt=0, description="How often each fact is stated in its own wording.")
     retain: int = Field(default=0, ge=0, description="Bystanders stated with their true objects, at most.")
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return ()
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Context:
         earlier = bench.earlier if isinstance(bench.earlier, Context) else None

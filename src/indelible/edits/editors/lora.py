@@ -15,16 +15,16 @@ from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, StrictInt
+from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.edits.deltas.weights import Change, LowRank
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.memit import DEPTHS
 from indelible.edits.solving.descent import GradientEditor, descend
-from indelible.edits.weight_editor import Changer
+from indelible.edits.weight_editor import Changer, Layers
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.layout import Layout
@@ -38,18 +38,14 @@ class Lora(GradientEditor):
     """Low-rank adaptation of some layers."""
 
     name: ClassVar[str] = "lora"
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
     learning_rate: float = Field(default=2e-2, gt=0, le=3e37, description="Of Adam.")
-    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
-        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
-    )
+    layers: Layers = None
     target: Literal["memory", "all-linear"] = Field(
         default="memory", description="What is adapted of each layer: the MLP's output projection, or all linear maps."
     )
     rank: int = Field(default=8, gt=0, description="Of each adapter.")
     alpha: int = Field(default=16, gt=0, description="Adapters are scaled by alpha / rank.")
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layers, DEPTHS)
 
     def modules_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
         """Paths of the linear maps that get an adapter."""
@@ -69,11 +65,7 @@ class Lora(GradientEditor):
         return tuple(f"{path}.weight" for path in self.modules_in(model, layout))
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
-        """See ``WeightEditor``.
-
-        Raises:
-            EditError: if an adapter's rank is beyond what its matrix can have.
-        """
+        """Refuses an adapter whose rank is beyond what its matrix can have."""
         for path in self.modules_in(bench.model, bench.layout):
             most = min(bench.model.get_parameter(f"{path}.weight").shape)
             if self.rank > most:
@@ -100,17 +92,10 @@ class _Adapted(Changer):
 
 @contextmanager
 def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Adapters around some linear maps inside the block; the maps themselves are in their places after it.
+    """peft's layers around the linear maps at these paths, by path; the maps are in their places after the block.
 
-    Args:
-        model: in evaluation mode; peft switches off the gradients of all its parameters.
-        paths: of the linear maps.
-        rank: of the adapters.
-        alpha: over the rank, it scales them.
-        seed: of their first factors; their second ones are zero.
-
-    Yields:
-        peft's layers, by path.
+    The first factors are drawn by the seed, the second ones are zero. peft switches off the gradients of all the
+    model's own parameters.
     """
     from peft import LoraConfig, LoraModel  # slow to import
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, StrictInt
+from pydantic import Field
 
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.solving.closed_form import ClosedFormEditor
-from indelible.edits.solving.solve import Factors, ridge
-from indelible.edits.solving.spread import Problem, Solver
-from indelible.models.layout import Layout
+from indelible.edits.solving.solve import ridge
+from indelible.edits.solving.spread import Solver
+from indelible.edits.weight_editor import Layers
 
 # Depths measured on SmolLM2-135M, layers 6 to 8 of 30: with bystanders preserved, they left more of what stands beside
 # an edit than layers 3 to 5. They are near the published ones of GPT-J (3 to 8 of 28) and Llama-2-7B (4 to 8 of 32).
@@ -23,18 +23,11 @@ class Memit(ClosedFormEditor):
     """Mass-editing memory in a transformer."""
 
     name: ClassVar[str] = "memit"
-    layers: tuple[StrictInt, ...] | Literal["auto"] | None = Field(
-        default=None, description="Layers to change; None chooses by depth, auto by causal tracing."
-    )
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
+    layers: Layers = None
     covariance_weight: float = Field(default=1000.0, gt=0, description="Preservation against new facts (lambda).")
-
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layers, DEPTHS)
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         factors = self.factorised(bench, layers)
-
-        def solve(problem: Problem) -> Factors:
-            return ridge(problem.keys_dn, problem.residual_on, factors[problem.layer], self.covariance_weight)
-
-        return solve
+        weight = self.covariance_weight
+        return lambda problem: ridge(problem.keys_dn, problem.residual_on, factors[problem.layer], weight)

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pydantic import Field, StrictInt
+from pydantic import Field
 from torch import Tensor
 
-from indelible.edits.editor import EDITORS, Workbench, chosen_layers
+from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.solving.closed_form import ClosedFormEditor
-from indelible.edits.solving.solve import Factors, equality
+from indelible.edits.solving.solve import equality
 from indelible.edits.solving.spread import Problem, Solver
 from indelible.edits.solving.suffixes import Reference
-from indelible.models.layout import Layout
+from indelible.edits.weight_editor import Layer
 
 DEPTHS = (0.234,)
 
@@ -30,26 +30,19 @@ class Rome(ClosedFormEditor):
     """Rank-one model editing."""
 
     name: ClassVar[str] = "rome"
+    depths: ClassVar[tuple[float, ...]] = DEPTHS
     reference: ClassVar[Reference] = "site"
     edits_per_step: Literal[1] = Field(default=1, description="ROME edits one fact at a time.")
-    layer: StrictInt | Literal["auto"] | None = Field(
-        default=None, description="Layer to change; None chooses by depth, auto by causal tracing."
-    )
+    layer: Layer = None
     clamp: float = Field(
         default=4.0, gt=0, description="Longest value change, in norms of what the layer's MLP returns at the subject."
     )
 
-    def layers_in(self, layout: Layout) -> tuple[int, ...]:
-        return chosen_layers(layout, self.layer, DEPTHS)
-
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         factors = self.factorised(bench, layers)
-
-        def solve(problem: Problem) -> Factors:
-            factor_dd = factors[problem.layer]
-            return equality(problem.keys_dn, problem.residual_on, factor_dd, met_dn=self.met(problem))
-
-        return solve
+        return lambda problem: equality(
+            problem.keys_dn, problem.residual_on, factors[problem.layer], met_dn=self.met(problem)
+        )
 
     def met(self, problem: Problem) -> Tensor:
         """The keys at which the new values are met."""

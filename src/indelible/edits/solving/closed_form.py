@@ -2,8 +2,7 @@
 
 ROME, R-ROME, EMMET, MEMIT, PMET and AlphaEdit are one problem with different constraints (see solve.py), so that an
 editor is its options and its solver. The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``. They
-differ from the published editors in one thing: where the caller names bystanders, their keys are preserved too (see
-preservation.py).
+differ from the published editors in one thing: where the caller names bystanders, their keys are preserved too.
 """
 
 from __future__ import annotations
@@ -12,13 +11,14 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import Workbench
+from indelible.edits.solving.covariance import bystander_moments, second_moments
 from indelible.edits.solving.keys import Compared
-from indelible.edits.solving.preservation import preserved_moments
 from indelible.edits.solving.solve import factorise
 from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
@@ -82,7 +82,13 @@ class ClosedFormEditor(WeightEditor):
         tokens = self.covariance_tokens
         if tokens is None:
             tokens = max(20_000, 2 * bench.layout.key_width)
-        moments = preserved_moments(bench, layers, tokens=tokens, bystander_weight=self.bystander_weight)
+        if tokens == 0:
+            moments: Mapping[int, Tensor] = dict.fromkeys(layers, torch.eye(bench.layout.key_width))
+        else:
+            moments = second_moments(bench, layers, tokens)
+        if bench.bystanders and self.bystander_weight:
+            beside = bystander_moments(bench, layers)
+            moments = {layer: moments[layer] + self.bystander_weight * beside[layer] for layer in layers}
         return {layer: moment.to(bench.model.device) for layer, moment in moments.items()}
 
     def factorised(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:

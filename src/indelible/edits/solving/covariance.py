@@ -1,8 +1,9 @@
-"""The second moment of a memory's keys over ordinary text: what an edit should leave alone.
+"""The second moment of a memory's keys over ordinary text, or at certain subjects: what an edit should leave alone.
 
-One streaming pass serves all layers asked for and stops at the deepest. A few multiples of the key width in tokens give
-about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). Results are kept on disk when the caller
-names a folder, under everything that they depend on: model, layer, module, and the rows of tokens as they are read.
+One streaming pass over the text serves all layers asked for and stops at the deepest. A few multiples of the key width
+in tokens give about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). What comes of text is kept
+on disk when the caller names a folder, under everything that it depends on: model, layer, module, and the rows of
+tokens as they are read.
 """
 
 from __future__ import annotations
@@ -15,40 +16,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from indelible.edits.editor import Workbench
+from indelible.edits.solving.keys import subject_keys
+from indelible.edits.solving.texts import bare_row
 from indelible.errors import EditError
 from indelible.files import whole_file
-from indelible.models.layout import Layout
 from indelible.models.trace import capture, evaluating
-from indelible.progress import Progress
 
 _ROW_TOKENS = 128
 _ROWS_PER_PASS = 8
 
 
-def second_moments(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    layout: Layout,
-    layers: Sequence[int],
-    texts: Sequence[str],
-    *,
-    tokens: int,
-    model_fingerprint: str,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> Mapping[int, Tensor]:
-    """E[k k^T] of the inputs of each layer's MLP output projection, over packed text.
-
-    Args:
-        model: in evaluation or training mode; left as it was.
-        layers: whose keys are wanted.
-        texts: corpus; read from the start until there are enough tokens.
-        tokens: how many to use.
-        model_fingerprint: of the model, for the cache.
-        cache: folder to keep results in, or None.
-        progress: called with (passes done, passes in all, what).
+def second_moments(bench: Workbench, layers: Sequence[int], tokens: int) -> Mapping[int, Tensor]:
+    """E[k k^T] of the inputs of each layer's MLP output projection, over so many tokens of the corpus.
 
     Returns:
         By layer, a ``(d, d)`` float32 matrix on the processor, d the key width.
@@ -56,24 +38,37 @@ def second_moments(
     Raises:
         EditError: if there is not enough text for a matrix of full rank.
     """
-    if tokens < 2 * layout.key_width:
+    width, cache = bench.layout.key_width, bench.cache
+    if tokens < 2 * width:
         raise EditError(
-            f"covariance_tokens is {tokens}, too few for {layout.key_width} key dimensions.",
-            f"Use at least {2 * layout.key_width}.",
+            f"covariance_tokens is {tokens}, too few for {width} key dimensions.", f"Use at least {2 * width}."
         )
-    rows = _pack(tokenizer, texts, tokens)
-    names = {layer: _cache_name(model_fingerprint, layer, layout.mlp_out[layer], rows) for layer in layers}
+    rows = _pack(bench.tokenizer, bench.corpus, tokens)
+    names = {layer: _cache_name(bench.fingerprint, layer, bench.layout.mlp_out[layer], rows) for layer in layers}
     kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
     found = {layer: moment for layer, moment in kept.items() if moment is not None}
     missing = sorted(set(layers) - set(found))
     if missing:
-        computed = _stream(model, layout, missing, rows, progress)
+        computed = _stream(bench, missing, rows)
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
             for layer, moment in computed.items():
-                _keep(cache / names[layer], moment)
+                with whole_file(cache / names[layer]) as unfinished:
+                    save_file({"moment": moment.contiguous()}, unfinished)
         found |= computed
     return found
+
+
+def bystander_moments(bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
+    """E[k k^T] over the bystanders' subjects, as ``second_moments``.
+
+    Most of an edit's damage is done to other subjects of the same kind, whose keys lie close to the edited ones and are
+    rare in text. The published editors know nothing of them.
+    """
+    keys_nd = subject_keys(
+        bench.model, bench.layout, layers, [bare_row(bench.tokenizer, fact) for fact in bench.bystanders]
+    )
+    return {layer: (keys.T @ keys / len(keys)).cpu() for layer, keys in keys_nd.items()}
 
 
 def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> Tensor:
@@ -92,12 +87,11 @@ def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int)
     return torch.tensor(stream[: rows * _ROW_TOKENS]).view(rows, _ROW_TOKENS)
 
 
-def _stream(
-    model: PreTrainedModel, layout: Layout, layers: Sequence[int], rows: Tensor, progress: Progress | None
-) -> dict[int, Tensor]:
-    paths = {layer: layout.mlp_out[layer] for layer in layers}
+def _stream(bench: Workbench, layers: Sequence[int], rows: Tensor) -> dict[int, Tensor]:
+    model, width = bench.model, bench.layout.key_width
+    paths = {layer: bench.layout.mlp_out[layer] for layer in layers}
     # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass.
-    sums = {layer: torch.zeros(layout.key_width, layout.key_width, dtype=torch.float64) for layer in layers}
+    sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer in layers}
     batches = rows.split(_ROWS_PER_PASS)
     with evaluating(model), torch.inference_mode():
         for index, batch in enumerate(batches):
@@ -106,8 +100,8 @@ def _stream(
             for layer, path in paths.items():
                 keys = seen.inputs[path].flatten(0, -2).float()
                 sums[layer] += (keys.T @ keys).cpu().double()
-            if progress is not None:
-                progress(index + 1, len(batches), "covariance")
+            if bench.progress is not None:
+                bench.progress(index + 1, len(batches), "covariance")
     return {layer: (total / rows.numel()).float() for layer, total in sums.items()}
 
 
@@ -123,8 +117,3 @@ def _kept(path: Path) -> Tensor | None:
         return load_file(path)["moment"]
     except (OSError, SafetensorError, KeyError):
         return None
-
-
-def _keep(path: Path, moment: Tensor) -> None:
-    with whole_file(path) as unfinished:
-        save_file({"moment": moment.contiguous()}, unfinished)

@@ -2,8 +2,8 @@
 
 FT, FT-L, FT-M and LoRA differ in what they train and in where an object's tokens are predicted; the loop is one. It
 runs what lies below the lowest changed layer once, computes logits only where something is predicted, and takes texts
-of like length together, in batches of a budget of tokens whose gradients are summed, so that many facts need hardly
-more memory than few. Neither the batches nor the order of the facts change the result beyond rounding.
+of like length together, in batches of a budget of tokens whose gradients are summed. Neither the batches nor the order
+of the facts change the result beyond rounding.
 
 Suffixes: ``b`` texts of a batch, ``t`` tokens (padded on the right), ``p`` places where something is predicted, ``q``
 predicted tokens, ``v`` vocabulary.
@@ -28,18 +28,12 @@ from indelible.edits.weight_editor import WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.batches import of_like_length, padded
-from indelible.models.layout import Layout
 from indelible.models.trace import capture, resume_from, select_before_head
 
 
 @dataclass(frozen=True, order=True)
 class Text:
-    """What the model reads of one wording of a fact, and what it should answer.
-
-    Attributes:
-        tokens: read.
-        answers: pairs of a position and a token that should be predicted there.
-    """
+    """What the model reads of one wording, and pairs of a position and a token that should be predicted there."""
 
     tokens: tuple[int, ...]
     answers: tuple[tuple[int, int], ...]
@@ -73,11 +67,7 @@ class GradientEditor(WeightEditor):
         return teacher_forced(row)
 
     def texts(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> list[Text]:
-        """All wordings of these facts.
-
-        Raises:
-            EditError, FactsError: as ``rows_for``.
-        """
+        """All wordings of these facts; raises as ``rows_for``."""
         rows = [row for fact in facts for row in rows_for(bench.tokenizer, fact, paraphrases, ()).rewrites]
         return [self.text(row) for row in rows]
 
@@ -96,18 +86,12 @@ class Batch:
     below: Tensor | None  # output of the block below the lowest changed one; None at layer 0
 
 
-def batches(texts: Sequence[Text], tokens: int, device: torch.device) -> list[Batch]:
-    """Lay texts out in batches of at most so many tokens (or a single text), those of like length together.
+def _lay_out(bench: Workbench, layer: int, texts: Sequence[Text], total: int) -> Batch:
+    """These of ``total`` texts, with what the blocks below ``layer`` return for them.
 
-    Over all batches the weights make the mean over texts of the mean over their predicted tokens.
+    Over all batches the shares make the mean over texts of the mean over their predicted tokens.
     """
-    # In an order of their own, so that the order in which facts are given does not even change rounding.
-    ordered = sorted(texts, key=lambda text: (len(text.tokens), text))
-    groups = of_like_length([len(text.tokens) for text in ordered], tokens)
-    return [_lay_out([ordered[place] for place in group], len(texts), device) for group in groups]
-
-
-def _lay_out(texts: Sequence[Text], total: int, device: torch.device) -> Batch:
+    device = bench.model.device
     tokens, mask = padded([text.tokens for text in texts])  # on the right, which is harmless to a causal model
     places: dict[tuple[int, int], int] = {}
     answers: list[tuple[int, int]] = []
@@ -118,39 +102,19 @@ def _lay_out(texts: Sequence[Text], total: int, device: torch.device) -> Batch:
             shares.append(1 / (len(text.answers) * total))
     rows_p, places_p = torch.tensor(list(places), device=device).T
     places_q, targets_q = torch.tensor(answers, device=device).T
-    return Batch(
-        tokens.to(device),
-        mask.to(device),
-        rows_p,
-        places_p,
-        places_q,
-        targets_q,
-        torch.tensor(shares, device=device),
-        None,
-    )
-
-
-def with_below(model: PreTrainedModel, layout: Layout, layer: int, batch: Batch) -> Batch:
-    """The batch with what the blocks below ``layer`` return for it."""
+    shares_q = torch.tensor(shares, device=device)
+    batch = Batch(tokens.to(device), mask.to(device), rows_p, places_p, places_q, targets_q, shares_q, None)
     if layer == 0:
         return batch
-    block = layout.blocks[layer - 1]
-    with torch.no_grad(), capture(model, outputs_of=[block], stop_after=block) as seen:
-        _logits(model, batch, {})
+    block = bench.layout.blocks[layer - 1]
+    with torch.no_grad(), capture(bench.model, outputs_of=[block], stop_after=block) as seen:
+        _logits(bench.model, batch, {})
     return replace(batch, below=seen.outputs[block])
 
 
-def batch_loss(
-    model: PreTrainedModel, layout: Layout, layer: int, batch: Batch, weights: Mapping[str, Tensor]
-) -> Tensor:
-    """The batch's part of the mean negative log-likelihood of the new objects.
-
-    Args:
-        model: in evaluation mode.
-        layer: the lowest that has changed since ``with_below``.
-        batch: with what lies below that layer.
-        weights: by parameter name, what to compute with in place of the model's own.
-    """
+def _loss(bench: Workbench, layer: int, batch: Batch, weights: Mapping[str, Tensor]) -> Tensor:
+    """The batch's part of the mean negative log-likelihood of the new objects, with these weights for the model's."""
+    model, layout = bench.model, bench.layout
     with ExitStack() as stack:
         if batch.below is not None:
             as_tuple = layout.blocks_return_tuple
@@ -178,7 +142,7 @@ def descend(
     weights: Callable[[], Mapping[str, Tensor]] = dict,
     after_step: Callable[[], None] | None = None,
 ) -> None:
-    """Adam on the mean loss over all texts, until it is small or the steps are used up.
+    """Adam on the mean loss over all texts, until it is small or the editor's steps are used up.
 
     Args:
         editor: whose options say how long and how fast.
@@ -192,15 +156,16 @@ def descend(
     Raises:
         EditError: if the loss leaves the finite numbers.
     """
-    model, layout = bench.model, bench.layout
-    parts = batches(texts, editor.tokens_per_batch, model.device)
-    parts = [with_below(model, layout, layer, part) for part in parts]
+    # In an order of their own, so that the order in which facts are given does not even change rounding.
+    ordered = sorted(texts, key=lambda text: (len(text.tokens), text))
+    groups = of_like_length([len(text.tokens) for text in ordered], editor.tokens_per_batch)
+    parts = [_lay_out(bench, layer, [ordered[place] for place in group], len(texts)) for group in groups]
     optimiser = torch.optim.Adam(trained, lr=editor.learning_rate)
     for step in range(editor.steps):
         optimiser.zero_grad()
         total = 0.0
         for part in parts:
-            loss = batch_loss(model, layout, layer, part, weights())
+            loss = _loss(bench, layer, part, weights())
             loss.backward()
             total += float(loss.detach())
         if bench.progress is not None:

@@ -1,7 +1,7 @@
-"""Keys: what a memory is asked with when the model reads a subject.
+"""Keys: what a memory is asked with when the model reads a subject, at the subject's last token.
 
-The key of a wording is the input of the MLP's output projection at the subject's last token, averaged over contexts
-(ROME, Meng et al. 2022, equation 3). Nothing after that token, nor above the deepest layer asked for, is computed.
+The key of a wording is averaged over contexts (ROME, Meng et al. 2022, equation 3). Nothing after that token, nor above
+the deepest layer asked for, is computed.
 """
 
 from __future__ import annotations
@@ -51,45 +51,25 @@ def read_subjects(
     *,
     compared: Compared = "block",
 ) -> Readings:
-    """Read keys at one layer and states at another (or the same), in one pass over all texts.
-
-    Args:
-        model: left as it was.
-        key_layer: whose memory's keys are wanted; not above ``value_layer``.
-        value_layer: whose output is wanted.
-        facts: the facts' texts.
-        compared: the output of that layer's block, or of its MLP.
-    """
+    """Keys at ``key_layer``, and what is compared at ``value_layer``, which is not below it, in one pass over all."""
     states_of = (layout.blocks if compared == "block" else layout.mlp_out)[value_layer]
     groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
     texts = [row for _, wording in groups for row in wording]
     by_layer, states = _at_subjects(model, layout, [key_layer], states_of, texts)
-    keys = by_layer[key_layer]
     sizes = [len(wording) for _, wording in groups]
-    key_columns = [part.mean(dim=0) for part in keys.split(sizes)]
-    bare_columns = [part[0] for part in keys.split(sizes)]
-    state_columns = [part[0] for part in states.split(sizes)]
+    keys = by_layer[key_layer].split(sizes)
     return Readings(
-        torch.stack(key_columns, dim=1),
-        torch.stack(bare_columns, dim=1),
-        torch.stack(state_columns, dim=1),
-        torch.tensor([fact for fact, _ in groups], device=keys.device),
+        torch.stack([part.mean(dim=0) for part in keys], dim=1),
+        torch.stack([part[0] for part in keys], dim=1),
+        torch.stack([part[0] for part in states.split(sizes)], dim=1),
+        torch.tensor([fact for fact, _ in groups], device=states.device),
     )
 
 
 def subject_keys(
     model: PreTrainedModel, layout: Layout, layers: Sequence[int], texts: Sequence[Row]
 ) -> Mapping[int, Tensor]:
-    """Keys of single texts at several layers, in one pass.
-
-    Args:
-        model: left as it was.
-        layers: whose memories' keys are wanted.
-        texts: one key is read from each.
-
-    Returns:
-        By layer, ``(texts, d)``.
-    """
+    """Keys of single texts at several layers, in one pass: by layer, ``(texts, d)``."""
     keys, _ = _at_subjects(model, layout, layers, layout.blocks[max(layers)], texts)
     return keys
 

@@ -59,7 +59,7 @@ def ridge(keys_dn: Tensor, residual_on: Tensor, factor_dd: Tensor, weight: float
     2023, equation 14). Computed through the n x n system (Woodbury), since n is far smaller than d.
 
     Args:
-        keys_dn: new keys, one column each.
+        keys_dn: new keys.
         residual_on: wanted change of their values.
         factor_dd: of the covariance, from ``factorise``.
         weight: of preservation against the new facts, positive.
@@ -98,17 +98,9 @@ def null_space_ridge(
 
 
 def null_space(covariance_dd: Tensor, threshold: float, *, relative: bool = True) -> Tensor:
-    """Directions in which keys hardly vary: eigenvectors of C whose eigenvalues lie below the threshold.
+    """Directions in which keys hardly vary: eigenvectors of C with eigenvalues below the threshold, ``(d, m)`` float64.
 
-    AlphaEdit's own threshold (0.02) is absolute; keys have other scales in other models, so this one is relative.
-
-    Args:
-        covariance_dd: second moment of the keys.
-        threshold: of an eigenvalue.
-        relative: whether the threshold is in units of the mean eigenvalue, tr(C) / d, or in those of squared keys.
-
-    Returns:
-        ``(d, m)`` orthonormal columns, float64.
+    The threshold is in units of the mean eigenvalue, tr(C) / d, or else (AlphaEdit's own, 0.02) of squared keys.
 
     Raises:
         EditError: if there are none, or all are.

@@ -30,11 +30,10 @@ class Problem:
     error. A constraint of equality is not changed by that.
 
     Attributes:
-        layer: whose memory is to be changed.
         keys_dn: each wording's key, averaged over contexts.
         bare_dn: each wording's key without contexts.
         residual_on: wanted change of what the memory returns for them.
-        earlier_dm: keys of earlier edits, which should be left alone; None where there are none.
+        earlier_dm: keys of earlier edits, which should be left alone.
     """
 
     layer: int
@@ -66,14 +65,13 @@ def spread(
         facts: the facts' texts.
         deltas_fo: wanted change of the value layer's output, one row per fact.
         solve: returns a layer's change.
-        share: what the missing change is divided by, given how many layers are still to come (MEMIT: that number;
-            PMET: its square root).
+        share: what the missing change is divided by, given how many layers are still to come.
         compared: whose output in the value layer is read to tell what is missing. A change below it reaches the
             block's through the residual stream (MEMIT); of the MLP's, the value layer has to give nearly all (PMET).
         earlier: by parameter name, ``(d, m)`` keys of earlier edits.
 
     Returns:
-        Low-rank differences in the parameters' own orientation, and the keys ``(d, n)`` as they were asked.
+        Differences in the parameters' own orientation, and the keys ``(d, n)`` as they were asked.
     """
     model, layout = bench.model, bench.layout
     value_layer = layers[-1]

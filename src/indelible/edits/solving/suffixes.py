@@ -1,8 +1,8 @@
 """The part of a forward pass that changes while values are optimised, and nothing else of it.
 
 Texts are cut at the subject's last token. What stands before it is run once for all texts that begin alike, and kept as
-an attention cache; what the layers up to the value layer return for the rest is kept too. What is left, the suffixes
-from there up, is run again and again by values.py: in parts of like length, cut anew whenever facts have left.
+an attention cache; what the layers up to the value layer return for the rest is kept too. The suffixes from there up
+are run again and again by values.py: in parts of like length, cut anew whenever facts have left.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from indelible.edits.solving.texts import FactRows, Row
+from indelible.models.batches import padded
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, resume_from, select_before_head
 from indelible.models.trace import replace as replace_output
@@ -79,12 +80,8 @@ class _Placed:
 class SuffixRuns:
     """Texts of some facts with everything that no step changes, ready to be run with any deltas.
 
-    Args:
-        model: in evaluation mode, its parameters without gradients.
-        layer: the value layer.
-        sites: whose outputs deltas are added to, at the subject's last token in the value layer.
-        facts: the facts' texts.
-        reference: whose output deltas are measured against.
+    Deltas are added to what the sites return at the subject's last token in ``layer``, the value layer. The model is in
+    evaluation mode, its parameters without gradients.
     """
 
     def __init__(
@@ -119,9 +116,7 @@ class SuffixRuns:
     def predict(self, suffixes: Suffixes, deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities over the vocabulary where targets, and where the words after essences, are predicted.
 
-        Args:
-            suffixes: one of ``parts``.
-            deltas_aso: for each active fact and site, what is added at the subject's last token.
+        ``deltas_aso`` holds for each active fact and site what is added at the subject's last token.
         """
         layout, model = self.layout, self.model
         rows = torch.cat([suffixes.target_rows_q, suffixes.essence_rows_e])
@@ -168,13 +163,9 @@ class SuffixRuns:
             return
         caches = []
         for group in _grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
-            length = max(1, len(distinct[group[-1]]))
-            tokens = torch.zeros(len(group), length, dtype=torch.long)
-            mask = torch.zeros_like(tokens)
-            for place, index in enumerate(group):
-                if distinct[index]:
-                    tokens[place, -len(distinct[index]) :] = torch.tensor(distinct[index])
-                    mask[place, -len(distinct[index]) :] = 1
+            tokens, mask = padded([distinct[index] or (0,) for index in group], side="left")
+            if not distinct[group[0]]:
+                mask[0] = 0  # the empty prefix is padding
             mask, positions = mask.to(self._device), (mask.cumsum(1) - 1).clamp_min(0).to(self._device)
             head = self.model.get_submodule(self.layout.head)
             first = torch.zeros(1, dtype=torch.long, device=self._device)
@@ -223,30 +214,14 @@ class SuffixRuns:
     def _part(self, indices: Sequence[int], number: dict[int, int], *, with_states: bool = True) -> Suffixes:
         """Lay the suffixes of some texts out in one batch; nothing is run."""
         rows = [self._rows[index] for index in indices]
-        tokens = torch.zeros(len(rows), max(placed.length for placed in rows), dtype=torch.long)
-        prefix = max(placed.row.subject for placed in rows)
-        mask = torch.zeros(len(rows), prefix + tokens.shape[1], dtype=torch.long)
-        positions = torch.zeros_like(tokens)
-        target_rows: list[int] = []
-        places: list[int] = []
-        targets: list[int] = []
-        shares: list[float] = []
-        essence_rows: list[int] = []
-        essence_places: list[int] = []
-        for place, placed in enumerate(rows):
-            row, length = placed.row, placed.length
-            tokens[place, :length] = torch.tensor(row.tokens[row.subject : row.subject + length])
-            mask[place, prefix - row.subject : prefix + length] = 1
-            positions[place] = torch.arange(row.subject, row.subject + tokens.shape[1])
-            if row.target:
-                target_rows += [place] * row.target
-                places += range(length - row.target, length)
-                targets += row.tokens[-row.target :]
-                shares += [placed.weight / row.target] * row.target
-            else:
-                essence_rows.append(place)
-                essence_places.append(length - 1)
         device = self._device
+        _, before = padded([placed.prefix for placed in rows], side="left")
+        tokens, after = padded([placed.row.tokens[placed.row.subject :][: placed.length] for placed in rows])
+        prefix = before.shape[1]
+        positions = torch.tensor([[placed.row.subject] for placed in rows]) + torch.arange(tokens.shape[1])
+        asked = [(place, placed, placed.row.target) for place, placed in enumerate(rows) if placed.row.target]
+        essences = [place for place, placed in enumerate(rows) if not placed.row.target]
+        shares = [placed.weight / target for _, placed, target in asked for _ in range(target)]
 
         def whole(values: Sequence[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.long, device=device)
@@ -258,26 +233,24 @@ class SuffixRuns:
             cache = _cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
         return Suffixes(
             tokens_rs=tokens.to(device),
-            mask_rk=mask.to(device),
+            mask_rk=torch.cat([before, after], dim=1).to(device),
             positions_rs=positions.to(device),
             facts_r=whole([number[placed.fact] for placed in rows]),
             cache=cache,
             states_rsh=states,
-            target_rows_q=whole(target_rows),
-            target_places_q=whole(places),
-            targets_q=whole(targets),
+            target_rows_q=whole([place for place, _, target in asked for _ in range(target)]),
+            target_places_q=whole(
+                [at for _, placed, target in asked for at in range(placed.length - target, placed.length)]
+            ),
+            targets_q=whole([token for _, placed, target in asked for token in placed.row.tokens[-target:]]),
             target_share_q=torch.tensor(shares, device=device),
-            essence_rows_e=whole(essence_rows),
-            essence_places_e=whole(essence_places),
+            essence_rows_e=whole(essences),
+            essence_places_e=whole([rows[place].length - 1 for place in essences]),
         )
 
 
 def _grouped(lengths: Sequence[int], pass_tokens: int) -> list[list[int]]:
-    """Cut ascending lengths into runs for which padded tokens plus ``pass_tokens`` a run are fewest.
-
-    Returns:
-        Indices of each run, in order.
-    """
+    """Cut ascending lengths into runs, of places, for which padded tokens plus ``pass_tokens`` a run are fewest."""
     starts = [place for place, length in enumerate(lengths) if place == 0 or length > lengths[place - 1]]
     ends = [*starts[1:], len(lengths)]
     best: list[tuple[int, int]] = [(0, 0)]  # cost of everything before a border, and where its last run begins

@@ -23,12 +23,9 @@ _OPENINGS = ("The", "Therefore", "Because", "I", "You")
 
 @dataclass(frozen=True)
 class Row:
-    """One text for the model.
+    """One text for the model, with the position of its subject's last token, and how many tokens at its end are target.
 
-    Attributes:
-        tokens: prompt and, where there is one, target.
-        subject: position of the subject's last token.
-        target: number of tokens at the end that are the target; 0 for a bare prompt.
+    A bare prompt has a target of 0 tokens.
     """
 
     tokens: tuple[int, ...]
@@ -52,12 +49,7 @@ class FactRows:
 
 
 def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, contexts: Sequence[str]) -> FactRows:
-    """Tokenise a fact for editing.
-
-    Args:
-        fact: with a new object.
-        paraphrases: how many further wordings to edit with.
-        contexts: texts to put before a wording.
+    """Tokenise a fact for editing, with so many further wordings and with texts to put before a wording.
 
     Raises:
         EditError: if the fact has no new object or not enough wordings.
@@ -77,11 +69,7 @@ def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, c
 
 
 def bare_row(tokenizer: PreTrainedTokenizerBase, fact: Fact) -> Row:
-    """The fact's own prompt, without context or target.
-
-    Raises:
-        FactsError: if the prompt lacks its subject.
-    """
+    """The fact's own prompt, without context or target."""
     return _row(tokenizer, fact, fact.prompt, None)
 
 
@@ -95,13 +83,9 @@ def _row(tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, target: 
 def sample_contexts(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, *, length: int = 10, seed: int = 0
 ) -> list[str]:
-    """Short texts that the model writes itself, to stand before a wording.
+    """So many short texts, of so many tokens, that the model writes itself, to stand before a wording.
 
-    Args:
-        model: left as it was; torch's random state is not touched.
-        count: how many.
-        length: tokens of each.
-        seed: of the sampling.
+    torch's random state is not touched.
     """
     generator = torch.Generator().manual_seed(seed)
     contexts = []

@@ -19,7 +19,7 @@ None of it changes the numbers: tests hold the trajectory against a plain loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,9 @@ class ValueOptions:
         converged: a fact whose loss is below this leaves.
         tokens_per_batch: facts are taken together up to this many suffix tokens; None fits them to memory. A batch that
             a GPU does not hold after all is taken in halves.
-        sites: what deltas are added to, each its own: what the value layer's MLP returns, and for PMET (Li et al. 2023,
-            arXiv 2308.08742) also what its attention returns. The last must be the MLP.
-        reference: whose output at the subject has the norm that clamp and weight decay are measured in. In the code of
-            ROME and PMET it is that of the site which a delta is added to; in MEMIT's and AlphaEdit's, the block's,
-            which holds the residual stream too and is several times longer.
+        sites: whose outputs in the value layer get a delta each: the MLP's, for PMET also attention's, before it.
+        reference: whose output at the subject has the norm that clamp and weight decay are measured in: the site's, as
+            in the code of ROME and PMET, or the block's, as in MEMIT's and AlphaEdit's, which is several times longer.
     """
 
     steps: int
@@ -72,13 +70,7 @@ class ValueOptions:
 
 @dataclass(frozen=True)
 class Values:
-    """Optimised values, facts in order.
-
-    Attributes:
-        deltas_fo: ``(facts, hidden)`` change of what the value layer's MLP returns.
-        losses_f: last loss of each fact.
-        steps_f: evaluations of the loss that each fact took.
-    """
+    """Changes of what the value layer's MLP returns, facts in order, with each fact's last loss and steps taken."""
 
     deltas_fo: Tensor
     losses_f: Tensor
@@ -93,17 +85,10 @@ def optimise_values(
     options: ValueOptions,
     progress: Progress | None = None,
 ) -> Values:
-    """Optimise one delta for each fact.
-
-    Args:
-        model: float32; left as it was.
-        layer: the value layer.
-        facts: the facts' texts.
-        options: how.
-        progress: called with (steps done, steps at most, note), counted over facts.
+    """Optimise one delta for each fact at the value layer; the model is left as it was. Progress counts steps of facts.
 
     Raises:
-        EditError: if a loss becomes NaN or infinite.
+        EditError: if a loss becomes NaN or infinite, or memory holds not even one fact.
     """
     finished = 0
 
@@ -127,11 +112,7 @@ def optimise_values(
                 f"The memory of {model.device} does not hold one fact in all its texts.",
                 "Give fewer contexts or paraphrases, a higher layer, or a device with more memory.",
             ) from error
-    return Values(
-        torch.cat([part.deltas_fo for part in parts]),
-        torch.cat([part.losses_f for part in parts]),
-        torch.cat([part.steps_f for part in parts]),
-    )
+    return Values(*(torch.cat([getattr(part, one.name) for part in parts]) for one in fields(Values)))
 
 
 def _tokens_in_memory(model: PreTrainedModel, layout: Layout, layer: int) -> int:

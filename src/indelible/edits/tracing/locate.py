@@ -1,10 +1,10 @@
 """The layers to edit, as causal tracing (trace.py) would have them.
 
 Where a fact is stored and where it is best edited are two questions (Hase et al. 2023, arXiv 2301.04213): what
-``layers: auto`` makes of a trace is a starting point, to be held against a sweep. What it asks is which neighbouring
-layers, as many as will be edited, bring the answer back when their MLPs are restored together. Wider windows, such as
-the ten layers of the published figure, blur the answer where few layers do the work: on SmolLM2-135M every window that
-begins at layer 0 does equally well, and the middle of one says nothing.
+``layers: auto`` makes of a trace is a starting point. It asks which neighbouring layers, as many as will be edited,
+bring the answer back when their MLPs are restored together. Wider windows, such as the ten layers of the published
+figure, blur the answer where few layers do the work: on SmolLM2-135M every window that begins at layer 0 does equally
+well, and the middle of one says nothing.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.editor import Workbench
 from indelible.edits.tracing.trace import GROUPS, KINDS, Kind, Traced, trace_facts
 from indelible.errors import ConfigError, EditError, suggest
 from indelible.facts.fact import Fact
 from indelible.files import whole_file
 from indelible.models.bundled.fetch import cache_folder
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, opened
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.models.trace import evaluating
-from indelible.progress import Jobs, Progress, silently
+from indelible.progress import Jobs, silently
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,25 +120,23 @@ def locate(
     layers = None
     if "mlp" in kinds:
         with jobs("choosing layers") as progress:
-            layers = located_layers(
-                loaded.model,
-                loaded.tokenizer,
-                layout,
-                facts,
-                fingerprint=fingerprint(loaded.model),
+            bench = Workbench.model_construct(
+                model=loaded.model,
+                tokenizer=loaded.tokenizer,
+                layout=layout,
+                identity=Identity.of(loaded.model),
                 cache=cache_folder() / "covariances",
-                span=min(span, layout.n_layers),
                 seed=seed,
                 progress=progress,
             )
+            layers = located_layers(bench, facts, min(span, layout.n_layers))
     return Located(pd.DataFrame([{**asdict(one), "effect": one.effect} for one in traced]), layers)
 
 
 def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[int, ...]:
-    """The layers to edit: the ``span`` neighbours whose MLPs' mean effect at the last subject token is largest.
+    """The ``span`` neighbours whose MLPs' mean effect at the last subject token is largest, in traces of that window.
 
-    To be asked of traces whose window is ``span``. Near the edge of the model, where a window is cut, the choice still
-    has ``span`` layers if the model has them.
+    Near the edge of the model, where a window is cut, the choice still has ``span`` layers if the model has them.
 
     Raises:
         EditError: if MLPs were not traced at the last subject token.
@@ -155,57 +153,40 @@ def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[
     return tuple(range(first, min(first + span, layout.n_layers)))
 
 
-def located_layers(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    layout: Layout,
-    facts: Sequence[Fact],
-    *,
-    fingerprint: str,
-    cache: Path | None,
-    span: int,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> tuple[int, ...]:
-    """The layers of ``layers: auto``: a short trace of the facts, kept on disk by model and facts.
-
-    Args:
-        model: left as it was.
-        facts: the first sixteen that the model knows are traced.
-        fingerprint: the model's.
-        cache: folder to keep the answer in, or None.
-        span: how many layers.
-        seed: of the noise.
-        progress: called with (facts done, facts, note).
+def located_layers(bench: Workbench, facts: Sequence[Fact], span: int) -> tuple[int, ...]:
+    """The so many layers of ``layers: auto``: a short trace of the facts, kept on disk by model and facts.
 
     Raises:
         EditError: if the model knows none of the facts.
     """
     # Which of the facts are traced depends on all of them and on the model: the name stands for all.
     asked = [[fact.id, fact.prompt, fact.subject, fact.true_object] for fact in facts]
-    question = json.dumps([asked, seed, _AUTO_FACTS, _AUTO_SAMPLES, span])
-    name = f"{fingerprint[:16]}-traced-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
-    kept = None if cache is None else _kept(cache / name)
-    if kept is None:
-        kept = trace_facts(
-            model,
-            tokenizer,
-            layout,
-            _known(model, tokenizer, facts),
+    question = json.dumps([asked, bench.seed, _AUTO_FACTS, _AUTO_SAMPLES, span])
+    name = f"{bench.fingerprint[:16]}-traced-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    traced = None if bench.cache is None else _kept(bench.cache / name)
+    if traced is None:
+        traced = trace_facts(
+            bench.model,
+            bench.tokenizer,
+            bench.layout,
+            _known(bench, facts),
             kinds=("mlp",),
             groups=(GROUPS[2],),
             samples=_AUTO_SAMPLES,
             window=span,
-            seed=seed,
-            progress=progress,
+            seed=bench.seed,
+            progress=bench.progress,
         )
-        if cache is not None:
-            _keep(cache / name, kept)
-    return choose_layers(kept, layout, span)
+        if bench.cache is not None:
+            bench.cache.mkdir(parents=True, exist_ok=True)
+            with whole_file(bench.cache / name) as unfinished:
+                unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")
+    return choose_layers(traced, bench.layout, span)
 
 
-def _known(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> list[Fact]:
+def _known(bench: Workbench, facts: Sequence[Fact]) -> list[Fact]:
     """The first sixteen facts that the model knows, by what tracing asks of them: the most probable next token."""
+    model, tokenizer = bench.model, bench.tokenizer
     found: list[Fact] = []
     with evaluating(model), torch.no_grad():
         for fact in facts:
@@ -229,9 +210,3 @@ def _kept(path: Path) -> list[Traced] | None:
         return [Traced(**entry) for entry in json.loads(path.read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _keep(path: Path, traced: Sequence[Traced]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")

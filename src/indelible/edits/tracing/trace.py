@@ -88,19 +88,15 @@ def trace_facts(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Traced]:
-    """Trace facts that the model knows; the others are left out.
+    """Trace facts, asked for their true objects, that the model knows; the others are left out.
 
     Args:
-        model: left as it was.
-        facts: asked for their true objects.
         kinds: what is restored.
         groups: positions at which it is restored.
         samples: draws of noise for each fact, the same for all that is restored of it.
         noise: standard deviation of the noise, in standard deviations of the input embeddings.
         window: layers whose MLP or attention outputs are restored together; None takes 10, as published, or a third of
             a shallower model's.
-        seed: of the noise.
-        progress: called with (facts done, facts, note).
 
     Raises:
         EditError: if the model answers none of the facts by its most probable next token.
@@ -134,11 +130,9 @@ def _embedded_spread(model: PreTrainedModel) -> float:
     total, squares, count = 0.0, 0.0, 0
     for ids in torch.arange(embedding.weight.shape[0], device=embedding.weight.device).split(8192):
         vectors = embedding(ids).double()
-        total, squares, count = (
-            total + float(vectors.sum()),
-            squares + float((vectors**2).sum()),
-            count + vectors.numel(),
-        )
+        total += float(vectors.sum())
+        squares += float((vectors**2).sum())
+        count += vectors.numel()
     return float(max(squares / count - (total / count) ** 2, 0.0) ** 0.5)
 
 
@@ -212,11 +206,7 @@ class _Together:
         return drawn.to(self.model.device)
 
     def restore(self, kind: Kind, groups: Sequence[str], window: int) -> Iterator[tuple[Traced, int]]:
-        """Restore every layer (or a window around it) at every position of these groups, one position at a time.
-
-        Yields:
-            What came of it, with the fact's number.
-        """
+        """Restore each layer (or window) at each position of these groups: what comes of it, and the fact's number."""
         asked = [
             (place, position)
             for place, (first, _) in enumerate(self.subjects)
