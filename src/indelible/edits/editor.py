@@ -35,19 +35,12 @@ _LONG_TEXT = "sequence-length-is-longer-than-the-specified-maximum"
 
 
 class Workbench(BaseModel):
-    """What an editor works with beside the facts.
+    """What an editor works with beside the facts: see ``Surroundings`` for what is not said here.
 
     Attributes:
         model: float32, in any mode; left as it was, bit for bit.
-        tokenizer: the model's.
-        layout: the model's.
-        identity: the model's.
-        corpus: ordinary text for covariances.
-        bystanders: facts whose subjects should be left alone.
         earlier: all that was edited into the model already, whose facts should be left alone.
-        cache: folder for covariances, or None.
         seed: of all randomness.
-        progress: called with (done, total, note) as work goes on.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)

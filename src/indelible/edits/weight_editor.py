@@ -24,7 +24,7 @@ from indelible.edits.tracing.locate import located_layers
 from indelible.facts.fact import Fact
 from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
-from indelible.progress import Progress
+from indelible.progress import Progress, silent
 
 Layer = Annotated[
     StrictInt | Literal["auto"] | None,
@@ -104,7 +104,7 @@ class WeightEditor(Editor):
         closed, it is again as it was, bit for bit.
         """
         editor = self.located(bench, [fact for step in steps for fact in step])
-        counted = _Counted(bench.progress, len(steps))
+        counted = _Counted(bench.progress or silent, len(steps))
         changer = editor.changer(bench.model_copy(update={"progress": counted.report}), paraphrases)
         earlier = Change({}, bench.earlier.keys if isinstance(bench.earlier, WeightUpdate) else {})
         kept: set[str] = set()
@@ -136,14 +136,11 @@ class WeightEditor(Editor):
 class _Counted:
     """Progress over several steps of equal weight, each of which reports its own."""
 
-    def __init__(self, outer: Progress | None, steps: int) -> None:
+    def __init__(self, outer: Progress, steps: int) -> None:
         self.outer, self.steps, self.step = outer, steps, 0
 
     def report(self, done: int, total: int, note: str) -> None:
-        if self.outer is None:
-            return
-        if self.steps == 1:
-            self.outer(done, total, note)
-        else:
-            share = 100 * done // max(total, 1)
-            self.outer(100 * self.step + share, 100 * self.steps, f"step {self.step + 1} of {self.steps}: {note}")
+        if self.steps > 1:
+            done, total = 100 * self.step + 100 * done // max(total, 1), 100 * self.steps
+            note = f"step {self.step + 1} of {self.steps}: {note}"
+        self.outer(done, total, note)

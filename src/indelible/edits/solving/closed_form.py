@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import ClassVar
 
 import torch
@@ -63,15 +64,8 @@ class ClosedFormEditor(WeightEditor):
 
     def value_options(self) -> ValueOptions:
         """The options of value optimisation among these."""
-        return ValueOptions(
-            self.steps,
-            self.learning_rate,
-            self.weight_decay,
-            self.kl_weight,
-            self.clamp,
-            self.converged,
-            reference=self.reference,
-        )
+        named = {one.name for one in fields(ValueOptions)} & type(self).model_fields.keys()
+        return ValueOptions(**{name: getattr(self, name) for name in named}, reference=self.reference)
 
     def share(self, layers_left: int) -> float:
         """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""

@@ -83,7 +83,7 @@ class Batch:
     places_q: Tensor  # the number of its place, for each predicted token
     targets_q: Tensor
     shares_q: Tensor  # weight of each predicted token in the loss over all batches
-    below: Tensor | None  # output of the block below the lowest changed one; None at layer 0
+    below: Tensor | None = None  # output of the block below the lowest changed one
 
 
 def _lay_out(bench: Workbench, layer: int, texts: Sequence[Text], total: int) -> Batch:
@@ -103,7 +103,7 @@ def _lay_out(bench: Workbench, layer: int, texts: Sequence[Text], total: int) ->
     rows_p, places_p = torch.tensor(list(places), device=device).T
     places_q, targets_q = torch.tensor(answers, device=device).T
     shares_q = torch.tensor(shares, device=device)
-    batch = Batch(tokens.to(device), mask.to(device), rows_p, places_p, places_q, targets_q, shares_q, None)
+    batch = Batch(tokens.to(device), mask.to(device), rows_p, places_p, places_q, targets_q, shares_q)
     if layer == 0:
         return batch
     block = bench.layout.blocks[layer - 1]

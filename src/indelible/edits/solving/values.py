@@ -1,8 +1,7 @@
 """Values: what a memory should return so that the model says the new object.
 
 For every fact a vector delta, added to what the value layer's MLP returns at the subject's last token, is optimised
-until the model predicts the new object (ROME, Meng et al. 2022, equation 4). This is nearly all of an edit's cost, and
-in a causal model most of the textbook loop computes the same things again and again. Here
+until the model predicts the new object (ROME, Meng et al. 2022, equation 4). This is nearly all of an edit's cost. Here
 
 - everything before the subject's last token is run once for all texts that begin alike, and its attention keys and
   values are kept;

@@ -4,9 +4,9 @@ A fact is asked three ways: as it is (clean); with noise on its subject's embedd
 longer knows whom it is asked about; and corrupted, but with some clean states put back (restored). By how much a
 restored state brings the answer's probability back is its *indirect effect*.
 
-Exact and no dearer than it has to be: the corrupted run is made once, everything below a restored layer is taken from
-it, and all positions, samples and facts of equal length are run together. A trace of one fact costs, per kind of state,
-about layers / 2 runs of the model for every position from the subject on, times the samples.
+The corrupted run is made once, everything below a restored layer is taken from it, and all positions, samples and facts
+of equal length are run together. A trace of one fact costs, per kind of state, about layers / 2 runs of the model for
+every position from the subject on, times the samples.
 """
 
 from __future__ import annotations
@@ -49,11 +49,9 @@ class Traced:
     """The effect of restoring one state of one fact.
 
     Attributes:
-        fact_id: of the fact.
         kind: what was restored: a block's output ("hidden"), or what MLP or attention returned in a window of layers.
         layer: the block, or the window's middle.
-        position: index of the token in the prompt.
-        group: one of ``GROUPS``.
+        position: of the token in the prompt.
         clean: probability of the answer's first token without noise.
         corrupted: with noise, a mean over samples.
         restored: with noise and the clean state, a mean over samples.
