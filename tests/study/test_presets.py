@@ -103,7 +103,7 @@ def test_the_other_presets_cross_what_they_are_named_for() -> None:
     assert len(objectives) == 36
     assert set(objectives) == {"text", "instruct", "classify", "reason", "preference", "reward"}
     freezing = resolved(load_config("freezing")).values()
-    assert {arm.editor_name for arm in freezing} == {"memit", "alphaedit", "ft"}
+    assert {arm.factors["editor"] for arm in freezing} == {"memit", "alphaedit", "ft"}
     assert all(arm.tuning.stop_at for arm in freezing)
     paraphrases = resolved(load_config("paraphrases")).values()
     assert {arm.paraphrases for arm in paraphrases} == {0, 1, 3, 5, 10}

@@ -57,7 +57,8 @@ def test_every_step_of_an_arm_gives_the_same_files_there(
     for step in steps:
         folder = tmp_path / step.name
         folder.mkdir()
-        done = other_process.submit(do_there, Job(step, store.inputs(step), folder), world).result()
+        inputs = {role: store.path(made) for role, made in step.inputs.items()}
+        done = other_process.submit(do_there, Job(step, inputs, folder), world).result()
         assert done.note == store.record_of(step)["found"]
         assert contents(folder) == contents(store.path(step))
 

@@ -48,7 +48,7 @@ arms:
     assert isinstance(x.editor, Memit) and isinstance(y.editor, Memit)
     assert (x.editor.clamp, x.editor.steps) == (0.5, 3)
     assert (y.editor.clamp, y.editor.steps) == (0.6, 3)
-    assert z.editor is None and z.editor_name == "none"
+    assert z.editor is None and z.factors["editor"] == "none"
     assert z.tuning.precision in {"fp32", "bf16-mixed"}  # what is left to the machine is decided
 
 

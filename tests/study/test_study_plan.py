@@ -33,7 +33,7 @@ WITH_TEXT = {
 
 
 def config(**changes: Any) -> StudyConfig:
-    arms = [{"name": arm.name, "editor": arm.editor_name} for arm in ARMS]
+    arms = [{"name": arm.name, "editor": arm.factors["editor"]} for arm in ARMS]
     return StudyConfig.model_validate({"name": "a", "model": "m", "arms": arms, **changes})
 
 

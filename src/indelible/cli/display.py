@@ -1,7 +1,4 @@
-"""What the commands show: progress of a running study, on a terminal or in a log, and tables.
-
-Progress goes to stderr, results to stdout, so that a redirected result is only the result.
-"""
+"""What the commands show: progress (on stderr), on a terminal or in a log; and tables, the result (on stdout)."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ def _times(clock: Clock) -> str:
 
 
 class _Log:
-    """Lines for a log, those on one piece of work no oftener than every LOG_EVERY seconds."""
+    """Lines for a log, those on one piece of work no oftener than every LOG_EVERY seconds after the last."""
 
     def __init__(self, console: Console, said: float) -> None:
         self._console = console
@@ -78,11 +75,7 @@ class LogWatcher(Watcher):
 
 
 class LiveWatcher(Watcher):
-    """Two bars: the whole study and the current step, with finished steps listed above them.
-
-    Attributes:
-        bars: a context manager that shows them.
-    """
+    """Two ``bars``: the whole study and the current step, with finished steps listed above them."""
 
     def __init__(self, console: Console) -> None:
         self._clock = Clock([], {})
@@ -141,9 +134,7 @@ def watching() -> Iterator[Watcher]:
 def counting(job: str, took: dict[str, float] | None = None) -> Iterator[Progress]:
     """A single bar for a single job, or lines where there is no terminal; the block gets the function that moves it.
 
-    Args:
-        job: what to call it.
-        took: is given the job's seconds under its name.
+    ``took`` is given the job's seconds under its name.
     """
     console, began = Console(file=sys.stderr), time.monotonic()
     if console.is_terminal:

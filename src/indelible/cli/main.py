@@ -16,18 +16,8 @@ from indelible.errors import IndelibleError
 USER_ERROR = 2
 INTERRUPTED = 130
 _COMMANDS = (
-    "study",
-    "report",
-    "edit",
-    "apply",
-    "revert",
-    "verify",
-    "explain",
-    "compose",
-    "locate",
-    "plan",
-    "models",
-    "facts",
+    *("study", "report", "edit", "apply", "revert", "verify"),
+    *("explain", "compose", "locate", "plan", "models", "facts"),
 )
 """In the order of the help; each is the function of that name in the module of that name."""
 
@@ -74,14 +64,10 @@ def _program(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Args:
-        arguments: what was typed after the program's name; None takes it from the process.
+    """Run the command line: what was typed after the program's name, or (None) what the process was given.
 
     Returns:
-        the exit code: 0 when all went well, 1 when a step of a study failed, 2 after a user mistake, 130 when
-        interrupted.
+        the exit code: 0, 1 when a step of a study failed, 2 after a user mistake, 130 when interrupted.
     """
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="indelible", standalone_mode=False)

@@ -53,11 +53,7 @@ Columns = Annotated[
 
 
 def delta_file(out: Path, force: bool) -> Path:
-    """The file of a delta that is to be called so, once it is sure that it can be written.
-
-    Raises:
-        StoreError: if it cannot, or it is there already.
-    """
+    """The file of a delta that is to be called so; a StoreError if it cannot be written, or is there already."""
     from indelible.edits.deltas.manifest import with_suffix
 
     file = with_suffix(out)
@@ -70,12 +66,7 @@ def delta_file(out: Path, force: bool) -> Path:
 
 
 def read_file(file: Path, schema: str | None, columns: Sequence[str] | None) -> list[Fact]:
-    """The facts of a file, every row of which has to be usable.
-
-    Args:
-        file: see ``read_facts``.
-        schema: as typed.
-        columns: as typed, each ``FIELD=COLUMN``.
+    """The facts of a file, every row of which has to be usable; ``columns`` as typed, each ``FIELD=COLUMN``.
 
     Raises:
         ConfigError: if a column is not mapped in these words.
@@ -97,8 +88,8 @@ def read_file(file: Path, schema: str | None, columns: Sequence[str] | None) -> 
 def _mapped(columns: Sequence[str]) -> dict[str, str]:
     mapped: dict[str, str] = {}
     for column in columns:
-        field, equals, name = column.partition("=")
-        if not (field and equals and name):
+        field, _, name = column.partition("=")
+        if not (field and name):
             raise ConfigError(f"--column {column!r} maps nothing.", "Write FIELD=COLUMN, e.g. true_object=answer.")
         if field in mapped:
             raise ConfigError(f"--column maps {field!r} twice.", "Map every field once.")

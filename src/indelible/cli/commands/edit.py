@@ -137,12 +137,7 @@ def edit(
 
 
 def _earlier(files: Sequence[Path], out: Path) -> list[Edit]:
-    """The deltas to go on from.
-
-    Raises:
-        EditError: if one cannot be read.
-        StoreError: if a delta of weights would be replaced by one that needs it to be applied.
-    """
+    """The deltas to go on from, none of which (a StoreError) may be replaced by a delta of weights that needs it."""
     from indelible.edits.deltas.delta import Edit
     from indelible.edits.deltas.manifest import with_suffix
 

@@ -83,33 +83,29 @@ def explain(
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as JSON takes them: no NaN."""
-    records = table.drop(columns=["arm", "seeds"], errors="ignore").astype(object)
-    return [
-        {str(key): None if value is None or value != value else value for key, value in record.items()}
-        for record in records.where(records.notna(), None).to_dict("records")
-    ]
+    plain = table.drop(columns=["arm", "seeds"], errors="ignore").astype(object)
+    records: list[dict[str, Any]] = plain.where(plain.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return records
 
 
 def _show_shares(shares: pd.DataFrame, log_prob: pd.DataFrame) -> None:
     """A line per group: what its tuned weights cost (or saved) in points of retention and in log-probability."""
     from indelible.cli.display import show_table
+    from indelible.numbers.measures import FACT_SETS
     from indelible.why.shares import LABELS
 
-    sets = [name for name in ("edited", "intrinsic") if name in set(shares["fact_set"])]
-    lost, fallen = (
-        {(row["fact_set"], row["group"]): row for row in table.to_dict("records")} for table in (shares, log_prob)
-    )
+    sets: list[str] = [one for one in FACT_SETS if one in set(shares["fact_set"])]
     lines = []
     for group in shares["group"].unique():
-        of_sets = [lost[name, group] for name in sets]
-        saved = [points_with_interval(*(-row[end] for end in ("share", "high", "low"))) for row in of_sets]
-        lines.append([LABELS[group], *saved, *(_nats(-fallen[name, group]["share"]) for name in sets)])
-    totals = [
-        [-sum(row["share"] for (name, _), row in table.items() if name == one) for one in sets]
-        for table in (lost, fallen)
-    ]
-    lines.append(["all of them", *map(points, totals[0]), *map(_nats, totals[1])])
-    headings = [f"{name}: points [95%]" for name in sets] + [f"{name}: nats" for name in sets]
+        lost, fallen = (t[t["group"] == group].set_index("fact_set").loc[sets] for t in (shares, log_prob))
+        saved = (-lost[["share", "high", "low"]]).to_numpy().tolist()
+        risen = (-fallen["share"]).tolist()
+        lines.append([LABELS[group], *(points_with_interval(*one) for one in saved), *map(_nats, risen)])
+    all_saved, all_risen = (
+        (-table.groupby("fact_set")["share"].sum(min_count=1)[sets]).tolist() for table in (shares, log_prob)
+    )
+    lines.append(["all of them", *map(points, all_saved), *map(_nats, all_risen)])
+    headings = [f"{one}: points [95%]" for one in sets] + [f"{one}: nats" for one in sets]
     show_table(["tuned weights", *headings], lines)
     typer.echo("Points of retention, and mean log-probability of the answer, over facts that had succeeded.")
 
@@ -127,11 +123,10 @@ def _show_drift(drift: pd.DataFrame) -> None:
 def _show_masks(masks: pd.DataFrame) -> None:
     from indelible.cli.display import show_table
 
-    kept = masks[["retention_edited", "low", "high"]].to_numpy().tolist()
-    gains = masks[["gain", "gain_low", "gain_high"]].to_numpy().tolist()
+    numbers = ["retention_edited", "low", "high", "gain", "gain_low", "gain_high"]
     lines = [
-        [mask, percent_with_interval(*of_mask), points_with_interval(*gain)]
-        for mask, of_mask, gain in zip(masks["mask"], kept, gains, strict=True)
+        [mask, percent_with_interval(*found[:3]), points_with_interval(*found[3:])]
+        for mask, *found in masks[["mask", *numbers]].itertuples(index=False)
     ]
     show_table(["freeze mask", "edited kept [95%]", "gain, points [95%]"], lines)
     typer.echo("A forecast: training with the mask would also move otherwise what it leaves free.")

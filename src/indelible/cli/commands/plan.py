@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.options import AsJson
 from indelible.errors import ConfigError, StoreError
 from indelible.numbers.words import counted
 
@@ -39,16 +40,14 @@ def plan(
     run: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take what is not given from a finished run.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say how many working edits per seed, and seeds, would show a gap: its 95% interval then excludes zero."""
     from indelible.numbers.power import USUAL_POWER, Plan, facts_needed, power_table
 
     given = {"retention": retention, "intrinsic_per_edit": intrinsic_per_edit, "seeds": seeds, "spread": spread}
-    chosen = replace(
-        Plan(gap) if run is None else _from_run(run, gap),
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
-    )
+    typed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    chosen = replace(Plan(gap) if run is None else _from_run(run, gap), **typed)
     kept = chosen.retention - chosen.gap
     if chosen.gap == 0 or not (0 < chosen.retention < 1 and 0 <= kept <= 1):
         raise ConfigError(

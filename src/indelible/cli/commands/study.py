@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,14 +35,15 @@ def names() -> Sequence[str]:
     from indelible.numbers.measures import MEASURES
     from indelible.tuning.freezing.mask import MASKS
 
-    return (
-        f"Editors: {', '.join(listed('indelible.edits.editors', 'indelible.editors'))}; none.",
-        f"Objectives: {', '.join(listed('indelible.tuning.objectives', 'indelible.objectives'))}.",
-        f"Tasks: {', '.join(listed('indelible.tuning.tasks', 'indelible.tasks'))}.",
-        f"Masks: {', '.join(MASKS)}.",
-        f"Measures: {', '.join(MEASURES)}.",
-        f"Exhibits: {', '.join(listed('indelible.report.exhibits', 'indelible.exhibits'))}.",
-    )
+    known: dict[str, Iterable[str]] = {
+        "Editors": [*listed("indelible.edits.editors", "indelible.editors"), "none"],
+        "Objectives": listed("indelible.tuning.objectives", "indelible.objectives"),
+        "Tasks": listed("indelible.tuning.tasks", "indelible.tasks"),
+        "Masks": MASKS,
+        "Measures": MEASURES,
+        "Exhibits": listed("indelible.report.exhibits", "indelible.exhibits"),
+    }
+    return [f"{kind}: {', '.join(names)}." for kind, names in known.items()]
 
 
 def study(
@@ -55,8 +56,7 @@ def study(
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Only show the steps, done and to be done, and what they cost here."),
+        bool, typer.Option("--dry-run", help="Only show the steps, done and to be done, and what they cost here.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary (or the steps, with --dry-run) as JSON.")

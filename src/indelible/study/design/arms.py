@@ -1,17 +1,19 @@
 """Arms with every default filled in, made and checked once by the rooms that the settings belong to.
 
-This is where names become things: an editor with its options, the settings of tuning. Nothing after this point meets a
-mapping that was written by hand; what a step's key is made from is dumped from these again (see run.step).
+Nothing after this point meets a mapping that was written by hand; what a step's key is made from is dumped from these
+again (see run.step).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.models.load import default_device
+from indelible.numbers.measures import FACTORS
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, StudyConfig
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
@@ -25,15 +27,8 @@ from indelible.validation import validated
 class Arm:
     """One way of editing and tuning, complete.
 
-    Attributes:
-        name: as in the study file.
-        editor: with all of its options; None for the control.
-        tuning: all settings of tuning, the precision decided.
-        mask: freeze mask.
-        paraphrases: further wordings in the edit.
-        isolated: whether each fact is edited in a copy of its own.
-        explain: whether to find out which weights lost what tuning lost.
-        data: version of the file or hub dataset that the arm is tuned on; None where it is a built-in task.
+    See ``settings.ArmSettings``. ``editor`` is None for the control; ``tuning`` has its precision decided; ``data`` is
+    the version of the file or hub dataset that the arm is tuned on, None where that is a built-in task.
     """
 
     name: str
@@ -46,9 +41,11 @@ class Arm:
     data: str | None = None
 
     @property
-    def editor_name(self) -> str:
-        """What tables call the editor."""
-        return NO_EDITOR if self.editor is None else self.editor.name
+    def factors(self) -> dict[str, Any]:
+        """What tables call the arm by."""
+        editor = NO_EDITOR if self.editor is None else self.editor.name
+        own = (editor, self.paraphrases, self.tuning.objective, self.tuning.tuner, self.mask)
+        return dict(zip(FACTORS, own, strict=True))
 
 
 def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:

@@ -20,15 +20,9 @@ COVARIANCE_TOKENS = "covariance_tokens"
 
 
 def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> None:
-    """Whether every fact that may be edited has the wordings that the arms edit with.
-
-    Raises:
-        ConfigError: naming the arm, and the fact that has too few.
-    """
+    """Raise a ConfigError, naming arm and fact, if one that may be edited has fewer wordings than an arm edits with."""
     arm = max(arms, key=lambda arm: arm.paraphrases)
-    if arm.paraphrases == 0:
-        return
-    for fact in candidates:
+    for fact in candidates if arm.paraphrases else ():
         if settings.redraws or fact.new_object is not None:
             try:
                 editing_wordings(fact, arm.paraphrases)
@@ -39,14 +33,9 @@ def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: Facts
 def check_with_model(
     arms: Sequence[Arm], layout: Layout, tokenizer: PreTrainedTokenizerBase, corpus: Callable[[], list[str]]
 ) -> None:
-    """Whether the arms' layers exist, and whether their covariances can have full rank.
+    """Raise a ConfigError, naming the arm, if its layers do not exist or its covariances cannot have full rank.
 
-    Args:
-        arms: of the study.
-        corpus: gives the texts for covariances; read only when an arm needs them.
-
-    Raises:
-        ConfigError: naming the arm and what does not fit the model.
+    ``corpus`` gives the texts for covariances; it is called only when an arm needs them.
     """
     wanted: dict[str, int] = {}
     least = 2 * layout.key_width

@@ -37,7 +37,6 @@ def load_config(
     Relative paths inside a file are taken from the file's folder, those in overrides from the working folder.
 
     Args:
-        name_or_file: "quick", or the path of a YAML file.
         overrides: assignments like "tuning.steps=5" or "arms.memit.paraphrases=2" that replace what the file says.
         note: told in a sentence when ``by_model`` says nothing about the study's model.
 
@@ -60,12 +59,7 @@ def load_config(
 def parse_config(
     text: str, where: str, folder: Path, overrides: Sequence[str] = (), *, note: Callable[[str], None] | None = None
 ) -> StudyConfig:
-    """Settings out of YAML text; the rest as of ``load_config``.
-
-    Args:
-        where: what to call the text in messages.
-        folder: relative paths in the text start here; those in overrides start at the working folder.
-    """
+    """Settings out of YAML text, ``where`` in messages, with relative paths from ``folder``; see ``load_config``."""
     try:
         settings = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-02-30 is no YAMLError
@@ -94,17 +88,13 @@ def _for_its_model(
     """The settings with what ``by_model`` says for the study's own model laid over them.
 
     A table of settings that were published for some models, by their exact names, so that another model is one word.
-
-    Raises:
-        ConfigError: ``by_model`` is no mapping of mappings.
     """
     table = settings.pop("by_model", {})
     if not isinstance(table, dict) or not all(isinstance(own, dict) for own in table.values()):
         raise ConfigError(f"'by_model' is {table!r}.", "Map names of models to settings.")
     chosen = {"model": settings.get("model")}
-    for override in overrides:
-        if override.startswith("model="):
-            assign(chosen, override)
+    for override in (override for override in overrides if override.startswith("model=")):
+        assign(chosen, override)
     model = chosen["model"]
     if not isinstance(model, str):  # said when all settings are checked
         return settings
@@ -125,10 +115,7 @@ def _laid_over(settings: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
 def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[str]) -> StudyConfig:
     """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again.
 
-    Args:
-        config: the settings.
-        folder: of the study file.
-        typed: keys that were typed into a shell, which knows its own folder only.
+    ``typed``: keys that were typed into a shell, which knows its own folder only, not the study file's.
     """
 
     def path(key: str, name: str) -> Path:

@@ -27,9 +27,6 @@ ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "tuning", "options", "e
 def with_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with ``grid`` written out as arms, the last axis turning fastest; without a grid, as they are.
 
-    Args:
-        settings: of a study, as read from YAML.
-
     Raises:
         ConfigError: an axis is empty, or neither a list of values of an arm's key nor labels with settings; or two
             axes set one thing to different values.

@@ -14,9 +14,7 @@ from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, fr
 
 
 def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
-    """In words what the mask of each arm freezes; arms without a mask are left out.
-
-    The model is loaded for it where that fetches nothing.
+    """In words what the mask of each arm that has one freezes. The model is loaded for it where that fetches nothing.
 
     Raises:
         ConfigError: if a mask cannot be applied to the model.

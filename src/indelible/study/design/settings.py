@@ -1,9 +1,8 @@
 """A study's settings: what is asked of which model, with which edits, tuned how.
 
-A study file is YAML. It is read into the frozen, typed classes below once; nothing after this point meets an unknown
-key or a word where a number belongs. What belongs to another room (an editor's options, the settings of tuning) stays
-a plain mapping here and is checked by that room's own class when the plan is made (see arms.py), so that adding an
-editor never touches this file.
+A study file is YAML, read into the frozen, typed classes below once. What belongs to another room (an editor's options,
+the settings of tuning) stays a plain mapping here and is checked by that room's own class when the plan is made (see
+arms.py), so that adding an editor never touches this file.
 """
 
 from __future__ import annotations
@@ -73,11 +72,7 @@ class FactsSettings(_Settings):
 
 
 class ExamSettings(_Settings):
-    """How often the retention curve gets a point.
-
-    Attributes:
-        every: training steps between two points; None for no curve, only its two ends.
-    """
+    """``every``: training steps between two points of the retention curve; None for no curve, only its two ends."""
 
     every: Annotated[int, Field(ge=1)] | None = None
 

@@ -38,11 +38,7 @@ class ModelVersion:
 
 
 class LentModel:
-    """A base model with what the steps of a study need to know about it.
-
-    Args:
-        name: see models.load.
-        note: told when the model is being loaded.
+    """A base model (see models.load) with what the steps of a study need to know about it.
 
     Raises:
         ModelError, LayoutError: the model cannot be had, or its parts cannot be found.

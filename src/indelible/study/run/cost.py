@@ -42,14 +42,8 @@ MEASURED_FOR = 0.3
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes, or several of them together.
-
-    Attributes:
-        operations: floating-point operations per parameter.
-        tunings: runs of fine-tuning.
-        optimizer_steps: of all of them together, at most.
-        tokens: trained on, at most.
-    """
+    """What a step takes, or several together: floating-point operations per parameter; runs of fine-tuning; optimizer
+    steps of all of them, and tokens trained on, at most."""
 
     operations: float = 0.0
     tunings: int = 0
@@ -60,12 +54,7 @@ class Cost:
         return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def seconds(self, parameters: int, speed: float) -> float:
-        """Roughly how long it takes.
-
-        Args:
-            parameters: of the model.
-            speed: floating-point operations per second of a matrix product on the machine.
-        """
+        """Roughly how long it takes; ``speed`` is ``machine_speed``'s."""
         return self.operations * parameters / (REACHED * speed)
 
     def in_words(self, seconds: float | None) -> str:
@@ -84,13 +73,7 @@ def questions_per_fact(facts: FactsSettings) -> int:
 
 
 def prompts_cost(facts: FactsSettings, *, isolated: bool = False, published: bool = False) -> float:
-    """Operations per parameter of asking one model each fact's own prompt.
-
-    Args:
-        facts: how many are edited and asked.
-        isolated: whether one fact is edited in each model.
-        published: whether 50 tokens are answered, as in the published study.
-    """
+    """Operations per parameter of asking one model each fact's own prompt; as published, 50 tokens are answered."""
     tokens = QUESTION_TOKENS + (PUBLISHED_TOKENS if published else 0)
     return 2.0 * tokens * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
 
@@ -109,13 +92,7 @@ def tuning_cost(settings: TuningSettings) -> Cost:
 
 
 def machine_speed(device: torch.device, dtype: torch.dtype, width: int = 1024) -> float:
-    """Floating-point operations per second of a product of two matrices, measured for a moment.
-
-    Args:
-        device: where the model will be.
-        dtype: that its products are formed in.
-        width: of the matrices.
-    """
+    """Floating-point operations per second of a product of two square matrices, measured for a moment."""
     one = other = torch.ones(width, width, device=device, dtype=dtype)  # random numbers are the caller's
     float((one @ other).sum())  # the first product also sets things up
     began, products = time.perf_counter(), 0

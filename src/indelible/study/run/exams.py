@@ -31,17 +31,8 @@ def ask(
     published: bool = False,
     progress: Callable[[int, int, str], None],
 ) -> pd.DataFrame:
-    """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step and copy.
-
-    Args:
-        model: that is asked.
-        questions: of the exam.
-        phase: "base", "edited" or "tuned".
-        step: steps of tuning that went before.
-        copy: which copy of the model it is, where each fact is edited in one of its own.
-        published: whether answers are judged as the published study does.
-        progress: told how many questions are answered.
-    """
+    """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step (of tuning) and copy (of the model,
+    where each fact is edited in one of its own)."""
     budget = PUBLISHED_TOKENS if published else None
     answers = take_exam(model, tokenizer, questions, max_new_tokens=budget, progress=progress)
     rows = answers_frame(answers)
@@ -54,20 +45,14 @@ def ask(
 
 
 def _published_success(answer: Answer) -> bool:
-    """Edits by their first token, knowledge from pre-training by the answer's being somewhere in 50 tokens."""
     if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
         return answer.first_token
     return appears(answer.generated, answer.question.target)
 
 
 def with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:
-    """The curve's rows before those of the end; a point at the end, of tuning that stopped early, would repeat it.
-
-    Args:
-        rows: of the exam after tuning.
-        points: what the callback's ``curve`` returned.
-        last: step at which tuning ended.
-    """
+    """The callback's curve before the rows of the exam at the ``last`` step; a point there, where tuning stopped early,
+    would repeat it."""
     points = points[points["step"] < last].copy()
     if points.empty:
         return rows

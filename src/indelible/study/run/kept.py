@@ -36,9 +36,9 @@ class ChosenFacts:
 
     def spoken_of(self, published: bool) -> list[Fact]:
         """Facts that no training line may speak of; as published, an edited fact's true object is overlooked."""
-        edited = (
-            [replace(fact, true_object=fact.new_object or "") for fact in self.edited] if published else self.edited
-        )
+        edited = self.edited
+        if published:
+            edited = [replace(fact, true_object=fact.new_object or "") for fact in edited]
         return [*edited, *self.intrinsic]
 
 

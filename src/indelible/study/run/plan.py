@@ -23,8 +23,8 @@ from indelible.study.run.steps.tune import Tune
 class ArmRun:
     """Which steps make up one arm under one seed.
 
-    ``edit`` and ``edited`` are None for the control. ``tunes`` has one step, and one for each fact's copy, in order of
-    the facts, where the arm is isolated. ``explain`` is None where losses are not explained.
+    ``edit`` and ``edited`` are None for the control. ``tunes`` has one step, or one for each fact's copy, in their
+    order, where the arm is isolated. ``explain`` is None where losses are not explained.
     """
 
     arm: Arm

@@ -51,10 +51,7 @@ class Outcome:
     """What a study came to.
 
     Attributes:
-        folder: the run folder.
-        summary: one dictionary per arm; empty when nothing could be measured.
-        report: the report; None when nothing could be measured.
-        failures: steps that failed.
+        summary: one dictionary per arm; empty when nothing could be measured, and ``report`` is None then.
         seconds: time of this run.
     """
 
@@ -67,14 +64,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a study would do.
-
-    Attributes:
-        plan: its steps.
-        reused: keys of the steps that are done already.
-        masks: for each arm with a mask, in words what that freezes.
-        cost: of what would run, in words.
-    """
+    """What a study would do: its steps, and the keys of those that are done already; in words what each arm's mask
+    freezes, and what it costs."""
 
     plan: Plan
     reused: frozenset[str]
@@ -153,10 +144,8 @@ class _Checked:
         return make_plan(self.config, self.arms, versions)
 
     def clock(self, plan: Plan, store: Store) -> tuple[Clock, str]:
-        """A clock to go by while the steps are done that are not yet, and what these cost on this machine, in words.
-
-        As long as the model is not here, nobody knows how long they take.
-        """
+        """A clock for the steps that are not done yet, and what these cost on this machine, in words; how long they
+        take is not known before the model is here."""
         done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
         parameters = parameter_count(self.config.model)
         mixed = any(arm.tuning.precision == "bf16-mixed" for arm in self.arms)
@@ -212,12 +201,7 @@ def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
 
 
 class _Run:
-    """One pass over a plan.
-
-    Attributes:
-        failures: by the key of the failed step.
-        blame: for each step that is failed or skipped, the key of the failed step.
-    """
+    """One pass over a plan: ``failures`` by the failed step's key, which ``blame`` has for each failed or skipped."""
 
     def __init__(self, checked: _Checked, store: Store, watcher: Watcher, executor: Executor, plan: Plan) -> None:
         self.store, self.watcher, self.executor, self.plan = store, watcher, executor, plan

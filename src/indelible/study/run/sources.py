@@ -1,7 +1,6 @@
 """What a study reads from outside, beside the model: candidate facts, texts for covariances; and their versions.
 
-The versions go into the keys of steps, so that a changed facts file or another model under the same name never passes
-for the one that a result was made from.
+The versions go into the keys of steps, so that a changed file never passes for the one that a result was made from.
 """
 
 from __future__ import annotations
@@ -26,8 +25,7 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
     """All facts that a study may choose from.
 
     Raises:
-        FactsError: the file cannot be read, a row of it cannot be used although ``strict`` asks for that, or a
-            relation is not among the facts.
+        FactsError: as ``read_facts``, or a relation is not among the facts.
     """
     if settings.source == WORLD:
         facts = world_facts()

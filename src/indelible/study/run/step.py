@@ -34,13 +34,8 @@ Outside = Literal["facts", "corpus", "tasks"]
 class Versions:
     """Versions of everything that a study reads from outside its settings.
 
-    Attributes:
-        model: the model's fingerprint (or its name, as long as the fingerprint is not known).
-        tokenizer: digest of the tokenizer and of the tokens that end an answer (or the model's name, likewise).
-        software: versions of the packages that every number depends on, and the kind of device.
-        facts: digest of the candidate facts.
-        corpus: digest or version of the texts for key covariances.
-        tasks: version of what the training examples are made from.
+    ``model`` and ``tokenizer`` as in ``ModelVersion`` (or the model's name, as long as it was not read); ``software``:
+    packages that every number depends on, and the kind of device; ``tasks``: what training examples are made from.
     """
 
     model: str
@@ -58,12 +53,7 @@ class Versions:
 
 @dataclass(frozen=True)
 class Done:
-    """What there is to say of a step that has written its files.
-
-    Attributes:
-        note: one short line for the screen.
-        record: entries for step.json.
-    """
+    """What there is to say of a step that has written its files: a line for the screen, and entries for step.json."""
 
     note: str
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -108,14 +98,9 @@ class Work(ABC):
 
 @dataclass(frozen=True)
 class Step:
-    """One piece of work whose result is kept under its key.
+    """One piece of work whose result is kept under its key: 64 hex digits; equal keys mean equal results.
 
-    Attributes:
-        work: what is done.
-        seed: the study seed that the step belongs to.
-        inputs: the steps that this one reads, by their role.
-        key: 64 hex digits; equal keys mean equal results.
-        title: what to call it on the screen.
+    ``inputs`` are the steps that it reads, by their role; ``title`` is what to call it on the screen.
     """
 
     work: Work
@@ -156,13 +141,8 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class World:
-    """What steps read from outside a study. Plain data: another process makes its own ``Material`` from it.
-
-    Attributes:
-        model: a bundled name, a hub id or a folder.
-        candidates: facts to choose from.
-        corpus: where the texts for key covariances are.
-    """
+    """What steps read from outside a study: the model's name, the facts to choose from, where the texts for covariances
+    are. Plain data: another process makes its own ``Material`` from it."""
 
     model: str
     candidates: Sequence[Fact]
@@ -171,12 +151,7 @@ class World:
 
 @dataclass
 class Material:
-    """The same at hand in one process: the model loaded once and lent to every step.
-
-    Attributes:
-        world: what it is made from.
-        note: told when the model is being loaded.
-    """
+    """The same at hand in one process: the model loaded once (``note`` is told) and lent to every step."""
 
     world: World
     note: Callable[[str], None] = lambda text: None
@@ -193,13 +168,8 @@ class Material:
 
 @dataclass(frozen=True)
 class Job:
-    """A step that is to be done. Plain data.
-
-    Attributes:
-        step: the step.
-        inputs: folders of the steps that it builds on, by role.
-        folder: the empty folder that its files go into.
-    """
+    """A step that is to be done: with the folders of those that it builds on, by role, and the empty one for its files.
+    Plain data."""
 
     step: Step
     inputs: Mapping[str, Path]
@@ -210,11 +180,7 @@ class Executor(Protocol):
     """Where steps are done: here, in other processes, on other machines (one file each in ``executors/``)."""
 
     def do(self, job: Job, progress: Progress) -> Done:
-        """Do a step and come back when its files are written.
-
-        Raises:
-            IndelibleError: as ``Work.do``.
-        """
+        """Do a step and come back when its files are written; raises as ``Work.do``."""
         ...
 
 
@@ -222,9 +188,6 @@ def do_step(job: Job, material: Material, progress: Progress = silent) -> Done:
     """Carry out one step in this process.
 
     Libraries that draw from global generators find the same state in every run of this step; the caller's is kept.
-
-    Raises:
-        IndelibleError: as ``Work.do``.
     """
     with seeded(job.step.seed):
         return job.step.work.do(job, material, progress)

@@ -41,10 +41,7 @@ _RESULTS = (
 
 
 class Store:
-    """The results in one run folder.
-
-    Making one touches nothing; ``open`` is what creates, checks, locks and sweeps.
-    """
+    """The results in one run folder. Making one touches nothing; ``open`` creates, checks, locks and sweeps."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -53,11 +50,8 @@ class Store:
     def open(self, config: StudyConfig, *, update: bool = False) -> Iterator[None]:
         """Take the folder for one run of that study: check that it can be written and is this study's, lock it.
 
-        What killed runs left half written is removed: whoever holds the lock knows that they are dead.
-
-        Args:
-            config: the study.
-            update: let a folder that belongs to other settings take these; steps that they share are kept.
+        What killed runs left half written is removed: whoever holds the lock knows that they are dead. ``update`` lets
+        a folder of other settings take these; steps that they share are kept.
 
         Raises:
             StoreError: unwritable or full, belongs to other settings, or in use by another process.
@@ -142,25 +136,17 @@ class Store:
             return {}
         return record if isinstance(record, dict) else {}
 
-    def inputs(self, step: Step) -> dict[str, Path]:
-        """Folders of the steps that a step builds on, by role."""
-        return {role: self.path(made) for role, made in step.inputs.items()}
-
     @contextmanager
     def keeping(self, step: Step) -> Iterator[tuple[Job, dict[str, Any]]]:
-        """Keep what a step writes into its job's folder inside the block, all or nothing.
+        """Keep what a step writes into its job's folder inside the block, all or nothing (a full disk: StoreError).
 
-        Yields:
-            the job, and further entries for step.json, to be filled in the block.
-
-        Raises:
-            StoreError: full or unwritable disk; nothing of the step remains then.
+        The block gets the job, and a dictionary to fill with further entries for step.json.
         """
         started = time.time()
         extra: dict[str, Any] = {}
         # a result that stands there is damaged, or it would not be made again
         with whole_folder(self.path(step), replace=True) as folder:
-            yield Job(step, self.inputs(step), folder), extra
+            yield Job(step, {role: self.path(made) for role, made in step.inputs.items()}, folder), extra
             record = {
                 "kind": step.kind,
                 "key": step.key,

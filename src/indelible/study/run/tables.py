@@ -1,7 +1,6 @@
 """Tables of a run, put together from the results of its steps.
 
-Every arm gets its rows under its own name, also those that it shares with other arms, so that whoever reads the tables
-needs to know nothing about steps.
+Every arm gets its rows under its own name, also those that it shares with others: readers need to know of no steps.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from indelible.files import remove, whole_file
+from indelible.numbers.measures import FACTORS
 from indelible.report.folder import report_on
 from indelible.study.design.arms import Arm
 from indelible.study.run.kept import ROWS, TUNING, read_json
@@ -24,7 +24,7 @@ from indelible.study.run.store import Store
 # A run's tables, each with the file that an explaining step writes of it.
 _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.parquet"}
 RUN_COLUMNS = (
-    *("arm", "editor", "paraphrases", "objective", "tuner", "mask", "seed"),
+    *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
     *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
@@ -60,12 +60,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
     how the edit was made, ``update_norms`` (JSON) how large it is. ``downstream`` (JSON) holds all downstream figures
     before and after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
-    (JSON) counts them by reason.
-
-    Args:
-        store: of the run.
-        plan: of the study.
-        failures: what went wrong, by step key.
+    (JSON) counts them by reason. ``failures``: what went wrong, by step key.
     """
     lines = []
     for run in plan.runs:
@@ -133,16 +128,7 @@ def write_results(
 
 
 def _about(run: ArmRun) -> dict[str, Any]:
-    arm = run.arm
-    return {
-        "arm": arm.name,
-        "editor": arm.editor_name,
-        "paraphrases": arm.paraphrases,
-        "objective": arm.tuning.objective,
-        "tuner": arm.tuning.tuner,
-        "mask": arm.mask,
-        "seed": run.seed,
-    }
+    return {"arm": run.arm.name, **run.arm.factors, "seed": run.seed}
 
 
 def _of_arm(run: ArmRun, rows: pd.DataFrame) -> pd.DataFrame:
@@ -162,16 +148,13 @@ def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
 
 
 def _write_explanations(store: Store, plan: Plan) -> None:
-    """Write shares.parquet and drift.parquet: the rows of all explained arms and seeds.
-
-    A table of which no step is finished is not written, and what an earlier run left of it is removed.
-    """
+    """Write the rows of all explained arms and seeds. An earlier run's table is removed if there are none."""
     for name, part in _EXPLANATIONS.items():
-        frames = []
-        for run in plan.runs:
-            if run.explain is not None and store.has(run.explain):
-                frame = pd.read_parquet(store.path(run.explain) / part)
-                frames.append(_of_arm(run, frame))
+        frames = [
+            _of_arm(run, pd.read_parquet(store.path(run.explain) / part))
+            for run in plan.runs
+            if run.explain is not None and store.has(run.explain)
+        ]
         if frames:
             _write_table(store, name, pd.concat(frames, ignore_index=True))
         else:

@@ -6,10 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
-
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import Delta, LowRank, WeightUpdate
 from indelible.edits.editor import Editor
@@ -75,11 +71,7 @@ def _what_changed(edits: Sequence[Edit]) -> str:
 
 
 def update_norms(edits: Sequence[Edit]) -> dict[str, float]:
-    """How large an edit is: the Frobenius norm of each weight's change, the mean over copies where there are several.
-
-    Returns:
-        Name of the parameter -> norm; empty for edits that change no weight.
-    """
+    """Parameter -> the Frobenius norm of its change, the mean over copies where there are several."""
     found: dict[str, list[float]] = {}
     for edit in edits:
         if isinstance(edit, WeightUpdate):
@@ -91,11 +83,6 @@ def update_norms(edits: Sequence[Edit]) -> dict[str, float]:
 def _norm(delta: Delta) -> float:
     """Of thin factors L (d, r) and R (r, k) without forming the product: the square root of tr(LᵀL RRᵀ)."""
     if not isinstance(delta, LowRank):
-        return float(np.linalg.norm(_float64(delta.full)))
-    left, right = _float64(delta.left), _float64(delta.right)
-    return float(np.sqrt(max(float(((left.T @ left) * (right @ right.T)).sum()), 0.0)))
-
-
-def _float64(tensor: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = tensor.detach().cpu().numpy().astype(np.float64)
-    return found
+        return float(delta.full.double().norm())
+    left, right = delta.left.double(), delta.right.double()
+    return float(((left.T @ left) * (right @ right.T)).sum().clamp(min=0).sqrt())

@@ -18,13 +18,7 @@ from indelible.study.run.step import Done, Job, Material, Work
 
 @dataclass(frozen=True)
 class Probe(Work):
-    """An exam.
-
-    Attributes:
-        phase: "base", or "edited" with the edit in the model.
-        published: whether answers are judged as in the published study.
-        isolated: whether there is an edited copy for each fact.
-    """
+    """An exam; ``isolated``: of an edited copy for each fact."""
 
     kind: ClassVar[str] = "probe"
 

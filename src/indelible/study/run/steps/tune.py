@@ -25,14 +25,8 @@ from indelible.why.explain import changed_since, keep_weights, snapshot
 class Tune(Work):
     """A run of tuning.
 
-    Attributes:
-        tuning: how.
-        mask: which weights it leaves alone.
-        every: training steps between two points of the curve; None for no curve.
-        data: version of the users' own data that it trains on.
-        published: whether to keep the published protocol's defects.
-        keep_weights: keep the weights that it changed, for the step that explains it.
-        copy: which copy of the model it is, where each fact is edited in one of its own.
+    ``data`` is the version of the users' own data that it trains on; ``keep_weights`` keeps the weights that it
+    changed, for the step that explains it; ``copy`` numbers the models where each fact is edited in one of its own.
     """
 
     kind: ClassVar[str] = "tune"
