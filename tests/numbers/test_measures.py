@@ -36,8 +36,8 @@ def test_an_entry_is_all_that_a_measure_needs(toys: None) -> None:
     assert (
         summary[0]["toy_gap_low"] < summary[0]["toy_gap"] == summary[0]["retention_neighbour"] - summary[0]["toy_rate"]
     )
-    table = headline(summary)
-    assert "toys kept" in table.columns and "toy gap, points [95%]" in table.columns
+    columns, _ = headline(summary)
+    assert "toys kept" in columns and "toy gap, points [95%]" in columns
     effects = effects_table(answers, runs)
     assert {"toy_rate", "toy_gap"} <= set(effects["measure"]) & set(effects.loc[effects["versus"].notna(), "measure"])
     assert retention_curves(answers, "memit")["toy_rate"][40].value == summary[0]["toy_rate"]

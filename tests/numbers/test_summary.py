@@ -114,8 +114,8 @@ def test_the_headline_shows_one_row_per_arm(study: Tables) -> None:
     line = dict.fromkeys(KEYS) | {"arm": "memit", "editor": "memit", "figure": "loss", "downstream_before": 3.4125}
     line |= {"edit_success": 0.958, "retention_edited": 0.125, "seconds": 131.4}
     line |= {"gap": -0.154, "gap_low": -0.3, "gap_high": 0.002}
-    table = headline([line])
-    assert dict(zip(table.columns, table.rows[0], strict=True)) == {
+    columns, (row,) = headline([line])
+    assert dict(zip(columns, row, strict=True)) == {
         "arm": "memit",
         "editor": "memit",
         "edit success": "96%",
@@ -128,4 +128,4 @@ def test_the_headline_shows_one_row_per_arm(study: Tables) -> None:
         "downstream": f"loss 3.41 → {MISSING}",
         "time": "2 min 11 s",
     }
-    assert len(headline(summarise(Answers(study[0], draws=50), study[1])).rows) == len(ARMS)
+    assert len(headline(summarise(Answers(study[0], draws=50), study[1]))[1]) == len(ARMS)

@@ -19,7 +19,7 @@ from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import percent
 from indelible.report.exhibit import shown
 from indelible.report.exhibits.facts import LARGEST_LIST
-from indelible.report.report import page_of
+from indelible.report.page import render
 from indelible.report.run import Run
 from indelible.report.transcript import shorten, transcript
 from simulated import ARMS, SimulatedArm, Tables, simulate
@@ -45,7 +45,7 @@ def run_of(rows: pd.DataFrame, runs: pd.DataFrame, settings: Any = SETTINGS, pro
 
 def page_for(*of: Any) -> str:
     run = run_of(*of)
-    return page_of(run, shown(run))
+    return render("report.html.j2", shown(run), as_published=run.as_published)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,10 @@
-"""The answer in words, written from the summary alone and never kinder than its intervals.
-
-A sentence says "more often" or "less often" only where the 95% interval of the gap excludes zero; anywhere else it says
-that the study cannot tell. What weakens an answer (few working edits, one seed, a tuning that taught nothing) is said
-beside it.
+"""The answer in words, written from the summary alone and never kinder than its intervals: "more often" or "less often"
+stands only where the 95% interval of the gap excludes zero. What weakens an answer is said beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,10 +90,8 @@ def _detail(measured: Sequence[Summary]) -> str:
     sides = [gap_of(arm).side for arm in measured]
     more, less = sides.count(1), sides.count(-1)
     total = len(measured)
-    if more == total:
-        second = f"Edits were lost more often than intrinsic facts in all {total} arms."
-    elif less == total:
-        second = f"Edits were lost less often than intrinsic facts in all {total} arms."
+    if total in (more, less):
+        second = f"Edits were lost {'more' if more else 'less'} often than intrinsic facts in all {total} arms."
     elif more + less == 0:
         second = f"In none of the {total} arms does the 95% interval of the gap exclude zero."
     else:
@@ -115,55 +110,48 @@ def _span(measured: Sequence[Summary], key: str) -> str:
     return f"between {percent(low[key])} ({low['arm']}) and {percent(high[key])} ({high['arm']})"
 
 
-def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> list[str]:
-    cautions = []
+def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> Iterator[str]:
     for arm in summary:
         if arm["editor"] == CONTROL_EDITOR and arm["retention_intrinsic"] is not None:
-            cautions.append(
+            yield (
                 f"Without any edit ({arm['arm']}), the same tuning kept {percent(arm['retention_intrinsic'])} of the "
                 "intrinsic facts: forgetting up to that point is not the edit's doing."
             )
     unfinished = [arm for arm in summary if arm["seeds"] == 0]
-    partly = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is not None]
-    without = [str(arm["arm"]) for arm in unfinished if arm["retention_intrinsic"] is None]
-    if partly:
-        cautions.append(f"Some copies did not finish; the figures are of the others: {', '.join(partly)}.")
-    if without:
-        cautions.append(f"Not finished in any seed, so without figures on retention: {', '.join(without)}.")
+    partly = [arm for arm in unfinished if arm["retention_intrinsic"] is not None]
+    without = [arm for arm in unfinished if arm["retention_intrinsic"] is None]
+    yield from _of("Some copies did not finish; the figures are of the others", partly)
+    yield from _of("Not finished in any seed, so without figures on retention", without)
     if measured:
-        cautions.append(
+        yield (
             "Edited and intrinsic facts are not matched on how firmly the model held them before tuning: a gap, or the "
             "absence of one, can come from that."
         )
         if max(arm["seeds"] for arm in measured) <= 1:
-            cautions.append("There is one seed: the intervals speak of other facts, not of other runs.")
+            yield "There is one seed: the intervals speak of other facts, not of other runs."
         if len(measured) > 1:
-            cautions.append(f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms.")
+            yield f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms."
     few = [
-        f"{arm['arm']} ({percent(arm['edit_success'])})"
+        {"arm": f"{arm['arm']} ({percent(arm['edit_success'])})"}
         for arm in measured
         if arm["edit_success"] is not None and arm["edit_success"] < FEWEST_WORKING
     ]
-    if few:
-        cautions.append(
-            f"Few of the edits had worked to begin with; retention speaks of those alone: {', '.join(few)}."
-        )
-    untaught = [
-        str(arm["arm"])
-        for arm in summary
-        if None not in (arm["downstream_before"], arm["downstream_after"]) and not _improved(arm)
-    ]
-    if untaught:
-        cautions.append(f"The downstream figure did not improve, so the tuning taught little: {', '.join(untaught)}.")
-    short = [str(arm["arm"]) for arm in summary if arm["reached"] is False]
-    if short:
-        cautions.append(
-            "Not every seed reached the figures at which it should stop, so that these arms do not compare at equal "
-            f"utility: {', '.join(short)}."
-        )
-    return cautions
+    yield from _of("Few of the edits had worked to begin with; retention speaks of those alone", few)
+    untaught = [arm for arm in summary if _taught_nothing(arm)]
+    yield from _of("The downstream figure did not improve, so the tuning taught little", untaught)
+    short = [arm for arm in summary if arm["reached"] is False]
+    caution = "Not every seed reached the figures at which it should stop, so that these arms do not compare at equal "
+    yield from _of(f"{caution}utility", short)
 
 
-def _improved(arm: Summary) -> bool:
-    gained: float = arm["downstream_after"] - arm["downstream_before"]
-    return gained < 0 if arm["better"] == "lower" else gained > 0
+def _of(caution: str, arms: Sequence[Summary]) -> Iterator[str]:
+    """A caution with the arms that it is about, where there are any."""
+    if arms:
+        yield f"{caution}: {', '.join(str(arm['arm']) for arm in arms)}."
+
+
+def _taught_nothing(arm: Summary) -> bool:
+    before, after = arm["downstream_before"], arm["downstream_after"]
+    if before is None or after is None:
+        return False
+    return bool(after >= before if arm["better"] == "lower" else after <= before)

@@ -151,13 +151,13 @@ def counting(job: str, took: dict[str, float] | None = None) -> Iterator[Progres
 
 def show_headline(summary: Sequence[Mapping[str, Any]]) -> None:
     """Print the one table of a study to stdout: an arm per line, or per column where the terminal is narrow."""
-    table = headline(summary)
+    columns, rows = headline(summary)
     console = _stdout()
     unbounded = console.options.update(width=WIDE)
-    if console.measure(_table(table.columns, table.rows), options=unbounded).maximum <= console.width:
-        show_table(table.columns, table.rows)
+    if console.measure(_table(columns, rows), options=unbounded).maximum <= console.width:
+        show_table(columns, rows)
     else:
-        first, *others = zip(table.columns, *table.rows, strict=True)
+        first, *others = zip(columns, *rows, strict=True)
         show_table(first, others)
 
 

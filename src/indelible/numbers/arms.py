@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, Factor, require_columns
@@ -40,14 +39,14 @@ def arms_of(runs: pd.DataFrame) -> list[ArmFactors]:
     require_columns(runs, ["arm", *FACTORS, "reached", "status"], "table of runs")
     arms = []
     for name, own in runs[runs["status"] != "failed"].groupby("arm", sort=False):
-        first = own.iloc[0]
+        first = own.to_dict("records")[0]
         if first["editor"] == CONTROL_EDITOR:
             continue
         known = own["reached"].dropna()
         arms.append(
             ArmFactors(
                 str(name),
-                {factor: _plain(first[factor]) for factor in FACTORS},
+                {factor: first[factor] for factor in FACTORS},
                 None if known.empty else bool(known.all()),
                 str(first.get("protocol", "batch")),
                 _settings(first.get("options")),
@@ -107,7 +106,3 @@ def _without(settings: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
 def _settings(text: object) -> Mapping[str, Any]:
     found = json.loads(text) if isinstance(text, str) else {}
     return found if isinstance(found, dict) else {}
-
-
-def _plain(value: object) -> str | int:
-    return int(value) if isinstance(value, (int, np.integer)) else str(value)

@@ -9,9 +9,8 @@
 - *control*: the unedited model fine-tuned alike, so that forgetting without any edit is known. It has no edited phase,
   so that what it knew before tuning is what it knew in base.
 
-A measure is one entry of `MEASURES`. The summary, the tables, the figures, the claims and the report go by what it says
-of itself, so that another is added by one more entry, in this file or in a plug-in (entry-point group
-``indelible.measures``), and nothing else. Nothing heavy is imported here.
+A measure is one entry of `MEASURES`, here or in a plug-in (entry-point group ``indelible.measures``); summary, tables,
+figures, claims and report go by what it says of itself. Nothing heavy is imported here.
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ simulated comparisons of arms alike, with 48 edits in each of 3 seeds and a stan
 paired test called 16% significant at 5%, and the larger p 8.5% (from three seeds it is hard to see how far seeds vary);
 where runs did not vary, 4% and 3%.
 
-An isolated arm has one model per edit, which all know the intrinsic facts: there a question is answered as often as
-there are models that knew the answer before tuning. Its share of hits is then what is compared with the other arm, for
-that is what the arm's rate counts; and the test is one of permutation.
+In an isolated arm all models that knew an intrinsic fact before tuning answer it: its share of hits is then what is
+compared, for that is what the arm's rate counts; and the test is one of permutation.
 """
 
 from __future__ import annotations

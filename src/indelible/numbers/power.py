@@ -9,8 +9,10 @@ mean over it. Simulated studies confirm it (`tests/numbers/test_power.py`).
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -63,13 +65,8 @@ def power(plan: Plan, edits: int) -> float:
 
 def facts_needed(plan: Plan, wanted: float = USUAL_POWER) -> int | None:
     """The fewest edits per seed with which a study has the wanted power; None where no number of them suffices."""
-    if power(plan, MOST_EDITS) < wanted:
-        return None
-    low, high = 0, MOST_EDITS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(plan, middle) >= wanted else (middle, high)
-    return high
+    edits = 1 + bisect_left(range(1, MOST_EDITS + 1), wanted, key=partial(power, plan))
+    return edits if edits <= MOST_EDITS else None
 
 
 def power_table(plan: Plan, edits: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """Many rates in one bootstrap, so that gaps, differences between arms and means over arms all come from the same draws.
 
-What is redrawn, and why, is said in `bootstrap`. Here the rates of a whole study are drawn together: a fact has one
-weight in every arm, seed and measure that asks it, which is what makes differences between arms paired; a seed has one
-number in every arm and measure, and so has each copy of an isolated arm. Facts of the edited and of the intrinsic set
-are drawn independently. Each fact's, seed's, copy's and rate's numbers come from a generator named after it, so that a
-figure does not depend on which others are looked at beside it; they are drawn when they are first needed.
+What is redrawn, and why, is said in `bootstrap`. Here a fact has one weight in every arm, seed and measure that asks
+it, which is what makes differences between arms paired; a seed has one number in every arm and measure, and so has each
+copy of an isolated arm. Facts of the edited and of the intrinsic set are drawn independently. Each fact's, seed's,
+copy's and rate's numbers come from a generator named after it, so that a figure does not depend on which others are
+looked at beside it; they are drawn when they are first needed.
 """
 
 from __future__ import annotations

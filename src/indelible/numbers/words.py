@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from indelible.numbers.estimate import Estimate
@@ -13,31 +12,21 @@ MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of formatted cells, under their headings."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def headline(summary: Sequence[Mapping[str, Any]]) -> Table:
-    """The headline table of a summary (`summary.summarise`, or the same read from JSON): one row per arm, rates in
-    percent, what does not apply as a dash."""
+def headline(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """The headline table of a summary (`summary.summarise`, or the same read from JSON), columns and one row per arm:
+    rates in percent, what does not apply as a dash."""
     shown = measures("headline")
-    return Table(
-        ("arm", "editor", *map(heading, shown), "downstream", "time"),
-        tuple(
-            (
-                str(arm["arm"]),
-                str(arm["editor"]),
-                *(cell(arm, measure) for measure in shown),
-                change(arm["figure"], arm["downstream_before"], arm["downstream_after"]),
-                duration(arm["seconds"]),
-            )
-            for arm in summary
-        ),
-    )
+    rows = [
+        [
+            str(arm["arm"]),
+            str(arm["editor"]),
+            *(cell(arm, measure) for measure in shown),
+            change(arm["figure"], arm["downstream_before"], arm["downstream_after"]),
+            duration(arm["seconds"]),
+        ]
+        for arm in summary
+    ]
+    return ["arm", "editor", *map(heading, shown), "downstream", "time"], rows
 
 
 def heading(measure: Measure) -> str:

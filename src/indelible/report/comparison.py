@@ -77,15 +77,12 @@ class ArmChange:
     @property
     def lost(self) -> pd.DataFrame:
         """Facts kept in the first run and lost in the second."""
-        return self._flipped("kept", "lost")
+        return self.facts[(self.facts["outcome_first"] == "kept") & (self.facts["outcome"] == "lost")]
 
     @property
     def regained(self) -> pd.DataFrame:
         """Facts lost in the first run and kept in the second."""
-        return self._flipped("lost", "kept")
-
-    def _flipped(self, first: str, second: str) -> pd.DataFrame:
-        return self.facts[(self.facts["outcome_first"] == first) & (self.facts["outcome"] == second)]
+        return self.facts[(self.facts["outcome_first"] == "lost") & (self.facts["outcome"] == "kept")]
 
 
 @dataclass(frozen=True)
@@ -254,14 +251,11 @@ def _table(comparison: Comparison, first: str, second: str) -> pd.DataFrame:
 def _flips(arm: ArmChange, first: str, second: str) -> Part:
     parts: list[Part] = []
     for flipped, where in ((arm.lost, second), (arm.regained, first)):
+        content = {"title": f"Lost only in {where}", "first": first, "second": second, "total": len(flipped)}
         if len(flipped):
-            content = {"title": f"Lost only in {where}", "first": first, "second": second, "total": len(flipped)}
             parts.append(Html(FLIPS, content | {"flips": flipped[:MOST_FLIPS].to_dict("records")}))
-    note = (
-        f"{len(arm.facts)} facts asked in both; {len(arm.lost)} lost only in {second}, "
-        f"{len(arm.regained)} only in {first}"
-    )
-    return Fold(arm.title, parts or [Words("None.", "note")], note, "arm")
+    note = f"{len(arm.facts)} facts asked in both; {len(arm.lost)} lost only in {second}, {len(arm.regained)} only in "
+    return Fold(arm.title, parts or [Words("None.", "note")], note + first, "arm")
 
 
 def _different(first: Mapping[str, Any], second: Mapping[str, Any], *names: str) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """The report: one HTML file with the answer first and the evidence below, to be read anywhere and mailed to anyone.
 
-It asks nothing of the network, can be read in full without its script (which only searches and sorts the facts), and
-follows the reader's light or dark setting. Beside it go the same figures and tables as files for papers. All of it
-follows from the exhibits (`indelible.report.exhibit`).
+It asks nothing of the network and can be read in full without its script (which only searches and sorts the facts).
+Beside it go the same figures and tables as files for papers. All of it follows from the exhibits.
 """
 
 from __future__ import annotations
@@ -43,14 +42,9 @@ def write_report(path: Path, run: Run) -> Path:
         DataError: if a table lacks a column.
     """
     parts = shown(run)
-    write_page(path, page_of(run, parts))
+    write_page(path, render("report.html.j2", parts, as_published=run.as_published))
     write_files(path.parent, parts)
     return path
-
-
-def page_of(run: Run, parts: Sequence[Part]) -> str:
-    """The page of a run, as text, out of what its exhibits show."""
-    return render("report.html.j2", parts, as_published=run.as_published)
 
 
 def write_files(folder: Path, parts: Sequence[Part]) -> None:

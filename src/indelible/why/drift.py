@@ -1,9 +1,7 @@
 """What moved under an edit while the model was tuned: its keys, what its memory returns, and how that is read out.
 
 An edited projection answers a subject's key k with W·k, and the last state of the prompt is read out by the head.
-Tuning can break this chain anywhere: other layers may hand the memory another key, W itself may change, or the states
-in between may turn away from the direction in which the head reads the answer. Each link is compared in the edited and
-the tuned model, fact by fact.
+Tuning can break this chain anywhere, and each link is compared in the edited and the tuned model, fact by fact.
 
 Shape suffixes: n facts, d width of a key, o width of an output, h hidden width.
 """

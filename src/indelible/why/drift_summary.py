@@ -1,7 +1,4 @@
-"""What moved under the edits while the model was tuned, over the facts of an arm: the table of drift.py with intervals.
-
-Apart from drift.py, so that a report can be written from tables without torch.
-"""
+"""The table of drift.py over the facts of an arm, with intervals; apart from it, so that reports need no torch."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Which weights lost a fact: the exam on mixtures of the edited and the tuned model, group of parameters by group.
 
-Tuning changes all kinds of weights at once, and a fact that was lost does not say which of them lost it. So parameters
-are split by where they lie relative to the edit, and the model is asked for every subset of these groups: the subset
-has its tuned weights, the rest its edited ones. Nothing is trained; what the answers say about each group is for
-``why.shares`` to work out.
+Tuning changes all kinds of weights at once. So parameters are split by where they lie relative to the edit, and the
+model is asked for every subset of these groups: the subset has its tuned weights, the rest its edited ones. Nothing is
+trained; what the answers say about each group is for `why.shares` to work out.
 
 The groups: embeddings and layers *below* the edit; the edited *projections* themselves; what lies *beside* them, the
 rest of the layers from the first to the last edited one; the layers *above*, with the final norm that reads them; the
@@ -170,16 +169,11 @@ def mixture_exams(
         for done, mixture in enumerate(mixtures, 1):
             exchange({name for group in mixture for name in by_group[group]})
             frame = answers_frame(take_exam(model, tokenizer, questions))
-            frame["mixture"] = mixture_name(mixture)
+            frame["mixture"] = "+".join(mixture) or NO_GROUP
             frames.append(frame[list(COLUMNS)])
             if progress is not None:
                 progress(done, len(mixtures), f"mixtures; last: {frame['mixture'].iloc[0]}")
     return pd.concat(frames, ignore_index=True)
-
-
-def mixture_name(groups: Collection[str]) -> str:
-    """What a table calls the mixture in which these groups have their tuned weights."""
-    return "+".join(group for group in GROUPS if group in groups) or NO_GROUP
 
 
 def in_gray_order(groups: Sequence[str]) -> list[tuple[str, ...]]:

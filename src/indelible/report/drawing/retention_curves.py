@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,10 +45,7 @@ def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) ->
             axes.set_title(shortened(arm, LONGEST_TITLE), fontsize=7.5, color=INK, loc="left", parse_math=False)
         shown = in_order(curves.loc[curves["arm"].isin(arms), "series"])
         figure.legend(
-            [
-                Line2D([], [], markersize=3, lw=1.6, **look(name))  # type: ignore[arg-type]
-                for name in shown
-            ],
+            [Line2D([], [], markersize=3, lw=1.6, **look(name)) for name in shown],
             [LABELS.get(name, name) for name in shown],
             loc="upper left",
             ncols=min(len(shown), 2 if abreast < 3 else 4),
@@ -64,8 +60,7 @@ def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) ->
 def _draw(axes: Axes, curves: pd.DataFrame, last_step: int) -> None:
     for name, points in curves.groupby("series", sort=False):
         series = str(name)
-        drawn: dict[str, Any] = {**look(series)}
-        axes.plot(points["step"], points["retention"], lw=1.6, markersize=3, clip_on=False, **drawn)
+        axes.plot(points["step"], points["retention"], lw=1.6, markersize=3, clip_on=False, **look(series))
         if series in BANDS:
             low, high = (points[end].astype("float64").fillna(points["retention"]) for end in ("low", "high"))
             axes.fill_between(points["step"], low, high, color=COLOURS[series], alpha=0.14, linewidth=0)

@@ -1,9 +1,9 @@
 """How pictures look, and the two ways out: markup for a page, or a file that stands alone.
 
-`inline_svg` is transparent, keeps text as text, and takes its colours from the page's own custom properties, so that it
-follows light and dark. `save` writes SVG, PDF or PNG on white. The same figure gives the same bytes either way. Colours
-come from the palette of Okabe and Ito (*Color Universal Design*, 2008), which colour-blind readers can tell apart,
-darkened where white paper asks for it; every series also differs in line style, marker or fill.
+`inline_svg` keeps text as text and takes its colours from the page's own custom properties, so that it follows light
+and dark; `save` is for white paper. The same figure gives the same bytes either way. Colours come from the palette of
+Okabe and Ito (*Color Universal Design*, 2008), which colour-blind readers can tell apart, darkened where white paper
+asks for it; every series also differs in line style, marker or fill.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ LABELS = MappingProxyType(
 POINTS_PER_INCH = 72
 
 
-def look(series: str) -> dict[str, str]:
+def look(series: str) -> dict[str, Any]:
     """Colour, line and marker of a series; grey for one that is not among ours, e.g. of a plug-in's measure."""
     line = {"color": COLOURS.get(series, INK), "linestyle": LINES.get(series, "-.")}
     return line | {"marker": MARKERS.get(series, "x")}

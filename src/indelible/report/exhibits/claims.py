@@ -58,17 +58,11 @@ def forest(ruling: Ruling) -> Figure:
 
 
 def _findings(ruling: Ruling) -> pd.DataFrame:
-    rows = [
-        (
-            found.comparison,
-            found.decision,
-            in_points(found.effect),
-            p_value(found.effect.p),
-            str(found.effect.facts),
-            str(found.effect.seeds),
-        )
-        for found in ruling.findings
-    ]
+    rows = []
+    for found in ruling.findings:
+        effect = found.effect
+        figures = in_points(effect), p_value(effect.p), str(effect.facts), str(effect.seeds)
+        rows.append((found.comparison, found.decision, *figures))
     return pd.DataFrame(rows, columns=["comparison", "says", "effect, points [95%]", "p (Holm)", "facts", "seeds"])
 
 

@@ -38,15 +38,10 @@ def explained(run: Run) -> Iterator[Part]:
         "which the groups of the edited model could be exchanged for the tuned ones (Shapley value). Below zero, a "
         "group's change brought facts back."
     )
-    pictures = [
-        Picture(
-            partial(shares_plot, own),
-            f"Share of the loss by parameter group in {arm}; the table has the values.",
-            str(arm),
-            f"shares-{number}",
-        )
-        for number, (arm, own) in enumerate(of_loss.groupby("arm", sort=False), 1)
-    ]
+    pictures = []
+    for number, (arm, own) in enumerate(of_loss.groupby("arm", sort=False), 1):
+        description = f"Share of the loss by parameter group in {arm}; the table has the values."
+        pictures.append(Picture(partial(shares_plot, own), description, str(arm), f"shares-{number}"))
     yield Group(pictures[:MOST_ON_PAGE])
     yield Group(pictures[MOST_ON_PAGE:], "files")
     yield numbers(_shares(of_loss), "Share of the loss by parameter group.", "shares")
@@ -91,16 +86,13 @@ def _shares(of_loss: pd.DataFrame) -> pd.DataFrame:
 
 
 def _forecast(forecast: pd.DataFrame) -> pd.DataFrame:
-    kept = texts(percent_with_interval, forecast, "retention_edited", "low", "high")
-    gained = texts(points_with_interval, forecast, "gain", "gain_low", "gain_high")
-    tried = texts(points_with_interval, forecast, "measured_gain", "measured_low", "measured_high")
-    return forecast[["arm", "mask"]].assign(
-        **{
-            "edited kept, forecast [95%]": kept,
-            "gain, forecast, points [95%]": gained,
-            "gain when tried, points [95%]": tried,
-        }
-    )
+    gained, tried = ("gain", "gain_low", "gain_high"), ("measured_gain", "measured_low", "measured_high")
+    columns = {
+        "edited kept, forecast [95%]": texts(percent_with_interval, forecast, "retention_edited", "low", "high"),
+        "gain, forecast, points [95%]": texts(points_with_interval, forecast, *gained),
+        "gain when tried, points [95%]": texts(points_with_interval, forecast, *tried),
+    }
+    return forecast[["arm", "mask"]].assign(**columns)
 
 
 def drift_table(drift: pd.DataFrame) -> pd.DataFrame:

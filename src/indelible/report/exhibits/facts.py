@@ -49,11 +49,7 @@ def facts(run: Run) -> Iterator[Part]:
     largest = min(LARGEST_LIST, max(FEWEST_LISTED, LARGEST_PAGE // max(len(asked), 1)))
     for arm, lines in asked.items():
         yield _list(arm, lines, told, largest)
-    yield Data("facts", pd.concat([lines.assign(arm=arm) for arm, lines in asked.items()]).pipe(_arm_first))
-
-
-def _arm_first(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[["arm", *frame.columns.drop("arm")]]
+    yield Data("facts", pd.concat(asked, names=["arm"]).reset_index("arm"))
 
 
 def _list(arm: str, lines: pd.DataFrame, told: list[str], largest: int) -> Part:

@@ -12,7 +12,7 @@ from indelible.numbers.measures import measures
 from indelible.numbers.words import MISSING, cell, heading, headline, in_percent, in_points, percent
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit, numbers
-from indelible.report.run import Run, Summary
+from indelible.report.run import Run
 
 MOST_OPEN = 12
 """Arms in a table that stands open."""
@@ -33,8 +33,8 @@ def gap(run: Run) -> Iterator[Part]:
         said = run.verdict.detail or run.verdict.answer
         yield Picture(lambda: forest(run), f"Retention gap per arm with 95% intervals. {said}", file="gap")
     yield numbers(_gaps(run), "Retention and retention gap per arm.", "gap")
-    arms = headline(run.summary)
-    table = Grid(pd.DataFrame(arms.rows, columns=arms.columns), "What each arm achieved and kept.", "headline")
+    columns, lines = headline(run.summary)
+    table = Grid(pd.DataFrame(lines, columns=columns), "What each arm achieved and kept.", "headline")
     if len(run.summary) > MOST_OPEN:
         yield Fold("All arms", [table], look="printed")
     else:
@@ -52,28 +52,18 @@ def gap(run: Run) -> Iterator[Part]:
 
 def forest(run: Run) -> Figure:
     """The gap of every arm with its interval, grouped by editor where there are many, and their mean below."""
-    if len(run.measured) < FEWEST_GROUPED:
-        blocks = [Block("", [_dot(str(line["arm"]), line) for line in run.measured])]
-    else:
-        blocks = [
-            Block(
-                editor,
-                [_dot(_without(str(line["arm"]), editor), line) for line in run.measured if line["editor"] == editor],
-            )
-            for editor in dict.fromkeys(str(line["editor"]) for line in run.measured)
-        ]
+    grouped = len(run.measured) >= FEWEST_GROUPED
+    blocks: dict[str, list[Dot]] = {}
+    for line in run.measured:
+        arm, editor = str(line["arm"]), str(line["editor"])
+        # Under the heading of its editor "memit, text, none" is "text, none".
+        label = arm.removeprefix(editor).lstrip(", -") or arm if grouped else arm
+        dot = Dot(label, direction(gap_of(line)), gap_of(line))
+        blocks.setdefault(editor if grouped else "", []).append(dot)
+    plot = [Block(heading, dots) for heading, dots in blocks.items()]
     if run.average is not None and (mean := run.average.gap).value is not None:
-        blocks.append(Block("", [Dot("mean over arms", "mean", mean)]))
-    return dot_plot(blocks, label="gap, points; above 0, edits were lost more often", differences=True)
-
-
-def _dot(label: str, line: Summary) -> Dot:
-    return Dot(label, direction(gap_of(line)), gap_of(line))
-
-
-def _without(arm: str, editor: str) -> str:
-    """An arm's name under the heading of its editor: "memit, text, none" is "text, none" there."""
-    return arm.removeprefix(editor).lstrip(", -") or arm
+        plot.append(Block("", [Dot("mean over arms", "mean", mean)]))
+    return dot_plot(plot, label="gap, points; above 0, edits were lost more often", differences=True)
 
 
 def _gaps(run: Run) -> pd.DataFrame:
@@ -92,13 +82,10 @@ def _gaps(run: Run) -> pd.DataFrame:
 
 
 def _sizes(run: Run) -> pd.DataFrame:
+    sizes = {"seeds": "seeds", "edits": "n_edits", "intrinsic facts": "n_intrinsic"}
     rows = [
-        {
-            "arm": line["arm"],
-            "seeds": str(line["seeds"]),
-            "edits": MISSING if line["n_edits"] is None else str(line["n_edits"]),
-            "intrinsic facts": MISSING if line["n_intrinsic"] is None else str(line["n_intrinsic"]),
-        }
+        {"arm": line["arm"]}
+        | {name: MISSING if line[key] is None else str(line[key]) for name, key in sizes.items()}
         | {heading(measure): cell(line, measure) for measure in measures("sizes")}
         for line in run.summary
     ]
