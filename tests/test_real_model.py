@@ -21,6 +21,8 @@ from indelible.models.load import LoadedModel, load
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.study.design.config import load_config
 from indelible.study.run.run import run_study
+from indelible.tuning.settings import TuningSettings
+from indelible.tuning.train import fine_tune
 
 CAPITALS = tuple(
     Fact(subject, subject, "capital", "The capital of {} is", true, new)
@@ -50,6 +52,19 @@ def log_prob(real: LoadedModel, prompt: str, answer: str) -> float:
 def margin(real: LoadedModel, fact: Fact) -> float:
     assert fact.new_object is not None
     return log_prob(real, fact.text(), fact.new_object) - log_prob(real, fact.text(), fact.true_object)
+
+
+@pytest.mark.slow
+def test_its_special_tokens_are_those_of_its_file_under_every_version_of_transformers(real: LoadedModel) -> None:
+    named = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"}
+    assert real.tokenizer.special_tokens_map == named | {"pad_token": "<|im_end|>"}
+    assert [real.tokenizer.convert_tokens_to_ids(token) for token in named.values()] == [1, 2, 0]
+    assert real.tokenizer.decode(real.tokenizer(" a , b .")["input_ids"]) == " a , b ."
+    settings = TuningSettings(objective="reason", learning_rate=1e-5, steps=1, batch_size=1, heldout_examples=8)
+    tuned = load("smollm2-135m", device="cpu")
+    found = fine_tune(tuned.model, tuned.tokenizer, settings, seed=0)
+    # with the turn's first token for its last, as transformers 5.17 reads the file, it is 4.57
+    assert found.before["loss"] == pytest.approx(2.834, abs=0.02)
 
 
 @pytest.mark.slow

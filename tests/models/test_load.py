@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import gguf
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +18,7 @@ from indelible.models.bundled import fetch as bundled
 from indelible.models.bundled import texts
 from indelible.models.fingerprint import fingerprint
 from indelible.models.load import check_name, default_device, known_models, load
-from tiny_models import Make, Tokenizer
+from tiny_models import Make, Tokenizer, build_tokenizer
 
 
 @pytest.fixture
@@ -149,6 +151,40 @@ def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path) -> 
         texts.web_text()
     assert one_line(prose.value)
     assert not [path for path in closed_index.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("pad", [1, None])
+def test_special_tokens_are_those_of_the_files_own_metadata(pad: int | None, tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    vocabulary = [token for token, _ in sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])]
+    writer = gguf.GGUFWriter(tmp_path / "tokens.gguf", "llama")
+    writer.add_token_list(vocabulary)
+    writer.add_eos_token_id(3)
+    if pad is not None:
+        writer.add_pad_token_id(pad)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = bundled.special_tokens(tmp_path / "tokens.gguf")
+    assert found == {"eos_token": (3, vocabulary[3])} | ({} if pad is None else {"pad_token": (pad, vocabulary[pad])})
+    with pytest.raises(ModelError, match=r"The tokenizer's eos_token is .*in the model's file .* \(3\)") as caught:
+        bundled.check_special_tokens(tokenizer, found)
+    assert one_line(caught.value)
+    for kind, (_, token) in found.items():
+        setattr(tokenizer, kind, token)
+    bundled.check_special_tokens(tokenizer, found)
+
+
+def test_a_model_that_an_older_version_unpacked_is_no_longer_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / f"smollm2-135m-{bundled.MODELS['smollm2-135m'].sha256[:12]}"
+    folder.mkdir(parents=True)
+    for origin, taken in (({}, False), ({"unpacking": bundled.UNPACKING}, True), (["damaged"], False)):
+        (folder / "origin.json").write_text(json.dumps(origin))
+        assert bundled.is_cached("smollm2-135m") is taken
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(closed_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

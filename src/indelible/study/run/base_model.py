@@ -135,7 +135,7 @@ def keep_model(folder: Path, name: str, model: ModelVersion) -> None:
 def _looks(name: str) -> str:
     """What tells one model from another without reading its weights."""
     if name in bundled.MODELS:
-        return bundled.MODELS[name].sha256
+        return f"{bundled.MODELS[name].sha256}, unpacking {bundled.UNPACKING}"
     folder = Path(name)
     if not folder.is_dir():
         return ""
