@@ -14,8 +14,8 @@ from command_line import Said
 from indelible.cli.main import main
 from indelible.cli.options import EXAMPLES
 from indelible.edits.deltas.delta import Edit
+from indelible.facts.benchmarks import SCHEMAS
 from indelible.facts.fact import Fact
-from indelible.facts.formats import SCHEMAS
 from indelible.facts.read import read_facts
 from tiny_studies import taught_facts
 
@@ -103,6 +103,29 @@ def test_columns_of_other_names_are_mapped(taught: Path, tmp_path: Path, said: S
 def test_columns_that_cannot_be_mapped(columns: list[str], expected: str, tmp_path: Path, said: Said) -> None:
     file = csv_file(tmp_path / "mine.csv", taught_facts()[:2], RENAMED)
     assert expected in said(["facts", "--file", file, *(word for one in columns for word in ("--column", one))], 2)
+
+
+def test_rows_of_a_benchmark_are_skipped_aloud_and_a_limit_counts_the_others(
+    taught: Path, tmp_path: Path, said: Said, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "flat.jsonl", tmp_path / "delta"
+    rows = [
+        {"subject": row["subject"], "prompt": row["prompt"], "ground_truth": row["true_object"], "target_new": new}
+        for row, new in zip(taught_facts()[:3], ("same", "gold", "iron"), strict=True)
+    ]
+    rows[0]["target_new"] = rows[0]["ground_truth"]
+    file.write_text("".join(json.dumps({**row, "attribute_prompts": ["a"]}) + "\n" for row in rows), encoding="utf-8")
+    quick = ["--editor", "ft-m", "--set", "steps=1", "--no-exam", "--limit", 1]
+    assert main([str(word) for word in ("edit", taught / "model", "--facts", file, *quick, "-o", out)]) == 0
+    told = capsys.readouterr().err
+    assert f"{file}: 1 rows skipped, beside 2 facts: line 1: the new object is the true one" in told
+    assert "Not used: attribute_prompts (3 rows)." in told
+    assert [fact.subject for fact in Edit.load(out).facts] == [rows[1]["subject"]]
+    study = tmp_path / "study.yaml"
+    arms = "arms: [{name: control, editor: none}]"
+    facts = "facts: {source: flat.jsonl, n_edits: 1, n_intrinsic: 1}"
+    study.write_text(f"name: mine\nmodel: {taught / 'model'}\n{facts}\n{arms}\n", encoding="utf-8")
+    assert "1 rows skipped, beside 2 facts" in said(["study", study, "--dry-run", "--out", tmp_path / "run"])
 
 
 @pytest.mark.parametrize("layout", [["--schema", "zsre"], ["--column", "true_object=was"]])

@@ -98,6 +98,117 @@ def test_zsre_questions_end_where_the_answer_begins(tmp_path: Path) -> None:
     assert fact.neighbours == (Neighbour("Question: who dug the canal? Answer:", "the navvies"),)
 
 
+KNOWEDIT = {
+    "subject": "Ada Holm",
+    "prompt": "The name of the post of Ada Holm is",
+    "target_new": ["Mayor of Ulm", "mayor in Ulm"],
+    "ground_truth": [["Bishop of Ely"]],
+    "rephrase_prompt": "What post has Ada Holm?",
+    "portability": {
+        "Subject_Aliasing": [
+            {"prompt": "The name of the post of A. M. Holm is", "ground_truth": "Mayor of Ulm"},
+            {"prompt": "The name of the home of A. M. Holm is", "ground_truth": [["Ulm"]]},
+        ],
+        "Reasoning": [{"prompt": "The river at the post of Ada Holm is", "ground_truth": [["Danube", "Donau"]]}],
+        "Logical_Generalization": [],
+    },
+    "locality": {
+        "Relation_Specificity": [{"prompt": "The gender of Ada Holm is", "ground_truth": [["female", "woman"]]}],
+        "Forgetfulness": [{"prompt": ["Where was Ada Holm born?"], "ground_truth": ["Bath"]}],
+    },
+}
+
+
+def test_knowedit_with_its_lists_of_answers_and_its_groups(tmp_path: Path) -> None:
+    added = {key: value for key, value in KNOWEDIT.items() if key != "ground_truth"}
+    result = read_facts(jsonl(tmp_path, KNOWEDIT, added, {**KNOWEDIT, "locality": [1]}), strict=True)
+    assert result.schema == "knowedit" and not result.rejected
+    assert result.facts == (
+        Fact(
+            id="facts:1",
+            subject="Ada Holm",
+            relation="the name of the post of _ is",
+            prompt="The name of the post of {} is",
+            true_object="Bishop of Ely",
+            new_object="Mayor of Ulm",
+            held_out=("Question: What post has {}? Answer:", "The name of the post of A. M. Holm is"),
+            neighbours=(
+                Neighbour("The gender of Ada Holm is", "female"),
+                Neighbour("Question: Where was Ada Holm born? Answer:", "Bath"),
+            ),
+            source="facts.jsonl:1",
+        ),
+    )
+    assert [(row.line, row.reason) for row in result.skipped] == [
+        (2, "has no 'ground_truth': it adds a fact (as WikiData-recent does) in place of changing one"),
+        (3, "'locality' is a list, not an object"),
+    ]
+    left = (
+        "portability.Reasoning",
+        "portability.Subject_Aliasing with another answer",
+        "target_new after the first name",
+    )
+    assert result.unused == dict.fromkeys(left, 1)
+    assert result.in_words(1)[0].endswith("in place of changing one; and 1 more.")
+    with pytest.raises(FactsError, match=r"holds no usable fact .*has no 'ground_truth': it adds a fact"):
+        read_facts(jsonl(tmp_path, added))
+
+
+def test_mquake_rewrites_are_facts_of_their_own_each_once(tmp_path: Path) -> None:
+    def rewrite(subject: str, new: str) -> dict[str, Any]:
+        prompt, question = "{} is a citizen of", f"Of what country is {subject} a citizen?"
+        named = {"subject": subject, "prompt": prompt, "relation_id": "P27", "question": question}
+        return {**named, "target_new": {"str": new, "id": "Q1"}, "target_true": {"str": "Peru", "id": "Q2"}}
+
+    rows = [
+        {
+            "case_id": case,
+            "requested_rewrite": rewrites,
+            "questions": ["Which city?"],
+            "answer": "Lima",
+            "orig": {"a": 1},
+        }
+        for case, rewrites in ((7, [rewrite("Ib", "Chad"), rewrite("Bo", "Mali")]), (8, [rewrite("Ib", "Chad")]))
+    ]
+    result = read_facts(jsonl(tmp_path, *rows), strict=True)
+    assert (result.schema, result.unused) == ("mquake", {"questions": 2})
+    assert [(fact.id, fact.subject, fact.relation, fact.true_object, fact.new_object) for fact in result.facts] == [
+        ("7.1", "Ib", "P27", "Peru", "Chad"),
+        ("7.2", "Bo", "P27", "Peru", "Mali"),
+    ]
+    assert result.facts[1].held_out == ("Question: Of what country is {} a citizen? Answer:",)
+    assert [(row.line, row.reason) for row in result.skipped] == [(2, "the same edit stands on line 1")]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (
+            {"example_type": "popular", "edit": {"prompt": "The home of Ib is Ulm."}},
+            "is RippleEdits .*Wikidata's identif",
+        ),
+        ({"concept": "ib", "text": "Ib was.", "labels": "He was."}, "is WikiBio of KnowEdit .*passages"),
+    ],
+)
+def test_benchmarks_that_hold_no_facts_are_called_by_name(tmp_path: Path, row: Any, words: str) -> None:
+    with pytest.raises(FactsError, match=words):
+        read_facts(jsonl(tmp_path, row))
+
+
+def test_rows_of_a_benchmark_that_are_no_edits_are_skipped_and_counted(tmp_path: Path) -> None:
+    row = {"subject": "Ib", "src": "Where was Ib born?", "alt": "Lima", "answers": ["Bonn"], "pred": "Ulm", "cond": "x"}
+    others = ({**row, "subject": "Bo", "alt": "bonn", "src": "Where was Bo born?"}, {**row, "subject": "Cid"})
+    result = read_facts(jsonl(tmp_path, row, *others), strict=True)
+    assert (len(result.facts), [skipped.line for skipped in result.skipped], result.unused) == (1, [2, 3], {})
+    with pytest.raises(FactsError, match="line 2: not JSON"):
+        read_facts(jsonl(tmp_path, row, "{"), strict=True)
+
+
+def test_what_no_field_is_called_is_named(tmp_path: Path) -> None:
+    row = {**OWN, "neighbors": [], "paraphrase": "The town of Oslo lies in", "year": 1624}
+    assert read_facts(jsonl(tmp_path, row)).unused == {"paraphrase": 1, "year": 1}
+
+
 def test_own_schema_round_trip(tmp_path: Path) -> None:
     plain = Fact("a", "Zoë", "home", "{} lives in", "Bergen")
     facts = (

@@ -143,3 +143,10 @@ def test_neighbours_fall_back_to_other_objects_and_then_to_given_ones() -> None:
     assert texts(ann, bob, dan) == {"Bob lives in"}, "the new object's own subject says nothing"
     assert texts() == {"Eve lives in"}
     assert texts(edited=("eve",)) == set()
+
+
+def test_a_neighbour_may_ask_another_thing_of_its_own_facts_subject_alone() -> None:
+    near = tuple(Neighbour(f"The gender of {name} is", "female") for name in ("Ada", "Ida"))
+    known = [Fact(name, name, "home", "{} lives in", "Ulm", "Ely", neighbours=near) for name in ("Ada", "Ida")]
+    edited, _ = choose_sets(known, 2, 0, 0, redraw=False)
+    assert {fact.subject: fact.neighbours for fact in edited} == {"Ada": near[:1], "Ida": near[1:]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.errors import ConfigError, FactsError, StoreError
-from indelible.facts.formats import SCHEMAS
+from indelible.facts.benchmarks import SCHEMAS
 from indelible.files import check_writable
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from indelible.facts.fact import Fact
 
-SHOWN_REJECTS = 20
+SHOWN_ROWS = 20
 EXAMPLES = (
     '{"subject": "France", "prompt": "The capital of {} is", "true_object": "Paris", "new_object": "Rome"}',
     '{"subject": "Japan", "prompt": "The capital of {} is", "true_object": "Tokyo", "new_object": "Cairo",'
@@ -76,12 +76,14 @@ def read_file(file: Path, schema: str | None, columns: Sequence[str] | None) -> 
 
     result = read_facts(file, schema=schema, columns=_mapped(columns or ()) or None)
     if result.rejected:
-        for row in result.rejected[:SHOWN_REJECTS]:
+        for row in result.rejected[:SHOWN_ROWS]:
             typer.echo(f"{file} line {row.line}: {row.reason}", err=True)
         raise FactsError(
             f"{len(result.rejected)} of {len(result.rejected) + len(result.facts)} rows of {file} cannot be used.",
             "Mend or remove them: every row has to be a fact.",
         )
+    for note in result.in_words(SHOWN_ROWS):
+        typer.echo(f"{file}: {note}", err=True)
     return list(result.facts)
 
 

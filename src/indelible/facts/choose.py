@@ -89,7 +89,7 @@ def choose_sets(
     near = [fact for fact in known if not _any_nested(fact.subject, subjects)]
     far = [fact for fact in pool if not _any_nested(fact.subject, subjects)]
     edited = [
-        replace(fact, neighbours=_undisturbed(fact, subjects))
+        replace(fact, neighbours=_undisturbed(fact, [name for name in subjects if name != fact.subject]))
         if fact.neighbours and not redraw
         else replace(fact, neighbours=draw_neighbours(fact, near, far, subjects, rng))
         for fact in edited

@@ -1,41 +1,74 @@
-"""What the rows of each known benchmark mean: one function per schema, from a row to a fact.
+"""What the rows of a file of facts mean: this package's own fields, and the pieces that all schemas are read with.
 
-All of them yield facts of one shape, in which the object follows the prompt after a space:
-
-- ``indelible``: the package's own fields, see ``Fact``. In a CSV, several wordings stand in one field, with ``|``
-  between them, and neighbours as a JSON list.
-- ``counterfact``: the original nested schema, with or without ``requested_rewrite``. Paraphrase prompts are held out;
-  neighborhood prompts are answered by the true object.
-- ``counterfact-flat``: the flat schema of many toolkits. The rephrased prompt is held out.
-- ``zsre``: questions with answers, in the schema of MEND. A question is put as ``Question: ... Answer:``, because then
-  the object is what comes next; the rephrased question is held out, the unrelated question is a neighbour.
-
-Where a row names no relation, its template stands for one: facts with the same template share a relation.
+All schemas (those of benchmarks are in benchmarks.py) yield facts of one shape, in which the object follows the prompt
+after a space. Where a row names no relation, its template stands for one: facts with the same template share it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from indelible.facts.fact import SLOT, Fact, Neighbour
 from indelible.records import from_json
 
-Values = Mapping[str, Any]
-
 
 class RowError(ValueError):
-    """Why one row is no fact; readers turn it into a rejected row."""
+    """Why one row is no fact; readers turn it into a row that is left out."""
+
+
+class Row(Mapping[str, Any]):
+    """A row's values, which remember what was read of them, so that nothing is passed over in silence.
+
+    An object in a row is a row as well. ``left`` takes, in words, what a reader has to leave of what it read.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: str = "", beside: Row | None = None) -> None:
+        self._values, self._path = values, path
+        self._read: set[str] = set() if beside is None else beside._read
+        self.left: set[str] = set() if beside is None else beside.left
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(self._path + key)
+        value = self._values[key]
+        return Row(value, f"{self._path}{key}.", self) if isinstance(value, Mapping) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def unread(self) -> list[str]:
+        """Dotted names of what nobody has read and is not empty, and what was left otherwise."""
+        return [*self._unread(self._values, self._path), *sorted(self.left)]
+
+    def _unread(self, values: Mapping[str, Any], path: str) -> Iterator[str]:
+        for key, value in values.items():
+            if f"{path}{key}" not in self._read:
+                if value not in (None, "", [], {}):
+                    yield f"{path}{key}"
+            elif isinstance(value, Mapping):
+                yield from self._unread(value, f"{path}{key}.")
 
 
 @dataclass(frozen=True)
 class Schema:
-    """One kind of row: the keys that it must have, and what makes a fact of (row, id where it has none, source)."""
+    """One kind of row.
+
+    Attributes:
+        keys: those that it is recognised by.
+        facts: makes a fact, or several, of (row, id where it has none, source).
+        published: of a benchmark, which nobody is to mend: rows that are no facts are skipped.
+        passed_over: keys that say nothing an exam could ask.
+    """
 
     keys: tuple[str, ...]
-    fact: Callable[[Values, str, str], Fact]
+    facts: Callable[[Row, str, str], Fact | Sequence[Fact]]
+    published: bool = True
+    passed_over: tuple[str, ...] = ()
 
 
 def to_template(text: str, subject: str) -> str | None:
@@ -55,12 +88,12 @@ def relation_of(template: str) -> str:
     return " ".join(template.replace(SLOT, "_").lower().split())
 
 
-def own_fact(row: Values, default_id: str, source: str) -> Fact:
+def own_fact(row: Row, default_id: str, source: str) -> Fact:
     """A fact from a row with the fields of ``Fact``; subject, prompt and true object must be there."""
-    subject = _text(row, "subject")
-    prompt = _template(_text(row, "prompt"), subject, "prompt")
+    subject = text_at(row, "subject")
+    prompt = as_template(text_at(row, "prompt"), subject, "prompt")
     neighbours = []
-    for entry in _several(row, "neighbours"):
+    for entry in list_at(row, "neighbours"):
         pair = [entry.get("prompt"), entry.get("answer")] if isinstance(entry, Mapping) else entry
         if not (
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part.strip() for part in pair)
@@ -68,117 +101,38 @@ def own_fact(row: Values, default_id: str, source: str) -> Fact:
             raise RowError("'neighbours' must be a list of objects with a 'prompt' and an 'answer'")
         neighbours.append(Neighbour(pair[0].rstrip(), pair[1].strip()))
     return Fact(
-        id=_optional(row, "id") or default_id,
+        id=optional_at(row, "id") or default_id,
         subject=subject,
-        relation=_optional(row, "relation") or relation_of(prompt),
+        relation=optional_at(row, "relation") or relation_of(prompt),
         prompt=prompt,
-        true_object=_text(row, "true_object"),
-        new_object=_optional(row, "new_object"),
-        paraphrases=tuple(_template(text, subject, "paraphrase") for text in _texts(row, "paraphrases")),
-        held_out=_held_out(_texts(row, "held_out"), subject),
+        true_object=text_at(row, "true_object"),
+        new_object=optional_at(row, "new_object"),
+        paraphrases=tuple(as_template(text, subject, "paraphrase") for text in texts_at(row, "paraphrases")),
+        held_out=as_held_out(texts_at(row, "held_out"), subject),
         neighbours=tuple(neighbours),
-        source=_optional(row, "source") or source,
+        source=optional_at(row, "source") or source,
     )
 
 
-def counterfact_fact(row: Values, default_id: str, source: str) -> Fact:
-    """A fact from CounterFact's original schema (Meng et al., arXiv 2202.05262)."""
-    rewrite = row.get("requested_rewrite", row)
-    if not isinstance(rewrite, Mapping):
-        raise RowError("'requested_rewrite' is not an object")
-    subject = _text(rewrite, "subject")
-    prompt = _template(_text(rewrite, "prompt"), subject, "prompt")
-    true_object = _nested(rewrite, "target_true")
-    return Fact(
-        id=_case(row, default_id),
-        subject=subject,
-        relation=_optional(rewrite, "relation_id") or relation_of(prompt),
-        prompt=prompt,
-        true_object=true_object,
-        new_object=_nested(rewrite, "target_new"),
-        held_out=_held_out(_texts(row, "paraphrase_prompts"), subject),
-        neighbours=tuple(Neighbour(text, true_object) for text in _texts(row, "neighborhood_prompts")),
-        source=source,
-    )
-
-
-def flat_fact(row: Values, default_id: str, source: str) -> Fact:
-    """A fact from the flat form of CounterFact."""
-    subject = _text(row, "subject")
-    prompt = _template(_text(row, "prompt"), subject, "prompt")
-    near, answer = _optional(row, "locality_prompt"), _optional(row, "locality_ground_truth")
-    return Fact(
-        id=_case(row, default_id),
-        subject=subject,
-        relation=_optional(row, "relation_id") or relation_of(prompt),
-        prompt=prompt,
-        true_object=_text(row, "ground_truth"),
-        new_object=_text(row, "target_new"),
-        held_out=_held_out(_texts(row, "rephrase_prompt"), subject),
-        neighbours=(Neighbour(near, answer),) if near and answer else (),
-        source=source,
-    )
-
-
-def zsre_fact(row: Values, default_id: str, source: str) -> Fact:
-    """A fact from zsRE in MEND's schema (Mitchell et al., arXiv 2110.11309); the first answer is the true object."""
-    subject = _text(row, "subject")
-    prompt = _template(_as_question(_text(row, "src")), subject, "question")
-    near, answer = _optional(row, "loc"), _optional(row, "loc_ans")
-    answers = _texts(row, "answers")
-    if not answers:
-        raise RowError("has no 'answers'")
-    unrelated = (Neighbour(_as_question(near), answer),) if near and answer else ()
-    return Fact(
-        id=default_id,
-        subject=subject,
-        relation=relation_of(prompt),
-        prompt=prompt,
-        true_object=answers[0],
-        new_object=_text(row, "alt"),
-        held_out=_held_out(tuple(_as_question(text) for text in _texts(row, "rephrase")), subject),
-        neighbours=unrelated,
-        source=source,
-    )
-
-
-SCHEMAS = {
-    "counterfact": Schema(("subject", "prompt", "target_true", "target_new"), counterfact_fact),
-    "counterfact-flat": Schema(("subject", "prompt", "ground_truth", "target_new"), flat_fact),
-    "zsre": Schema(("subject", "src", "alt", "answers"), zsre_fact),
-    "indelible": Schema(("subject", "prompt", "true_object"), own_fact),
-}
-"""By name, the most particular first."""
-
-
-def _as_question(text: str) -> str:
+def as_question(text: str) -> str:
+    """A question so put that the answer is what comes next."""
     question = text.removeprefix("nq question:").strip()
     return f"Question: {question if question.endswith('?') else question + '?'} Answer:"
 
 
-def _template(text: str, subject: str, what: str) -> str:
+def as_template(text: str, subject: str, what: str) -> str:
     template = to_template(text.rstrip(), subject)
     if template is None:
         raise RowError(f"the {what} {text!r} does not contain the subject {subject!r} once, nor one {SLOT}")
     return template
 
 
-def _held_out(texts: tuple[str, ...], subject: str) -> tuple[str, ...]:
+def as_held_out(texts: tuple[str, ...], subject: str) -> tuple[str, ...]:
     # a held-out wording may also speak of the subject without naming it, as a complete text
     return tuple(to_template(text.rstrip(), subject) or text.rstrip() for text in texts)
 
 
-def _case(row: Values, default_id: str) -> str:
-    case = row.get("case_id")
-    return str(case).strip() or default_id if isinstance(case, int | str) else default_id
-
-
-def _nested(row: Values, key: str) -> str:
-    value = row.get(key)
-    return _text(value, "str") if isinstance(value, Mapping) else _text(row, key)
-
-
-def _text(row: Values, key: str) -> str:
+def text_at(row: Row, key: str) -> str:
     if key not in row or row[key] is None:
         raise RowError(f"has no {key!r}")
     value = row[key]
@@ -191,19 +145,19 @@ def _text(row: Values, key: str) -> str:
     return value.strip()
 
 
-def _optional(row: Values, key: str) -> str | None:
+def optional_at(row: Row, key: str) -> str | None:
     value = row.get(key)
-    return None if value is None or value == "" else _text(row, key)
+    return None if value is None or value == "" else text_at(row, key)
 
 
-def _texts(row: Values, key: str) -> tuple[str, ...]:
-    entries = _several(row, key)
+def texts_at(row: Row, key: str) -> tuple[str, ...]:
+    entries = list_at(row, key)
     if not all(isinstance(entry, str) for entry in entries):
         raise RowError(f"{key!r} must be a list of texts")
     return tuple(entry.strip() for entry in entries if entry.strip())
 
 
-def _several(row: Values, key: str) -> list[Any]:
+def list_at(row: Row, key: str) -> list[Any]:
     value = row.get(key)
     if value is None or value == "":
         return []
@@ -217,3 +171,16 @@ def _several(row: Values, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise RowError(f"{key!r} is a {type(value).__name__}, not a list")
     return value
+
+
+def names_at(row: Mapping[str, Any], key: str) -> list[str]:
+    """The names of an answer, as benchmarks list them: a text, a list of texts, or one of lists of further names."""
+    names = [str(name).strip() for name in _flat(row.get(key)) if isinstance(name, str | int)]
+    if not any(names):
+        raise RowError(f"has no {key!r}")
+    return [name for name in names if name]
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    for entry in value if isinstance(value, list) else [value]:
+        yield from _flat(entry) if isinstance(entry, list) else (entry,)

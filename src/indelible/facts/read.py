@@ -1,32 +1,57 @@
 """Read facts from the files that people have.
 
 The format (JSON lines, a JSON array, CSV) follows from the file, the schema from the keys of its first rows. Rows that
-are no facts are named with their line and the reason and left out; a file without one usable row is an error.
+are no facts are named with their line and the reason and left out; a file without one usable row is an error. What is
+in the rows of a benchmark and no exam asks is named as well.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from indelible.errors import FactsError, UnknownNameError, suggest
+from indelible.facts.benchmarks import NO_FACTS, SCHEMAS
 from indelible.facts.fact import Fact
-from indelible.facts.formats import SCHEMAS, RowError, Schema
+from indelible.facts.formats import Row, RowError, Schema
 from indelible.records import Record, Rejected, read_records
 
 __all__ = ["ReadResult", "Rejected", "read_facts"]
 
 ROWS_LOOKED_AT = 20
+LISTED = 3
 
 
 @dataclass(frozen=True)
 class ReadResult:
-    """What a file held, in its order: a fact for every usable row, and the others; and the name of its schema."""
+    """What a file held, in its order.
+
+    Attributes:
+        facts: of every usable row.
+        rejected: rows that are wrong: lines that cannot be read, and rows of one's own that are no facts.
+        skipped: rows of a benchmark, as it was published, that are no facts or say the same as an earlier one.
+        schema: name of the schema that was given or recognised.
+        unused: what is in the rows and was not used -> how many rows have it.
+    """
 
     facts: tuple[Fact, ...]
     rejected: tuple[Rejected, ...]
     schema: str
+    skipped: tuple[Rejected, ...]
+    unused: Mapping[str, int]
+
+    def in_words(self, listed: int = LISTED) -> list[str]:
+        """What was left out: rows that were skipped, the first so many one by one, and what others hold unused."""
+        notes = []
+        if self.skipped:
+            first = "; ".join(f"line {row.line}: {row.reason}" for row in self.skipped[:listed])
+            more = f"; and {len(self.skipped) - listed} more" if len(self.skipped) > listed else ""
+            notes.append(f"{len(self.skipped)} rows skipped, beside {len(self.facts)} facts: {first}{more}.")
+        if self.unused:
+            notes.append(f"Not used: {', '.join(f'{name} ({n} rows)' for name, n in self.unused.items())}.")
+        return notes
 
 
 def read_facts(
@@ -36,10 +61,10 @@ def read_facts(
 
     Args:
         path: a ``.csv`` with a header, a JSON array, or (any other name) one JSON object per line; UTF-8.
-        schema: name of a schema, see ``indelible.facts.formats``; recognised by its keys if None.
+        schema: name of a schema, see ``indelible.facts.benchmarks``; recognised by its keys if None.
         columns: for rows with other names: field of ``Fact`` -> the file's own column. Fields that are not mentioned
             keep their names. Implies the schema ``indelible``.
-        strict: end at the first row that is no fact instead of leaving it out.
+        strict: end at the first row that is wrong instead of leaving it out; rows of a benchmark are only skipped.
 
     Raises:
         FactsError: file missing, a folder, empty, not UTF-8, a broken JSON array or CSV; schema not recognised; a
@@ -56,46 +81,76 @@ def read_facts(
         schema = "indelible"
     if readable and schema is None:
         schema = _recognise(path, readable[:ROWS_LOOKED_AT])
-    facts: list[Fact] = []
-    rejected: list[Rejected] = []
-    lines: dict[str, int] = {}
+    reader = _Reader(path, SCHEMAS[schema or "indelible"], columns or {})
     for row in rows:
-        outcome = row if isinstance(row, Rejected) else _fact(row, SCHEMAS[schema or ""], columns or {}, path, lines)
-        if isinstance(outcome, Fact):
-            facts.append(outcome)
-        elif strict:
-            raise FactsError(f"{path}, line {outcome.line}: {outcome.reason}.", "Mend or remove that row.")
+        if isinstance(row, Rejected):
+            reader.rejected.append(row)
         else:
-            rejected.append(outcome)
-    if not facts:
-        first = "; ".join(f"line {row.line}: {row.reason}" for row in rejected[:3])
-        raise FactsError(f"{path} holds no usable fact ({len(rejected)} rows rejected: {first}).", "Mend these rows.")
-    return ReadResult(tuple(facts), tuple(rejected), schema or "")
+            reader.read(row)
+        if strict and reader.rejected:
+            wrong = reader.rejected[0]
+            raise FactsError(f"{path}, line {wrong.line}: {wrong.reason}.", "Mend or remove that row.")
+    if not reader.facts:
+        left_out = sorted((*reader.rejected, *reader.skipped), key=lambda row: row.line)
+        first = "; ".join(f"line {row.line}: {row.reason}" for row in left_out[:LISTED])
+        raise FactsError(f"{path} holds no usable fact ({len(left_out)} rows rejected: {first}).", "Mend these rows.")
+    return ReadResult(
+        tuple(reader.facts), tuple(reader.rejected), schema or "", tuple(reader.skipped), dict(reader.unused)
+    )
 
 
-def _fact(
-    row: Record, schema: Schema, columns: Mapping[str, str], path: Path, lines: dict[str, int]
-) -> Fact | Rejected:
-    values = row.values | {field: row.values.get(column) for field, column in columns.items()}
-    try:
-        fact = schema.fact(values, f"{path.stem}:{row.line}", f"{path.name}:{row.line}")
-    except RowError as error:
-        return Rejected(row.line, str(error))
-    if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
-        return Rejected(row.line, f"the new object is the true one, {fact.true_object!r}")
-    if fact.id in lines:
-        return Rejected(row.line, f"the id {fact.id!r} was used before, on line {lines[fact.id]}")
-    lines[fact.id] = row.line
-    return fact
+class _Reader:
+    """Tells the rows of one file apart."""
+
+    def __init__(self, path: Path, schema: Schema, columns: Mapping[str, str]) -> None:
+        self.path, self.schema, self.columns = path, schema, columns
+        self.facts: list[Fact] = []
+        self.rejected: list[Rejected] = []
+        self.skipped: list[Rejected] = []
+        self.unused = Counter[str]()
+        self._lines: dict[object, int] = {}
+
+    def read(self, row: Record) -> None:
+        """Take a row's facts, or note why it has none."""
+        own = {key: value for key, value in row.values.items() if key not in self.columns.values()}
+        values = Row(own | {field: row.values.get(column) for field, column in self.columns.items()})
+        try:
+            found = self.schema.facts(values, f"{self.path.stem}:{row.line}", f"{self.path.name}:{row.line}")
+        except RowError as error:
+            self._leave(row.line, str(error))
+            return
+        for fact in [found] if isinstance(found, Fact) else found:
+            same = (fact.subject, fact.prompt, fact.new_object)
+            if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
+                self._leave(row.line, f"the new object is the true one, {fact.true_object!r}")
+            elif fact.id in self._lines:
+                self._leave(row.line, f"the id {fact.id!r} was used before, on line {self._lines[fact.id]}")
+            elif self.schema.published and same in self._lines:
+                self._leave(row.line, f"the same edit stands on line {self._lines[same]}")
+            else:
+                self._lines |= dict.fromkeys((fact.id, same), row.line)
+                self.facts.append(fact)
+        passed_over = self.schema.passed_over
+        self.unused.update(name for name in values.unread() if name.rpartition(".")[2] not in passed_over)
+
+    def _leave(self, line: int, reason: str) -> None:
+        (self.skipped if self.schema.published else self.rejected).append(Rejected(line, reason))
 
 
 def _recognise(path: Path, rows: Sequence[Record]) -> str:
     for row in rows:
         rewrite = row.values.get("requested_rewrite")
+        rewrite = rewrite[0] if isinstance(rewrite, list) and rewrite else rewrite
         keys = {*row.values, *(rewrite if isinstance(rewrite, dict) else ())}
         for name, schema in SCHEMAS.items():
             if keys.issuperset(schema.keys):
                 return name
+        for name, (wanted, why) in NO_FACTS.items():
+            if keys.issuperset(wanted):
+                raise FactsError(
+                    f"{path} is {name} (keys {', '.join(wanted)}), which cannot be read: {why}.",
+                    "Write rows with subject, prompt, true_object and new_object in its place.",
+                )
     # the schema whose keys are nearest to complete is most likely meant
     present = set(rows[0].values)
     name = max(SCHEMAS, key=lambda name: len(present.intersection(SCHEMAS[name].keys)) / len(SCHEMAS[name].keys))

@@ -38,7 +38,7 @@ def names() -> Sequence[str]:
 def edit(
     model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
     facts: Annotated[
-        Path, typer.Option(help="Facts with new objects (JSONL, JSON, CSV; see below), CounterFact or zsRE.")
+        Path, typer.Option(help="Facts with new objects (JSONL, JSON, CSV; see below), or a benchmark's.")
     ],
     editor: Annotated[str, typer.Option(help="The editor's name; see below.")],
     out: Annotated[

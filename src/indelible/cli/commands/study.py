@@ -136,7 +136,7 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
     for arm, frozen in preview.masks.items():
         typer.echo(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
-    for line in (*notes, preview.cost):
+    for line in (*notes, *preview.notes, preview.cost):
         typer.echo(line)
     typer.echo(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
 

@@ -65,12 +65,13 @@ class Outcome:
 @dataclass(frozen=True)
 class Preview:
     """What a study would do: its steps, and the keys of those that are done already; in words what each arm's mask
-    freezes, and what it costs."""
+    freezes, what it costs, and what was left out of a facts file."""
 
     plan: Plan
     reused: frozenset[str]
     masks: Mapping[str, str]
     cost: str
+    notes: tuple[str, ...]
 
 
 def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
@@ -84,7 +85,8 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
     clock, cost = checked.clock(plan, store)
-    return Preview(plan, frozenset(clock.over), mask_previews(checked.arms, config.model), cost)
+    masks = mask_previews(checked.arms, config.model)
+    return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
 
 
 def run_study(
@@ -106,6 +108,8 @@ def run_study(
     config = load_config(config) if isinstance(config, str) else config
     store, watcher = Store(Path(folder or Path("runs") / config.name)), watcher or Watcher()
     checked = _checked(config, store, update)
+    for note in checked.notes:
+        watcher.note(note)
     material = Material(checked.world, watcher.note)
     with store.open(config, update=update):
         model = None if update else known_model(store.folder, config.model)
@@ -117,19 +121,21 @@ def run_study(
             _check_model(checked, material, model, store)
         run = _Run(checked, store, watcher, Local(material), plan)
         run.do_all()
-        summary = write_results(store, plan, run.errors(), _provenance(model, began))
+        summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """Settings in which nothing was found wrong, and what they name; all but the model itself."""
+    """Settings in which nothing was found wrong, and what they name; all but the model itself. ``notes`` say what was
+    left out of a facts file."""
 
     config: StudyConfig
     arms: tuple[Arm, ...]
     world: World
     corpus: str
+    notes: tuple[str, ...]
 
     def plan(self, model: ModelVersion) -> Plan:
         """The steps, for that version of the model."""
@@ -167,10 +173,11 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
     """
     arms = resolve_arms(config)
     store.check_config(config, update=update)
-    candidates, corpus = candidate_facts(config.facts), corpus_version(config.corpus)
+    notes: list[str] = []
+    candidates, corpus = candidate_facts(config.facts, notes.append), corpus_version(config.corpus)
     check_facts(candidates, arms, config.facts)
     check_name(config.model, unseen=unseen)
-    return _Checked(config, arms, World(config.model, candidates, config.corpus), corpus)
+    return _Checked(config, arms, World(config.model, candidates, config.corpus), corpus, tuple(notes))
 
 
 def _check_model(checked: _Checked, material: Material, model: ModelVersion, store: Store) -> None:
@@ -184,8 +191,9 @@ def _check_model(checked: _Checked, material: Material, model: ModelVersion, sto
     check_with_model(checked.arms, lent.layout, lent.tokenizer, material.corpus)
 
 
-def _provenance(model: ModelVersion, began: float) -> dict[str, Any]:
+def _provenance(checked: _Checked, model: ModelVersion, began: float) -> dict[str, Any]:
     return {
+        "left_out_of_facts": checked.notes,
         "model_fingerprint": model.fingerprint,
         "tokenizer": model.tokenizer,
         "versions": versions(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -21,8 +21,8 @@ from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.study.design.settings import WORLD, FactsSettings
 
 
-def candidate_facts(settings: FactsSettings) -> list[Fact]:
-    """All facts that a study may choose from.
+def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambda text: None) -> list[Fact]:
+    """All facts that a study may choose from; ``note`` is told what a file holds and is left out.
 
     Raises:
         FactsError: as ``read_facts``, or a relation is not among the facts.
@@ -31,7 +31,10 @@ def candidate_facts(settings: FactsSettings) -> list[Fact]:
         facts = world_facts()
     else:
         source, columns, schema = settings.source, settings.columns, settings.schema_name
-        facts = list(read_facts(source, columns=columns, schema=schema, strict=settings.strict).facts)
+        found = read_facts(source, columns=columns, schema=schema, strict=settings.strict)
+        facts = list(found.facts)
+        for words in found.in_words():
+            note(f"{source}: {words}")
     if settings.relations is None:
         return facts
     known = {fact.relation for fact in facts}
