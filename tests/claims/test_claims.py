@@ -228,6 +228,24 @@ def test_an_effect_that_is_there_but_too_small_says_so() -> None:
     assert "There is an effect in the claimed direction" in ruling.why
 
 
+def test_arms_without_a_common_seed_are_said_to_have_none() -> None:
+    rows, runs = study(PLAIN, replace(PLAIN, name="ft", editor="ft"))
+    own = {"memit": 0, "ft": 1}
+    parts = [table[table["arm"].map(own) == table["seed"]] for table in (rows, runs)]
+    (ruling,) = judged([LOST_MORE], *parts)
+    assert [finding.effect.value is not None for finding in ruling.findings] == [True, True]
+    assert ruling.decision == "undecided" and ruling.why.startswith("No seed finished in all of the arms")
+
+
+def test_edits_without_a_match_are_counted() -> None:
+    rows, runs = study(PLAIN)
+    firm = (rows["fact_set"] == "edited") & rows["fact_id"].isin([f"edited-{number}" for number in range(10)])
+    rows.loc[firm, "log_prob"] = -1e-5  # held more firmly than any intrinsic fact
+    (ruling,) = judged([LOST_MORE.model_copy(update={"estimate": "matched_gap"})], rows, runs)
+    worked = rows[firm & (rows["kind"] == "prompt") & (rows["phase"] == "edited")]["success"].sum()
+    assert f" {worked} had no match and are left out." in ruling.why
+
+
 def test_controls_and_unfinished_arms_are_not_compared() -> None:
     _, runs = study(PLAIN, SimulatedArm("control", editor="none"), replace(PLAIN, name="broken", fails_at="tuned"))
     assert [arm.name for arm in arms_of(runs)] == ["memit"]

@@ -40,6 +40,12 @@ def table(*arms: tuple[str, str, str]) -> pd.DataFrame:
     )
 
 
+def test_runs_that_judge_differently_say_so() -> None:
+    first, second = run("a", SimulatedArm("memit")), run("b", SimulatedArm("memit"), as_published=True)
+    assert "in b as published: that is part of every change." in render_comparison(first, second)
+    assert "as published:" not in render_comparison(first, first)
+
+
 def test_arms_go_by_name_then_by_what_they_are() -> None:
     first = table(("a", "memit", "none"), ("b", "memit", "head"), ("c", "rome", "none"), ("d", "ft", "none"))
     second = table(("a", "rome", "none"), ("B", "memit", "head"), ("d1", "ft", "none"), ("d2", "ft", "none"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -157,12 +158,16 @@ def test_the_nearest_control_is_taken() -> None:
     arms = [
         ("plain", "none", "full", "none"),
         ("masked", "none", "full", "layers:0-5"),
+        ("faster", "none", "full", "none"),
         ("a", "memit", "full", "layers:0-5"),
         ("b", "memit", "full", "edited-layers"),
+        ("b, faster", "memit", "full", "edited-layers"),
         ("c", "memit", "lora", "none"),
     ]
     runs = pd.DataFrame(arms, columns=["arm", "editor", "tuner", "mask"]).assign(objective="text", paraphrases=0)
-    assert dict(pairs_with_control(runs)) == {"a": "masked", "b": "plain"}
+    fast = runs["arm"].str.contains("faster").map({True: 3e-4, False: 1e-4})
+    runs["tuning"] = [json.dumps({"learning_rate": rate}) for rate in fast]
+    assert dict(pairs_with_control(runs)) == {"a": "masked", "b": "plain", "b, faster": "faster"}
 
 
 def test_heat_maps_take_the_first_factor_that_differs(run: Run) -> None:

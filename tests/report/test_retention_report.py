@@ -16,8 +16,9 @@ import pytest
 from indelible.claims.verdict import Average, verdict
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.words import percent
+from indelible.numbers.words import percent, points, points_with_interval
 from indelible.report.exhibit import shown
+from indelible.report.exhibits.again import commands
 from indelible.report.exhibits.facts import LARGEST_LIST
 from indelible.report.page import render
 from indelible.report.run import Run
@@ -143,10 +144,21 @@ def test_the_same_tables_give_the_same_bytes_in_any_order(study: Tables, page: s
     assert page_for(shuffled, runs) == page
 
 
+def test_what_to_type_again_names_the_run_and_all_that_its_numbers_depend_on(study: Tables) -> None:
+    versions = {"python": "3.12", "torch": "2.13.0+cpu", "trl": "1.16.0"}
+    said = dict(commands("longer", {"versions": versions}))
+    assert said["The same software:"] == "pip install torch==2.13.0 trl==1.16.0"
+    assert "indelible report runs/longer runs/longer-again" in said.values()
+
+
+def test_a_fact_that_several_seeds_ask_is_one_fact(page: str) -> None:
+    assert "20 facts, asked 40 times over seeds and models, " in page
+
+
 def test_a_long_transcript_is_cut_and_says_so() -> None:
     rows, runs = simulate(ARMS[:1], n_edits=LARGEST_LIST, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0))
     page = page_for(rows, runs, {}, {})
-    assert f"{LARGEST_LIST} of {LARGEST_LIST + 5} facts, what was lost first" in page
+    assert f"{LARGEST_LIST} of {LARGEST_LIST + 5} answers, what was lost first" in page
     listed = page[page.index('id="facts"') : page.index('id="compared"')]
     assert listed.count("<tr>") == LARGEST_LIST + 1
     assert listed.count('class="tag intrinsic"') == 5  # a long list of edits leaves room for the others
@@ -178,10 +190,18 @@ def test_it_says_how_edits_were_made_and_what_was_dropped(study: Tables) -> None
 
 @pytest.mark.parametrize(
     ("rate", "shown"),
-    [(0.0, "0%"), (1.0, "100%"), (0.996, "99.6%"), (0.9999, "99.9%"), (0.004, "0.4%"), (0.625, "63%"), (None, "–")],  # noqa: RUF001
+    [
+        *((0.0, "0%"), (1.0, "100%"), (0.996, "99.6%"), (0.9999, "99.9%"), (0.004, "0.4%"), (0.625, "63%")),
+        *((None, "–"), (-0.196, "−20%"), (-0.004, "−0.4%"), (1.004, "100.4%"), (1.2, "120%")),  # noqa: RUF001
+    ],
 )
 def test_none_and_all_are_said_only_of_none_and_all(rate: float | None, shown: str) -> None:
     assert percent(rate) == shown
+
+
+def test_an_interval_that_misses_zero_does_not_seem_to_touch_it() -> None:
+    assert points_with_interval(0.2, 0.0002, 0.4) == "+20 [+0.1, +40]"
+    assert points(0.3 - 0.1 - 0.2) == "0"
 
 
 def line(
@@ -244,6 +264,8 @@ def test_what_weakens_an_answer_is_said() -> None:
     assert "equal utility" not in cautions
     short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions
     assert any("equal utility: a." in caution for caution in short)
+    uneven = verdict([line("a", 0.5, 0.7, 0, 1, seeds=1), line("b", 0.5, 0.7, 0, 1)]).cautions
+    assert any("over those that all have: a 1, b 3." in caution for caution in uneven)
     risen = line("a", 0.5, 0.7, 0, 1, better="higher", downstream_after=3.5)
     assert not any("did not improve" in caution for caution in verdict([risen]).cautions)
     assert "Few of the edits had worked to begin with; retention speaks of those alone: a (25%)." in cautions

@@ -126,7 +126,8 @@ def _ruling(claim: Claim, pairs: Sequence[Compared], answers: Answers, short: in
     formed = [pair for pair, effect in zip(pairs, effects, strict=True) if effect.value is not None]
     whole = answers.replicates.mean(claim.measure, [(pair.arm, pair.against) for pair in formed], claim.sign)
     decision = decide(whole, claim.smallest)
-    why = _why(claim, decision, whole, findings) + (f" {_short(short)}" if short else "")
+    why = _why(claim, decision, whole, findings) + _unmatched(claim, pairs, answers)
+    why += f" {_short(short)}" if short else ""
     return Ruling(claim.name, claim.sentence, decision, whole, claim.smallest, why, findings)
 
 
@@ -150,12 +151,23 @@ def decide(effect: Estimate, smallest: float, p_smaller: float | None = None) ->
     return "undecided"
 
 
+def _unmatched(claim: Claim, pairs: Sequence[Compared], answers: Answers) -> str:
+    """How many edits a matched comparison says nothing about."""
+    if claim.estimate != "matched_gap":
+        return ""
+    tables = [[answers.counts(pair.arm, rate) for pair in pairs] for rate in ("matched_edited", "retention_edited")]
+    matched, asked = (sum(0 if one is None else int(one["asked"].sum()) for one in table) for table in tables)
+    return f" Of {asked} edits that worked, {asked - matched} had no match and are left out." if matched < asked else ""
+
+
 def _why(claim: Claim, decision: Decision, whole: Estimate, findings: Sequence[Finding]) -> str:
+    measured = [finding for finding in findings if finding.effect.value is not None]
     if whole.value is None:
+        if measured:
+            return "No seed finished in all of the arms, so that there is no mean over the comparisons."
         if claim.estimate == "matched_gap":
             return "No edit that worked has an intrinsic fact that was held alike."
         return "Nothing had succeeded before tuning, so that nothing can be compared."
-    measured = [finding for finding in findings if finding.effect.value is not None]
     over = f"Over {len(measured)} comparisons on average" if len(measured) > 1 else f"For {measured[0].comparison}:"
     text = f"{over} {in_points(whole)} points in the direction of the claim"
     text += f", {whole.facts} facts, {counted(whole.seeds, 'seed')}."

@@ -127,8 +127,12 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> Iterat
             "Edited and intrinsic facts are not matched on how firmly the model held them before tuning: a gap, or the "
             "absence of one, can come from that."
         )
-        if max(arm["seeds"] for arm in measured) <= 1:
+        seeds = {arm["seeds"] for arm in measured}
+        if max(seeds) <= 1:
             yield "There is one seed: the intervals speak of other facts, not of other runs."
+        elif len(seeds) > 1:
+            each = ", ".join(f"{arm['arm']} {arm['seeds']}" for arm in measured)
+            yield f"Not all arms finished in as many seeds, and means over arms are over those that all have: {each}."
         if len(measured) > 1:
             yield f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms."
     few = [

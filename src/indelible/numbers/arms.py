@@ -19,6 +19,8 @@ from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, Factor, require_
 
 OF_THE_TUNER = ("tuner", "rank", "alpha", "dropout", "target_modules", "tuner_options", "learning_rate")
 """Settings of tuning that come with the tuner."""
+TUNED_ALIKE = ("objective", "tuner", "tuning")
+"""In what an arm's control is tuned as the arm is."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,15 @@ def pairs_of_arms(runs: pd.DataFrame) -> Iterator[tuple[ArmFactors, ArmFactors, 
 
 
 def pairs_with_control(runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Each arm with an edit and the control of its objective and tuner: that of its mask, else the unmasked one."""
-    factors = runs.drop_duplicates("arm").set_index("arm")[list(FACTORS)]
-    controls = factors[factors["editor"] == CONTROL_EDITOR]
-    for arm, own in factors[factors["editor"] != CONTROL_EDITOR].iterrows():
-        alike = controls[(controls["objective"] == own["objective"]) & (controls["tuner"] == own["tuner"])]
-        for mask in dict.fromkeys((own["mask"], "none")):
-            found = alike.index[alike["mask"] == mask]
-            if len(found):
-                yield str(arm), str(found[0])
-                break
+    """Each arm with an edit and the control that was tuned alike, with the same objective, tuner and settings: that of
+    its mask, else the unmasked one."""
+    arms = runs.drop_duplicates("arm").to_dict("records")
+    controls = [arm for arm in arms if arm["editor"] == CONTROL_EDITOR]
+    for arm in arms:
+        alike = [one for one in controls if all(one.get(name) == arm.get(name) for name in TUNED_ALIKE)]
+        found = [one["arm"] for mask in (arm["mask"], "none") for one in alike if one["mask"] == mask]
+        if found and arm["editor"] != CONTROL_EDITOR:
+            yield str(arm["arm"]), str(found[0])
 
 
 def varying(arms: Sequence[ArmFactors]) -> list[Factor]:

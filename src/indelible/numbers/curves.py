@@ -7,23 +7,24 @@ the retention that the tables give.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from indelible.numbers.answers import Answers
+from indelible.numbers.answers import Answers, counts
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import QUESTION, Rate, is_control, rates, require_columns
 
 MODEL = ["seed", "copy"]
 Curve = Mapping[int, Estimate]
-"""Training step -> share of the questions that had succeeded before tuning and succeed at this step, with its pointwise
-interval; 0 is the moment before tuning, where retention is 1 by definition."""
+"""Training step -> the rate at this step with its pointwise interval; 0 is the moment before tuning, where what is
+asked among what succeeded then is 1 by definition."""
 
 
 def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
     """Name of the series -> points from step 0 to the end of tuning, for every rate that shows as a curve; a series of
-    which nothing had succeeded before tuning, or nothing was asked afterwards, is left out.
+    which nothing can be counted before tuning, or nothing was asked afterwards, is left out.
 
     Seeds, and copies of isolated arms, may stop at different steps. A point stands only where each was asked or had
     already ended; one that ended keeps its last answers, because its model no longer changed. Seeds that failed are
@@ -41,30 +42,33 @@ def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
     later = later.drop_duplicates([*QUESTION, "step"], keep="last")
     curves: dict[str, Curve] = {}
     for rate in rates("curves"):
-        if not rate.applies(is_control(rows)):
+        if not rate.applies(is_control(rows)) or rate.hit != "tuned":
             continue
-        before = answers.outcomes(arm, rate.criterion)[rate.among or "before"] == 1
+        outcome = answers.outcomes(arm, rate.criterion)
+        outcome = outcome[outcome.index.get_level_values("seed").isin(later["seed"])]
+        asked = outcome["before"].notna() if rate.among is None else outcome[rate.among] == 1
         own = later[(later["fact_set"] == rate.fact_set) & (later["kind"] == rate.kind)]
-        points = {
+        found = {
             step: answers.replicates.estimate_of((arm, rate.name), count)
-            for step, count in _counts(own, before, rate, bool(finished))
+            for step, count in _counts(own, asked, rate, bool(finished))
         }
-        points = {step: point for step, point in points.items() if point.value is not None}
+        points = {step: point for step, point in found.items() if point.value is not None}
         if points:
-            curves[rate.series or rate.name] = {0: Estimate(1.0), **points}
+            start = answers.replicates.estimate_of((arm, rate.name), counts(outcome, replace(rate, hit="before")))
+            curves[rate.series or rate.name] = {0: Estimate(1.0) if rate.among == "before" else start, **points}
     return curves
 
 
 def _counts(
-    rows: pd.DataFrame, before: pd.Series[bool], rate: Rate, finished: bool
+    rows: pd.DataFrame, asked_about: pd.Series[bool], rate: Rate, finished: bool
 ) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Hits and asked per model and fact, at each step after 0 at which every model was asked or had ended; ``before``
-    says of each question whether it had succeeded before tuning, ``finished`` whether the seeds came to their end."""
+    """Hits and asked per model and fact, at each step after 0 at which every model was asked or had ended; ``finished``
+    says whether the seeds came to their end."""
     if rows.empty:
         return
     successes = rows[rate.criterion].astype("Float64").fillna(0.0).astype("float64")
     wide = rows.assign(success=successes).set_index([*QUESTION, "step"])["success"].unstack("step").sort_index(axis=1)
-    known = before.reindex(wide.index, fill_value=False).to_numpy()
+    known = asked_about.reindex(wide.index, fill_value=False).to_numpy()
     # Each copy of an isolated arm is a model of its own, which may stop at a step of its own.
     asked_at = wide.notna().groupby(level=MODEL, sort=True).transform("any").to_numpy()
     values = wide.to_numpy()

@@ -10,6 +10,8 @@ from indelible.numbers.measures import Measure, measures
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+ROUNDING = 1e-9
+"""Points of difference between what are the same sums of fractions."""
 
 
 def headline(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -41,15 +43,18 @@ def cell(arm: Mapping[str, Any], measure: Measure) -> str:
 
 
 def percent(rate: float | None) -> str:
-    """A fraction as whole percent, rounded half up: 0.625 -> "63%".
+    """A fraction as whole percent, rounded half up: 0.625 -> "63%"; a part of a whole can be below zero or above one.
 
     "0%" and "100%" mean none and all; what only comes near them is shown with a decimal.
     """
     if rate is None or _missing(rate):
         return MISSING
+    if rate < 0:
+        return f"{MINUS}{percent(-rate)}"
     whole = int(rate * 100 + 0.5)
     if whole in (0, 100) and rate not in (0.0, 1.0):
-        return f"{min(max(rate * 100, 0.1), 99.9):.1f}%"
+        near = min(max(rate * 100, 0.1), 99.9) if rate < 1 else max(rate * 100, 100.1)
+        return f"{near:.1f}%"
     return f"{whole}%"
 
 
@@ -63,14 +68,15 @@ def percent_with_interval(rate: float | None, low: float | None, high: float | N
 def points(difference: float | None) -> str:
     """A difference of fractions in signed percentage points: -0.031 -> "−3".
 
-    Below half a point one decimal is shown, so that an interval that just misses zero doesn't seem to touch it.
+    Below half a point one decimal is shown, a tenth at least, so that an interval that just misses zero doesn't seem to
+    touch it.
     """
     if difference is None or _missing(difference):
         return MISSING
     size = abs(difference) * 100
-    if size < 0.05:
+    if size < ROUNDING:
         return "0"
-    return f"{'+' if difference > 0 else MINUS}{int(size + 0.5) if size >= 0.5 else f'{size:.1f}'}"
+    return f"{'+' if difference > 0 else MINUS}{int(size + 0.5) if size >= 0.5 else f'{max(size, 0.1):.1f}'}"
 
 
 def points_with_interval(difference: float | None, low: float | None, high: float | None) -> str:

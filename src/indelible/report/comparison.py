@@ -194,6 +194,11 @@ def answer(comparison: Comparison, first: str, second: str) -> str:
 def _parts(comparison: Comparison, first: Run, second: Run) -> Iterator[Part]:
     said = answer(comparison, first.name, second.name)
     yield Words(said, "answer")
+    if first.as_published != second.as_published:
+        one = (first if first.as_published else second).name
+        yield Words(
+            f"Answers were judged by different criteria, in {one} as published: that is part of every change.", "note"
+        )
     for run, only in ((first, comparison.only_first), (second, comparison.only_second)):
         if only:
             yield Words(f"Only in {run.name}: {'; '.join(only)}.", "note")

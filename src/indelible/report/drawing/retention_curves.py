@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from indelible.report.drawing.style import COLOURS, INK, LABELS, in_order, look, plain_axes, shortened, style
+from indelible.report.drawing.style import COLOURS, INK, in_order, label_of, look, plain_axes, shortened, style
 
 BANDS = ("edited", "intrinsic")
 """More bands on top of each other cannot be read; the tables give the intervals of all curves."""
@@ -46,7 +46,7 @@ def curve_sheet(curves: pd.DataFrame, arms: Sequence[str], *, last_step: int) ->
         shown = in_order(curves.loc[curves["arm"].isin(arms), "series"])
         figure.legend(
             [Line2D([], [], markersize=3, lw=1.6, **look(name)) for name in shown],
-            [LABELS.get(name, name) for name in shown],
+            [label_of(name) for name in shown],
             loc="upper left",
             ncols=min(len(shown), 2 if abreast < 3 else 4),
             frameon=False,

@@ -21,6 +21,8 @@ import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from indelible.numbers.measures import rates
+
 INK = "#5c6670"
 STRONG = "#1c2126"
 COLOURS = MappingProxyType(
@@ -59,6 +61,12 @@ def look(series: str) -> dict[str, Any]:
     """Colour, line and marker of a series; grey for one that is not among ours, e.g. of a plug-in's measure."""
     line = {"color": COLOURS.get(series, INK), "linestyle": LINES.get(series, "-.")}
     return line | {"marker": MARKERS.get(series, "x")}
+
+
+def label_of(series: str) -> str:
+    """What a series is called: ours by `LABELS`, one of a plug-in's measure as the measure is."""
+    known = {rate.series or rate.name: rate.label for rate in rates("curves")} | LABELS
+    return known.get(series, series)
 
 
 def in_order(series: Iterable[str]) -> list[str]:

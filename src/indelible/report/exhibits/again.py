@@ -19,7 +19,7 @@ CODE = '<pre tabindex="0">{{ code }}</pre>'
 def again(run: Run) -> Iterator[Part]:
     """Commands, settings, provenance."""
     yield Heading("How to run it again", "rerun")
-    for what, command in commands(run.settings, run.provenance):
+    for what, command in commands(run.name, run.provenance):
         yield Words(what)
         yield Html(CODE, {"code": command})
     yield Heading("Settings", "settings")
@@ -39,19 +39,17 @@ def again(run: Run) -> Iterator[Part]:
         yield Words("None was recorded.", "note")
 
 
-def commands(settings: Mapping[str, object], provenance: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """What to do again, each with the command that does it; what provenance does not record is left out."""
+def commands(name: str, provenance: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """What to do again, each with the command that does it; what provenance does not record is left out.
+
+    A run folder is taken to lie in runs/, under its own name (not its study's, which several runs can share).
+    """
     versions = provenance.get("versions")
     if isinstance(versions, Mapping):
-        pinned = [
-            f"{name}=={str(versions[name]).partition('+')[0]}"
-            for name in ("indelible", "torch", "transformers")
-            if name in versions
-        ]
+        pinned = [f"{one}=={str(of).partition('+')[0]}" for one, of in versions.items() if one != "python"]
         yield "The same software:", f"pip install {' '.join(pinned)}"
     if provenance.get("command"):
         yield "What was typed:", str(provenance["command"])
-    name = str(settings.get("name", "study"))
     yield (
         "The same study again, from the settings below, saved as study.yaml:",
         f"indelible study study.yaml --out runs/{name}-again",

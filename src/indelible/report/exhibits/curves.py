@@ -9,10 +9,10 @@ import pandas as pd
 
 from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.curves import retention_curves
-from indelible.numbers.measures import CONTROL_EDITOR
+from indelible.numbers.measures import CONTROL_EDITOR, rates
 from indelible.numbers.words import MISSING, percent, percent_with_interval
 from indelible.report.drawing.retention_curves import curve_panel, curve_sheet
-from indelible.report.drawing.style import LABELS, in_order
+from indelible.report.drawing.style import in_order, label_of
 from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Html, Part, Picture, Words, exhibit, texts
 from indelible.report.run import Run, Summary
 
@@ -22,8 +22,8 @@ MOST_ON_SHEET = 12
 """Panels on the sheet for papers; curves.csv has the curves of all arms."""
 KEY = """
 <ul class="key" aria-label="Key to the curves">
-{% for name in series %}
-  <li><span class="{{ name }}"></span>{{ labels.get(name, name) }}</li>
+{% for name, label in series.items() %}
+  <li><span class="{{ name }}"></span>{{ label }}</li>
 {% endfor %}
 </ul>
 """
@@ -37,11 +37,12 @@ def curves(run: Run) -> Iterator[Part]:
     arms = list(dict.fromkeys(found["arm"]))
     last_step = int(found["step"].max()) if arms else 1
     yield Heading("Retention while tuning", "curves")
-    yield Words(
-        "The share of facts that succeeded before tuning and still do, by training step. Bands are pointwise 95% "
-        "intervals."
-    )
-    yield Html(KEY, {"series": series, "labels": LABELS})
+    said = "The share of facts that succeeded before tuning and still do, by training step."
+    for rate in rates("curves"):
+        if rate.among != "before":
+            said += f" {rate.label}: of {'all' if rate.among is None else f'those that succeeded in {rate.among}'}."
+    yield Words(f"{said} Bands are pointwise 95% intervals.")
+    yield Html(KEY, {"series": {name: label_of(name) for name in series}})
     first = first_arms(run.summary, arms, MOST_OPEN)
     panels = {arm: _panel(arm, found[found["arm"] == arm], last_step) for arm in arms}
     yield Group([panels[arm] for arm in arms if arm in first])
@@ -96,7 +97,7 @@ def first_arms(summary: Sequence[Summary], arms: Sequence[str], most: int) -> li
 def _panel(arm: str, points: pd.DataFrame, last_step: int) -> Picture:
     ends = points.drop_duplicates("series", keep="last")
     said = "; ".join(
-        f"{LABELS.get(series, series)} {percent(retention)} at step {step}"
+        f"{label_of(series)} {percent(retention)} at step {step}"
         for series, step, retention in zip(ends["series"], ends["step"], ends["retention"], strict=True)
     )
     draw = partial(curve_panel, points, last_step=last_step)
@@ -108,4 +109,4 @@ def _table(found: pd.DataFrame, series: Sequence[str]) -> pd.DataFrame:
     text = texts(percent_with_interval, found, "retention", "low", "high")
     arms = pd.Categorical(found["arm"], categories=found["arm"].unique())  # in this order, not by name
     wide = found.assign(text=text, arm=arms).pivot(index=["arm", "step"], columns="series", values="text")
-    return wide.reindex(columns=list(series)).fillna(MISSING).rename(columns=LABELS).reset_index().astype(str)
+    return wide.reindex(columns=list(series)).fillna(MISSING).rename(columns=label_of).reset_index().astype(str)

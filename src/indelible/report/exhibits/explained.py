@@ -80,7 +80,7 @@ def _shares(of_loss: pd.DataFrame) -> pd.DataFrame:
             "facts": of_loss["fact_set"],
             "parameter group": of_loss["group"].map(lambda group: GROUPS.get(group, group)),
             "share, points of retention [95%]": texts(points_with_interval, of_loss, "share", "low", "high"),
-            "of the loss": of_loss["of_loss"].map(_signed_percent),
+            "of the loss": of_loss["of_loss"].map(percent),
         }
     )
 
@@ -106,11 +106,6 @@ def drift_table(drift: pd.DataFrame) -> pd.DataFrame:
             "change of the norm": drift["norm_change"].map(_change),
         }
     )
-
-
-def _signed_percent(rate: float) -> str:
-    """A part of a whole that can be below zero, or more than all of it."""
-    return f"{MINUS}{percent(-rate)}" if rate < 0 else percent(rate)
 
 
 def _cosine(value: float, low: float, high: float) -> str:

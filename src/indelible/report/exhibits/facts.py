@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from indelible.numbers.measures import PHASES
+from indelible.numbers.words import counted
 from indelible.report.exhibit import Data, Fold, Heading, Html, Part, Words, exhibit
 from indelible.report.run import Run
 from indelible.report.transcript import transcript
@@ -57,15 +58,17 @@ def _list(arm: str, lines: pd.DataFrame, told: list[str], largest: int) -> Part:
         note = "not tuned"
     else:
         note = f"{(lines['outcome'] == 'lost').sum()} lost in tuning"
+    facts, asked = len(lines.drop_duplicates(["fact_set", "fact_id"])), len(lines)
+    what = counted(facts, "fact") + ("" if facts == asked else f", asked {asked:,} times over seeds and models")
     listed = first(lines, largest)
     parts: list[Part] = [Words("Nothing was asked in this arm.", "note")]
     if len(listed):
         content = {"arm": arm, "lines": listed.to_dict("records"), "told": told, "phases": PHASES}
         parts = [Html(LIST, content)]
     if len(listed) < len(lines):
-        cut = f"{len(listed)} of {len(lines)} facts, what was lost first; tables/facts.csv has them all."
+        cut = f"{len(listed)} of {len(lines)} answers, what was lost first; tables/facts.csv has them all."
         parts.append(Words(cut, "note"))
-    return Fold(arm, parts, f"{len(lines)} facts, {note}", "arm")
+    return Fold(arm, parts, f"{what}, {note}", "arm")
 
 
 def first(lines: pd.DataFrame, largest: int) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.claims.verdict import gap_of
-from indelible.numbers.measures import measures
+from indelible.numbers.measures import Rate, measures
 from indelible.numbers.words import MISSING, cell, heading, headline, in_percent, in_points, percent
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit, numbers
@@ -40,11 +40,9 @@ def gap(run: Run) -> Iterator[Part]:
     else:
         yield Heading("All arms", "headline", level=3)
         yield table
-    yield Words(
-        "Edit success, first token, paraphrases and locality are measured before tuning. A dash stands where a figure "
-        "does not apply or was not reached.",
-        "note",
-    )
+    early = [heading(one) for one in measures("headline") if isinstance(one, Rate) and one.hit != "tuned"]
+    said = f"{', '.join(early[:-1])} and {early[-1]} are measured before tuning.".capitalize()
+    yield Words(f"{said} A dash stands where a figure does not apply or was not reached.", "note")
     yield numbers(_sizes(run), "Sizes and further rates per arm.", "sizes", "Sizes and further rates")
     yield Data("summary", pd.DataFrame(run.summary))
     yield Data("retention", _retention(run))

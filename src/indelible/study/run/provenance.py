@@ -15,7 +15,7 @@ import torch
 
 PACKAGES = (
     *("indelible", "torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pandas"),
-    *("pyarrow", "reasoning-gym"),
+    *("pyarrow", "reasoning-gym", "trl", "datasets", "gguf"),
 )
 
 
