@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from indelible.exam.criterion import hopeless
+from indelible.exam.proof import Claim, proved
 from indelible.exam.scoring import Reader, Score, continue_greedily, reading, score_answers
 from indelible.models.batches import in_halves, in_pieces
 
@@ -40,6 +41,7 @@ class Outcome:
     """What a model did after one prompt: the tokens it wrote, greedily, and the score of each answer asked for."""
 
     written: list[int]
+    log_prob: float  # of what was written
     scores: dict[Tokens, Score]
 
 
@@ -71,12 +73,34 @@ class Transcript:
 def sit(
     model: Any, transcript: Transcript, sittings: Sequence[Sitting], batch_size: int | None = None
 ) -> Iterator[tuple[Sitting, Outcome]]:
-    """Run the sittings, in an order that fills batches; yields each with its outcome."""
+    """Run the sittings, in an order that fills batches, by a way of reading that is proved; each with its outcome."""
     if not sittings:
         return
-    with reading(model) as reader:
-        for batch in _batches(sittings, batch_size or _batch_size(model, reader, sittings)):
-            yield from zip(batch, in_halves(partial(_sit_batch, reader, transcript), batch), strict=True)
+    with reading(model):
+        batches = list(_batches(sittings, batch_size or _batch_size(model, sittings)))
+        tried = max(batches, key=lambda batch: len(batch) > 1)  # the longest prompts of which there are several
+        reader, outcomes = proved(model, partial(_tried, transcript, tried))
+        yield from zip(tried, outcomes, strict=True)
+        for batch in batches:
+            if batch is not tried:
+                yield from zip(batch, _run(transcript, batch, reader), strict=True)
+
+
+def _run(transcript: Transcript, batch: Sequence[Sitting], reader: Reader) -> list[Outcome]:
+    return in_halves(partial(_sit_batch, reader, transcript), batch)
+
+
+def _tried(transcript: Transcript, batch: Sequence[Sitting], reader: Reader) -> tuple[list[Outcome], list[Claim]]:
+    """A batch's outcomes; and of its last row, which has the most to write, what has to be proved.
+
+    That is what it wrote, and that its longest text scores the same after the rows of a batch have changed places.
+    """
+    outcomes = _run(transcript, batch, reader)
+    sitting, outcome = batch[-1], outcomes[-1]
+    text = max([outcome.written, *sitting.answers], key=len)
+    moved = score_answers(reader, reader.prefill([batch[0].prompt, sitting.prompt]), (1, 0, 1), [text] * 3)
+    claims = [Claim(sitting.prompt, outcome.written, outcome.log_prob, written=True)]
+    return outcomes, [*claims, *(Claim(sitting.prompt, text, moved[place].log_prob) for place in (0, 2))]
 
 
 def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[Sequence[Sitting]]:
@@ -86,9 +110,10 @@ def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[Se
         yield from in_pieces(list(group), batch_size or max(1, CPU_TOKENS_PER_BATCH // length))
 
 
-def _batch_size(model: Any, reader: Reader, sittings: Sequence[Sitting]) -> int | None:
+def _batch_size(model: Any, sittings: Sequence[Sitting]) -> int | None:
     """Prompts at a time on a GPU, from its free memory; None elsewhere, where tokens are counted instead."""
-    if reader.device.type != "cuda":
+    device = next(model.parameters()).device
+    if device.type != "cuda":
         return None
     config = model.config.get_text_config()
     answers = max((len(sitting.answers) for sitting in sittings), default=1) + 1
@@ -96,7 +121,7 @@ def _batch_size(model: Any, reader: Reader, sittings: Sequence[Sitting]) -> int 
     width = max((len(answer) for sitting in sittings for answer in sitting.answers), default=1)
     logits = 3 * 4 * config.vocab_size * answers * width
     states = 4 * 4 * tokens * answers * config.num_hidden_layers * config.hidden_size
-    free, _ = torch.cuda.mem_get_info(reader.device)
+    free, _ = torch.cuda.mem_get_info(device)
     return max(1, int(GPU_SHARE * free / (logits + states)))
 
 
@@ -116,4 +141,4 @@ def _sit_batch(reader: Reader, transcript: Transcript, batch: Sequence[Sitting])
         return targets is not None and all(hopeless(transcript.text(written), target) for target in targets)
 
     written = continue_greedily(reader, prefill, [sitting.budget for sitting in batch], finished)
-    return [Outcome(*values) for values in zip(written, scores, strict=True)]
+    return [Outcome(*text, score) for text, score in zip(written, scores, strict=True)]

@@ -2,9 +2,10 @@
 
 All prompts of a batch have the same number of tokens, so a batch holds no padding, and position ids, ALiBi slopes and
 attention masks are what the model computes by itself, for one prompt as for many. The prompts are read once; answers
-are then scored on copies of the attention cache, and the greedy continuation goes on from the cache itself.
+are then scored on copies of the model's cache, and the greedy continuation goes on from the cache itself. Not every
+family can be read so: there are slower ways (``WAYS``), and proof.py finds the first that is right.
 
-Shape suffixes: b prompts in the batch, r scored answers, t tokens of an answer, v vocabulary.
+Shape suffixes: b prompts in the batch, r scored answers, n tokens read before, t tokens of an answer, v vocabulary.
 """
 
 from __future__ import annotations
@@ -38,10 +39,46 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Prefill:
-    """A batch of prompts that has been read: the attention cache and the next-token logits (float32) of each."""
+class Way:
+    """One way of reading a model."""
 
-    cache: Any
+    name: str
+    cached: bool = True
+    placed: bool = False  # tokens on a cache are given their positions
+    stepwise: bool = False  # and read one at a time
+    alone: bool = False  # rows are read one at a time
+
+
+WAYS = (
+    Way("with a cache"),
+    Way("with a cache and explicit positions", placed=True),
+    Way("with a cache, token by token", stepwise=True),
+    Way("with a cache and explicit positions, token by token", placed=True, stepwise=True),
+    Way("without a cache", cached=False),
+    Way("without a cache, text by text", cached=False, alone=True),
+)
+"""From the fastest to the slowest."""
+
+
+@dataclass
+class Held:
+    """Rows that have been read, each of n tokens, and the model's cache of them where it is read with one."""
+
+    tokens_bn: Tensor
+    cache: Any = None
+
+    def choose(self, rows_r: Tensor) -> None:
+        """Keep these rows, in this order, as many times as they are named."""
+        self.tokens_bn = self.tokens_bn[rows_r]
+        if self.cache is not None:
+            self.cache.reorder_cache(rows_r)
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A batch of prompts that has been read, and the next-token logits (float32) of each."""
+
+    held: Held
     logits_bv: Tensor
 
 
@@ -52,7 +89,8 @@ class Reader:
     in training is judged in the precision of its stored weights, exactly as it is judged before and after.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, way: Way = WAYS[0]) -> None:
+        self.model, self.way = model, way
         self.device = next(model.parameters()).device
         self._forward: Callable[..., Any] = vars(model).get("_original_forward", model)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -61,28 +99,52 @@ class Reader:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Prefill:
         """Read prompts that all have the same number of tokens."""
         assert len({len(prompt) for prompt in prompts}) == 1, "a batch holds prompts of one length"
-        output = self._read(torch.tensor(prompts, device=self.device), None, last_only=True)
-        return Prefill(output.past_key_values, output.logits[:, -1].float())
+        tokens = torch.tensor(prompts, device=self.device)
+        held = Held(tokens[:, :0])
+        return Prefill(held, self.extend(tokens, held, last_only=True)[:, -1])
 
-    def extend(self, tokens_rt: Tensor, cache: Any, *, last_only: bool) -> Tensor:
-        """Feed tokens on top of a cache, which grows in place; their logits (r, t or 1, v) in float32."""
-        return cast(Tensor, self._read(tokens_rt, cache, last_only=last_only).logits.float())
+    def extend(self, tokens_rt: Tensor, held: Held, *, last_only: bool) -> Tensor:
+        """Feed tokens after what is held, which grows in place; their logits (r, t or 1, v) in float32."""
+        before, width = held.tokens_bn.shape[1], tokens_rt.shape[1]
+        held.tokens_bn = torch.cat([held.tokens_bn, tokens_rt], dim=1)
+        if not self.way.cached:
+            rows = held.tokens_bn.split(1 if self.way.alone else len(tokens_rt))
+            return torch.cat([self._read(row, 1 if last_only else width, use_cache=False).logits for row in rows])
+        logits = []
+        for part in tokens_rt.split(1 if self.way.stepwise and before else width, dim=1):
+            place = {}
+            if self.way.placed:
+                positions = torch.arange(before, before + part.shape[1], device=self.device)
+                place["position_ids"] = positions.expand(len(part), -1)
+            keep = 1 if last_only else width
+            output = self._read(part, keep, past_key_values=held.cache, use_cache=True, **place)
+            held.cache, before = output.past_key_values, before + part.shape[1]
+            logits.append(output.logits)
+        return torch.cat(logits, dim=1)
 
-    def _read(self, tokens: Tensor, cache: Any, *, last_only: bool) -> Any:
-        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps else {}
-        return self._forward(input_ids=tokens, past_key_values=cache, use_cache=True, return_dict=True, **options)
+    def plain(self, row: Sequence[int]) -> Tensor:
+        """Logits (n, v) of one whole pass over one row: what every way has to agree with."""
+        return cast(Tensor, self._read(torch.tensor([row], device=self.device), len(row), use_cache=False).logits[0])
+
+    def _read(self, tokens: Tensor, last: int, **options: Any) -> Any:
+        """A pass over tokens (b, n); of its logits, float32, the last ones."""
+        if self._keeps and last == 1:
+            options["logits_to_keep"] = 1
+        output = self._forward(input_ids=tokens, return_dict=True, **options)
+        output.logits = output.logits[:, -last:].float()
+        return output
 
 
 @contextmanager
-def reading(model: Any) -> Iterator[Reader]:
+def reading(model: Any) -> Iterator[None]:
     """Evaluation mode, no gradients, no autocast; every module's training flag is restored afterwards.
 
     Nothing is drawn from a random generator. ``no_grad`` and not ``inference_mode``: some models renew buffers while
     they run, and a buffer made in inference mode could not take part in training afterwards.
     """
-    reader = Reader(model)
-    with evaluation_mode(model), torch.no_grad(), torch.autocast(reader.device.type, enabled=False):
-        yield reader
+    device = next(model.parameters()).device.type
+    with evaluation_mode(model), torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
 
 
 def score_answers(
@@ -111,35 +173,41 @@ def score_answers(
 def _score_rest(reader: Reader, prefill: Prefill, rows_r: Tensor, answers: Sequence[Sequence[int]]) -> list[float]:
     """Log-probability of each answer's tokens from the second on, given the first; answers of one length."""
     tokens_rt = torch.tensor(answers, device=reader.device)
-    cache = copy.deepcopy(prefill.cache)
-    cache.reorder_cache(rows_r)
-    logits_rtv = reader.extend(tokens_rt[:, :-1], cache, last_only=False)
+    held = copy.deepcopy(prefill.held)
+    held.choose(rows_r)
+    logits_rtv = reader.extend(tokens_rt[:, :-1], held, last_only=False)
     chosen_rt = logits_rtv.gather(-1, tokens_rt[:, 1:, None])[..., 0] - logits_rtv.logsumexp(-1)
     return cast(list[float], chosen_rt.double().sum(-1).tolist())
 
 
 def continue_greedily(
     reader: Reader, prefill: Prefill, budgets: Sequence[int], finished: Callable[[int, list[int]], bool]
-) -> list[list[int]]:
-    """The most probable next token, again and again, for each prompt until it is finished; uses the cache up.
+) -> list[tuple[list[int], float]]:
+    """The most probable next token, again and again, for each prompt until it is finished; uses the prefill up.
 
     Args:
         budgets: number of tokens to write after each prompt, at most.
         finished: called with a prompt's row and the tokens written after it so far; true ends that row, which then
             leaves the batch.
+
+    Returns:
+        what was written after each prompt, and its log-probability.
     """
     written: list[list[int]] = [[] for _ in budgets]
+    log_probs = [0.0 for _ in budgets]
     rows = list(range(len(budgets)))
-    cache, next_b = prefill.cache, prefill.logits_bv.argmax(-1)
+    held, logits_bv = prefill.held, prefill.logits_bv
     while True:
-        for row, token in zip(rows, next_b.tolist(), strict=True):
+        next_b = logits_bv.argmax(-1)
+        next_log_prob_b = logits_bv.gather(-1, next_b[:, None])[:, 0] - logits_bv.logsumexp(-1)
+        for row, token, log_prob in zip(rows, next_b.tolist(), next_log_prob_b.tolist(), strict=True):
             written[row].append(token)
+            log_probs[row] += log_prob
         open_rows = [row for row in rows if len(written[row]) < budgets[row] and not finished(row, written[row])]
-        kept = [rows.index(row) for row in open_rows]
-        if not kept:
-            return written
-        if len(kept) < len(rows):
-            kept_b = torch.tensor(kept, device=reader.device)
-            cache.reorder_cache(kept_b)
-            rows, next_b = [rows[place] for place in kept], next_b[kept_b]
-        next_b = reader.extend(next_b[:, None], cache, last_only=True)[:, -1].argmax(-1)
+        if not open_rows:
+            return list(zip(written, log_probs, strict=True))
+        if len(open_rows) < len(rows):
+            kept_b = torch.tensor([rows.index(row) for row in open_rows], device=reader.device)
+            held.choose(kept_b)
+            rows, next_b = open_rows, next_b[kept_b]
+        logits_bv = reader.extend(next_b[:, None], held, last_only=True)[:, -1]

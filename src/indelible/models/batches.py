@@ -67,4 +67,4 @@ def in_halves(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequenc
 def most_tokens(model: Any) -> float:
     """How many tokens a causal language model takes at a time; infinitely many where it names no limit."""
     most: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    return most
+    return most if most > 0 else math.inf  # -1 stands for no limit in some families
