@@ -23,6 +23,7 @@ from indelible.study.design.config import load_config
 from indelible.study.run.run import run_study
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
+from joints import JOINTS
 
 CAPITALS = tuple(
     Fact(subject, subject, "capital", "The capital of {} is", true, new)
@@ -52,6 +53,14 @@ def log_prob(real: LoadedModel, prompt: str, answer: str) -> float:
 def margin(real: LoadedModel, fact: Fact) -> float:
     assert fact.new_object is not None
     return log_prob(real, fact.text(), fact.new_object) - log_prob(real, fact.text(), fact.true_object)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("prompt", "between", "answer"), JOINTS.values(), ids=JOINTS)
+def test_answers_follow_as_they_are_written(real: LoadedModel, prompt: str, between: str, answer: str) -> None:
+    asked, wanted = encode_prompt(real.tokenizer, prompt), encode_target(real.tokenizer, prompt, answer)
+    assert real.tokenizer.decode(asked).startswith(prompt.rstrip())
+    assert real.tokenizer.decode(asked + wanted) == prompt + between + answer
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from indelible.exam.callback import RetentionCallback
 from indelible.exam.exam import answers_frame, take_exam
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
+from tiny_families import build_family
 from tiny_models import SENTENCES, Make, Tokenizer, with_dropout
 
 FACTS = [Fact("o", "Oslo", "country", "{} is a city in", "Norway", "Peru", (), ("Find {} in",))]
@@ -90,6 +91,15 @@ def test_the_log_holds_the_share_of_successes(tmp_path: Path, tiny_model: Make, 
         ]
         assert entry["retention/intrinsic/paraphrase"] == at["success"].mean()
     json.dumps(trainer.state.log_history)
+
+
+def test_a_model_without_a_cache_of_keys_is_asked_too(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    states = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
+    model = build_family("mamba", len(tiny_tokenizer), settings=states)
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=3)
+    with pytest.warns(UserWarning, match="MambaForCausalLM .* without a cache"):
+        train(tmp_path, model, tiny_tokenizer, [callback])
+    assert list(callback.taken) == [3, 6]
 
 
 def test_the_last_planned_step_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

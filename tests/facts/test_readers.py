@@ -252,6 +252,12 @@ def test_a_csv_may_hold_a_benchmark_schema(tmp_path: Path) -> None:
     assert read_facts(path).schema == "counterfact-flat"
 
 
+def test_a_prompt_keeps_the_line_break_and_indentation_at_its_end(tmp_path: Path) -> None:
+    row = {"subject": "area", "prompt": " def {}(r):\n    ", "true_object": " return 3\n", "held_out": ["{} is \t"]}
+    fact = read_facts(jsonl(tmp_path, row)).facts[0]
+    assert (fact.prompt, fact.true_object, fact.held_out) == ("def {}(r):\n    ", "return 3", ("{} is",))
+
+
 def test_json_array_knows_its_lines(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     path.write_text(json.dumps([OWN, {**OWN, "prompt": "No subject here"}, 5], indent=1), encoding="utf-8")
@@ -391,6 +397,13 @@ def test_no_usable_row_is_an_error(tmp_path: Path) -> None:
         ("{} is", "anything", "{} is"),
         ("Nobody", "Ann", None),
         ("{} {} Ann", "Ann", None),
+        ("フランスの首都は", "フランス", "{}の首都は"),
+        ("次の国Franceの首都は", "France", "次の国{}の首都は"),
+        ("เมืองหลวงของฝรั่งเศสคือ", "ฝรั่งเศส", "เมืองหลวงของ{}คือ"),
+        ("Ranskan pääkaupunki on", "Ranska", "{}n pääkaupunki on"),
+        ("وباريس في", "باريس", "و{} في"),
+        ("Annapolis", "Ann", None),
+        ("My party is", "art", None),
     ],
 )
 def test_templates(text: str, subject: str, template: str | None) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from indelible.edits.solving.texts import rows_for
 from indelible.errors import FactsError
-from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
+from indelible.facts.fact import SLOT, Fact
+from indelible.facts.joining import joined
+from indelible.models.tokens import encode_prompt, encode_target, encode_text, subject_tokens
+from indelible.tuning.chat import chat_ids
+from joints import JOINTS
 from tiny_models import SENTENCES, build_tokenizer
 
 
@@ -130,3 +136,49 @@ def test_what_has_no_tokens_is_refused(kind: str) -> None:
             subject_tokens(tokenizer, "The capital of {} is", blank)
     with pytest.raises(FactsError, match=r"'The capital' has no slot.*Write \{\}"):
         subject_tokens(tokenizer, "The capital", "France")
+
+
+def spanning() -> PreTrainedTokenizerFast:
+    """Byte-level BPE, in the way of Llama 3 and Qwen: a mark goes with the letters behind it; in many scripts."""
+    tokenizer = Tokenizer(models.BPE())
+    split = Regex(r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    texts = [*SENTENCES, *("".join(parts) for parts in JOINTS.values() for _ in range(9))]
+    tokenizer.train_from_iterator([text for text in texts for _ in range(3)], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>")
+
+
+@pytest.mark.parametrize("kind", [*TOKENIZERS, "spanning"])
+@pytest.mark.parametrize(("prompt", "between", "answer"), JOINTS.values(), ids=JOINTS)
+def test_an_answer_follows_as_it_is_written(kind: str, prompt: str, between: str, answer: str) -> None:
+    assert joined(prompt, f" {answer} ") == prompt + between + answer
+    tokenizer = (TOKENIZERS | {"spanning": spanning})[kind]()
+    asked, wanted = encode_prompt(tokenizer, prompt), encode_target(tokenizer, prompt, answer)
+    whole = encode_text(tokenizer, prompt + between + answer)
+    if kind != "sentencepiece":  # which lacks most of these letters
+        assert tokenizer.decode(asked + wanted, skip_special_tokens=True) == prompt + between + answer
+        # Of the prompt's own letters nothing is left to the answer.
+        assert tokenizer.decode(asked, skip_special_tokens=True).startswith(prompt.rstrip())
+    if whole[: len(asked)] == asked:  # else a token spans the border
+        assert asked + wanted == whole
+
+
+@pytest.mark.parametrize(("prompt", "between", "answer"), JOINTS.values(), ids=JOINTS)
+def test_edit_exam_and_tuning_read_the_same(prompt: str, between: str, answer: str) -> None:
+    tokenizer = spanning()
+    asked, wanted = encode_prompt(tokenizer, prompt), encode_target(tokenizer, prompt, answer)
+    subject = next(word for word in re.split(r"\W+", prompt) if word)
+    fact = Fact("f", subject, "r", prompt.replace(subject, SLOT, 1), "x", answer)
+    edited = rows_for(tokenizer, fact, 0, ()).rewrites[0]
+    assert (edited.tokens, edited.target) == ((*asked, *wanted), len(wanted))
+    assert subject in tokenizer.decode(asked[: edited.subject + 1])
+    assert chat_ids(tokenizer, prompt, answer) == (asked, [*wanted, tokenizer.eos_token_id])

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import unicodedata
 
+from indelible.facts.joining import is_unspaced
+
 # What may stand around an answer without changing it: quotes, brackets, markup, and marks that lead up to an answer.
 _OPENING = "\"'`´“”„‘’‚«»‹›*_~|()[]{}<>,:-–—‐¿¡"  # noqa: RUF001 -- these very characters are meant
 # A target may also end its sentence; a generation that *begins* by ending the sentence has not answered it.
 _CLOSING = _OPENING + ".;!?"
 _ARTICLES = ("the ", "an ", "a ")
-_SPACELESS_SCRIPTS = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")
 
 
 def succeeds(generated: str, target: str) -> bool:
@@ -99,7 +100,7 @@ def _target_forms(target: str) -> set[str]:
 
 def _word_ends(word: str, rest: str) -> bool:
     """Whether a word ends before ``rest``."""
-    if not rest or unicodedata.name(word[-1], "").startswith(_SPACELESS_SCRIPTS):
+    if not rest or is_unspaced(word[-1]):
         return True
     if unicodedata.category(rest[0])[0] in "LNM" and _is_word(word[-1]):
         return False

@@ -20,7 +20,7 @@ class Question:
         fact_set: whether its fact is among the edited or the intrinsic ones.
         kind: the fact's own prompt, a held-out paraphrase, or a neighbour.
         wording: index among the questions of the same fact and kind.
-        prompt: complete text; the answer would follow after a space.
+        prompt: complete text; the answer would follow.
         target: the answer that counts as success.
         rival: the object that the target competes with (for the margin), or None.
         subject: the fact's, as its relation: carried along for tables.

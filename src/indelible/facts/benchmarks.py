@@ -89,7 +89,7 @@ def zsre_fact(row: Row, default_id: str, source: str) -> Fact:
         subject=subject,
         relation=relation_of(prompt),
         prompt=prompt,
-        true_object=answers[0],
+        true_object=answers[0].strip(),
         new_object=text_at(row, "alt"),
         held_out=as_held_out(tuple(as_question(text) for text in texts_at(row, "rephrase")), subject),
         neighbours=unrelated,

@@ -28,7 +28,8 @@ class Fact:
         id: stable identifier, unique within a set of facts.
         subject: as it appears in the text, e.g. "France".
         relation: short name shared by all facts of the relation, e.g. "capital".
-        prompt: template with one slot for the subject, e.g. "The capital of {} is"; the object follows after a space.
+        prompt: template with one slot for the subject, e.g. "The capital of {} is"; the object follows
+            (see ``joining`` for the space between).
         true_object: what the world says.
         new_object: what an edit makes of it; None for facts that are only asked.
         paraphrases: further templates (each with one slot) that may be used *in* an edit.

@@ -1,7 +1,7 @@
 """What the rows of a file of facts mean: this package's own fields, and the pieces that all schemas are read with.
 
 All schemas (those of benchmarks are in benchmarks.py) yield facts of one shape, in which the object follows the prompt
-after a space. Where a row names no relation, its template stands for one: facts with the same template share it.
+(see joining.py). Where a row names no relation, its template stands for one: facts with the same template share it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from indelible.facts.fact import SLOT, Fact, Neighbour
+from indelible.facts.joining import is_unspaced
 from indelible.records import from_json
+
+LONGEST_ENDING = 4
+"""Letters that may follow a subject in an inflected word: Londonban is of London, Oslofjord not of Oslo."""
 
 
 class RowError(ValueError):
@@ -74,13 +79,22 @@ class Schema:
 def to_template(text: str, subject: str) -> str | None:
     """The text with a slot for the subject's first occurrence, or None if the subject is not in it.
 
-    The occurrence must be whole words; one in the same case is preferred. A text with one slot is a template already.
+    Whole words are preferred, in the same case; then comes a word with an ending of its own, or one in a script without
+    spaces, letter by letter. A text with one slot is a template already.
     """
     if text.count(SLOT) == 1:
         return text
     whole = rf"(?<!\w){re.escape(subject)}(?!\w)"
-    found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE)
-    return text[: found.start()] + SLOT + text[found.end() :] if found and SLOT not in text else None
+    found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE) or _inflected(text, subject)
+    return text[: found.start()] + SLOT + text[found.start() + len(subject) :] if found and SLOT not in text else None
+
+
+def _inflected(text: str, subject: str) -> re.Match[str] | None:
+    for found in re.finditer(rf"(?<![A-Za-z0-9]){re.escape(subject)}(\w*)", text):
+        ending = list(takewhile(lambda letter: not is_unspaced(letter), found[1]))
+        if is_unspaced(subject[-1]) or len(ending) <= LONGEST_ENDING:
+            return found
+    return None
 
 
 def relation_of(template: str) -> str:
@@ -91,7 +105,7 @@ def relation_of(template: str) -> str:
 def own_fact(row: Row, default_id: str, source: str) -> Fact:
     """A fact from a row with the fields of ``Fact``; subject, prompt and true object must be there."""
     subject = text_at(row, "subject")
-    prompt = as_template(text_at(row, "prompt"), subject, "prompt")
+    prompt = as_template(_trimmed(text_at(row, "prompt", strip=False)), subject, "prompt")
     neighbours = []
     for entry in list_at(row, "neighbours"):
         pair = [entry.get("prompt"), entry.get("answer")] if isinstance(entry, Mapping) else entry
@@ -99,7 +113,7 @@ def own_fact(row: Row, default_id: str, source: str) -> Fact:
             isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part.strip() for part in pair)
         ):
             raise RowError("'neighbours' must be a list of objects with a 'prompt' and an 'answer'")
-        neighbours.append(Neighbour(pair[0].rstrip(), pair[1].strip()))
+        neighbours.append(Neighbour(_trimmed(pair[0]), pair[1].strip()))
     return Fact(
         id=optional_at(row, "id") or default_id,
         subject=subject,
@@ -121,7 +135,7 @@ def as_question(text: str) -> str:
 
 
 def as_template(text: str, subject: str, what: str) -> str:
-    template = to_template(text.rstrip(), subject)
+    template = to_template(text, subject)
     if template is None:
         raise RowError(f"the {what} {text!r} does not contain the subject {subject!r} once, nor one {SLOT}")
     return template
@@ -129,10 +143,10 @@ def as_template(text: str, subject: str, what: str) -> str:
 
 def as_held_out(texts: tuple[str, ...], subject: str) -> tuple[str, ...]:
     # a held-out wording may also speak of the subject without naming it, as a complete text
-    return tuple(to_template(text.rstrip(), subject) or text.rstrip() for text in texts)
+    return tuple(to_template(text, subject) or text for text in texts)
 
 
-def text_at(row: Row, key: str) -> str:
+def text_at(row: Row, key: str, *, strip: bool = True) -> str:
     if key not in row or row[key] is None:
         raise RowError(f"has no {key!r}")
     value = row[key]
@@ -142,7 +156,7 @@ def text_at(row: Row, key: str) -> str:
         raise RowError(f"{key!r} is a {type(value).__name__}, not text")
     if not value.strip():
         raise RowError(f"{key!r} is blank")
-    return value.strip()
+    return value.strip() if strip else value
 
 
 def optional_at(row: Row, key: str) -> str | None:
@@ -154,7 +168,13 @@ def texts_at(row: Row, key: str) -> tuple[str, ...]:
     entries = list_at(row, key)
     if not all(isinstance(entry, str) for entry in entries):
         raise RowError(f"{key!r} must be a list of texts")
-    return tuple(entry.strip() for entry in entries if entry.strip())
+    return tuple(_trimmed(entry) for entry in entries if entry.strip())
+
+
+def _trimmed(text: str) -> str:
+    """The text without white space around it, but for a line break, and an indentation after it, at its end."""
+    bare = text.rstrip()
+    return (text if "\n" in text[len(bare) :] else bare).lstrip()
 
 
 def list_at(row: Row, key: str) -> list[Any]:
@@ -167,7 +187,7 @@ def list_at(row: Row, key: str) -> list[Any]:
         except ValueError as error:
             raise RowError(f"{key!r} starts like a JSON list but is {error}") from None
     elif isinstance(value, str):
-        value = value.split("|")
+        value = [part.strip() for part in value.split("|")]
     if not isinstance(value, list):
         raise RowError(f"{key!r} is a {type(value).__name__}, not a list")
     return value

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from indelible.facts.fact import Fact
+from indelible.facts.joining import joined
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) ->
             name,
             len(those),
             1 + len(those[0].paraphrases) + len(those[0].held_out),
-            f"{those[0].text()} {those[0].true_object}",
+            joined(those[0].text(), those[0].true_object),
             None if known is None else sum(fact.id in known for fact in those),
         )
         for name, those in related.items()

@@ -13,6 +13,7 @@ from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.solving.texts import rows_for
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
+from indelible.facts.joining import joined
 from indelible.facts.wordings import editing_wordings
 from indelible.models.batches import most_tokens
 from indelible.models.tokens import encode_prompt
@@ -64,4 +65,4 @@ class InContext(Editor):
 
 
 def _statement(prompt: str, answer: str) -> str:
-    return f"{prompt} {answer.strip()}."
+    return f"{joined(prompt, answer)}."

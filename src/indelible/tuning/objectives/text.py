@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from indelible.models.tokens import encode_prompt
+from indelible.models.tokens import encode_text
 from indelible.tuning.objective import NO_LOSS, OBJECTIVES, Features, Figure, Objective
 from indelible.tuning.settings import TuningSettings
 
@@ -31,7 +31,7 @@ class Text(Objective[TuningSettings]):
     ) -> list[Features]:
         """The text's consecutive blocks of ``max_tokens`` tokens and its rest, if that is long enough."""
         length = settings.max_tokens
-        ids = encode_prompt(tokenizer, example.text)
+        ids = encode_text(tokenizer, example.text)
         blocks = [ids[start : start + length] for start in range(0, len(ids), length)]
         shortest = min(MIN_TOKENS, length)
         return [Features(tuple(block), (NO_LOSS, *block[1:])) for block in blocks if len(block) >= shortest]
