@@ -61,6 +61,8 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
         raise error(f"There is no {what} {path}.", hint) from None
     except OSError as bad:
         raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its name and permissions.") from None
+    except ValueError:  # a NUL character, which no system takes
+        raise error(f"There is no {what} {str(path)!r}: no name can hold a NUL character.", "Check the path.") from None
 
 
 @contextmanager

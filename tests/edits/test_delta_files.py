@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from tiny_edits import edit
 from transformers import AutoModelForCausalLM
 from worked_facts import CAPITALS
 
 from indelible.care.verify import verify_facts
 from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import packed, with_suffix
 from indelible.errors import EditError
 from indelible.models.fingerprint import fingerprint
 from tiny_families import enliven
@@ -65,6 +67,12 @@ def test_a_delta_is_one_file_that_nothing_changes_unnoticed(
         Edit.load(tmp_path / "whole.safetensor")
     with pytest.raises(EditError, match="is a folder, not a delta"):
         Edit.load(tmp_path)
+    metadata = json.loads(raw[8:header])["__metadata__"]
+    for key, value in (("sha256", 5), ("sha256", [metadata["sha256"]]), ("manifest", 7), ("manifest", None)):
+        made = json.dumps({"__metadata__": metadata | {key: value}}).encode()
+        other.write_bytes(len(made).to_bytes(8, "little") + made)
+        with pytest.raises(EditError, match=r"is damaged"):
+            Edit.load(other)
     save_file({"a": torch.zeros(1)}, other)
     with pytest.raises(EditError, match="other is no delta"):
         Edit.load(other)
@@ -72,14 +80,36 @@ def test_a_delta_is_one_file_that_nothing_changes_unnoticed(
 
 def test_what_another_version_wrote_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
     update = edit("ft-m", tiny_model("llama"), tiny_tokenizer, CAPITALS[:1])
-    more = replace(CAPITALS[0], subject=7)  # type: ignore[arg-type]
+    said = json.loads(update.manifest.model_dump_json())
+    tensors = {name: tensor.contiguous() for name, tensor in update.tensors().items()}
     for change, words in (
         ({"format": 4}, "has format 4, not 5. Make the edit again with this version"),
         ({"kind": "wights"}, "do not belong together.*Did you mean 'weights'"),
-        ({"facts": (more,)}, r"do not belong together: facts\.0\.subject: Input should be a valid string"),
+        (
+            {"facts": [{**said["facts"][0], "subject": 7}]},
+            r"do not belong together: facts\.0\.subject: Input should be a valid string",
+        ),
         ({"fingerprint": None}, "do not belong together: fingerprint"),
         ({"parameters": ("another.weight",)}, "do not belong together"),
     ):
-        replace(update, manifest=update.manifest.but(**change)).save(tmp_path / "other")
+        manifest = SimpleNamespace(model_dump_json=partial(json.dumps, said | change))
+        (tmp_path / "other").write_bytes(packed(manifest, partial(save, tensors)))
         with pytest.raises(EditError, match=words):
             Edit.load(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("mine", "mine.safetensors"),
+        ("mine.bin", "mine.bin"),
+        ("lr-0.01", "lr-0.01.safetensors"),
+        ("a/v1.2-b", "a/v1.2-b.safetensors"),
+        ("mine.", "mine..safetensors"),
+        ("..", ".."),
+        ("a/..", "a/.."),
+        (".", "."),
+    ],
+)
+def test_what_a_delta_is_called(given: str, written: str) -> None:
+    assert with_suffix(Path(given)) == Path(written)

@@ -215,6 +215,12 @@ def tuning_settings(options: Mapping[str, Any], path: str = "tuning") -> TuningS
     if name not in OBJECTIVES.names():
         raise ConfigError(f"Unknown objective {name!r} in {path!r}.", suggest(name, OBJECTIVES.names()))
     objective = OBJECTIVES.get(name)
+    for key in options.keys() - objective.settings.model_fields.keys():
+        if owners := [other for other in OBJECTIVES if key in OBJECTIVES.get(other).settings.model_fields]:
+            raise ConfigError(
+                f"'{path}.{key}' is an option of the objective {' or '.join(map(repr, owners))}, not of {name!r}.",
+                "Remove it, or choose that objective.",
+            )
     settings = validated(objective.settings, options, path)
     for asked, value in settings.stop_at.items():
         try:

@@ -153,7 +153,7 @@ def unpacked(path: Path) -> tuple[str, bytes]:
     raw = read_bytes(path, "delta", EditError)
     try:
         metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
-        text, said = metadata[_MANIFEST], metadata[_HASH]
+        text, said = metadata[_MANIFEST], str(metadata[_HASH])
         found = json.loads(text)["format"]
     except (ValueError, KeyError, TypeError):
         raise EditError(f"{path} is no delta, or is damaged.", _WRITTEN_BY_US) from None
@@ -169,8 +169,9 @@ def unpacked(path: Path) -> tuple[str, bytes]:
 
 
 def with_suffix(path: Path) -> Path:
-    """Where a delta is written that is to be called so: a suffix that is given is kept."""
-    return path if path.suffix or not path.name else path.with_name(path.name + SUFFIX)
+    """Where a delta is written that is to be called so: a suffix is kept, which the ".01" of "lr-0.01" is not."""
+    named = path.suffix[1:2].isalpha() or path.name in ("", "..")
+    return path if named else path.with_name(path.name + SUFFIX)
 
 
 def _digest(raw: bytes, place: int) -> str:

@@ -6,7 +6,7 @@ of a grid (see grid.py), and file names that hold from any folder. What comes ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.resources import files
 from os.path import expanduser
 from pathlib import Path
@@ -77,9 +77,20 @@ def parse_config(
     settings = with_grid(settings)
     for override in to_arms:
         assign(settings, override)
+    if nul := next(_with_nul(settings), None):
+        raise ConfigError(f"{nul!r} has a NUL character in it.", "Remove it: neither names nor texts hold such.")
     config = validated(StudyConfig, settings, "")
     typed = {override.partition("=")[0] for override in overrides}
     return _with_absolute_paths(config, folder, typed)
+
+
+def _with_nul(settings: Any, path: str = "") -> Iterator[str]:
+    """Where in nested settings a NUL character stands, which YAML can write and no path can hold."""
+    if isinstance(settings, dict | list):
+        for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+            yield from _with_nul(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(settings, str) and "\0" in settings:
+        yield path
 
 
 def _for_its_model(
@@ -135,7 +146,8 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
         # a hub dataset's name stays as it is
         if isinstance(data, dict) and isinstance(source := data.get("source"), str):
             file = path(f"{key}.data.source", source)
-            data["source"] = str(file) if file.is_file() else source
+            meant = file.is_file() or (file.is_dir() and source.startswith((".", "/", "~")))
+            data["source"] = str(file) if meant else source
     return StudyConfig.model_validate(settings)
 
 

@@ -122,10 +122,13 @@ def _asked(settings: DataSettings, function: str, **options: Any) -> Any:
     try:
         return getattr(datasets, function)(settings.source, name=settings.config, **options)
     except Exception as error:  # it raises a dozen kinds; which splits and configs there are is in what it says
-        raise DataError(
-            f"The data set {settings.source!r} cannot be read: {_in_a_line(error)}.",
+        what, fix = (
+            "data set",
             "Check its name, its config and split, and the connection to the hub, or give a local file.",
-        ) from None
+        )
+        if Path(settings.source).is_dir():
+            what, fix = "folder", f"Name a file in it, or give a folder of nothing but data ({', '.join(FORMATS)})."
+        raise DataError(f"The {what} {settings.source!r} cannot be read: {_in_a_line(error)}.", fix) from None
 
 
 def _in_a_line(error: Exception) -> str:
