@@ -74,7 +74,7 @@ def test_an_edit_is_applied_tuned_through_found_again_and_reverted(
         objective="reason", learning_rate=1e-4, steps=3, batch_size=2, max_tokens=48, heldout_examples=2
     )
     fine_tune(loaded.model, loaded.tokenizer, settings, seed=0)
-    save_model(loaded.model, loaded.tokenizer, tuned)
+    save_model(loaded, tuned)
     names = {"edited": edited, "tuned": tuned, "untouched": "smollm2-135m"}
     found = {name: json.loads(said(capsys, "verify", model, delta, "--json")) for name, model in names.items()}
     assert {name: one["weights"]["state"] for name, one in found.items()} == {

@@ -139,8 +139,9 @@ def build_family(name: str, vocabulary: int, seed: int = 0, settings: dict[str, 
     """A random float32 model of a family, in evaluation mode; without settings of one of TABLE."""
     settings = dict(TABLE[name].settings if settings is None else settings)
     of_text = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
-    settings |= {"text_config": {**settings["text_config"], **of_text}} if "text_config" in settings else of_text
-    config = CONFIG_MAPPING[name](**settings)
+    if "text_config" in settings:
+        settings["text_config"] = of_text | settings["text_config"]
+    config = CONFIG_MAPPING[name](**(settings if "text_config" in settings else of_text | settings))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
 import torch
 
-from indelible.models.batches import in_halves, in_pieces, of_like_length, padded
+from indelible.models.batches import in_halves, in_pieces, most_tokens, of_like_length, padded
+from tiny_families import SHAPE, build_family
+from tiny_models import build_model
 
 
 def test_rows_are_padded_on_either_side() -> None:
@@ -51,3 +54,14 @@ def test_one_item_that_memory_does_not_hold_is_an_error() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         in_halves(work, [1, 2, 3])
+
+
+def test_how_many_tokens_a_model_takes() -> None:
+    assert most_tokens(build_model("llama", 400)) == 128
+    roberta = build_family("roberta", 400, settings={**SHAPE, "is_decoder": True, "pad_token_id": 1})
+    most = int(most_tokens(roberta))
+    assert most == 126  # it counts positions from 2 on
+    assert roberta(torch.full((1, most), 5)).logits.shape[1] == most
+    with pytest.raises((IndexError, RuntimeError)):
+        roberta(torch.full((1, most + 1), 5))
+    assert most_tokens(build_family("xlnet", 400, settings={"d_model": 16, "n_layer": 1, "n_head": 2})) == math.inf

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from indelible.errors import DataError, ModelError, StoreError
@@ -18,6 +20,7 @@ from indelible.models.bundled import fetch as bundled
 from indelible.models.bundled import texts
 from indelible.models.fingerprint import fingerprint
 from indelible.models.load import check_name, default_device, known_models, load
+from indelible.models.save import save_model
 from tiny_models import Make, Tokenizer, build_tokenizer
 
 
@@ -50,6 +53,61 @@ def test_a_saved_model_loads(saved: Path, tiny_model: Make, tiny_tokenizer: Toke
     assert loaded.name == str(saved)
     assert loaded.tokenizer("The capital")["input_ids"] == tiny_tokenizer("The capital")["input_ids"]
     assert load(str(saved), dtype=torch.bfloat16, device="cpu").model.dtype == torch.bfloat16
+
+
+def configure(folder: Path, **settings: Any) -> None:
+    config = folder / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings))
+
+
+def test_code_of_its_own_runs_only_where_it_is_trusted(saved: Path, tmp_path: Path, capsys: Any) -> None:
+    configure(saved, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    (saved / "own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class Config(LlamaConfig):\n    model_type = 'own'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    )
+    for ask in (check_name, load):
+        with pytest.raises(ModelError, match=r"needs code of its own.*--trust-remote-code") as refused:
+            ask(str(saved))
+        assert one_line(refused.value)
+    assert capsys.readouterr().out == ""  # nobody has been asked
+    check_name(str(saved), trust_remote_code=True)
+    loaded = load(str(saved), device="cpu", trust_remote_code=True)
+    save_model(loaded, tmp_path / "copy")
+    again = load(str(tmp_path / "copy"), device="cpu", trust_remote_code=True).model
+    assert type(again).__name__ == "Model"
+    assert torch.equal(again.lm_head.weight, loaded.model.lm_head.weight)
+
+
+def test_an_adapter_beside_the_model_is_refused(saved: Path, tiny_model: Make) -> None:
+    adapted = get_peft_model(tiny_model("llama"), LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    adapted.save_pretrained(saved)
+    with pytest.raises(ModelError, match=r"holds an adapter \(peft\).*merge_and_unload"):
+        load(str(saved))
+    (saved / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"holds an adapter \(peft\) alone"):
+        load(str(saved))
+
+
+def test_quantised_weights_are_not_dropped_in_silence(saved: Path, tmp_path: Path) -> None:
+    configure(saved, quantization_config={"quant_method": "mxfp4"})
+    with pytest.warns(UserWarning, match=r"is stored quantised \(mxfp4\)"):
+        save_model(load(str(saved), device="cpu"), tmp_path / "copy")
+    assert "quantization_config" not in json.loads((tmp_path / "copy/config.json").read_text())
+
+
+def test_a_processor_goes_along(saved: Path, tmp_path: Path) -> None:
+    settings = b'{"image_processor_type": "CLIPImageProcessor"}'
+    (saved / "preprocessor_config.json").write_bytes(settings)
+    save_model(load(str(saved), device="cpu"), tmp_path / "copy")
+    assert (tmp_path / "copy/preprocessor_config.json").read_bytes() == settings
+
+
+def test_a_padding_token_beyond_the_vocabulary_is_named(saved: Path) -> None:
+    configure(saved, pad_token_id=40_000)
+    with pytest.raises(ModelError, match=r"pads with a token beyond its vocabulary. Mend pad_token_id"):
+        load(str(saved))
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])

@@ -328,3 +328,12 @@ def test_the_padding_token_makes_no_difference(tiny_model: Make, tiny_tokenizer:
     own = judged(model, padded, rows)
     padded.pad_token = padded.eos_token
     assert judged(model, padded, rows) == own
+
+
+def test_a_padding_token_that_the_model_lacks_is_not_used(tiny_model: Make) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "<|beyond|>"})
+    model = tiny_model("gpt2")
+    assert tokenizer.pad_token_id == model.get_input_embeddings().num_embeddings
+    assert fine_tune(model, tokenizer, settings(steps=2, batch_size=4)).steps == 2
+    assert tokenizer.pad_token == "<|beyond|>"

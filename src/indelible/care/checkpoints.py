@@ -51,7 +51,7 @@ def write_edited(model: LoadedModel | str, edit: Edit, out: Path) -> None:
         )
     loaded = opened(model)
     edit.apply(loaded.model)
-    save_model(loaded.model, loaded.tokenizer, out)
+    save_model(loaded, out)
 
 
 def write_reverted(model: LoadedModel | str, edit: Edit, out: Path, *, approximately: bool = False) -> Reverted:
@@ -74,7 +74,7 @@ def write_reverted(model: LoadedModel | str, edit: Edit, out: Path, *, approxima
     loaded = opened(model)
     share = edit.presence(loaded.model).share if approximately and edit.manifest.seal is not None else None
     edit.revert(loaded.model, approximately=approximately)
-    save_model(loaded.model, loaded.tokenizer, out)
+    save_model(loaded, out)
     original = fingerprint(loaded.model) == edit.manifest.fingerprint
     return Reverted(original, original or not approximately, share)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from indelible.facts.fact import Fact
+    from indelible.models.load import LoadedModel
 
 SHOWN_ROWS = 20
 EXAMPLES = (
@@ -35,6 +36,9 @@ FORMAT_HELP = (
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the code that a model brings along, where it needs it.")
+]
 Schema = Annotated[
     str | None,
     typer.Option(
@@ -51,6 +55,13 @@ Columns = Annotated[
         help="Where a fact's field stands in the file, e.g. true_object=answer. Repeatable.",
     ),
 ]
+
+
+def model_of(name: str, trusted: bool) -> LoadedModel | str:
+    """What is to be loaded by its name, or has been where its own code may be run."""
+    from indelible.models.load import load
+
+    return load(name, trust_remote_code=True) if trusted else name
 
 
 def delta_file(out: Path, force: bool) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 Item = TypeVar("Item")
@@ -67,4 +67,9 @@ def in_halves(work: Callable[[Sequence[Item]], Sequence[Result]], batch: Sequenc
 def most_tokens(model: Any) -> float:
     """How many tokens a causal language model takes at a time; infinitely many where it names no limit."""
     most: float = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    return most if most > 0 else math.inf  # -1 stands for no limit in some families
+    if most <= 0:  # -1 stands for no limit in some families
+        return math.inf
+    # RoBERTa's kin counts positions from behind the padding token on
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == most]
+    pads = [table.padding_idx for table in tables if table is not model.get_input_embeddings()]
+    return most - max((pad + 1 for pad in pads if pad is not None), default=0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import huggingface_hub
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 from indelible.errors import ModelError, near_names, suggest
 from indelible.models.bundled import fetch as bundled
@@ -20,13 +22,25 @@ from indelible.models.bundled import fetch as bundled
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
+_IF_THERE = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+# What stands beside a tokenizer where a model takes pictures or sounds too.
+_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+
+
 @dataclass(frozen=True)
 class LoadedModel:
-    """A causal language model in evaluation mode, its tokenizer, and the name it was asked for by."""
+    """A causal language model in evaluation mode, its tokenizer, and the name it was asked for by.
+
+    Attributes:
+        beside: settings of its processor, which the model does not need here, by file; a saved copy has them too.
+        trusted: whether code of its own may be run.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    trusted: bool = False
 
 
 def known_models() -> list[str]:
@@ -34,63 +48,68 @@ def known_models() -> list[str]:
     return sorted(bundled.MODELS)
 
 
-def load(name: str, *, dtype: torch.dtype = torch.float32, device: str | None = None) -> LoadedModel:
+def load(
+    name: str, *, dtype: torch.dtype = torch.float32, device: str | None = None, trust_remote_code: bool = False
+) -> LoadedModel:
     """Load a model and its tokenizer.
 
     Args:
         name: a name of ``known_models()``, a folder in transformers' format, or a hub id.
         dtype: of the weights. Edits are made in float32.
         device: "cpu", "cuda", "cuda:1", ...; None takes a CUDA or XPU accelerator where there is one.
+        trust_remote_code: run the code that stands beside the weights, where the model needs it.
 
     Raises:
-        ModelError: if there is no such model, its folder lacks weights or has some of another shape, or it cannot be
-            loaded.
+        ModelError: if there is no such model, its folder lacks weights or has some of another shape, it needs code of
+            its own that is not trusted, or brings what a saved copy would lack (an adapter, quantised weights).
     """
     source, offline = _source(name)
+    where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=offline)
+        config = AutoConfig.from_pretrained(source, **where)
+        tokenizer = AutoTokenizer.from_pretrained(source, **where)
         with bundled.quiet_transformers():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, local_files_only=offline, output_loading_info=True
-            )
+            loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **where)
             model, found = loaded
+        files = {file: cached_file(source, file, local_files_only=offline, **_IF_THERE) for file in _PROCESSOR_FILES}
     except Exception as error:  # transformers, the hub and safetensors raise a dozen kinds for one user mistake
         raise _load_error(name, error) from error
     _check_weights(name, model, found)
+    _check_plain(name, model, config)
     place = torch.device(device) if device else default_device()
     torch.nn.Module.to(model, place)
     model.eval()
-    return LoadedModel(model, tokenizer, name)
+    beside = {file: Path(path).read_bytes() for file, path in files.items() if path is not None}
+    return LoadedModel(model, tokenizer, name, beside, trust_remote_code)
 
 
-def check_name(name: str, *, unseen: bool = False) -> None:
+def check_name(name: str, *, unseen: bool = False, trust_remote_code: bool = False) -> None:
     """Say at once when a name can only be a mistake, before anything heavy is done.
 
     ``unseen`` lets a hub id pass that cannot be looked up because no hub can be reached. Raises ModelError if the name
-    is neither bundled, nor a folder with a model, nor found on the hub or in its cache.
+    is neither bundled, nor a folder with a model, nor found on the hub or in its cache; or if it needs code that is not
+    trusted.
     """
     if name in bundled.MODELS:
         return
     source, offline = _source(name)
-    if Path(source).is_dir():
-        return
     try:
-        AutoConfig.from_pretrained(source, local_files_only=offline)
+        AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=trust_remote_code)
     except Exception as error:
-        if unseen and offline and not near_names(name, known_models()):
+        if unseen and offline and not Path(source).is_dir() and not near_names(name, known_models()):
             return
         raise _load_error(name, error) from error
 
 
-def parameter_count(name: str) -> int | None:
+def parameter_count(name: str, *, trust_remote_code: bool = False) -> int | None:
     """How many parameters a model has, a tied one counted once; None where that takes fetching weights to know."""
     if name in bundled.MODELS and not bundled.is_cached(name):
         return None
     try:
         source, offline = _source(name)
-        config = AutoConfig.from_pretrained(source, local_files_only=offline)
+        config = AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=trust_remote_code)
         with torch.device("meta"), bundled.quiet_transformers():
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     except Exception:  # whatever is wrong with it, loading the model says
         return None
     return sum(int(weight.numel()) for weight in model.parameters())
@@ -126,6 +145,10 @@ def default_device() -> torch.device:
 
 
 def _check_folder(folder: Path, name: str) -> None:
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"The folder {name!r} holds an adapter (peft) alone.", "Merge it into its model, and save that."
+        )
     present = {
         "config.json": (folder / "config.json").is_file(),
         "weights (*.safetensors)": any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)),
@@ -149,8 +172,35 @@ def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collec
             raise ModelError(f"The weights of {name!r} {what} {listed}.", remedy)
 
 
+def _check_plain(name: str, model: Any, config: Any) -> None:
+    """Refuse what is put around a model while it is loaded, and would be lost when it is saved."""
+    if getattr(model, "peft_config", None):
+        raise ModelError(
+            f"{name!r} holds an adapter (peft), which a saved copy of the model would lack.",
+            "Merge it: peft.AutoPeftModelForCausalLM.from_pretrained(...).merge_and_unload().save_pretrained(FOLDER).",
+        )
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is None:
+        return
+    method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise ModelError(f"{name!r} is quantised ({method}).", "Give a model with plain weights: no others are edited.")
+    warnings.warn(
+        f"{name!r} is stored quantised ({method}); it is read, and will be written, unquantised.", stacklevel=3
+    )
+
+
 def _load_error(name: str, error: Exception) -> ModelError:
     kind = type(error).__name__
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"{name!r} needs code of its own, which has not been run.",
+            "Read that code first; then give --trust-remote-code, in Python load(..., trust_remote_code=True).",
+        )
+    if "Padding_idx must be within" in str(error):
+        return ModelError(
+            f"The model {name!r} pads with a token beyond its vocabulary.", "Mend pad_token_id in its config.json."
+        )
     if Path(name).is_dir() or name in bundled.MODELS:
         reason = next(iter(str(error).strip().splitlines()), kind)
         remedy = "Check that it is a causal language model saved with its tokenizer."

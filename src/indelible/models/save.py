@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import StoreError
 from indelible.files import check_free, is_full_disk, whole_folder
 from indelible.models.bundled.fetch import quiet_transformers
+from indelible.models.load import LoadedModel
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights (in the precision that they have), settings and tokenizer into a folder that is new or empty.
+def save_model(loaded: LoadedModel, folder: Path) -> None:
+    """Write weights (in the precision that they have), settings and tokenizer, and what stood beside it, into a folder
+    that is new or empty.
 
     Raises:
         StoreError: if the folder holds something, or cannot be written.
@@ -21,8 +22,10 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     check_free(folder)
     with whole_folder(folder) as unfinished, quiet_transformers():
         try:
-            model.save_pretrained(unfinished)
-            tokenizer.save_pretrained(unfinished)
+            loaded.model.save_pretrained(unfinished)
+            loaded.tokenizer.save_pretrained(unfinished)
+            for name, content in loaded.beside.items():
+                (unfinished / name).write_bytes(content)
         except (SafetensorError, ValueError) as error:  # such as generation settings that contradict each other
             if is_full_disk(error):
                 raise

@@ -153,7 +153,7 @@ def fine_tune(
             run = Run(
                 model=model,
                 trainee=objective.trainee(model, settings, task.labels),
-                tokenizer=_padded(tokenizer),
+                tokenizer=_padded(tokenizer, model),
                 settings=settings,
                 train=rows.train,
                 heldout=rows.heldout,
@@ -202,10 +202,10 @@ def fine_tune(
     )
 
 
-def _padded(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy with a padding token: trainers want one, and would put it into the caller's own."""
+def _padded(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """A copy with a padding token that the model knows: trainers want one, and would put it into the caller's own."""
     mine = copy.deepcopy(tokenizer)
-    if mine.pad_token_id is None:
+    if mine.pad_token_id is None or mine.pad_token_id >= model.get_input_embeddings().num_embeddings:
         mine.pad_token = mine.eos_token
     return mine
 

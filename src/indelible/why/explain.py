@@ -207,7 +207,7 @@ def kept_weights(folder: Path) -> dict[str, Tensor]:
 
 def _weights(edited: LoadedModel, name: str) -> dict[str, Tensor]:
     """The tuned model's weights on the processor; the model itself is let go."""
-    tuned = load(name, device="cpu").model.named_parameters(remove_duplicate=False)
+    tuned = load(name, device="cpu", trust_remote_code=edited.trusted).model.named_parameters(remove_duplicate=False)
     weights = {path: weight.detach() for path, weight in tuned}
     for path, _ in edited.model.named_parameters():
         if path not in weights:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.options import Trust, model_of
 from indelible.numbers.words import counted
 
 EXAMPLES = ("Example: `indelible apply smollm2-135m deltas/mine -o edited`",)
@@ -16,6 +17,7 @@ def apply(
     model: Annotated[str, typer.Argument(help="The model that the delta was made for.")],
     delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="New folder for the edited model.")],
+    trust: Trust = False,
 ) -> None:
     """Add a delta to a model and write the result as an ordinary transformers folder (float32).
 
@@ -26,6 +28,6 @@ def apply(
     from indelible.edits.deltas.delta import Edit
 
     edit = Edit.load(delta)
-    write_edited(model, edit, out)
+    write_edited(model_of(model, trust), edit, out)
     facts = counted(len(edit.facts), "fact")
     typer.echo(f"Edited model: {out} ({facts}; AutoModelForCausalLM.from_pretrained loads it)")

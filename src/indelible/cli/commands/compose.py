@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.cli.options import Force, delta_file
+from indelible.cli.options import Force, Trust, delta_file, model_of
 from indelible.numbers.words import counted
 
 EXAMPLES = ("Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`",)
@@ -18,12 +18,13 @@ def compose(
     deltas: Annotated[list[Path], typer.Argument(help="Deltas of that model, or a chain in its order.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="File for the sum.")],
     force: Force = False,
+    trust: Trust = False,
 ) -> None:
     """Add deltas up: made side by side for one model, or each for what the ones before it leave."""
     from indelible.care import checkpoints
     from indelible.edits.deltas.delta import Edit
 
     out = delta_file(out, force)
-    together = checkpoints.compose(model, [Edit.load(delta) for delta in deltas])
+    together = checkpoints.compose(model_of(model, trust), [Edit.load(delta) for delta in deltas])
     together.save(out)
     typer.echo(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")

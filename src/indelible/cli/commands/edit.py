@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Force, Schema, delta_file, read_file
+from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Force, Schema, Trust, delta_file, model_of, read_file
 from indelible.errors import EditError, StoreError
 from indelible.numbers.words import counted
 from indelible.registry import listed
@@ -70,6 +70,7 @@ def edit(
     force: Force = False,
     exam: Annotated[bool, typer.Option(help="Ask the facts under the edit.")] = True,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Edit facts in a model and save the change as a delta of a few megabytes.
 
@@ -96,7 +97,7 @@ def edit(
     found = read_file(facts, schema, columns)[:limit]
     took: dict[str, float] = {}
     done = edit_facts(
-        model,
+        model_of(model, trust),
         found,
         made_by,
         paraphrases=paraphrases,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from indelible.cli.options import AsJson, Columns, Schema, read_file
+from indelible.cli.options import AsJson, Columns, Schema, Trust, model_of, read_file
 from indelible.files import check_writable
 from indelible.numbers.words import MINUS, percent_with_interval, points, points_with_interval
 
@@ -41,6 +41,7 @@ def explain(
         Path | None, typer.Option("-o", "--out", help="Folder for mixtures.parquet and drift.parquet.")
     ] = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Find out where fine-tuning lost facts: mix edited and tuned weights, group by group, and ask each mixture.
 
@@ -56,7 +57,9 @@ def explain(
     from indelible.edits.deltas.delta import Edit
     from indelible.why.explain import explain as explain_loss
 
-    found = explain_loss(edited, tuned, Edit.load(delta), facts=given[0], intrinsic=given[1], seed=seed, jobs=counting)
+    found = explain_loss(
+        model_of(edited, trust), tuned, Edit.load(delta), facts=given[0], intrinsic=given[1], seed=seed, jobs=counting
+    )
     if out is not None:
         found.write(out)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Schema, read_file
+from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Schema, Trust, read_file
 from indelible.errors import ConfigError
 from indelible.numbers.words import counted
 
@@ -30,6 +30,7 @@ def facts(
         str | None, typer.Option(metavar="MODEL", help="Ask this model, and count what it answers.")
     ] = None,
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Count facts per relation: subjects, wordings, and with --known-by how many a model answers."""
     if file is None and (schema is not None or columns):
@@ -44,7 +45,7 @@ def facts(
         from indelible.exam.exam import known_facts
         from indelible.models.load import load
 
-        loaded = load(known_by)
+        loaded = load(known_by, trust_remote_code=trust)
         with counting("asking") as progress:
             known = {fact.id for fact in known_facts(loaded.model, loaded.tokenizer, found, progress=progress)}
     lines = []

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.cli.options import AsJson, Columns, Schema, read_file
+from indelible.cli.options import AsJson, Columns, Schema, Trust, read_file
 from indelible.files import check_writable, disk_errors
 
 EXAMPLES = (
@@ -40,6 +40,7 @@ def locate(
         "traces"
     ),
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Find where a model keeps facts: put noise on a subject, restore clean states, see what brings the answer back.
 
@@ -58,7 +59,7 @@ def locate(
     from indelible.report.drawing.causal_trace import draw_trace
 
     wanted = tracing.checked_kinds(kinds or KINDS)
-    loaded = load(model)
+    loaded = load(model, trust_remote_code=trust)
     with counting("asking") as progress:
         known = facts_known_to(loaded, given, enough=limit, seed=seed, progress=progress)
     found = tracing.locate(

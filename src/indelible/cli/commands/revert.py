@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.options import Trust, model_of
+
 EXAMPLES = ("Example: `indelible revert edited deltas/mine -o original`",)
 
 
@@ -17,6 +19,7 @@ def revert(
     approximately: Annotated[
         bool, typer.Option("--approximately", help="Subtract the delta even from weights that were trained since.")
     ] = False,
+    trust: Trust = False,
 ) -> None:
     """Take a delta out of an edited model, and give back the original bytes.
 
@@ -27,7 +30,7 @@ def revert(
     from indelible.care.checkpoints import write_reverted
     from indelible.edits.deltas.delta import Edit
 
-    found = write_reverted(model, Edit.load(delta), out, approximately=approximately)
+    found = write_reverted(model_of(model, trust), Edit.load(delta), out, approximately=approximately)
     if found.original:
         typer.echo(f"Reverted to the original bytes (float32): {out}")
     elif found.exact:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.options import Trust
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
 
@@ -66,6 +67,7 @@ def study(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. tuning.steps=5. Repeatable."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.")] = None,
+    trust: Trust = False,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds in place of the study's. Repeatable.")] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Let a run folder of other settings take these; rerun only what changed.")
@@ -78,7 +80,7 @@ def study(
     from indelible.study.design.config import load_config
 
     notes: list[str] = []
-    shorthands = {"model": model, "seeds": seed}
+    shorthands = {"model": model, "seeds": seed, "trust_remote_code": trust or None}
     typed = [f"{key}={json.dumps(value)}" for key, value in shorthands.items() if value not in (None, [])]
     config = load_config(name_or_file, [*(settings or ()), *typed], note=notes.append)
     folder = out or Path("runs") / config.name

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from indelible.cli.options import AsJson
+from indelible.cli.options import AsJson, Trust, model_of
 
 EXAMPLES = ("Example: `indelible verify my-fine-tuned-model deltas/mine`",)
 
@@ -17,6 +17,7 @@ def verify(
     model: Annotated[str, typer.Argument(help="Any model of the same kind: edited, trained since, or untouched.")],
     delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
     as_json: AsJson = False,
+    trust: Trust = False,
 ) -> None:
     """Say how much of a delta is in a model's weights, and which of its facts the model still answers.
 
@@ -29,7 +30,7 @@ def verify(
     from indelible.cli.display import counting, show_table
     from indelible.edits.deltas.delta import Edit
 
-    found = care.verify(model, Edit.load(delta), jobs=counting)
+    found = care.verify(model_of(model, trust), Edit.load(delta), jobs=counting)
     if as_json:
         typer.echo(json.dumps(found.record(), indent=2))
         return

@@ -13,7 +13,7 @@ from indelible.study.design.arms import Arm
 from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, frozen_parameters
 
 
-def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
+def mask_previews(arms: Sequence[Arm], model: str, *, trust_remote_code: bool = False) -> Mapping[str, str]:
     """In words what the mask of each arm that has one freezes. The model is loaded for it where that fetches nothing.
 
     Raises:
@@ -24,7 +24,7 @@ def mask_previews(arms: Sequence[Arm], model: str) -> Mapping[str, str]:
         return {}
     if not (bundled.is_cached(model) if model in bundled.MODELS else Path(model).is_dir()):
         return {arm.name: "counts come once the model has been fetched" for arm in masked}
-    loaded = load(model, device="cpu").model
+    loaded = load(model, device="cpu", trust_remote_code=trust_remote_code).model
     layout = find_layout(loaded)
     said = {}
     for arm in masked:

@@ -108,6 +108,7 @@ class StudyConfig(_Settings):
     Attributes:
         name: names the run folder, when none is given.
         model: a bundled name, a hub id or a folder.
+        trust_remote_code: whether code that the model brings along may be run.
         seeds: the whole chain is run once for each.
         facts: see FactsSettings.
         corpus: texts for key covariances: "encyclopedia", or a UTF-8 text file with one text per line.
@@ -126,6 +127,7 @@ class StudyConfig(_Settings):
 
     name: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
+    trust_remote_code: bool = False
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     facts: FactsSettings = FactsSettings()
     corpus: str = ENCYCLOPEDIA

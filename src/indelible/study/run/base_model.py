@@ -44,9 +44,9 @@ class LentModel:
         ModelError, LayoutError: the model cannot be had, or its parts cannot be found.
     """
 
-    def __init__(self, name: str, note: Callable[[str], None]) -> None:
+    def __init__(self, name: str, note: Callable[[str], None], *, trust_remote_code: bool = False) -> None:
         note(f"loading {name}")
-        loaded: LoadedModel = load(name)
+        loaded: LoadedModel = load(name, trust_remote_code=trust_remote_code)
         self._model: PreTrainedModel = loaded.model
         self.tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
         self.layout: Layout = find_layout(self._model)

@@ -85,7 +85,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
     clock, cost = checked.clock(plan, store)
-    masks = mask_previews(checked.arms, config.model)
+    masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
 
 
@@ -153,7 +153,7 @@ class _Checked:
         """A clock for the steps that are not done yet, and what these cost on this machine, in words; how long they
         take is not known before the model is here."""
         done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
-        parameters = parameter_count(self.config.model)
+        parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code)
         mixed = any(arm.tuning.precision == "bf16-mixed" for arm in self.arms)
         speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
         costs = {step.key: step.work.cost(self.config.facts) for step in plan.steps}
@@ -176,8 +176,9 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
     notes: list[str] = []
     candidates, corpus = candidate_facts(config.facts, notes.append), corpus_version(config.corpus)
     check_facts(candidates, arms, config.facts)
-    check_name(config.model, unseen=unseen)
-    return _Checked(config, arms, World(config.model, candidates, config.corpus), corpus, tuple(notes))
+    check_name(config.model, unseen=unseen, trust_remote_code=config.trust_remote_code)
+    world = World(config.model, candidates, config.corpus, config.trust_remote_code)
+    return _Checked(config, arms, world, corpus, tuple(notes))
 
 
 def _check_model(checked: _Checked, material: Material, model: ModelVersion, store: Store) -> None:

@@ -142,11 +142,12 @@ def _plain(value: Any) -> Any:
 @dataclass(frozen=True)
 class World:
     """What steps read from outside a study: the model's name, the facts to choose from, where the texts for covariances
-    are. Plain data: another process makes its own ``Material`` from it."""
+    are, and whether the model's own code may be run. Plain data: another process makes its own ``Material`` from it."""
 
     model: str
     candidates: Sequence[Fact]
     corpus: str
+    trusted: bool = False
 
 
 @dataclass
@@ -159,7 +160,7 @@ class Material:
     @cached_property
     def lent(self) -> LentModel:
         """The base model, loaded when it is first asked for."""
-        return LentModel(self.world.model, self.note)
+        return LentModel(self.world.model, self.note, trust_remote_code=self.world.trusted)
 
     def corpus(self) -> list[str]:
         """The texts for key covariances."""
