@@ -135,6 +135,64 @@ TABLE: dict[str, Family] = {
 }
 
 
+@dataclass(frozen=True)
+class Odd:
+    """A family whose blocks are built otherwise.
+
+    Attributes:
+        settings: of its config, beside those that all share.
+        memories: by layer, path within the block and key width, or a pattern of why there is none.
+        resumes: whether a pass can begin at any block.
+    """
+
+    settings: dict[str, Any]
+    memories: tuple[tuple[str, int] | str, ...] = ()
+    resumes: bool = True
+
+
+_EXPERTS = {**_GROUPED, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
+_LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+_SHARED = "beside 'mlp.shared_experts.down_proj', 'mlp.experts' adds"
+_NO_MAP = "no linear map back to the hidden width 32 was found outside attention"
+_MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
+_PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 300, "pad_token_id": 1}
+_WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64, "head_dim": 8}
+
+ODD: dict[str, Odd] = {
+    "mixtral": Odd({**_GROUPED, "num_local_experts": 4}, (_NO_MAP,) * LAYERS),
+    "deepseek_v3": Odd(
+        {**_EXPERTS, **_LATENT, "num_key_value_heads": 4, "first_k_dense_replace": 1, "topk_group": 1},
+        (("mlp.down_proj", 2 * WIDTH), *(_SHARED,) * 3),
+    ),
+    "qwen2_moe": Odd(
+        {**_GROUPED, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 4},
+        ("beside 'mlp.shared_expert.down_proj'",) * LAYERS,
+    ),
+    "granitemoehybrid": Odd(
+        {**_GROUPED, **_MAMBA, "shared_intermediate_size": 16, "num_local_experts": 4, "num_experts_per_tok": 2}
+        | {"layer_types": ["mamba", "attention"] * 2},
+        ("beside 'shared_mlp.output_linear', 'block_sparse_moe.experts' adds",) * LAYERS,
+    ),
+    "rwkv": Odd({"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "context_length": 128}, (_NO_MAP,) * LAYERS),
+    "bamba": Odd(
+        {**_GROUPED, **_MAMBA, "attn_layer_indices": [1, 3], "mamba_expand": 2},
+        (("feed_forward.down_proj", 2 * WIDTH),) * LAYERS,
+    ),
+    "gemma4_text": Odd(
+        {**_GROUPED, **_WINDOWS, **_PER_LAYER, "global_head_dim": 8, "num_kv_shared_layers": 2},
+        (("mlp.down_proj", 2 * WIDTH),) * LAYERS,
+        resumes=False,  # the upper half reads keys and values of the lower
+    ),
+}
+_STACKED = {**_GROUPED, **_WINDOWS, **_PER_LAYER, "altup_num_inputs": 2, "laurel_rank": 4, "num_kv_shared_layers": 0}
+
+
+def build_odd(name: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
+    """A random model of one of ``ODD``, as strong as a trained one; or of gemma3n_text, whose streams are stacked."""
+    settings = _STACKED if name == "gemma3n_text" else ODD[name].settings
+    return enliven(build_family(name, vocabulary, seed, settings))
+
+
 def build_family(name: str, vocabulary: int, seed: int = 0, settings: dict[str, Any] | None = None) -> PreTrainedModel:
     """A random float32 model of a family, in evaluation mode; without settings of one of TABLE."""
     settings = dict(TABLE[name].settings if settings is None else settings)

@@ -124,7 +124,7 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
             None if earlier is None else earlier.keys[weight].double().numpy(),
         )
         found = update.deltas[weight].difference().double().numpy()
-        found = found.T if layout.in_out else found
+        found = found.T if layout.memory(0).in_out else found
         # States are float32; the formula in float64 from equal inputs is held to 1e-6 in test_solve.py.
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max(), (name, layer)
 

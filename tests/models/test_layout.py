@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, MixtralConfig
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
 import indelible
 from indelible.errors import LayoutError
 from indelible.models.layout import find_layout
-from tiny_families import LAYERS, TABLE, WIDTH, build_family, enliven
+from tiny_families import LAYERS, ODD, TABLE, WIDTH, build_family, build_odd, enliven
 from tiny_models import FAMILIES, Make
 from untouched import untouched
 
@@ -37,7 +37,7 @@ def test_layouts_are_as_written_down(name: str, lively: bool) -> None:
     assert layout.after_blocks == family.after_blocks
     assert layout.head in family.head
     assert layout.tied is family.tied
-    assert layout.in_out is family.in_out
+    assert layout.memory(0).in_out is family.in_out
     assert layout.adds_to_residual is family.adds
     assert (layout.hidden_size, layout.key_width) == (WIDTH, family.key_width)
     assert layout.n_layers == LAYERS
@@ -81,18 +81,32 @@ def test_looking_leaves_a_model_as_it_was(family: str, tiny_model: Make) -> None
         find_layout(model)
 
 
-def test_a_mixture_of_experts_is_refused() -> None:
-    config = MixtralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        num_local_experts=4,
-    )
-    with pytest.raises(LayoutError, match=r"No linear map back to the hidden width 32.*model.layers.0.*give the paths"):
-        find_layout(AutoModelForCausalLM.from_config(config))
+@pytest.mark.parametrize("name", ODD)
+def test_the_memory_is_found_by_what_it_does_or_the_layer_has_none(name: str) -> None:
+    """The last linear map of a block is not it in these: a shared expert, a gate, a per-layer input's projection."""
+    layout = find_layout(build_odd(name, VOCABULARY))
+    assert layout.n_layers == LAYERS
+    for layer, expected in enumerate(ODD[name].memories):
+        if isinstance(expected, tuple):
+            memory = layout.memory(layer)
+            assert (memory.path.removeprefix(f"{layout.blocks[layer]}."), memory.key_width) == expected
+        else:
+            with pytest.raises(LayoutError, match=rf"Layer {layer} has no one linear map to edit: .*{expected}"):
+                layout.memory(layer)
+    assert layout.resumes is ODD[name].resumes
+
+
+def test_a_map_can_be_named_where_a_layer_has_no_memory_of_its_own() -> None:
+    layout = find_layout(build_odd("deepseek_v3", VOCABULARY), mlp_out="mlp.shared_experts.down_proj")
+    paths = [memory.path for memory in layout.known_memories.values()]
+    assert paths == ["model.layers.0.mlp.down_proj"] + [
+        f"model.layers.{layer}.mlp.shared_experts.down_proj" for layer in range(1, LAYERS)
+    ]
+
+
+def test_streams_side_by_side_are_refused() -> None:
+    with pytest.raises(LayoutError, match=r"no one residual stream: .*model.layers.0.*\(2, 1, 8, 32\)"):
+        find_layout(build_odd("gemma3n_text", VOCABULARY))
 
 
 def test_a_model_that_looks_ahead_is_refused() -> None:

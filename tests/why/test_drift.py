@@ -70,7 +70,7 @@ def test_drift_is_what_the_two_models_show(tiny_model: Make, tiny_tokenizer: Tok
             key, output, state = seen(model, tiny_tokenizer, fact, layout.mlp_out[layer])
             new_key, new_output, new_state = seen(other, tiny_tokenizer, fact, layout.mlp_out[layer])
             weights = [one.get_parameter(name).detach().double().numpy() for one in (model, other)]
-            maps = [weight.T if layout.in_out else weight for weight in weights]
+            maps = [weight.T if layout.memory(0).in_out else weight for weight in weights]
             expected = {
                 "key": compared(key, new_key),
                 "output": compared(output, new_output),

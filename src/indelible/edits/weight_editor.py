@@ -75,7 +75,7 @@ class WeightEditor(Editor):
         """Names of the parameters that would be changed; none as long as their layers are left to tracing."""
         if self.left_to_tracing is not None:
             return ()
-        return tuple(layout.mlp_out_weight[layer] for layer in self.layers_in(layout))
+        return tuple(layout.memory(layer).weight for layer in self.layers_in(layout))
 
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
         """The same with its layers chosen, as many as by default, where they were left to tracing of these facts."""

@@ -1,27 +1,46 @@
-"""Where a model keeps what editing needs, found in its module tree and proved by a traced forward pass.
+"""Where a model keeps what editing needs, found in its module tree and proved by traced forward passes (probe.py).
 
-No family is named here. The residual blocks are the largest list of modules; attention is the smallest part of a block
-that carries information from one position to a later one; the MLP's output projection is the last linear map outside
-attention that returns to the hidden width. Each claim is checked on real activations before anyone relies on it.
+No family is named here. The residual blocks are the largest list of modules that takes part in a pass; attention is the
+smallest part of a block without which nothing gets from one position to a later one; the memory is the linear map whose
+output is all that the block's MLP adds to the residual stream. Each claim is checked on real activations before anyone
+relies on it. Where a block has no such map (mixtures of experts, gated mixers), it says why, and edits are refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import LayoutError
-from indelible.models.trace import by_row, capture, evaluating, first_tensor, replace
+from indelible.models.probe import Probe, not_found
+from indelible.models.trace import evaluating
 
-_PROBE_LENGTH = 8
+
+@dataclass(frozen=True)
+class Memory:
+    """The output projection of a block's MLP, the linear map that editors change.
+
+    Attributes:
+        path: of the module.
+        in_out: whether its weight is stored (in, out), as Conv1D does, rather than (out, in).
+        key_width: its input width.
+        adds_to_residual: whether what it returns is added to the residual stream as it is (no norm between).
+    """
+
+    path: str
+    in_out: bool
+    key_width: int
+    adds_to_residual: bool
+
+    @property
+    def weight(self) -> str:
+        """The parameter's name."""
+        return f"{self.path}.weight"
 
 
 @dataclass(frozen=True)
@@ -30,29 +49,25 @@ class Layout:
 
     Attributes:
         blocks: residual blocks, each with its ``attention``.
-        mlp_out: output projection of each block's MLP, the linear memory that editors change.
-        in_out: whether the weights of ``mlp_out`` are stored (in, out), as Conv1D does, rather than (out, in).
+        memories: of each block, or why it has none.
         embeddings: every module with parameters that runs before the first block.
         after_blocks: every module with parameters that runs after the last block, but for the head (the final norm).
         head: the output projection onto the vocabulary; ``tied`` where it shares its weight with the input embedding.
         hidden_size: width of the residual stream.
-        key_width: input width of ``mlp_out``.
-        adds_to_residual: whether what ``mlp_out`` returns is added to the residual stream as it is (no norm between),
-            in every kind of block.
+        blocks_return_tuple: length of the tuple that blocks return; 0 where they return the states themselves.
+        resumes: whether a pass can begin at any block, with all below it skipped (see ``trace.resume_from``).
     """
 
     blocks: tuple[str, ...]
     attention: tuple[str, ...]
-    mlp_out: tuple[str, ...]
-    in_out: bool
+    memories: tuple[Memory | str, ...]
     embeddings: tuple[str, ...]
     after_blocks: tuple[str, ...]
     head: str
     tied: bool
     hidden_size: int
-    key_width: int
-    adds_to_residual: bool
-    blocks_return_tuple: bool
+    blocks_return_tuple: int
+    resumes: bool
 
     @property
     def n_layers(self) -> int:
@@ -60,9 +75,45 @@ class Layout:
         return len(self.blocks)
 
     @property
+    def known_memories(self) -> dict[int, Memory]:
+        """The memories by layer, of those layers that have one."""
+        return {layer: one for layer, one in enumerate(self.memories) if isinstance(one, Memory)}
+
+    def memory(self, layer: int) -> Memory:
+        """A layer's memory.
+
+        Raises:
+            LayoutError: if it has none.
+        """
+        found = self.memories[layer]
+        if isinstance(found, Memory):
+            return found
+        have = ", ".join(map(str, self.known_memories))
+        raise LayoutError(
+            f"Layer {layer} has no one linear map to edit: {found}.",
+            (f"Edit layers that have one ({have}), or give" if have else "Give")
+            + " the path within a block of the map that you mean: layout=find_layout(model, mlp_out=...).",
+        )
+
+    @property
+    def mlp_out(self) -> tuple[str, ...]:
+        """Path of each layer's memory; raises LayoutError where a layer has none."""
+        return tuple(self.memory(layer).path for layer in range(self.n_layers))
+
+    @property
     def mlp_out_weight(self) -> tuple[str, ...]:
-        """Parameter name of each layer's memory."""
-        return tuple(f"{path}.weight" for path in self.mlp_out)
+        """Parameter name of each layer's memory; raises as ``mlp_out``."""
+        return tuple(self.memory(layer).weight for layer in range(self.n_layers))
+
+    @property
+    def key_width(self) -> int:
+        """The largest of any memory; 0 where there is none."""
+        return max((one.key_width for one in self.known_memories.values()), default=0)
+
+    @property
+    def adds_to_residual(self) -> bool:
+        """Whether what a memory returns is added to the residual stream as it is, in every kind of block."""
+        return all(one.adds_to_residual for one in self.known_memories.values())
 
     def layer_of(self, parameter: str) -> int | None:
         """The layer whose block holds the parameter; None for embeddings, final norm and head."""
@@ -74,228 +125,109 @@ def find_layout(model: PreTrainedModel, *, blocks: str | None = None, mlp_out: s
 
     Args:
         blocks: path of the list of residual blocks, where it cannot be found.
-        mlp_out: path of the MLP's output projection within a block, where it cannot be found.
+        mlp_out: path within a block of the linear map to take for the memory, in all blocks that have it.
 
     Raises:
         LayoutError: saying what was looked for and not found.
     """
     with evaluating(model), torch.no_grad():
-        block_paths = _find_blocks(model, blocks)
-        probe = _Probe(model, block_paths)
-        probe.check_causal(block_paths)
-        attention, memories = [], []
-        found: dict[tuple[str, ...], tuple[str, str]] = {}
-        for path in block_paths:
+        probe = Probe(model)
+        paths = _find_blocks(probe, blocks)
+        hidden = _hidden_size(probe, paths[0])
+        probe.check_causal(paths)
+        given = {path for path in paths if mlp_out and f"{path}.{mlp_out}" in dict(model.named_modules())}
+        if mlp_out and not given:
+            raise not_found(f"There is no module {f'{paths[0]}.{mlp_out}'!r}.")
+        mixing = _mixing(probe, paths)
+        attention: list[str] = []
+        memories: list[Memory | str] = []
+        found: dict[tuple[str, ...], tuple[str, str, str, bool]] = {}
+        for path in paths:
             alike = probe.signature(path)  # blocks built alike are searched once
             if alike not in found:
-                inside = probe.attention_within(path)
-                memory = f"{path}.{mlp_out}" if mlp_out else probe.memory_within(path, inside)
-                found[alike] = inside.removeprefix(path), memory.removeprefix(path)
-            attention.append(path + found[alike][0])
-            memories.append(path + found[alike][1])
-        first = memories[0]
-        for path in memories:
-            probe.check_memory(path)
-        kinds = {probe.signature(block): (block, memory) for block, memory in zip(block_paths, memories, strict=True)}
-        adds = [probe.adds_to_residual(block, memory) for block, memory in kinds.values()]
+                inside = probe.attention_within(mixing[alike])
+                memory, reason = f"{path}.{mlp_out}", ""
+                if path not in given:
+                    memory, reason = probe.memory_within(path, mixing[alike], hidden)
+                if memory:
+                    probe.check_memory(memory, hidden)
+                adds = bool(memory) and probe.adds_to_residual(path, memory)
+                found[alike] = inside.removeprefix(path), memory.removeprefix(path), reason, adds
+            inside, memory, reason, adds = found[alike]
+            attention.append(path + inside)
+            memories.append(_memory(probe, path + memory, hidden, adds) if memory else reason)
         head = probe.head()
         return Layout(
-            blocks=tuple(block_paths),
+            blocks=tuple(paths),
             attention=tuple(attention),
-            mlp_out=tuple(memories),
-            in_out=isinstance(model.get_submodule(first), Conv1D),
-            embeddings=probe.run_before(block_paths[0]),
-            after_blocks=tuple(path for path in probe.run_after(block_paths[-1]) if path != head),
+            memories=tuple(memories),
+            embeddings=probe.run_before(paths[0]),
+            after_blocks=tuple(path for path in probe.run_after(paths[-1]) if path != head),
             head=head,
             tied=model.get_submodule(head).weight is probe.embedding(),
-            hidden_size=probe.hidden_size,
-            key_width=int(probe.inputs[first].shape[-1]),
-            adds_to_residual=all(adds),
-            blocks_return_tuple=probe.returned_tuple[block_paths[0]],
+            hidden_size=hidden,
+            blocks_return_tuple=probe.returned[paths[0]],
+            resumes=probe.resumes(paths),
         )
 
 
-def _find_blocks(model: PreTrainedModel, given: str | None) -> list[str]:
-    lists = {name: part for name, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) > 0}
+def _mixing(probe: Probe, blocks: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+    """By signature, the parts of the first such block that carry information between tokens.
+
+    A block that attends to another's keys and values carries none of its own: the parts that do in others are its.
+    """
+    firsts = {probe.signature(block): block for block in reversed(blocks)}
+    found = {kind: probe.mixing_within(block) for kind, block in firsts.items()}
+    names = {part.removeprefix(firsts[kind]) for kind, parts in found.items() for part in parts}
+    for kind, block in firsts.items():
+        found[kind] = found[kind] or [f"{block}{name}" for name in sorted(names) if f"{block}{name}" in probe.outputs]
+        if not found[kind]:
+            raise not_found(
+                f"No part of {block!r} carries information between positions, so its attention was not found."
+            )
+    return found
+
+
+def _memory(probe: Probe, path: str, hidden_size: int, adds: bool) -> Memory:
+    probe.check_memory(path, hidden_size)
+    in_out = isinstance(probe.model.get_submodule(path), Conv1D)
+    return Memory(path, in_out, int(probe.inputs[path].shape[-1]), adds)
+
+
+def _hidden_size(probe: Probe, block: str) -> int:
+    returned = probe.outputs[block]
+    width, tokens = int(returned.shape[-1]), probe.tokens.shape[1]
+    expected = getattr(probe.model.config.get_text_config(), "hidden_size", width)
+    if width != expected or returned[..., 0].numel() != tokens:
+        raise LayoutError(
+            f"{type(probe.model).__name__} has no one residual stream: for {tokens} tokens of width {expected},"
+            f" {block!r} returns the shape {tuple(returned.shape)} (several streams side by side).",
+            "Give a model whose blocks hand on one state per token.",
+        )
+    return width
+
+
+def _find_blocks(probe: Probe, given: str | None) -> list[str]:
+    model = probe.model
+    lists = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 0
+    }
     chosen, expected = given, None
     if chosen is None:
         if not lists:
-            raise _not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
-        chosen = max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
+            raise not_found(f"No list of residual blocks (an nn.ModuleList) was found in {type(model).__name__}.")
+        used = [name for name, parts in lists.items() if all(f"{name}.{i}" in probe.outputs for i in range(len(parts)))]
+        chosen = max(used or lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
         expected = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     if chosen not in lists:
         raise LayoutError(f"There is no list of blocks at {chosen!r}.", f"Lists: {', '.join(lists) or 'none'}.")
     if expected not in (None, len(lists[chosen])):
-        raise _not_found(
+        raise not_found(
             f"The largest list of modules, {chosen!r}, has {len(lists[chosen])} entries where the configuration speaks"
             f" of {expected} layers."
         )
-    return [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
-
-
-def _not_found(what: str) -> LayoutError:
-    return LayoutError(what, "If you know them, give the paths: find_layout(model, blocks=..., mlp_out=...).")
-
-
-class _Probe:
-    """One forward pass over a few tokens, with everything that every module saw, and questions about it."""
-
-    def __init__(self, model: PreTrainedModel, blocks: Sequence[str]) -> None:
-        self.model = model
-        self.order: list[str] = []
-        self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        self.arguments: dict[str, Tensor] = {}
-        self.inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
-        self.returned_tuple: dict[str, bool] = {}
-        spread = torch.arange(1, _PROBE_LENGTH + 1, device=model.device) * 37
-        self.tokens = (spread % self.embedding().shape[0]).unsqueeze(0)
-        with ExitStack() as stack:
-            for name, module in model.named_modules():
-                if name:
-                    hook = partial(self._record, name)
-                    stack.enter_context(module.register_forward_hook(hook, with_kwargs=True))
-            try:
-                model(self.tokens, use_cache=False)
-            except Exception as error:
-                raise LayoutError(
-                    f"{type(model).__name__} failed on a forward pass over {_PROBE_LENGTH} tokens: {error}.",
-                    "Give a causal language model.",
-                ) from error
-        for path in blocks:
-            if path not in self.outputs:
-                raise _not_found(f"The block {path!r} took no part in a forward pass.")
-        self.hidden_size = int(self.outputs[blocks[0]].shape[-1])
-
-    def _record(
-        self, path: str, _module: nn.Module, args: tuple[Any, ...], options: dict[str, Any], output: Any
-    ) -> None:
-        self.order.append(path)
-        self.calls[path] = (args, options)
-        self.returned_tuple[path] = isinstance(output, tuple)
-        for value in (*args, *options.values()):
-            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
-                self.arguments[path] = value
-                self.inputs[path] = value.clone()  # some families add to their activations in place
-                break
-        leaving = output[0] if isinstance(output, tuple) else output
-        if isinstance(leaving, Tensor):
-            self.outputs[path] = leaving.clone()
-
-    def _again(self, path: str, entering: Tensor) -> Tensor:
-        """The module's output for another hidden input, all other arguments as they were."""
-        (args, options), old = self.calls[path], self.arguments[path]
-        swapped = [entering if value is old else value for value in args]
-        named = {key: entering if value is old else value for key, value in options.items()}
-        return first_tensor(self.model.get_submodule(path)(*swapped, **named))
-
-    def _mixes_positions(self, path: str) -> bool:
-        entering, leaving = self.inputs.get(path), self.outputs.get(path)
-        if entering is None or leaving is None:
-            return False
-        if any(states.dim() != 3 or states.shape[1] != _PROBE_LENGTH for states in (entering, leaving)):
-            return False
-        changed = entering.clone()
-        changed[:, 0] += entering.std() * torch.linspace(-1, 1, entering.shape[-1], device=entering.device)
-        later = self._again(path, changed)[:, 1:] - leaving[:, 1:]
-        return bool(later.abs().max() > 1e-3 * leaving.abs().max())
-
-    def check_causal(self, blocks: Sequence[str]) -> None:
-        """Change the last token: what blocks return before it must not move, or a prompt's states hold no answer."""
-        changed = self.tokens.clone()
-        changed[:, -1] = (changed[:, -1] + 1) % self.embedding().shape[0]
-        with capture(self.model, outputs_of=blocks, copies=True) as seen:
-            self.model(changed, use_cache=False)
-        for path in blocks:
-            before, after = by_row(self.outputs[path], 1), by_row(seen.outputs[path], 1)
-            rounding = min(64 * torch.finfo(before.dtype).eps, 1e-2) * before.abs().max()
-            if bool((after - before)[:, :-1].abs().max() > rounding):
-                raise LayoutError(
-                    f"{type(self.model).__name__} is not causal: what {path!r} returns for a token changes with the"
-                    " tokens that follow.",
-                    "Give a causal language model (a decoder).",
-                )
-
-    def signature(self, block: str) -> tuple[str, ...]:
-        """What runs inside a block, in order, with the kinds of modules."""
-        return tuple(
-            f"{path.removeprefix(block)}:{type(self.model.get_submodule(path)).__name__}"
-            for path in self.order
-            if path.startswith(f"{block}.")
-        )
-
-    def attention_within(self, block: str) -> str:
-        mixing = [path for path in self.order if path.startswith(f"{block}.") and self._mixes_positions(path)]
-        if not mixing:
-            raise _not_found(
-                f"No part of {block!r} carries information between positions, so its attention was not found."
-            )
-        return max(mixing, key=len)
-
-    def memory_within(self, block: str, attention: str) -> str:
-        for path in reversed(self.order):
-            outside = path.startswith(f"{block}.") and not f"{path}.".startswith(f"{attention}.")
-            weight = getattr(self.model.get_submodule(path), "weight", None) if outside else None
-            if isinstance(weight, Tensor) and weight.dim() == 2 and path in self.inputs:
-                into, out = self.inputs[path].shape[-1], self.outputs[path].shape[-1]
-                if out == self.hidden_size and sorted(weight.shape) == sorted((into, out)):
-                    return path
-        raise _not_found(
-            f"No linear map back to the hidden width {self.hidden_size} was found outside attention in {block!r}"
-            " (mixtures of experts and fused MLPs keep none)."
-        )
-
-    def check_memory(self, path: str) -> None:
-        """Recompute the projection from its input and weight: it must be the linear map that we take it for."""
-        try:
-            module = self.model.get_submodule(path)
-        except AttributeError:
-            raise _not_found(f"There is no module {path!r}.") from None
-        stored = getattr(module, "weight", None)
-        if path not in self.inputs or not isinstance(stored, Tensor):
-            raise _not_found(f"{path!r} took no part in a forward pass or has no weight.")
-        if stored.dim() != 2:
-            raise _not_found(f"The weight of {path!r} is not a matrix.")
-        weight = stored if isinstance(module, Conv1D) else stored.T
-        keys, output, bias = self.inputs[path], self.outputs[path], getattr(module, "bias", None)
-        if keys.shape[-1] != weight.shape[0] or weight.shape[1] != output.shape[-1]:
-            raise _not_found(f"The weight of {path!r} does not fit its input and output.")
-        if weight.shape[1] != self.hidden_size:
-            raise _not_found(f"{path!r} does not return to the hidden width {self.hidden_size}.")
-        expected = keys @ weight + (bias if bias is not None else 0)
-        if not torch.allclose(expected, output, atol=float(1e-2 * output.abs().max()), rtol=1e-2):
-            raise LayoutError(f"{path!r} is not a plain linear map (quantised or wrapped?).", "Load it in float32.")
-
-    def adds_to_residual(self, block: str, memory: str) -> bool:
-        nudge = torch.zeros_like(self.outputs[memory])
-        nudge[..., -1, :] = self.outputs[memory].std() * torch.linspace(-1, 1, self.hidden_size, device=nudge.device)
-        with replace(self.model, memory, lambda output: output + nudge):
-            moved = self._again(block, self.inputs[block]) - self.outputs[block]
-        if not bool(moved[:, -1].abs().max() > 0):
-            raise _not_found(f"Changing what {memory!r} returns does not change its block.")
-        return torch.allclose(moved, nudge, atol=float(1e-2 * nudge.abs().max()))
-
-    def embedding(self) -> Tensor:
-        weight = getattr(self.model.get_input_embeddings(), "weight", None)
-        if not isinstance(weight, Tensor):
-            raise LayoutError(f"{type(self.model).__name__} has no input embedding.", "Give a causal language model.")
-        return weight
-
-    def head(self) -> str:
-        output = self.model.get_output_embeddings()
-        head = next((path for path in self.outputs if self.model.get_submodule(path) is output), None)
-        if head is None:
-            raise LayoutError(f"{type(self.model).__name__} has no output head.", "Give a causal language model.")
-        return head
-
-    def run_before(self, block: str) -> tuple[str, ...]:
-        first = next(place for place, path in enumerate(self.order) if f"{path}.".startswith(f"{block}."))
-        return self._with_parameters(self.order[:first])
-
-    def run_after(self, block: str) -> tuple[str, ...]:
-        return self._with_parameters(self.order[self.order.index(block) + 1 :])
-
-    def _with_parameters(self, paths: Sequence[str]) -> tuple[str, ...]:
-        return tuple(
-            path for path in dict.fromkeys(paths) if list(self.model.get_submodule(path).parameters(recurse=False))
-        )
+    paths = [f"{chosen}.{index}" for index in range(len(lists[chosen]))]
+    for path in paths:
+        if path not in probe.outputs:
+            raise not_found(f"The block {path!r} took no part in a forward pass.")
+    return paths

@@ -86,7 +86,8 @@ def replace(model: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> 
     def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, Tensor):
             return change(output)
-        return (change(output[0]), *output[1:])
+        changed = (change(output[0]), *output[1:])
+        return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 
     with model.get_submodule(path).register_forward_hook(hook):
         yield
@@ -94,7 +95,7 @@ def replace(model: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> 
 
 @contextmanager
 def resume_from(
-    model: nn.Module, blocks: Sequence[str], layer: int, hidden: Tensor, *, as_tuple: bool
+    model: nn.Module, blocks: Sequence[str], layer: int, hidden: Tensor, *, as_tuple: int
 ) -> Iterator[None]:
     """Begin forward passes at a residual block, so that work below a layer that cannot change is not done again.
 
@@ -105,13 +106,13 @@ def resume_from(
         blocks: paths of its residual blocks, in order.
         layer: index of the first block that really runs.
         hidden: what the block before it had returned, ``(rows, tokens, width)``; not used when ``layer`` is 0.
-        as_tuple: whether this family's blocks return tuples.
+        as_tuple: length of the tuple that this family's blocks return; 0 where they return the states themselves.
     """
     skipped = [model.get_submodule(path) for path in blocks[:layer]]
     earlier = [module.__dict__.get("forward") for module in skipped]
 
     def stored(*_args: Any, **_options: Any) -> Any:
-        return (hidden,) if as_tuple else hidden
+        return (hidden, *(as_tuple - 1) * [None]) if as_tuple else hidden
 
     try:
         for module in skipped:

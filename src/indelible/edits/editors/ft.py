@@ -54,7 +54,7 @@ class _Tuned(Changer):
     def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
         editor, bench = self.editor, self.bench
         (layer,) = editor.layers_in(bench.layout)
-        name = bench.layout.mlp_out_weight[layer]
+        name = bench.layout.memory(layer).weight
         texts = editor.texts(bench, facts, self.paraphrases)
         weight = bench.model.get_parameter(name)
         difference = torch.zeros_like(weight, requires_grad=True)

@@ -63,19 +63,19 @@ class Grace(Editor):
         values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
         keys_nd = subject_keys(bench.model, bench.layout, [layer], [row.essence for row in rows])[layer]
         with evaluating(bench.model), torch.no_grad():
-            values_no = bench.model.get_submodule(bench.layout.mlp_out[layer])(keys_nd) + values.deltas_fo
+            values_no = bench.model.get_submodule(bench.layout.memory(layer).path)(keys_nd) + values.deltas_fo
         spoken = [fact.new_object or "" for fact, rewrites in zip(facts, texts, strict=True) for _ in rewrites]
         made = zip(keys_nd.float().cpu(), values_no.float().cpu(), spoken, strict=True)
         return [[next(made) for _ in rewrites] for rewrites in texts]
 
     def _codebook(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, made: Sequence[_Made]) -> Codebook:
         (layer,) = self.layers_in(bench.layout)
-        name = bench.layout.mlp_out_weight[layer]
+        memory = bench.layout.memory(layer)
+        name = memory.weight
         earlier = bench.earlier if isinstance(bench.earlier, Codebook) else None
         if earlier is not None and earlier.parameters != (name,):
             earlier = None
-        width, size = bench.layout.key_width, bench.layout.hidden_size
-        entries = Entries.empty(width, size) if earlier is None else earlier.entries
+        entries = Entries.empty(memory.key_width, bench.layout.hidden_size) if earlier is None else earlier.entries
         for key_d, value_o, spoken in made:
             entries = entries.with_entry(key_d, value_o, spoken, self.radius * float(key_d.norm()))
         manifest = self.manifest(bench, facts, paraphrases, CodebookManifest, [name], objects=entries.objects)

@@ -51,7 +51,7 @@ class Lora(GradientEditor):
         """Paths of the linear maps that get an adapter."""
         layers = self.layers_in(layout)
         if self.target == "memory":
-            return tuple(layout.mlp_out[layer] for layer in layers)
+            return tuple(layout.memory(layer).path for layer in layers)
         return tuple(
             f"{layout.blocks[layer]}.{path}"
             for layer in layers

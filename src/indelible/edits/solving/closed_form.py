@@ -75,9 +75,10 @@ class ClosedFormEditor(WeightEditor):
         """By layer, the second moment of the keys that its memory should go on serving, on the model's device."""
         tokens = self.covariance_tokens
         if tokens is None:
-            tokens = max(20_000, 2 * bench.layout.key_width)
+            tokens = max(20_000, *(2 * bench.layout.memory(layer).key_width for layer in layers))
         if tokens == 0:
-            moments: Mapping[int, Tensor] = dict.fromkeys(layers, torch.eye(bench.layout.key_width))
+            widths = {layer: bench.layout.memory(layer).key_width for layer in layers}
+            moments: Mapping[int, Tensor] = {layer: torch.eye(width) for layer, width in widths.items()}
         else:
             moments = second_moments(bench, layers, tokens)
         if bench.bystanders and self.bystander_weight:
@@ -97,6 +98,8 @@ class _ClosedForm(Changer):
     def __init__(self, editor: ClosedFormEditor, bench: Workbench, paraphrases: int) -> None:
         self.editor, self.bench, self.paraphrases = editor, bench, paraphrases
         self.layers = editor.layers_in(bench.layout)
+        for layer in self.layers:
+            bench.layout.memory(layer)  # refuses, before anything is read, a layer that has none
         self.contexts = sample_contexts(bench.model, bench.tokenizer, editor.contexts, seed=bench.seed)
         self.solver = editor.solver(bench, self.layers)
 

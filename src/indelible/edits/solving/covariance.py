@@ -38,13 +38,14 @@ def second_moments(bench: Workbench, layers: Sequence[int], tokens: int) -> Mapp
     Raises:
         EditError: if there is not enough text for a matrix of full rank.
     """
-    width, cache = bench.layout.key_width, bench.cache
+    memories = {layer: bench.layout.memory(layer) for layer in layers}
+    width, cache = max(memory.key_width for memory in memories.values()), bench.cache
     if tokens < 2 * width:
         raise EditError(
             f"covariance_tokens is {tokens}, too few for {width} key dimensions.", f"Use at least {2 * width}."
         )
     rows = _pack(bench.tokenizer, bench.corpus, tokens)
-    names = {layer: _cache_name(bench.fingerprint, layer, bench.layout.mlp_out[layer], rows) for layer in layers}
+    names = {layer: _cache_name(bench.fingerprint, layer, one.path, rows) for layer, one in memories.items()}
     kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
     found = {layer: moment for layer, moment in kept.items() if moment is not None}
     missing = sorted(set(layers) - set(found))
@@ -88,10 +89,11 @@ def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int)
 
 
 def _stream(bench: Workbench, layers: Sequence[int], rows: Tensor) -> dict[int, Tensor]:
-    model, width = bench.model, bench.layout.key_width
-    paths = {layer: bench.layout.mlp_out[layer] for layer in layers}
+    model, memories = bench.model, {layer: bench.layout.memory(layer) for layer in layers}
+    paths = {layer: memory.path for layer, memory in memories.items()}
     # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass.
-    sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer in layers}
+    widths = {layer: memory.key_width for layer, memory in memories.items()}
+    sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer, width in widths.items()}
     batches = rows.split(_ROWS_PER_PASS)
     with evaluating(model), torch.inference_mode():
         for index, batch in enumerate(batches):

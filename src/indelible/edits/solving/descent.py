@@ -104,7 +104,7 @@ def _lay_out(bench: Workbench, layer: int, texts: Sequence[Text], total: int) ->
     places_q, targets_q = torch.tensor(answers, device=device).T
     shares_q = torch.tensor(shares, device=device)
     batch = Batch(tokens.to(device), mask.to(device), rows_p, places_p, places_q, targets_q, shares_q)
-    if layer == 0:
+    if layer == 0 or not bench.layout.resumes:
         return batch
     block = bench.layout.blocks[layer - 1]
     with torch.no_grad(), capture(bench.model, outputs_of=[block], stop_after=block) as seen:

@@ -52,7 +52,7 @@ def read_subjects(
     compared: Compared = "block",
 ) -> Readings:
     """Keys at ``key_layer``, and what is compared at ``value_layer``, which is not below it, in one pass over all."""
-    states_of = (layout.blocks if compared == "block" else layout.mlp_out)[value_layer]
+    states_of = layout.blocks[value_layer] if compared == "block" else layout.memory(value_layer).path
     groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
     texts = [row for _, wording in groups for row in wording]
     by_layer, states = _at_subjects(model, layout, [key_layer], states_of, texts)
@@ -77,7 +77,7 @@ def subject_keys(
 def _at_subjects(
     model: PreTrainedModel, layout: Layout, key_layers: Sequence[int], states_of: str, texts: Sequence[Row]
 ) -> tuple[dict[int, Tensor], Tensor]:
-    memories = {layer: layout.mlp_out[layer] for layer in key_layers}
+    memories = {layer: layout.memory(layer).path for layer in key_layers}
     known = [text.tokens[: text.subject + 1] for text in texts]  # nothing that follows changes what is there
     keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
     states: dict[int, Tensor] = {}

@@ -75,14 +75,16 @@ def spread(
     """
     model, layout = bench.model, bench.layout
     value_layer = layers[-1]
-    if not layout.adds_to_residual:
-        layers = layers[-1:]
-    names = tuple(layout.mlp_out_weight[layer] for layer in layers)
+    memories = [layout.memory(layer) for layer in layers]
+    if not all(memory.adds_to_residual for memory in memories):
+        layers, memories = layers[-1:], memories[-1:]
+    names = tuple(memory.weight for memory in memories)
     deltas: dict[str, LowRank] = {}
     keys: dict[str, Tensor] = {}
     wanted_on: Tensor | None = None
     with restored(model, names), torch.no_grad():
-        for place, (layer, name) in enumerate(zip(layers, names, strict=True)):
+        for place, (layer, memory) in enumerate(zip(layers, memories, strict=True)):
+            name = memory.weight
             read = read_subjects(model, layout, layer, value_layer, facts, compared=compared)
             if wanted_on is None:
                 wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
@@ -91,7 +93,7 @@ def spread(
             before = None if earlier is None or name not in earlier else earlier[name].to(missing_on.device)
             keys[name] = read.keys_dn * shares_n
             problem = Problem(layer, keys[name], read.bare_dn * shares_n, missing_on * shares_n, before)
-            deltas[name] = oriented(solve(problem), in_out=layout.in_out)
+            deltas[name] = oriented(solve(problem), in_out=memory.in_out)
             add_difference(model.get_parameter(name), deltas[name])
     return Change(deltas, {name: key_dn.float().cpu() for name, key_dn in keys.items()})
 

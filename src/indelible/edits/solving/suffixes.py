@@ -101,7 +101,7 @@ class SuffixRuns:
             for number, row in enumerate(texts.rewrites)
         ] + [_Placed(fact, texts.essence, 0.0, False) for fact, texts in enumerate(facts)]
         # A change of what the MLP returns is a change of what the block returns, where no norm stands between.
-        self._from_above = self.sites == ("mlp",) and layout.adds_to_residual
+        self._from_above = self.sites == ("mlp",) and layout.memory(layer).adds_to_residual
         self._device = model.device
         with torch.no_grad():
             self._run_prefixes()
@@ -200,7 +200,7 @@ class SuffixRuns:
         """Norm of the reference's output at each fact's bare subject, which each site's delta is measured against."""
 
     def _path(self, site: Site) -> str:
-        return (self.layout.attention if site == "attention" else self.layout.mlp_out)[self.layer]
+        return self.layout.attention[self.layer] if site == "attention" else self.layout.memory(self.layer).path
 
     def _pass_tokens(self) -> int:
         return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)

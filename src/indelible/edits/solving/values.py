@@ -119,7 +119,7 @@ def _tokens_in_memory(model: PreTrainedModel, layout: Layout, layer: int) -> int
     if model.device.type != "cuda":
         return _CPU_TOKENS
     # Of each block: about a dozen states of the residual stream's width, and four of the MLP's.
-    width = 12 * layout.hidden_size + 4 * layout.key_width
+    width = 12 * layout.hidden_size + 4 * layout.memory(layer).key_width
     free, _ = torch.cuda.mem_get_info(model.device)
     return max(1, min(_GPU_TOKENS, int(_GPU_SHARE * free / (4 * width * (layout.n_layers - layer)))))
 

@@ -168,7 +168,8 @@ class _Together:
         self.model, self.layout, self.samples = model, layout, samples
         tokens_ft = torch.tensor([encode_prompt(tokenizer, fact.text()) for fact in facts], device=model.device)
         answers = [encode_target(tokenizer, fact.text(), fact.true_object)[0] for fact in facts]
-        paths = [*layout.blocks, *layout.attention, *layout.mlp_out]
+        memories = [memory.path for memory in layout.known_memories.values()]
+        paths = [*layout.blocks, *layout.attention, *memories]
         self.length = tokens_ft.shape[1]
         with capture(model, outputs_of=paths, copies=True) as seen:
             chances_fv = self._chances(tokens_ft)
@@ -249,7 +250,7 @@ class _Together:
                     return changed.view_as(output)
 
                 stack.enter_context(replace(self.model, paths[layer], put_back))
-            if layers[0] == 0:
+            if layers[0] == 0 or not layout.resumes:
                 noise = self.noise[noisy_r]
                 stack.enter_context(
                     replace(self.model, self.embeddings, lambda output: output + noise.to(output.dtype))

@@ -106,7 +106,7 @@ def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[
         config.fan_in_fan_out = all(isinstance(module, Conv1D) for module in originals.values())
     if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
         # Where (IA)3 scales what goes in, not what comes out; peft knows them for some families, by name.
-        inputs = set(find_layout(model).mlp_out) & originals.keys()
+        inputs = {memory.path for memory in find_layout(model).known_memories.values()} & originals.keys()
         config.feedforward_modules = exactly(inputs) if inputs else []
     try:
         PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
