@@ -143,11 +143,13 @@ class Odd:
         settings: of its config, beside those that all share.
         memories: by layer, path within the block and key width, or a pattern of why there is none.
         resumes: whether a pass can begin at any block.
+        blocks: path of the list of blocks.
     """
 
     settings: dict[str, Any]
     memories: tuple[tuple[str, int] | str, ...] = ()
     resumes: bool = True
+    blocks: str = "model.layers"
 
 
 _EXPERTS = {**_GROUPED, "moe_intermediate_size": 16, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
@@ -177,6 +179,17 @@ ODD: dict[str, Odd] = {
     "bamba": Odd(
         {**_GROUPED, **_MAMBA, "attn_layer_indices": [1, 3], "mamba_expand": 2},
         (("feed_forward.down_proj", 2 * WIDTH),) * LAYERS,
+    ),
+    "openai-gpt": Odd(
+        {"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 4, "n_positions": 128},
+        (("mlp.c_proj", 4 * WIDTH),) * LAYERS,
+        blocks="transformer.h",  # which return lists
+    ),
+    "mistral": Odd({**_GROUPED, "sliding_window": 4}, (("mlp.down_proj", 2 * WIDTH),) * LAYERS),
+    "roberta": Odd(
+        {**SHAPE, "is_decoder": True, "pad_token_id": 1},
+        (("output.dense", 2 * WIDTH),) * LAYERS,
+        blocks="roberta.encoder.layer",  # whose positions begin behind that of the padding
     ),
     "gemma4_text": Odd(
         {**_GROUPED, **_WINDOWS, **_PER_LAYER, "global_head_dim": 8, "num_kv_shared_layers": 2},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny_edits import bench_of
+from tiny_edits import assert_near, bench_of
 from torch import Tensor
 from torch.func import functional_call
 from transformers import PreTrainedModel
@@ -277,6 +278,16 @@ def test_training_stops_as_soon_as_the_loss_is_small(name: str, tiny_model: Make
     assert untrained == float(plain_loss(model, tiny_tokenizer, CAPITALS[:1], 0, {}, forced=forced))
     loss_after(steps=60)
     assert len(seen) == 60
+
+
+def test_all_layers_are_run_where_none_can_be_skipped(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    model = enliven(tiny_model("llama"))
+    layout = find_layout(model)
+    quick, whole = (
+        editor("ft-m", layer=1, steps=3).edit(model, tiny_tokenizer, CAPITALS, layout=one)
+        for one in (layout, replace(layout, resumes=False))
+    )
+    assert_near(whole, quick)
 
 
 def test_a_rate_that_blows_up_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

@@ -124,6 +124,8 @@ def test_samples_and_windows_and_groups(tiny_model: Make, tiny_tokenizer: Tokeni
     same = [one for one in first if one.kind == "mlp" and one.group == GROUPS[2]]
     assert [(one.fact_id, one.layer) for one in some] == [(one.fact_id, one.layer) for one in same]
     assert [one.restored for one in some] == pytest.approx([one.restored for one in same], abs=1e-6)
+    whole = trace_facts(model, tiny_tokenizer, replace(layout, resumes=False), facts, **settings)
+    assert [one.restored for one in whole] == pytest.approx([one.restored for one in first], abs=1e-6)
     wide = trace_facts(model, tiny_tokenizer, layout, facts, kinds=("mlp",), window=8, **settings)
     # A window as wide as the model restores the same layers whatever its middle, as long as it reaches both ends.
     ends = {(one.fact_id, one.position): one.restored for one in wide if one.layer == 0}

@@ -22,7 +22,7 @@ from indelible.edits.solving.texts import FactRows, Row, rows_for
 from indelible.edits.solving.values import ValueOptions, Values, optimise_values
 from indelible.errors import EditError
 from indelible.models.layout import find_layout
-from tiny_families import TABLE, build_family, enliven
+from tiny_families import ODD, TABLE, build_family, build_odd, enliven
 from tiny_models import Make, Tokenizer
 
 OPTIONS = ValueOptions(steps=5, learning_rate=0.1, weight_decay=0.4, kl_weight=0.7, clamp=0.6, converged=0.0)
@@ -52,8 +52,11 @@ class Trajectory:
 
 def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, options: ValueOptions) -> Trajectory:
     """One fact's trajectory; parts are looked up by the paths written down by hand."""
-    block = model.get_submodule(f"{TABLE[family].blocks}.{layer}")
-    paths = {"attention": TABLE[family].attention, "mlp": TABLE[family].mlp_out}
+    if family in ODD:
+        blocks, paths = ODD[family].blocks, {"mlp": ODD[family].memories[layer][0]}
+    else:
+        blocks, paths = TABLE[family].blocks, {"attention": TABLE[family].attention, "mlp": TABLE[family].mlp_out}
+    block = model.get_submodule(f"{blocks}.{layer}")
     changed = [block.get_submodule(paths[site]) for site in options.sites]
     model.requires_grad_(False)
 
@@ -161,6 +164,22 @@ def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_toke
     plainly = [plain(model, family, layer, texts, OPTIONS) for texts in facts]
     assert max(float(trajectory.deltas[-1].norm()) for trajectory in plainly) > 0.1
     compare(partial(optimise_values, model, find_layout(model), layer), facts, plainly, OPTIONS)
+
+
+@pytest.mark.parametrize(("family", "layer"), [("bamba", 1), ("mistral", 2), ("roberta", 1), ("gemma4_text", 0)])
+def test_texts_are_read_whole_where_prefixes_cannot_be_kept(family: str, layer: int, tiny_tokenizer: Tokenizer) -> None:
+    """Recurrent states, windows shorter than a prefix, positions from the padding on, states shared between layers."""
+    model = build_odd(family, len(tiny_tokenizer))
+    facts = [rows_of_all(tiny_tokenizer)[number] for number in (0, 1, 14)]
+    plainly = [plain(model, family, layer, texts, OPTIONS) for texts in facts]
+    compare(partial(optimise_values, model, find_layout(model), layer), facts, plainly, OPTIONS)
+
+
+def test_a_value_that_reaches_no_prediction_is_refused(tiny_tokenizer: Tokenizer) -> None:
+    """The upper layers attend to keys and values that the lower ones made before this one's memory."""
+    model = build_odd("gemma4_text", len(tiny_tokenizer))
+    with pytest.raises(EditError, match=r"layer 1 returns at subjects does not reach.*Edit a lower layer"):
+        optimise_values(model, find_layout(model), 1, rows_of_all(tiny_tokenizer)[:2], OPTIONS)
 
 
 @pytest.mark.parametrize("options", [OPTIONS, LEAVING], ids=["all steps", "facts leave"])

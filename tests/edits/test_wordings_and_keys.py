@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_edits import one_vocabulary
+from tiny_edits import bench_of, edit, one_vocabulary
 from worked_facts import CAPITALS, VARIED, fact
 
-from indelible.edits.solving.keys import read_subjects
+from indelible.edits.solving.covariance import bystander_moments
+from indelible.edits.solving.keys import begins_with_a_sink, read_subjects
 from indelible.edits.solving.texts import FactRows, Row, rows_for, sample_contexts
 from indelible.errors import EditError, FactsError
 from indelible.models.layout import find_layout
 from tiny_families import TABLE, build_family, enliven
 from tiny_models import Make, Tokenizer
+from untouched import untouched
 
 CONTEXTS = ("It rains in the north", "I said")
 
@@ -127,3 +129,26 @@ def test_contexts_follow_their_seed_and_leave_no_trace(tiny_model: Make, tiny_to
     assert first[0].startswith("The")
     for text in first:
         rows_for(tiny_tokenizer, CAPITALS[0], 0, (text,))
+
+
+def test_a_subject_that_begins_the_text_is_read_behind_contexts_where_its_key_is_the_sinks(
+    tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    model = enliven(tiny_model("gpt2"))
+    assert not begins_with_a_sink(model, find_layout(model), [1, 2])
+    with torch.no_grad():
+        model.transformer.wpe.weight[0] *= 100  # whatever the first token is, its state is its position's
+    assert begins_with_a_sink(model, find_layout(model), [1, 2])
+    first = VARIED[0]
+    rows = rows_for(tiny_tokenizer, first, 1, CONTEXTS, sink=True)
+    assert all(row.subject > 0 for row in all_rows(rows))
+    assert [len(wording) for wording in rows.wordings] == [2, 3], "its paraphrase begins otherwise"
+    assert rows_for(tiny_tokenizer, VARIED[1], 1, CONTEXTS, sink=True).wordings == (
+        rows_for(tiny_tokenizer, VARIED[1], 1, CONTEXTS).wordings
+    )
+    with untouched(model), pytest.raises(EditError, match=r"'A' is the first token of 'A is'.*Give contexts"):
+        edit("rome", model, tiny_tokenizer, [first], contexts=0)
+    edit("rome", model, tiny_tokenizer, [first], contexts=1)
+    beside = bystander_moments(bench_of(model, tiny_tokenizer, bystanders=[first, VARIED[1]]), [1])
+    alone = bystander_moments(bench_of(model, tiny_tokenizer, bystanders=[VARIED[1]]), [1])
+    assert torch.equal(beside[1], alone[1])

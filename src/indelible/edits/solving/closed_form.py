@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import Workbench
 from indelible.edits.solving.covariance import bystander_moments, second_moments
-from indelible.edits.solving.keys import Compared
+from indelible.edits.solving.keys import Compared, begins_with_a_sink
 from indelible.edits.solving.solve import factorise
 from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
@@ -103,6 +104,11 @@ class _ClosedForm(Changer):
         self.contexts = sample_contexts(bench.model, bench.tokenizer, editor.contexts, seed=bench.seed)
         self.solver = editor.solver(bench, self.layers)
 
+    @cached_property
+    def sink(self) -> bool:
+        """Whether the first token of a text has the attention sink's key in these layers."""
+        return begins_with_a_sink(self.bench.model, self.bench.layout, self.layers)
+
     def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
         rows, deltas_fo = self._values(facts)
         return self._written(rows, deltas_fo, earlier)
@@ -116,6 +122,8 @@ class _ClosedForm(Changer):
     def _values(self, facts: Sequence[Fact]) -> tuple[list[FactRows], Tensor]:
         bench, layer = self.bench, self.layers[-1]
         rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts) for fact in facts]
+        if any(row.subject == 0 for texts in rows for wording in texts.wordings for row in wording) and self.sink:
+            rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts, sink=True) for fact in facts]
         options = self.editor.value_options()
         values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
         return rows, values.deltas_fo

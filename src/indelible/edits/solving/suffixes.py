@@ -3,23 +3,27 @@
 Texts are cut at the subject's last token. What stands before it is run once for all texts that begin alike, and kept as
 an attention cache; what the layers up to the value layer return for the rest is kept too. The suffixes from there up
 are run again and again by values.py: in parts of like length, cut anew whenever facts have left.
+
+Not every family can be read so: caches of recurrent layers or short windows cannot be cut and joined, positions are
+counted in many ways, layers share states. The quickest way that gives what plain passes over single whole texts give,
+a change at the subject included, is found anew for each lot of texts.
 """
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
+from indelible.edits.solving.prefixes import cache_rows, grouped, joined, shared_copy
 from indelible.edits.solving.texts import FactRows, Row
+from indelible.errors import EditError
 from indelible.models.batches import padded
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, resume_from, select_before_head
@@ -35,9 +39,22 @@ _PASS_TOKENS = {"cpu": 48}
 _PASS_TOKENS_ELSEWHERE = 2048
 
 
+class _Way(NamedTuple):
+    """How texts are run: on cached prefixes, from the value layer up, several at a time; or without."""
+
+    cached: bool
+    resumed: bool
+    together: bool
+
+
+_WAYS = (_Way(True, True, True), _Way(False, True, True), _Way(False, False, True), _Way(False, False, False))
+_SAME = 1e-3
+"""Log-probabilities that differ by less are the same."""
+
+
 @dataclass(frozen=True)
 class Suffixes:
-    """What is left to compute each step: texts from the subject's last token on, which is their position 0.
+    """What is left to compute each step: texts from the subject's last token on, or whole where nothing is cached.
 
     ``r`` rows, ``s`` suffix positions (padded on the right), ``k`` those and the prefix positions (padded on the left),
     ``q`` places where a target token is predicted, ``e`` places where the word after an essence is.
@@ -47,6 +64,7 @@ class Suffixes:
     mask_rk: Tensor  # over prefix and suffix keys
     positions_rs: Tensor
     facts_r: Tensor
+    subjects_r: Tensor  # position of the subject's last token among those of the suffix
     cache: Any  # of the prefixes; None where no text has any
     states_rsh: Tensor | None  # what is resumed from; None where nothing lies below
     target_rows_q: Tensor
@@ -65,16 +83,23 @@ class _Placed:
     row: Row
     weight: float
     bare: bool
+    start: int
+    """Where its suffix begins: at the subject's last token, or at 0."""
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """Tokens before the subject's last one."""
-        return self.row.tokens[: self.row.subject]
+        """Tokens before the suffix."""
+        return self.row.tokens[: self.start]
+
+    @property
+    def read(self) -> tuple[int, ...]:
+        """The suffix; the last target token is predicted, never read."""
+        return self.row.tokens[self.start : -1 if self.row.target else None]
 
     @property
     def length(self) -> int:
-        """Tokens from the subject's last one on; the last target token is predicted, never read."""
-        return len(self.row.tokens) - self.row.subject - (1 if self.row.target else 0)
+        """Of the suffix."""
+        return len(self.read)
 
 
 class SuffixRuns:
@@ -95,17 +120,73 @@ class SuffixRuns:
     ) -> None:
         self.model, self.layout, self.layer, self.sites = model, layout, layer, tuple(sites)
         self.reference = reference
+        self._device = model.device
+        failed: Exception | None = None
+        for way in dict.fromkeys(one._replace(resumed=one.resumed and layout.resumes) for one in _WAYS):
+            try:
+                with torch.no_grad():
+                    self._prepare(way, facts)
+                    if self._as_plainly():
+                        return
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a family raises that cannot be read this way
+                failed = error
+        raise EditError(
+            f"{type(model).__name__} does not read texts as it reads each by itself"
+            + (f": {failed}." if failed else ", whatever way is tried."),
+            "Give a model that does; report the family.",
+        )
+
+    def _prepare(self, way: _Way, facts: Sequence[FactRows]) -> None:
+        self._way = way
         self._rows = [
-            _Placed(fact, row, 1 / len(texts.rewrites), number == 0)
+            _Placed(fact, row, 1 / len(texts.rewrites), number == 0, row.subject if way.cached else 0)
             for fact, texts in enumerate(facts)
             for number, row in enumerate(texts.rewrites)
-        ] + [_Placed(fact, texts.essence, 0.0, False) for fact, texts in enumerate(facts)]
+        ]
+        for fact, texts in enumerate(facts):
+            start = texts.essence.subject if way.cached else 0
+            self._rows.append(_Placed(fact, texts.essence, 0.0, False, start))
         # A change of what the MLP returns is a change of what the block returns, where no norm stands between.
-        self._from_above = self.sites == ("mlp",) and layout.memory(layer).adds_to_residual
-        self._device = model.device
-        with torch.no_grad():
-            self._run_prefixes()
-            self._run_below()
+        adds = self.layout.memory(self.layer).adds_to_residual
+        self._from_above = self.sites == ("mlp",) and adds and way.resumed
+        self._run_prefixes()
+        self._run_below()
+
+    def _as_plainly(self) -> bool:
+        """Whether the texts whose subjects come first and last are read as by plain passes over each, changes included.
+
+        A wrong cache shows in long prefixes (windows) or in short ones (which are padded).
+        """
+        spread = torch.linspace(-1, 1, self.layout.hidden_size, device=self._device)
+        deltas_fso = self.reference_fs.unsqueeze(-1) * spread / spread.norm()
+        numbers = {placed.fact: placed.fact for placed in self._rows}
+        asked = {pick(range(len(self._rows)), key=lambda index: self._rows[index].row.subject) for pick in (min, max)}
+        for group in self._cut(range(len(self._rows))):
+            if not asked & set(group):
+                continue
+            part = self._part(group, numbers)
+            targets, essences = self.predict(part, deltas_fso)
+            for place in (group.index(index) for index in asked & set(group)):
+                row = self._rows[group[place]].row
+                found = torch.cat([targets[part.target_rows_q == place], essences[part.essence_rows_e == place]])
+                expected = self._plainly(row, deltas_fso[self._rows[group[place]].fact])
+                if not bool((found - expected).abs().max() < _SAME):
+                    return False
+        return True
+
+    def _plainly(self, row: Row, delta_so: Tensor) -> Tensor:
+        """Log-probabilities where the row's targets, or the word after it, are predicted: one pass, nothing kept."""
+        tokens = row.tokens[:-1] if row.target else row.tokens
+        subject = torch.tensor([row.subject], device=self._device)
+        with ExitStack() as stack:
+            for place, site in enumerate(self.sites):
+                stack.enter_context(
+                    replace_output(self.model, self._path(site), _added(delta_so[place].unsqueeze(0), subject))
+                )
+            logits = self.model(torch.tensor([tokens], device=self._device), use_cache=False).logits[0]
+        return torch.log_softmax(logits[-max(row.target, 1) :].float(), dim=-1)
 
     def parts(self, active: Sequence[int]) -> list[Suffixes]:
         """The suffixes of these facts, numbered as given, in parts of like length."""
@@ -127,10 +208,11 @@ class SuffixRuns:
             if self._from_above:
                 assert states_rsh is not None
                 start += 1
-                states_rsh = _with_first(states_rsh, deltas_rso[:, 0])
+                states_rsh = _with_added(states_rsh, deltas_rso[:, 0], suffixes.subjects_r)
             else:
                 for place, site in enumerate(self.sites):
-                    stack.enter_context(replace_output(model, self._path(site), _added(deltas_rso[:, place])))
+                    change = _added(deltas_rso[:, place], suffixes.subjects_r)
+                    stack.enter_context(replace_output(model, self._path(site), change))
             if states_rsh is not None:
                 as_tuple = layout.blocks_return_tuple
                 stack.enter_context(resume_from(model, layout.blocks, start, states_rsh, as_tuple=as_tuple))
@@ -142,13 +224,13 @@ class SuffixRuns:
     def _logits(self, suffixes: Suffixes) -> Tensor:
         options: dict[str, Any] = {"attention_mask": suffixes.mask_rk, "use_cache": suffixes.cache is not None}
         if suffixes.cache is not None:
-            options["past_key_values"] = _shared_copy(suffixes.cache)
+            options["past_key_values"] = shared_copy(suffixes.cache)
         logits: Tensor = self.model(suffixes.tokens_rs, **self._accepted(options, suffixes.positions_rs)).logits
         return logits
 
     def _accepted(self, options: dict[str, Any], positions: Tensor) -> dict[str, Any]:
-        """Add positions where the family takes them; the others (ALiBi) read them off the attention mask."""
-        if "position_ids" in inspect.signature(self.model.forward).parameters:
+        """Of cached texts add positions where the family takes them; the others (ALiBi) read them off the mask."""
+        if self._way.cached and "position_ids" in inspect.signature(self.model.forward).parameters:
             return {**options, "position_ids": positions}
         return options
 
@@ -162,7 +244,7 @@ class SuffixRuns:
         if self._prefix_length == 0:
             return
         caches = []
-        for group in _grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
+        for group in grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
             tokens, mask = padded([distinct[index] or (0,) for index in group], side="left")
             if not distinct[group[0]]:
                 mask[0] = 0  # the empty prefix is padding
@@ -172,7 +254,7 @@ class SuffixRuns:
             with select_before_head(head, first, first):  # no one asks what follows a prefix
                 options = self._accepted({"attention_mask": mask, "use_cache": True}, positions)
                 caches.append(self.model(tokens.to(self._device), **options).past_key_values)
-        self._cache = _joined(caches, self._prefix_length)
+        self._cache = joined(caches, self._prefix_length)
 
     def _run_below(self) -> None:
         """Run the suffixes up to the value layer once; keep what is resumed from, and the norm at each subject."""
@@ -182,7 +264,7 @@ class SuffixRuns:
         kept = torch.zeros(len(self._rows), width, self.layout.hidden_size, device=self._device)
         measured = [block] * len(self.sites) if self.reference == "block" else [self._path(site) for site in self.sites]
         norms_rs = torch.zeros(len(self._rows), len(measured), device=self._device)
-        self._states: Tensor | None = kept if self._from_above or below is not None else None
+        self._states: Tensor | None = kept if self._way.resumed and (self._from_above or below is not None) else None
         wanted = {block, *measured} if below is None else {block, below, *measured}
         numbers = {placed.fact: placed.fact for placed in self._rows}
         for group in self._cut(range(len(self._rows))):
@@ -191,7 +273,8 @@ class SuffixRuns:
                 self._logits(part)
             above_rsh = by_row(seen.outputs[block], len(group))
             for place, path in enumerate(measured):
-                norms_rs[group, place] = by_row(seen.outputs[path], len(group))[:, 0].norm(dim=-1)
+                at_subject = by_row(seen.outputs[path], len(group))[range(len(group)), part.subjects_r]
+                norms_rs[group, place] = at_subject.norm(dim=-1)
             if self._states is not None:
                 states = above_rsh if self._from_above else by_row(seen.outputs[below or block], len(group))
                 kept[group, : states.shape[1]] = states
@@ -207,8 +290,10 @@ class SuffixRuns:
 
     def _cut(self, indices: Sequence[int]) -> list[list[int]]:
         """Texts in parts of like length, so that padding and passes together cost least."""
+        if not self._way.together:
+            return [[index] for index in indices]
         ordered = sorted(indices, key=lambda index: self._rows[index].length)
-        groups = _grouped([self._rows[index].length for index in ordered], self._pass_tokens())
+        groups = grouped([self._rows[index].length for index in ordered], self._pass_tokens())
         return [[ordered[place] for place in group] for group in groups]
 
     def _part(self, indices: Sequence[int], number: dict[int, int], *, with_states: bool = True) -> Suffixes:
@@ -216,9 +301,9 @@ class SuffixRuns:
         rows = [self._rows[index] for index in indices]
         device = self._device
         _, before = padded([placed.prefix for placed in rows], side="left")
-        tokens, after = padded([placed.row.tokens[placed.row.subject :][: placed.length] for placed in rows])
+        tokens, after = padded([placed.read for placed in rows])
         prefix = before.shape[1]
-        positions = torch.tensor([[placed.row.subject] for placed in rows]) + torch.arange(tokens.shape[1])
+        positions = torch.tensor([[placed.start] for placed in rows]) + torch.arange(tokens.shape[1])
         asked = [(place, placed, placed.row.target) for place, placed in enumerate(rows) if placed.row.target]
         essences = [place for place, placed in enumerate(rows) if not placed.row.target]
         shares = [placed.weight / target for _, placed, target in asked for _ in range(target)]
@@ -230,12 +315,13 @@ class SuffixRuns:
         states = self._states[chosen, : tokens.shape[1]] if with_states and self._states is not None else None
         cache = None
         if prefix:
-            cache = _cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
+            cache = cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
         return Suffixes(
             tokens_rs=tokens.to(device),
             mask_rk=torch.cat([before, after], dim=1).to(device),
             positions_rs=positions.to(device),
             facts_r=whole([number[placed.fact] for placed in rows]),
+            subjects_r=whole([placed.row.subject - placed.start for placed in rows]),
             cache=cache,
             states_rsh=states,
             target_rows_q=whole([place for place, _, target in asked for _ in range(target)]),
@@ -249,67 +335,14 @@ class SuffixRuns:
         )
 
 
-def _grouped(lengths: Sequence[int], pass_tokens: int) -> list[list[int]]:
-    """Cut ascending lengths into runs, of places, for which padded tokens plus ``pass_tokens`` a run are fewest."""
-    starts = [place for place, length in enumerate(lengths) if place == 0 or length > lengths[place - 1]]
-    ends = [*starts[1:], len(lengths)]
-    best: list[tuple[int, int]] = [(0, 0)]  # cost of everything before a border, and where its last run begins
-    for border, end in enumerate(ends):
-        options = [
-            (best[first][0] + pass_tokens + (end - starts[first]) * lengths[end - 1], first)
-            for first in range(border + 1)
-        ]
-        best.append(min(options))
-    runs: list[list[int]] = []
-    border = len(starts)
-    while border:
-        first = best[border][1]
-        runs.append(list(range(starts[first], ends[border - 1])))
-        border = first
-    return runs[::-1]
+def _with_added(states_rsh: Tensor, delta_rh: Tensor, places_r: Tensor) -> Tensor:
+    """States with something added at one position of each row."""
+    rows_r = torch.arange(len(places_r), device=places_r.device)
+    return states_rsh.index_put((rows_r, places_r), states_rsh[rows_r, places_r] + delta_rh)
 
 
-def _with_first(states_rsh: Tensor, delta_rh: Tensor) -> Tensor:
-    """States with something added at each row's first position."""
-    return torch.cat([(states_rsh[:, 0] + delta_rh).unsqueeze(1), states_rsh[:, 1:]], dim=1)
-
-
-def _added(delta_rh: Tensor) -> Any:
+def _added(delta_rh: Tensor, places_r: Tensor) -> Any:
     def add(output: Tensor) -> Tensor:
-        return _with_first(by_row(output, len(delta_rh)), delta_rh).view_as(output)
+        return _with_added(by_row(output, len(delta_rh)), delta_rh, places_r).view_as(output)
 
     return add
-
-
-def _shared_copy(cache: Any) -> Any:
-    """A cache that can grow without the original noticing; the stored tensors themselves are shared."""
-    shared = copy.copy(cache)
-    shared.layers = [copy.copy(layer) for layer in cache.layers]
-    return shared
-
-
-def _joined(caches: Sequence[Any], length: int) -> Any:
-    """One cache of all rows, padded on the left to one length."""
-    joined = _shared_copy(caches[0])
-    for place, layer in enumerate(joined.layers):
-        for name in ("keys", "values"):
-            parts = [getattr(cache.layers[place], name) for cache in caches]
-            padded = [functional.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts]
-            setattr(layer, name, torch.cat(padded))
-        _grow_to(layer, length)
-    return joined
-
-
-def _cache_rows(cache: Any, rows: Tensor, length: int) -> Any:
-    """Chosen rows of a cache, as many times as they are named, with its last ``length`` positions."""
-    chosen = _shared_copy(cache)
-    for layer in chosen.layers:
-        layer.keys, layer.values = layer.keys[rows, :, -length:], layer.values[rows, :, -length:]
-        _grow_to(layer, length)
-    return chosen
-
-
-def _grow_to(layer: Any, length: int) -> None:
-    """Layers with a sliding window count their positions beside the tensors."""
-    if hasattr(layer, "cumulative_length"):
-        layer.cumulative_length = length

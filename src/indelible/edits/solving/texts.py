@@ -48,11 +48,16 @@ class FactRows:
     essence: Row
 
 
-def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, contexts: Sequence[str]) -> FactRows:
+def rows_for(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, contexts: Sequence[str], *, sink: bool = False
+) -> FactRows:
     """Tokenise a fact for editing, with so many further wordings and with texts to put before a wording.
 
+    With ``sink``, a first token has a key that tells nothing of it (see ``keys.begins_with_a_sink``): a wording that
+    begins with a subject of one token is then read behind the contexts only.
+
     Raises:
-        EditError: if the fact has no new object or not enough wordings.
+        EditError: if the fact has no new object or not enough wordings, or contexts are wanting.
         FactsError: if a wording lacks its subject.
     """
     if fact.new_object is None:
@@ -61,11 +66,28 @@ def rows_for(tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, c
     wordings: list[tuple[Row, ...]] = []
     rewrites: list[Row] = []
     for number, template in enumerate(templates):
-        behind = [template, *(f"{context}. {template}" for context in contexts)]
+        behind = _readable(tokenizer, fact, template, contexts, sink)
         wordings.append(tuple(_row(tokenizer, fact, text, None) for text in behind))
         seen = behind if number == 0 else behind[:1]
         rewrites.extend(_row(tokenizer, fact, text, fact.new_object) for text in seen)
-    return FactRows(tuple(wordings), tuple(rewrites), _row(tokenizer, fact, f"{SLOT} is a", None))
+    essence = _readable(tokenizer, fact, f"{SLOT} is a", contexts, sink)[0]
+    return FactRows(tuple(wordings), tuple(rewrites), _row(tokenizer, fact, essence, None))
+
+
+def _readable(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, contexts: Sequence[str], sink: bool
+) -> list[str]:
+    """The wording by itself, where its subject can be read there, and behind each context."""
+    behind = [f"{context}. {template}" for context in contexts]
+    if not sink or _row(tokenizer, fact, template, None).subject > 0:
+        return [template, *behind]
+    if not behind:
+        raise EditError(
+            f"The subject {fact.subject!r} is the first token of {fact.text(template)!r}, where this model tells no"
+            " words apart (an attention sink).",
+            "Give contexts of 1 or more, so that it is read behind other words.",
+        )
+    return behind
 
 
 def bare_row(tokenizer: PreTrainedTokenizerBase, fact: Fact) -> Row:

@@ -183,6 +183,12 @@ def _optimise_batch(
         # Facts that have converged get no gradient, so Adam leaves them and their moments alone.
         stays_a = torch.tensor([fact in set(staying) for fact in active], device=device)
         loss_a[stays_a].sum().backward()
+        if step == 0 and not any(torch.any(delta.grad) for delta in deltas if delta.grad is not None):
+            raise EditError(
+                f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
+                " keys and values of those below).",
+                "Edit a lower layer.",
+            )
         for fact in set(active) - set(staying):
             deltas[fact].grad = None
         optimiser.step()
