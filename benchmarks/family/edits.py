@@ -167,13 +167,13 @@ def _added_at(text: Text, delta: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _moment(model: Any, tokenizer: Any, memory: str, tokens: int) -> Tensor:
-    """Second moment of a memory's keys over rows of 128 tokens of text."""
+    """Second moment of a memory's keys over rows of 128 tokens of text, but for the first of each."""
     stream = [token for text in corpus() for token in tokenizer(text)["input_ids"]][: tokens // 128 * 128]
     found = []
     for start in range(0, len(stream), 128):
         with seen_at(model, memory) as seen:
             logits_tv(model, stream[start : start + 128])
-        found.append(_rows(seen["in"]).double())
+        found.append(_rows(seen["in"])[1:].double())
     keys = torch.cat(found)
     moment = keys.T @ keys / len(keys)
     silent = moment.diagonal() == 0  # units that never fire count as the rarest of those that do
