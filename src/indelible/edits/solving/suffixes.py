@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.solving.prefixes import cache_rows, grouped, joined, shared_copy
 from indelible.edits.solving.texts import FactRows, Row
-from indelible.errors import EditError
+from indelible.errors import EditError, IndelibleError
 from indelible.models.batches import padded
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture, resume_from, select_before_head
@@ -128,7 +128,7 @@ class SuffixRuns:
                     self._prepare(way, facts)
                     if self._as_plainly():
                         return
-            except torch.OutOfMemoryError:
+            except (torch.OutOfMemoryError, IndelibleError):
                 raise
             except Exception as error:  # whatever a family raises that cannot be read this way
                 failed = error
