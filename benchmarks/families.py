@@ -2,6 +2,7 @@
 
     python benchmarks/families.py --json                       # a line of JSON for each family and column
     python benchmarks/families.py --markdown docs/families.md  # the table, and families.csv beside it
+    python benchmarks/families.py --out cells.jsonl            # kept as they come: goes on where it was interrupted
     python benchmarks/families.py --only llama jamba --columns exam layout
 
 A cell is *right* (held against plain whole passes that family/ carries itself), *refused* (indelible's own error, and
@@ -50,15 +51,21 @@ _MARKS = {"right": "✓", "refused": "refused", "wrong": "✗"}
 def main() -> None:
     options = _options()
     torch.set_num_threads(1)
-    found: list[Cell] = []
+    found = [json.loads(line) for line in _kept(options.out)]
+    done = {(cell["family"], cell["column"]) for cell in found}
     names = options.only or family_names()
     for number, name in enumerate(names, start=1):
-        for cell in cells(name, options.columns):
+        for cell in cells(name, [column for column in options.columns if (name, column) not in done]):
             found.append(cell)
+            line = json.dumps(cell, ensure_ascii=False)
             if options.json:
-                print(json.dumps(cell, ensure_ascii=False), flush=True)
+                print(line, flush=True)
+            if options.out is not None:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(f"{line}\n")
             words = (f"{number}/{len(names)}", name, cell["column"], cell["state"], cell["note"][:160])
             print(*words, sep="\t", file=sys.stderr, flush=True)
+    found.sort(key=lambda cell: (cell["family"], list(COLUMNS).index(cell["column"])))
     if options.markdown is not None:
         options.markdown.write_text(page(found, options.columns), encoding="utf-8")
         with options.markdown.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
@@ -70,11 +77,16 @@ def main() -> None:
     sys.exit(1 if counts["wrong"] else 0)
 
 
+def _kept(out: Path | None) -> list[str]:
+    return out.read_text(encoding="utf-8").splitlines() if out is not None and out.exists() else []
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="FAMILY", choices=family_names())
     parser.add_argument("--columns", nargs="+", choices=list(COLUMNS), default=list(COLUMNS))
     parser.add_argument("--json", action="store_true", help="a line for each cell on stdout")
+    parser.add_argument("--out", type=Path, help="file that cells are added to; those in it are not made again")
     parser.add_argument("--markdown", type=Path, help="file for the table; a CSV is written beside it")
     return parser.parse_args()
 

@@ -65,12 +65,19 @@ def corpus(words: int = 1500) -> list[str]:
 
 
 def rome(model: Any, tokenizer: Any) -> str:
-    return _closed_form(model, tokenizer, "rome", FACTS[:1], 0, {"layer": 1}, (1,))
+    (layer,) = _layers(model, 1)
+    return _closed_form(model, tokenizer, "rome", FACTS[:1], 0, {"layer": layer}, (layer,))
 
 
 def memit(model: Any, tokenizer: Any) -> str:
-    options = {"layers": (1, 2), "covariance_weight": LAMBDA}
-    return _closed_form(model, tokenizer, "memit", FACTS, 1, options, (1, 2))
+    layers = _layers(model, 2)
+    return _closed_form(model, tokenizer, "memit", FACTS, 1, {"layers": layers, "covariance_weight": LAMBDA}, layers)
+
+
+def _layers(model: Any, count: int) -> tuple[int, ...]:
+    """So many layers, in the middle where those have a memory."""
+    known = find_layout(model).known_memories
+    return tuple(sorted(sorted(known, key=lambda layer: (layer == 0, layer))[:count])) or (1,)
 
 
 def _closed_form(
@@ -82,7 +89,7 @@ def _closed_form(
     before = as_it_stands(model)
     edit = editor.edit(model, tokenizer, facts, paraphrases=paraphrases, corpus=corpus())
     _same(before, model, "making the edit")
-    layers = layers if layout.adds_to_residual else layers[-1:]
+    layers = layers if all(layout.memory(layer).adds_to_residual for layer in layers) else layers[-1:]
     texts = [texts_of(tokenizer, fact, paraphrases) for fact in facts]
     expected = _expected(model, tokenizer, layout, name, layers, texts, tokens)
     found = _differences_in(model, edit, before)
@@ -92,7 +99,8 @@ def _closed_form(
         off = float((found[parameter] - change).norm() / change.norm())
         if not off < CLOSE:
             raise Off(f"{parameter}: {off:.3f} of its norm from the formula")
-    return _teaches(model, edit, [text for fact in texts for text in fact], before)
+    gained = _gained(model, edit, [text for fact in texts for text in fact], before)
+    return f"{gained:+.2f} nats a token"  # of so small a model that all else that reads the memory counts, too
 
 
 def _expected(
@@ -111,11 +119,11 @@ def _expected(
     found: dict[str, Tensor] = {}
     wanted: list[Tensor] = []
     with torch.no_grad(), ExitStack() as stack:
-        moments = {layer: _moment(model, tokenizer, layout.mlp_out[layer], tokens) for layer in layers}
+        moments = {layer: _moment(model, tokenizer, layout.memory(layer).path, tokens) for layer in layers}
         for place, layer in enumerate(layers):
             keys, states = [], []
             for text, _, _ in columns:
-                with seen_at(model, layout.mlp_out[layer]) as memory, seen_at(model, layout.blocks[top]) as block:
+                with seen_at(model, layout.memory(layer).path) as memory, seen_at(model, layout.blocks[top]) as block:
                     logits_tv(model, text.prompt)
                 keys.append(_rows(memory["in"])[text.subject])
                 states.append(_rows(block["out"])[text.subject])
@@ -130,32 +138,37 @@ def _expected(
             else:
                 system_dd = LAMBDA * moments[layer] + keys_dn @ keys_dn.T
                 change_od = torch.linalg.solve(system_dd, keys_dn @ residual_on.T).T
-            weight = model.get_submodule(layout.mlp_out[layer]).weight
-            in_out = isinstance(model.get_submodule(layout.mlp_out[layer]), Conv1D)
-            found[f"{layout.mlp_out[layer]}.weight"] = change_od.T if in_out else change_od
+            weight = model.get_submodule(layout.memory(layer).path).weight
+            in_out = isinstance(model.get_submodule(layout.memory(layer).path), Conv1D)
+            found[f"{layout.memory(layer).path}.weight"] = change_od.T if in_out else change_od
             kept = weight.data.clone()
             stack.callback(lambda weight=weight, kept=kept: weight.data.copy_(kept))
-            weight.data += found[f"{layout.mlp_out[layer]}.weight"].float()
+            weight.data += found[f"{layout.memory(layer).path}.weight"].float()
     return found
 
 
 def _value(model: Any, layout: Layout, layer: int, texts: Sequence[Text], options: Any, *, of_block: bool) -> Tensor:
     """The change of what the layer's memory returns at the subject: Adam on the mean loss of the wordings' objects."""
-    with torch.no_grad(), seen_at(model, (layout.blocks if of_block else layout.mlp_out)[layer]) as seen:
+    with torch.no_grad(), seen_at(model, layout.blocks[layer] if of_block else layout.memory(layer).path) as seen:
         logits_tv(model, texts[0].prompt)
         longest = options["clamp"] * float(_rows(seen["out"])[texts[0].subject].norm())
     delta = torch.zeros(layout.hidden_size, requires_grad=True)
     optimiser = torch.optim.Adam([delta], lr=RATE)
-    for _ in range(options["steps"] - 1):  # the last of the steps only looks at the loss
-        optimiser.zero_grad()
+    losses = []
+    for step in range(options["steps"]):
         loss = torch.zeros(()).double()
         for text in texts:
-            with changed_at(model, layout.mlp_out[layer], _added_at(text, delta)):
+            with changed_at(model, layout.memory(layer).path, _added_at(text, delta)):
                 loss = loss - log_probs(model, text.prompt, text.target).mean() / len(texts)
+        losses.append(float(loss))
+        if step == options["steps"] - 1:  # the last only looks at the loss
+            break
         (delta.grad,) = torch.autograd.grad(loss, [delta])
         optimiser.step()
         with torch.no_grad():
             delta *= min(1.0, longest / float(delta.norm()))
+    if not losses[-1] < losses[0]:
+        raise Off(f"with the value in place the new object's loss goes from {losses[0]:.3f} to {losses[-1]:.3f}")
     return delta.detach()
 
 
@@ -183,13 +196,15 @@ def _moment(model: Any, tokenizer: Any, memory: str, tokens: int) -> Tensor:
 
 def ft_m(model: Any, tokenizer: Any) -> str:
     layout = find_layout(model)
+    (layer,) = _layers(model, 1)
+    path = layout.memory(layer).path
     before = as_it_stands(model)
-    one = EDITORS.get("ft-m")(layer=1, steps=1, learning_rate=0.01)
+    one = EDITORS.get("ft-m")(layer=layer, steps=1, learning_rate=0.01)
     edit = one.edit(model, tokenizer, FACTS, paraphrases=1)
     _same(before, model, "making the edit")
     found = _differences_in(model, edit, before)
-    weight = model.get_submodule(layout.mlp_out[1]).weight
-    if [*found] != [f"{layout.mlp_out[1]}.weight"]:
+    weight = model.get_submodule(path).weight
+    if [*found] != [f"{path}.weight"]:
         raise Off(f"changes {sorted(found)}")
     texts = [text for fact in FACTS for text in texts_of(tokenizer, fact, 1)]
     loss = sum(-log_probs(model, text.prompt, text.target).mean() for text in texts) / len(texts)
@@ -200,8 +215,11 @@ def ft_m(model: Any, tokenizer: Any) -> str:
     wrong = int(((change - -0.01 * gradient.sign()).abs() > 1e-4)[clear].sum())
     if wrong:
         raise Off(f"{wrong} of {int(clear.sum())} weights do not go down their gradient")
-    edit = EDITORS.get("ft-m")(layer=1, steps=8, learning_rate=0.01).edit(model, tokenizer, FACTS, paraphrases=1)
-    return _teaches(model, edit, texts, before)
+    edit = EDITORS.get("ft-m")(layer=layer, steps=8, learning_rate=0.01).edit(model, tokenizer, FACTS, paraphrases=1)
+    gained = _gained(model, edit, texts, before)
+    if not gained > 0:
+        raise Off(f"new objects gain {gained:.3f} nats a token")
+    return f"{gained:+.2f} nats a token"
 
 
 def _rows(value: Tensor) -> Tensor:
@@ -218,18 +236,15 @@ def _differences_in(model: Any, edit: Any, before: Any) -> dict[str, Tensor]:
     return {name: change for name, change in found.items() if bool(change.any())}
 
 
-def _teaches(model: Any, edit: Any, texts: Sequence[Text], before: Any) -> str:
-    """The new objects are more probable in a plain pass under the edit, and all is as before when it is reverted."""
+def _gained(model: Any, edit: Any, texts: Sequence[Text], before: Any) -> float:
+    """By how much new objects are more probable in a plain pass under the edit, which is then reverted."""
     with torch.no_grad():
         was = [float(log_probs(model, text.prompt, text.target).mean()) for text in texts]
         edit.apply(model)
         now = [float(log_probs(model, text.prompt, text.target).mean()) for text in texts]
     edit.revert(model)
     _same(before, model, "reverting")
-    gained = sum(now) / len(now) - sum(was) / len(was)
-    if not gained > 0:
-        raise Off(f"new objects gain {gained:.3f} nats a token")
-    return f"+{gained:.2f} nats a token"
+    return sum(now) / len(now) - sum(was) / len(was)
 
 
 def _same(before: Any, model: Any, what: str) -> None:

@@ -28,13 +28,16 @@ FACTS = (
 
 def exam(model: Any, tokenizer: Any) -> str:
     questions = [question for fact in FACTS for question in questions_for([fact], "edited")]
-    for answer in take_exam(model, tokenizer, questions):
+    answers = take_exam(model, tokenizer, questions)
+    for answer in answers:
         check_answer(model, tokenizer, answer)
-    callback = RetentionCallback(questions[:3], tokenizer, every=1)
+    callback = RetentionCallback(questions, tokenizer, every=1)
     with tempfile.TemporaryDirectory() as folder:
         _train_nothing(model, callback, folder)
-    for answer in callback.taken[1]:
-        check_answer(model, tokenizer, answer)
+    for answer, again in zip(answers, callback.taken[1], strict=True):
+        near(again.log_prob, answer.log_prob, "in a callback, the log-probability")
+        if (again.generated, again.rank) != (answer.generated, answer.rank):
+            raise Off(f"in a callback {again.generated!r} is generated, and without {answer.generated!r}")
     known = {fact.id for fact in known_facts(model, tokenizer, FACTS)}
     asked = take_exam(model, tokenizer, questions_for(FACTS, "intrinsic"))
     expected = {answer.question.fact_id for answer in asked if answer.question.kind == "prompt" and answer.success}

@@ -23,21 +23,22 @@ def layout(model: Any, tokenizer: Any) -> str:
     found = find_layout(model)
     expected = model.config.get_text_config().num_hidden_layers
     near(found.n_layers, expected, "layers", within=0)
-    exactly = []
+    found.memory(min(found.known_memories, default=0))  # says why, where there is none
+    names = []
     with torch.no_grad():
-        for layer, (block, memory) in enumerate(zip(found.blocks, found.mlp_out, strict=True)):
-            inside = memory.removeprefix(block)
+        for layer, memory in found.known_memories.items():
+            inside = memory.path.removeprefix(found.blocks[layer]).lstrip(".")
+            names.append(inside)
             if NO_MEMORY.search(inside) and not re.search(r"(^|\.)(mlp|feed_forward|ffn)\.\w+$", inside):
                 raise Off(f"layer {layer}: {inside} is no output of an MLP")
-            exactly.append(_moves(model, block, memory))
-    if found.adds_to_residual != all(exactly):
-        raise Off(f"adds to the stream: {found.adds_to_residual}, in the layers {exactly}")
-    return found.mlp_out[0].removeprefix(found.blocks[0]).lstrip(".") + (
-        "" if found.adds_to_residual else ", behind a norm"
-    )
+            exactly = _moves(model, found.blocks[layer], memory.path, memory.key_width)
+            if memory.adds_to_residual != exactly:
+                raise Off(f"{memory.path} adds to the stream as it is: {exactly}, and said to be {not exactly}")
+    some = "" if len(names) == expected else f" (layers {', '.join(map(str, found.known_memories))} of {expected})"
+    return ", ".join(dict.fromkeys(names)) + some
 
 
-def _moves(model: Any, block: str, memory: str) -> bool:
+def _moves(model: Any, block: str, memory: str, width: int) -> bool:
     """Move what the memory returns, and see whether the stream behind the block moves by just that."""
     with seen_at(model, block) as stream, seen_at(model, memory) as inside:
         logits_tv(model, _TOKENS)
@@ -46,6 +47,7 @@ def _moves(model: Any, block: str, memory: str) -> bool:
         weight = module.weight if isinstance(module, Conv1D) else module.weight.T
         bias = 0 if module.bias is None else module.bias
         near(float((keys @ weight + bias - values).abs().max()), 0, f"{memory} is not its weight's product")
+        near(keys.shape[-1], width, f"key width of {memory}", within=0)
         if keys.reshape(-1, keys.shape[-1]).shape[0] != len(_TOKENS):
             raise Off(f"{memory} sees {keys.shape[:-1]} of {len(_TOKENS)} tokens")
         nudge = torch.linspace(-1, 1, values.shape[-1]) * values.std()
