@@ -28,8 +28,9 @@ def not_found(what: str) -> LayoutError:
 
 
 def _moves(after: Tensor, before: Tensor) -> bool:
-    """Whether two results differ by more than rounding."""
-    return bool((after - before).abs().max() > min(64 * torch.finfo(before.dtype).eps, 1e-2) * before.abs().max())
+    """Whether two results differ anywhere by more than rounding: entry by entry, for some are thousands of others."""
+    size = before.abs()
+    return bool(((after - before).abs() > min(64 * torch.finfo(before.dtype).eps, 1e-2) * (size + size.median())).any())
 
 
 class Probe:
