@@ -39,7 +39,7 @@ class Claim:
 
     def trouble(self, model: Any) -> str | None:
         """What of this a plain pass does not confirm."""
-        logits_tv = Reader(model).plain([*self.prompt, *self.text[:-1]])[-len(self.text) :]
+        logits_tv = Reader(model).plain([*self.prompt, *self.text[:-1]], len(self.text))
         chosen_t = logits_tv[range(len(self.text)), list(self.text)]
         allowed = max(TOLERANCE, ROUNDING * torch.finfo(model.dtype).eps * float(logits_tv.abs().max()))
         plain = float((chosen_t - logits_tv.logsumexp(-1)).double().sum())

@@ -122,14 +122,14 @@ class Reader:
             logits.append(output.logits)
         return torch.cat(logits, dim=1)
 
-    def plain(self, row: Sequence[int]) -> Tensor:
-        """Logits (n, v) of one whole pass over one row: what every way has to agree with."""
-        return cast(Tensor, self._read(torch.tensor([row], device=self.device), len(row), use_cache=False).logits[0])
+    def plain(self, row: Sequence[int], last: int) -> Tensor:
+        """The last logits (t, v) of one whole pass over one row: what every way has to agree with."""
+        return cast(Tensor, self._read(torch.tensor([row], device=self.device), last, use_cache=False).logits[0])
 
     def _read(self, tokens: Tensor, last: int, **options: Any) -> Any:
         """A pass over tokens (b, n); of its logits, float32, the last ones."""
-        if self._keeps and last == 1:
-            options["logits_to_keep"] = 1
+        if self._keeps:
+            options["logits_to_keep"] = last
         output = self._forward(input_ids=tokens, return_dict=True, **options)
         output.logits = output.logits[:, -last:].float()
         return output
