@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from test_exam import FURTHER, SLOWER
 
 from indelible.exam.exam import take_exam
 from indelible.exam.questions import questions_for
