@@ -17,7 +17,7 @@ import pytest
 from indelible.errors import DataError, IndelibleError
 from indelible.models.bundled import texts as bundled
 from indelible.models.bundled.fetch import Archive, cache_folder
-from indelible.tuning.answers import final_answer, given_answer, same_answer
+from indelible.tuning.answers import final_answer, found_answer, given_answer, same_answer
 from indelible.tuning.task import TASKS, Example, Task, shuffled
 from indelible.tuning.tasks.reward import GENERATORS
 
@@ -79,6 +79,23 @@ def test_results_are_compared_by_value(completion: str, right: str, score: float
     assert same_answer(completion, right) == score
 
 
+@pytest.mark.parametrize(
+    ("completion", "right", "score"),
+    [
+        *((" It is 2", "2", 1.0), (" 12", "2", 0.0), ("2.5", "2", 0.0), ("2 and 12", "2", 0.0), ("31", "1", 0.0)),
+        *(("No, because", "No", 1.0), ("No.", "No", 1.0), ("No one knows", "No", 0.0), ("Nobody", "No", 0.0)),
+        *(
+            ("Not (No).", "No", 0.0),
+            ("Yes or No", "No", 0.0),
+            ("St. Louis", "St. Louis", 1.0),
+            ("St.", "St. Louis", 0.0),
+        ),
+    ],
+)
+def test_no_part_of_a_reward_is_paid_for_another_answer(completion: str, right: str, score: float) -> None:
+    assert found_answer(completion, right) == score
+
+
 def test_the_result_of_a_worked_answer_follows_its_mark() -> None:
     assert final_answer("2 + 2 = <<2+2=4>>4\n#### 4") == "4"
 
@@ -91,8 +108,7 @@ def test_rewards_score_answers_in_the_models_own_words() -> None:
         assert example.score is not None and example.answer and example.prompt.endswith("\nAnswer:")
         assert example.score(f" {example.answer}.\n\nAnd so on") == 1.0
         assert example.score(f"The answer is {example.answer}") == 1.0
-        assert 0.0 < example.score(f"well, {example.answer} perhaps") < 1.0, "the right one among other words"
-        assert example.score("") == example.score("neither") == 0.0
+        assert example.score("") == example.score("neither") == example.score(f"3{example.answer}") == 0.0
         assert pickle.loads(pickle.dumps(example.score))(example.answer) == 1.0
     assert len({example.prompt for example in islice(TASKS.get("reward")(0), 600)}) > 450
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -12,9 +13,9 @@ from indelible.models.bundled.fetch import quiet_transformers
 from indelible.models.load import LoadedModel
 
 
-def save_model(loaded: LoadedModel, folder: Path) -> None:
+def save_model(loaded: LoadedModel, folder: Path, check: Callable[[Path], None] = lambda written: None) -> None:
     """Write weights (in the precision that they have), settings and tokenizer, and what stood beside it, into a folder
-    that is new or empty.
+    that is new or empty, and ``check`` what was written: where that raises, nothing stays.
 
     Raises:
         StoreError: if the folder holds something, or cannot be written.
@@ -31,4 +32,5 @@ def save_model(loaded: LoadedModel, folder: Path) -> None:
                 raise
             reason = str(error).partition("\n")[0]
             raise StoreError(f"{folder} cannot be written: {reason}.", "Mend what the model says.") from error
+        check(unfinished)
         check_free(folder)  # another process may have been quicker, with another model

@@ -10,6 +10,8 @@ _LEAD_IN = re.compile(
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?")
 _AROUND = " \t.,;:!?*_`\"'\u2018\u2019\u201c\u201d"
 
+_CLAUSE_END = re.compile(r"[,.;:!?(]")
+
 WORKED = "####"
 """What stands before the result of a worked answer in GSM8K (Cobbe et al. 2021)."""
 
@@ -40,6 +42,15 @@ def same_answer(completion: str, answer: str) -> float:
         numbers = _NUMBER.findall(said)
         return float(bool(numbers) and _value(numbers[-1]) == wanted)
     return float(bool(right) and " ".join(said.split()).casefold() == " ".join(right.split()).casefold())
+
+
+def found_answer(completion: str, answer: str) -> float:
+    """1.0 where the answer found in a completion is the right one, else 0.0, never a part: as ``same_answer``, but what
+    stands before a punctuation mark is found, too ("No, because ..." gives "No"; "Nobody" and "No one" do not)."""
+    whole = same_answer(completion, answer)
+    if whole or _value(final_answer(answer)) is not None:
+        return whole
+    return same_answer(_CLAUSE_END.split(final_answer(completion))[0], answer)
 
 
 def _value(text: str) -> float | None:

@@ -117,6 +117,7 @@ class Run(Generic[S]):
         folder: for whatever a trainer would write.
         seed: of the order of rows, and of dropout.
         steps: optimizer steps at most.
+        padding, cache: whether the model may write after prompts of unequal length together, and read on a cache.
     """
 
     model: PreTrainedModel
@@ -128,6 +129,8 @@ class Run(Generic[S]):
     folder: str = ""
     seed: int = 0
     steps: int = 0
+    padding: bool = True
+    cache: bool = True
 
     @property
     def pad(self) -> int:

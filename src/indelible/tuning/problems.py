@@ -9,9 +9,8 @@ PROBLEMS = 1_000_000
 """Problems per seed and generator. Problem ``i`` is seeded with ``seed + i``, so seeds are spaced by as much."""
 
 
-def problems(generators: Mapping[str, Mapping[str, Any]], seed: int) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Problems from all generators (name -> options) in turn, each with the generator that made it and can score
-    answers to it."""
+def problems(generators: Mapping[str, Mapping[str, Any]], seed: int) -> Iterator[tuple[str, str]]:
+    """Problems from all generators (name -> options) in turn, each as a prompt and its answer."""
     # torch, which it imports, is needed only once problems are made
     from indelible.tuning.randomness import kept_random_state
 
@@ -23,9 +22,5 @@ def problems(generators: Mapping[str, Mapping[str, Any]], seed: int) -> Iterator
     ]
     for number in range(PROBLEMS):
         for dataset in datasets:
-            yield dataset, dataset[number]
-
-
-def worded(problem: Mapping[str, Any]) -> str:
-    """A problem as a prompt: white space made single, and asked for its answer."""
-    return " ".join(str(problem["question"]).split()) + "\nAnswer:"
+            problem = dataset[number]
+            yield " ".join(str(problem["question"]).split()) + "\nAnswer:", str(problem["answer"]).strip()

@@ -86,7 +86,7 @@ class TuningSettings(TunerSettings):
     warmup_steps: int = Field(
         2, ge=0, description="steps in which the learning rate rises linearly; the first of them is taken at 0"
     )
-    weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases and norms")
+    weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases, norms and other vectors")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
     gradient_checkpointing: bool = Field(False, description="compute activations twice rather than keep them")
     stop_at: dict[str, float | RelativeChange] = Field(

@@ -11,12 +11,11 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
 from indelible.errors import ConfigError, TrainingDivergedError
@@ -32,8 +31,10 @@ from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
 from indelible.tuning.training.judging import loss_judge
+from indelible.tuning.training.proof import check_reading, prove_scoring
 from indelible.tuning.training.stopping import StopRules
 from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
+from indelible.tuning.training.writing import proved_writing
 from indelible.tuning.tuners.adapting import adapted
 from indelible.tuning.tuners.tuner import check_tuner
 
@@ -149,7 +150,7 @@ def fine_tune(
     steps = settings.steps_over(len(rows.train))
     everything = tuple(figure.name for figure in objective.figures)
     with seeded(seed), quiet_trl(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
-        with _as_it_was(model), adapted(model, settings, frozen) as tuned:
+        with adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
                 trainee=objective.trainee(model, settings, task.labels),
@@ -161,11 +162,16 @@ def fine_tune(
                 seed=seed,
                 steps=steps,
             )
+            check_reading(run)
+            work = objective.work(settings)
+            if work.sampled or work.answered:
+                run = proved_writing(run)
             judge = objective.judge(run) or loss_judge(run)
             before = judge(everything)
             rules = StopRules(settings, objective, before)
             watch = Watch(run, rules, judge, progress)
             trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
+            prove_scoring(run, trainer)
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(watch)
             others = Undisturbing(callbacks, model)
@@ -176,11 +182,17 @@ def fine_tune(
                     exam.report_through(trainer)
                     reporting.callback(exam.report_through, None)  # after it nothing holds on to the trainer
                 trainer.train()
-        after = judge(everything)
-    for name, value in after.items():
-        if not math.isfinite(value):
-            where = f"after step {trainer.state.global_step} at learning rate {settings.learning_rate:g}"
-            raise TrainingDivergedError(f"The held-out {name} is {value} {where}.", "Lower learning_rate.")
+        model.eval()
+        try:
+            after = judge(everything)
+            for name, value in after.items():
+                if not math.isfinite(value):
+                    where = f"after step {trainer.state.global_step} at learning rate {settings.learning_rate:g}"
+                    raise TrainingDivergedError(f"The held-out {name} is {value} {where}.", "Lower learning_rate.")
+        except BaseException:
+            tuned.before.put_back()
+            tuned.before.put_weights_back()
+            raise
     if rules.reached is False:  # what was reached at the look that ended the run stands, whatever merging rounds
         rules.stop(after)
     return TuningResult(
@@ -205,35 +217,9 @@ def fine_tune(
 def _padded(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
     """A copy with a padding token that the model knows: trainers want one, and would put it into the caller's own."""
     mine = copy.deepcopy(tokenizer)
-    if mine.pad_token_id is None or mine.pad_token_id >= model.get_input_embeddings().num_embeddings:
-        mine.pad_token = mine.eos_token
+    embeddings: Any = model.get_input_embeddings()
+    known = len(embeddings.weight)
+    if mine.pad_token_id is None or mine.pad_token_id >= known:
+        end = mine.eos_token_id
+        mine.pad_token = mine.convert_ids_to_tokens(0 if end is None or end >= known else end)
     return mine
-
-
-@contextlib.contextmanager
-def _as_it_was(model: PreTrainedModel) -> Iterator[None]:
-    """What trainers change beside weights is as it was after the block; the model is then in evaluation mode."""
-    own = {name: copy.copy(value) for name, value in vars(model).items() if name in ("forward", "model_tags")}
-    checkpointing, required_inputs = model.is_gradient_checkpointing, hasattr(model, "_require_grads_hook")
-    attributes = frozenset(vars(model))
-    configs = [config for config in (model.config, model.generation_config) if config is not None]
-    configured = [copy.deepcopy(config.__dict__) for config in configs]
-    dropouts = {module: module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    try:
-        yield
-    finally:
-        if model.is_gradient_checkpointing and not checkpointing:
-            model.gradient_checkpointing_disable()
-        if hasattr(model, "_require_grads_hook") and not required_inputs:  # is lost with the model's handle of it
-            model.disable_input_require_grads()
-        for added in frozenset(vars(model)) - attributes:
-            delattr(model, added)
-        vars(model).update(own)
-        for config, kept in zip(configs, configured, strict=True):
-            config.__dict__.clear()
-            config.__dict__.update(kept)
-        for module, share in dropouts.items():
-            module.p = share
-        for parameter in model.parameters():
-            parameter.grad = None
-        model.eval()

@@ -21,7 +21,7 @@ from indelible.errors import ConfigError, UnknownNameError
 from indelible.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from indelible.models.layout import Layout
 
@@ -108,13 +108,29 @@ def frozen_parameters(mask: str, model: nn.Module, layout: Layout, edited: Seque
 
 
 def norm_parameters(model: nn.Module) -> frozenset[str]:
-    """Parameters of norms: of modules without children all of whose parameters are vectors."""
+    """Parameters of norms: of modules without children all of whose parameters are vectors, and which make nothing of
+    how large their input is (activations with parameters, such as Apertus', do)."""
     found = set()
     for path, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
-        if own and not any(module.children()) and all(parameter.dim() == 1 for parameter in own.values()):
+        vectors = own and not any(module.children()) and all(parameter.dim() == 1 for parameter in own.values())
+        if vectors and _normalises(module, next(iter(own.values()))):
             found |= {f"{path}.{name}" if path else name for name in own}
     return frozenset(found)
+
+
+def _normalises(module: nn.Module, weight: Tensor) -> bool:
+    import torch
+
+    row = torch.linspace(-1, 2, len(weight), device=weight.device, dtype=weight.dtype)[None]
+    with torch.no_grad():
+        for beside in ((), (torch.ones_like(row),)):  # some are given a gate
+            try:
+                one, other = (module.forward(scale * row, *beside) for scale in (1, 8))
+            except Exception:
+                continue
+            return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3))
+    return True
 
 
 def describe_frozen(model: nn.Module, layout: Layout, frozen: Collection[str]) -> str:

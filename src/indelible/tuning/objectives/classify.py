@@ -134,23 +134,23 @@ def _with_head(model: PreTrainedModel, labels: int) -> nn.Module:
     from torch import nn
     from transformers.modeling_outputs import SequenceClassifierOutput
 
-    from indelible.models.layout import find_layout
     from indelible.models.trace import capture
 
-    layout = find_layout(model)
+    own: Any = model.get_output_embeddings()
+    head = next(path for path, module in model.named_modules() if module is own)
 
     class HeadOnTrunk(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model, self.config, self.device = model, model.config, model.device
-            self.score = nn.Linear(layout.hidden_size, labels, bias=False, device=model.device)
+            self.score = nn.Linear(own.in_features, labels, bias=False, device=model.device)
             nn.init.normal_(self.score.weight, std=0.02)
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
             """Scores ``(rows, labels)`` of ids and mask ``(rows, tokens)``, padded on the right."""
-            with capture(self.model, inputs_of=[layout.head], stop_before=layout.head) as seen:
+            with capture(self.model, inputs_of=[head], stop_before=head) as seen:
                 self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-            states = seen.inputs[layout.head]
+            states = seen.inputs[head]
             rows = torch.arange(len(states), device=states.device)
             return SequenceClassifierOutput(logits=self.score(states[rows, attention_mask.sum(1) - 1]))
 

@@ -56,7 +56,8 @@ class Reason(Objective[TuningSettings]):
 
     def judge(self, run: Run[TuningSettings]) -> Judge:
         """Answers are the same if their final answers are, case aside."""
-        from indelible.tuning.training.judging import greedy_answers, token_loss
+        from indelible.tuning.training.judging import token_loss
+        from indelible.tuning.training.writing import greedy_answers
 
         rows: Sequence[Answered] = run.heldout
         longest = max(len(row.input_ids) - len(row.prompt_ids) for row in rows)

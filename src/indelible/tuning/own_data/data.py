@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from indelible.errors import DataError, suggest
-from indelible.tuning.answers import same_answer
+from indelible.tuning.answers import found_answer
 from indelible.tuning.objective import Objective
 from indelible.tuning.own_data.columns import check_columns, guess_columns, parts
 from indelible.tuning.own_data.sources import read_rows
@@ -135,7 +135,7 @@ def _example(cells: Cells, *, asks: bool) -> Example:
     prompt, answer = _asked_and_answered(cells, "answer")
     if asks and not prompt.endswith(":"):
         prompt += "\nAnswer:"
-    return Example(prompt, answer, group, score=partial(same_answer, answer=answer))
+    return Example(prompt, answer, group, score=partial(found_answer, answer=answer))
 
 
 def _asked_and_answered(cells: Cells, field: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from indelible.tuning.problems import problems, worded
+from indelible.tuning.problems import problems
 from indelible.tuning.task import TASKS, Example, Task
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
@@ -24,8 +24,8 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
 
 def reason(seed: int) -> Iterator[Example]:
     """Problems from all generators in turn; the answer is the bare result."""
-    for _, problem in problems(GENERATORS, seed):
-        yield Example(prompt=worded(problem), answer=str(problem["answer"]).strip())
+    for prompt, answer in problems(GENERATORS, seed):
+        yield Example(prompt, answer)
 
 
 TASKS.register("reason")(Task(reason))

@@ -11,11 +11,11 @@ cubes and simple equations (0.03 and less) give it next to nothing to learn from
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from indelible.tuning.answers import given_answer
-from indelible.tuning.problems import problems, worded
+from indelible.tuning.answers import found_answer
+from indelible.tuning.problems import problems
 from indelible.tuning.task import TASKS, Example, Task
 
 GENERATORS: Mapping[str, Mapping[str, Any]] = {
@@ -25,24 +25,10 @@ GENERATORS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Scorer:
-    """Scores completions for one problem, as the reasoning-gym data set that made it does."""
-
-    generator: Any
-    problem: Mapping[str, Any]
-
-    def __call__(self, completion: str) -> float:
-        """From 0 to 1. Most generators give part of it to an answer that holds the right one among other words."""
-        score = float(self.generator.score_answer(given_answer(completion), self.problem))
-        return min(1.0, max(0.0, score))
-
-
 def reward(seed: int) -> Iterator[Example]:
     """Problems from all generators in turn."""
-    for generator, problem in problems(GENERATORS, seed):
-        answer = str(problem["answer"]).strip()
-        yield Example(prompt=worded(problem), answer=answer, score=Scorer(generator, problem))
+    for prompt, answer in problems(GENERATORS, seed):
+        yield Example(prompt, answer, score=partial(found_answer, answer=answer))
 
 
 TASKS.register("reward")(Task(reward))

@@ -1,4 +1,4 @@
-"""What a model as it stands makes of held-out rows: the loss of right answers, and the answers that it writes itself.
+"""What a model as it stands makes of held-out rows: the loss and the probability of right answers.
 
 All of it is taken in evaluation mode and in the run's precision, and leaves random state as it was.
 """
@@ -6,18 +6,16 @@ All of it is taken in evaluation mode and in the run's precision, and leaves ran
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from indelible.models.batches import in_pieces, most_tokens, padded
+from indelible.models.batches import in_pieces
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Judge, Run
-from indelible.tuning.randomness import seeded
 from indelible.tuning.training.batches import at_labels, autocast, collated
 from indelible.tuning.training.batches import token_loss as loss_of_batch
 
@@ -71,55 +69,3 @@ def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[Sequence[in
         inputs = at_labels({name: tensor.to(run.model.device) for name, tensor in batch.items()}, run.model)
         labels = inputs.pop("labels")
         yield chosen, run.model(**inputs), labels
-
-
-def greedy_answers(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int) -> list[str]:
-    """What the model finds most probable after each prompt, token by token."""
-    own = dict.fromkeys(("temperature", "top_p", "top_k", "min_p"))
-    return _written(run, prompts, tokens, {"do_sample": False, "repetition_penalty": 1.0} | own)
-
-
-def sampled_answers(
-    run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, sampling: Mapping[str, Any]
-) -> list[str]:
-    """Answers that are drawn, by arguments of ``generate``, with the same random numbers in each call; those of the run
-    go on as if none had been drawn."""
-    with seeded(0):
-        return _written(run, prompts, tokens, {**sampling, "do_sample": True})
-
-
-def _written(run: Run[Any], prompts: Sequence[Sequence[int]], tokens: int, how: Mapping[str, Any]) -> list[str]:
-    """What the model writes after each prompt, up to the end of text and ``tokens`` at most, prompts of like length
-    together. An answer ends where the model has no more positions."""
-    model, tokenizer = run.model, run.tokenizer
-    answers = [""] * len(prompts)
-    generate: Any = model.generate
-    ends = _ends(model, tokenizer.eos_token_id)
-    ordered = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    with as_judged(run):
-        for chosen in in_pieces(ordered, 4 * run.settings.batch_size):
-            ids, mask = padded([prompts[number] for number in chosen], run.pad, side="left")
-            room = min(tokens, most_tokens(model) - ids.shape[1])
-            if room < 1:
-                continue
-            fixed = {
-                "input_ids": ids.to(model.device),
-                "attention_mask": mask.to(model.device),
-                "max_new_tokens": int(room),
-                "num_beams": 1,
-                "use_cache": True,
-                "pad_token_id": run.pad,
-                "eos_token_id": ends or None,
-            }
-            for number, written in zip(chosen, generate(**{**how, **fixed}), strict=True):
-                answer = written[ids.shape[1] :].tolist()
-                stop = next((at for at, token in enumerate(answer) if token in ends), len(answer))
-                answers[number] = str(tokenizer.decode(answer[:stop], skip_special_tokens=True))
-    return answers
-
-
-def _ends(model: PreTrainedModel, end: int | None) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and those of the model's own generation settings."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = [end, *(own if isinstance(own, list) else [own])]
-    return sorted({token for token in ends if token is not None})

@@ -166,6 +166,13 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
         library_name = name
         tokens = 0
 
+        def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+            """Of those that the library decays, matrices: not attention sinks, DoRA's magnitudes, a state space's D,
+            and norms that it does not know by their names; nor its A, which Mamba's authors do not decay either."""
+            vectors = {name for name, one in model.named_parameters() if one.squeeze().dim() < 2}
+            decayed = super().get_decay_parameter_names(model)
+            return [name for name in decayed if name not in vectors and not name.endswith("A_log")]
+
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             masks = [inputs[key] for key in ("attention_mask", "prompt_mask", "completion_mask") if key in inputs]
             whole = masks[:1] if "attention_mask" in inputs else masks

@@ -1,7 +1,7 @@
 """Adapters in the model that is tuned, for as long as it is tuned: put in, proven to merge, merged and taken out.
 
-What comes out is the model with its own modules again. Nothing that is frozen has been touched, whether the block ended
-well or not; where it did not, adapters leave the weights from before it (without adapters, training has changed them).
+What comes out is the model with its own modules again, and nothing that is frozen has been touched. Where the block did
+not end well, all weights are as before it.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from transformers.pytorch_utils import Conv1D
 from indelible.errors import ConfigError, TrainingDivergedError, suggest
 from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import norm_parameters
+from indelible.tuning.tuners.keeping import Kept, kept
 from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, exactly, peft_config, refusal
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """Paths of the modules that adapters were put on, and how many numbers are trained."""
+    """Paths of the modules that adapters were put on, how many numbers are trained, and the model as it was before."""
 
     adapted_modules: tuple[str, ...]
     n_trained: int
+    before: Kept
 
 
 @contextmanager
 def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[Adapted]:
     """Train what is not frozen, in the way of a tuner, inside the block.
 
-    Adapters draw their beginnings from torch's own generator. They are merged if the block ends well and taken out if
-    not. Either way the model has its own modules, and each parameter its own ``requires_grad``, again.
+    Adapters draw their beginnings from torch's own generator. They are merged if the block ends well; else the weights
+    are those from before. Either way all else is as it was (see ``keeping``).
 
     Raises:
         ConfigError: if ``frozen``, names of parameters that keep every bit, names one that the model lacks, or leaves
@@ -51,49 +53,36 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
             f"The frozen parameter {unknown[0]!r} is not in this model.",
             "Take the names from frozen_parameters for this very model.",
         )
-    required = {name: parameter.requires_grad for name, parameter in parameters.items()}
-    if not any(required[name] for name in parameters.keys() - set(frozen)):
+    if not any(parameters[name].requires_grad for name in parameters.keys() - set(frozen)):
         raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
-    try:
+    with kept(model) as before:
+        if any(option.startswith("init_") for option in settings.tuner_options):
+            before.copy(parameters)  # OLoRA begins by rewriting weights in place
         for name in frozen:
             parameters[name].requires_grad_(False)
         tuner = TUNERS.get(settings.tuner) if settings.tuner in TUNERS else _with_adapters
         with nullcontext(()) if settings.tuner == FULL else tuner(model, settings, frozen) as modules:
+            before.copy([name for name, parameter in parameters.items() if parameter.requires_grad])
             trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-            yield Adapted(tuple(modules), trained)
-    finally:
-        for name, parameter in parameters.items():
-            parameter.requires_grad_(required[name])
+            yield Adapted(tuple(modules), trained, before)
 
 
 @contextmanager
 def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[list[str]]:
-    """Adapters inside the block; after it the model's own modules, with the merged weights if the block ended well."""
+    """Adapters inside the block; after it their parameters in the model's own, if the block ended well."""
     modules = _targets(model, settings, frozen)
     originals = {path: model.get_submodule(path) for path in modules}
     own = dict(model.named_parameters())
-    held = {name: own[name].data for path in modules for name in own if name.startswith(f"{path}.")}
     hooks = {path: _taken_hooks(module) for path, module in originals.items()}
-    if any(option.startswith("init_") for option in settings.tuner_options):
-        held = {name: tensor.clone() for name, tensor in held.items()}  # OLoRA begins by rewriting weights in place
-    try:
-        _inject(model, settings, originals)
-        for name in frozen:  # options may ask for biases too; a mask is stronger
-            own[name].requires_grad_(False)
-        _check_merging(model, settings, modules, frozen)
-        for path in modules:  # what acts beside a module, such as a codebook edit, acts beside its adapter
-            vars(model.get_submodule(path)).update(hooks[path])
-        direct = {name: parameter for name, parameter in own.items() if parameter.requires_grad}
-        held |= {name: parameter.data.clone() for name, parameter in direct.items()}  # trained in place
-        yield modules
-        merged = _merged(model, modules)
-        held |= {name: parameter.data for name, parameter in direct.items()} | merged
-    finally:
-        for path, original in originals.items():
-            model.set_submodule(path, original)
-            vars(original).update(hooks[path])
-        for name, tensor in held.items():
-            own[name].data = tensor.to(own[name].device)
+    _inject(model, settings, originals)
+    for name in frozen:  # options may ask for biases too; a mask is stronger
+        own[name].requires_grad_(False)
+    _check_merging(model, settings, modules, frozen)
+    for path in modules:  # what acts beside a module, such as a codebook edit, acts beside its adapter
+        vars(model.get_submodule(path)).update(hooks[path])
+    yield modules
+    for name, tensor in _merged(model, modules).items():
+        own[name].data = tensor
 
 
 def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:

@@ -1,0 +1,137 @@
+"""Whether what a run reads in batches is what its model says of each row alone.
+
+Padding moves positions in some families and runs through the state of others, some models are not causal, and trl's own
+way to log-probabilities (it never makes logits) leaves out what some do to them. No name tells which, so it is tried on
+two texts of unequal length, against one whole pass of each row alone, before anything is trained.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indelible.errors import ModelError
+from indelible.models.batches import padded
+from indelible.models.tokens import encode_prompt
+from indelible.models.trace import evaluation_mode
+from indelible.tuning.objective import NO_LOSS, Run
+from indelible.tuning.randomness import seeded
+from indelible.tuning.training.judging import log_probs
+
+TEXTS = ("What is 12 + 7 - 3? The answer is 16, and so it was on the day before.", "It rains in Spain again.")
+
+WITHIN = 1e-3
+"""Nats by which a log-probability may be off: of 180 families the right ones were off by 1e-5, others by 4e-3 up."""
+
+ANSWER = 3
+"""Tokens of each text that are scored, the last ones."""
+
+
+@contextmanager
+def proving(run: Run[Any]) -> Iterator[list[list[int]]]:
+    """Evaluation mode, float32 and no gradients inside the block, which gets the texts as token ids."""
+    with evaluation_mode(run.model), torch.no_grad(), seeded(0):
+        yield [encode_prompt(run.tokenizer, text) for text in TEXTS]
+
+
+def alone(model: Any, ids: Sequence[int]) -> Tensor:
+    """Next-token log-probabilities ``(t, v)`` after each of t tokens: one row, one whole pass, no padding, no cache."""
+    logits: Tensor = model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False).logits
+    return logits[0].float().log_softmax(-1)
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    """Nats between log-probabilities at worst; where both are minus infinity, none."""
+    return float(torch.where(found == wanted, 0.0, (found - wanted).abs()).max())
+
+
+def scored_alone(model: Any, ids: Sequence[int], temperature: float = 1.0) -> Tensor:
+    """Log-probability ``(t - 1)`` of each token but the first."""
+    found_tv = (alone(model, ids)[:-1] / temperature).log_softmax(-1)
+    return found_tv.gather(1, torch.tensor(ids[1:], device=found_tv.device)[:, None])[:, 0]
+
+
+def check_reading(run: Run[Any]) -> None:
+    """ModelError unless rows that are padded on the right, and read at labels alone, are read as each by itself."""
+    exact = replace(run, settings=run.settings.model_copy(update={"precision": "fp32"}))
+    with proving(run) as rows:
+        try:
+            found = log_probs(exact, [(ids[:-ANSWER], ids[-ANSWER:]) for ids in rows])
+            wanted = torch.stack([scored_alone(run.model, ids)[-ANSWER:].sum() for ids in rows])
+            off = difference(found, wanted.cpu())
+        except Exception as error:  # whatever a family raises that reads no batch of texts
+            raise refused(run.model, f"{type(error).__name__}: {error}") from error
+    if not off <= WITHIN:
+        raise refused(run.model, f"a row in a batch is read {off:.2g} nats otherwise than alone")
+
+
+def refused(model: Any, why: str) -> ModelError:
+    reason = " ".join(why.split())[:200].rstrip(".")
+    return ModelError(f"{type(model).__name__} cannot be tuned here: {reason}.", "Use a causal language model of text.")
+
+
+def prove_scoring(run: Run[Any], trainer: Any) -> None:
+    """Where trl has put its own way to log-probabilities into the model, and it is not what the model says: put one in
+    its place that takes them from the model's own logits. It goes when training ends, as trl's does."""
+    if "forward" not in vars(run.model):
+        return
+    temperature = float(getattr(trainer, "temperature", 1.0))
+    asked = {"output_router_logits": True} if getattr(trainer, "aux_loss_enabled", False) else {}
+    if not _scores(run, temperature, asked):
+        _score_by_logits(run.model, temperature)
+        if not _scores(run, temperature, asked):
+            raise refused(run.model, "its log-probabilities in a batch are not those of each row alone")
+
+
+def _scores(run: Run[Any], temperature: float, asked: dict[str, bool]) -> bool:
+    """Whether the model, asked as trl asks it, gives the log-probabilities that it should."""
+    with proving(run) as rows:
+        ids, mask = (tensor.to(run.model.device) for tensor in padded(rows, run.pad))
+        labels = ids.masked_fill(mask == 0, NO_LOSS)
+        try:
+            batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, **asked}
+            found = run.model(**batch, fused_lm_head=True).log_probs
+        except Exception:
+            return False
+        wanted = [scored_alone(run.model, row, temperature) for row in rows]
+        return all(difference(one[: len(two)], two) <= WITHIN for one, two in zip(found, wanted, strict=True))
+
+
+def _score_by_logits(model: Any, temperature: float) -> None:
+    from trl.trainer.utils import FusedCausalLMOutput
+
+    trls = model.forward
+
+    @functools.wraps(type(model).forward)
+    def forward(_self: Any, *args: Any, fused_lm_head: bool = False, **options: Any) -> Any:
+        if not fused_lm_head:
+            return trls(*args, **options)
+        labels, count = options.pop("labels")[:, 1:], options.pop("num_items_in_batch", None)
+        outputs = trls(*args, **{**options, "use_cache": False})
+        logits_rtv = outputs.logits[:, :-1].float() / temperature
+        log_probs_rtv, mask = logits_rtv.log_softmax(-1), labels != NO_LOSS
+        found = log_probs_rtv.gather(2, labels.clamp_min(0)[..., None])[..., 0]
+        loss = -(found * mask).sum() / (mask.sum().clamp_min(1) if count is None else count)
+        auxiliary = outputs.get("aux_loss")
+        if auxiliary is None:  # trl takes any model with routers for one that has it
+            auxiliary = loss.new_zeros(())
+        loss = loss + getattr(model.config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
+        return FusedCausalLMOutput(
+            loss=loss,
+            log_probs=found * mask,
+            entropy=-(log_probs_rtv.exp() * log_probs_rtv).sum(-1) * mask,
+            log_sum_sq_probs=(2 * log_probs_rtv).logsumexp(-1).detach() * mask,
+            mean_logits=logits_rtv.mean(-1).detach() * mask,
+            is_top1=(log_probs_rtv.argmax(-1) == labels) & mask,
+            label_mask=mask,
+            aux_loss=auxiliary,
+        )
+
+    model.forward = types.MethodType(forward, model)
