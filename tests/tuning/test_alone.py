@@ -102,7 +102,7 @@ def test_a_model_that_is_not_causal_is_refused_before_anything_is_changed(tiny_t
         fine_tune(model, tiny_tokenizer, settings("reward", answer_tokens=2, generations=2, batch_size=4))
 
 
-@pytest.mark.parametrize("objective", ["text", "preference", "reward"])
+@pytest.mark.parametrize("objective", ["preference", "reward"])
 def test_a_padding_token_that_the_model_does_not_have_is_not_used(objective: str) -> None:
     tokenizer = build_tokenizer(pad="<|pad|>")
     model = build_family("gpt2", len(tokenizer), settings=FAMILIES["gpt2"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
@@ -337,3 +338,25 @@ def test_a_padding_token_that_the_model_lacks_is_not_used(tiny_model: Make) -> N
     assert tokenizer.pad_token_id == model.get_input_embeddings().num_embeddings
     assert fine_tune(model, tokenizer, settings(steps=2, batch_size=4)).steps == 2
     assert tokenizer.pad_token == "<|beyond|>"
+
+
+def test_the_best_model_is_chosen_by_a_retention_figure(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """The base model knows its own answers; tuning forgets them, so that the first checkpoint is the best."""
+    model = tiny_model("llama")
+    ids = tiny_tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
+    said = tiny_tokenizer.decode(model.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :])
+    fact = Fact("1", "France", "capital", "The capital of {} is", true_object="Oslo", new_object=said.strip())
+    callback = RetentionCallback(questions_for([fact], "edited"), tiny_tokenizer, every=1)
+    row = {"input_ids": list(range(3, 13)), "labels": list(range(3, 13))}
+    arguments = TrainingArguments(
+        str(tmp_path),
+        **{"max_steps": 3, "eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1},
+        **{"load_best_model_at_end": True, "metric_for_best_model": "retention/edited/prompt"},
+        **{"greater_is_better": True, "learning_rate": 0.3, "report_to": "none", "use_cpu": True, "warmup_steps": 1},
+    )
+    trainer = Trainer(model=model, args=arguments, train_dataset=[row], eval_dataset=[row], callbacks=[callback])
+    trainer.train()
+    shares = callback.curve().query("kind == 'prompt'").set_index("step")["success"]
+    assert trainer.state.best_metric == shares.max() and trainer.state.best_global_step == shares.idxmax()

@@ -110,11 +110,13 @@ def _check_written(loaded: LoadedModel, facts: Sequence[Fact], out: Path, folder
     Loading converts and attaches things (adapters, quantised weights, names of another layout), so that a folder that
     was written without an error need not hold what was edited.
     """
-    here = {"dtype": loaded.model.dtype, "device": str(loaded.model.device)}
+    dtype, device = loaded.model.dtype, str(loaded.model.device)
     try:
-        there = load(str(folder), trust_remote_code=loaded.trusted, **here)
+        there = load(str(folder), dtype=dtype, device=device, trust_remote_code=loaded.trusted)
     except ModelError as error:
-        raise StoreError(f"{out} is not written: it would not be read again ({error.what.rstrip('.')}).", error.fix) from None
+        raise StoreError(
+            f"{out} is not written: it would not be read again ({error.what.rstrip('.')}).", error.fix
+        ) from None
     mine, theirs = loaded.model.state_dict(), there.model.state_dict()
     found = [f"it lacks {name!r}" for name in mine if name not in theirs]
     found += [f"{name!r} has other values" for name in mine if name in theirs and not _same(mine[name], theirs[name])]

@@ -32,7 +32,8 @@ class RetentionCallback(TrainerCallback):
     and touches neither gradients nor weights, so a run with the callback ends in the same weights, bit for bit.
 
     The share of successes per fact set and kind of question also goes into the trainer's ``state.log_history`` (and so
-    into its ``trainer_state.json``) as ``retention/<set>/<kind>``.
+    into its ``trainer_state.json``) as ``retention/<set>/<kind>``. Where the trainer evaluates, it is in its metrics:
+    ``metric_for_best_model="retention/edited/prompt"`` chooses a checkpoint (or stops early) by it.
 
     Args:
         tokenizer: by default the one that the trainer was given as ``processing_class``.
@@ -87,10 +88,7 @@ class RetentionCallback(TrainerCallback):
         if self.skip_last and step >= state.max_steps:
             return
         if step % self.every == 0 and step not in self.taken:
-            self.taken[step] = take_exam(parts["model"], self.tokenizer, self.questions, batch_size=self.batch_size)
-            rows = answers_frame(self.taken[step])
-            verdicts = rows.groupby("retention/" + rows["fact_set"] + "/" + rows["kind"], sort=False)["success"]
-            shares = {str(name): float(share) for name, share in verdicts.mean().items()}
+            shares = self._shares(step, parts["model"])
             if self._log is None:
                 state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
             else:
@@ -99,6 +97,28 @@ class RetentionCallback(TrainerCallback):
                 wanted = control.should_log
                 self._log(shares)
                 control.should_log = wanted
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **parts: Any,
+    ) -> None:
+        """Put the shares among the metrics that the trainer then chooses its best model by."""
+        if metrics is not None:
+            metrics |= {
+                f"eval_{name}": share for name, share in self._shares(state.global_step, parts["model"]).items()
+            }
+
+    def _shares(self, step: int, model: Any) -> dict[str, float]:
+        """Of successes by fact set and kind, of the exam at a step, which is taken where it was not."""
+        if step not in self.taken:
+            self.taken[step] = take_exam(model, self.tokenizer, self.questions, batch_size=self.batch_size)
+        rows = answers_frame(self.taken[step])
+        verdicts = rows.groupby("retention/" + rows["fact_set"] + "/" + rows["kind"], sort=False)["success"]
+        return {str(name): float(share) for name, share in verdicts.mean().items()}
 
     def curve(self) -> pd.DataFrame:
         """All answers so far as tidy rows: the column ``step``, then those of ``answers_frame``."""
