@@ -7,6 +7,7 @@ process leaves either the whole or nothing; a disk that is full or may not be wr
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 import time
@@ -14,8 +15,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indelible.errors import IndelibleError, StoreError, near_names
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNFINISHED = ".writing-"
 """How the names of unfinished files and folders begin; nobody else writes such names."""
@@ -63,6 +68,22 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
         raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its name and permissions.") from None
     except ValueError:  # a NUL character, which no system takes
         raise error(f"There is no {what} {str(path)!r}: no name can hold a NUL character.", "Check the path.") from None
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of a run folder; a StoreError where it is missing, or damaged."""
+    import pandas as pd
+
+    raw = read_bytes(path, "table", StoreError)
+    try:
+        return pd.read_parquet(io.BytesIO(raw))
+    except (ValueError, OSError):  # as pyarrow's own errors are
+        raise damaged(path) from None
+
+
+def damaged(path: Path) -> StoreError:
+    """The error for a file of a run folder that is not as it was written."""
+    return StoreError(f"{path} is damaged.", "Remove it, and run the study again: finished steps are kept.")
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from command_line import Said
 
 from indelible.cli.main import main
 from simulated import ARMS, simulate
@@ -66,3 +68,12 @@ def test_wrong_uses_are_one_line(runs: tuple[Path, Path], capsys: pytest.Capture
         assert main(["report", *typed]) == 2
         error = capsys.readouterr().err
         assert said in error and len(error.splitlines()) == 1 and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["facts.parquet", "shares.parquet", "config.yaml", "provenance.json"])
+def test_a_damaged_run_is_one_line(name: str, runs: tuple[Path, Path], said: Said, tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "run")
+    (tmp_path / "run" / name).write_bytes(b"PAR1 ]")
+    assert f"{name} is damaged. Remove it, and run the study again" in said(["report", tmp_path / "run"], 2)
+    if name == "facts.parquet":
+        assert f"{name} is damaged" in said(["plan", "--gap", "0.1", "--from", tmp_path / "run"], 2)

@@ -7,15 +7,20 @@ from typing import Any
 
 import pytest
 
+from indelible.edits.editor import EDITORS
 from indelible.edits.editors.ft import FineTuning
 from indelible.edits.editors.memit import Memit
+from indelible.errors import ConfigError
+from indelible.models.layout import find_layout
 from indelible.study.design.arms import Arm
+from indelible.study.design.checks import check_with_model
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.sources import digest
 from indelible.study.run.step import Versions
-from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
+from tiny_models import Make, Tokenizer
 
 VERSIONS = Versions(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
 TUNING = TuningSettings(objective="reason", steps=5)
@@ -126,3 +131,9 @@ def test_digests_ignore_the_order_of_keys_but_not_of_lists() -> None:
     assert digest({"a": 1}) != digest({"a": "1"})
     with pytest.raises(ValueError, match="JSON"):
         digest(float("nan"))
+
+
+def test_a_mask_by_an_edits_layers_wants_an_editor_that_has_some(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    arm = Arm("x", EDITORS.get("ike")(), tuning_settings({}), "edited-layers")
+    with pytest.raises(ConfigError, match=r"'arms\.x\.mask' is 'edited-layers', which goes by .*; ike has none"):
+        check_with_model([arm], find_layout(tiny_model("llama")), tiny_tokenizer, list)

@@ -105,12 +105,16 @@ def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Pa
         assert store.has(STEP)
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]"])
-def test_a_damaged_step_is_done_again(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("step.json", ""), ("step.json", "{"), ("step.json", "[]"), ("rows.txt", "4"), ("rows.txt", None)],
+)
+def test_a_damaged_step_is_done_again(tmp_path: Path, name: str, damage: str | None) -> None:
     store = Store(tmp_path)
     with store.open(config()):
         keep(store)
-        (store.path(STEP) / "step.json").write_text(damage)
+        file = store.path(STEP) / name
+        file.unlink() if damage is None else file.write_text(damage)
         assert not store.has(STEP)
         keep(store)
         assert store.has(STEP)

@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import yaml
 
 from indelible.claims.claim import Claim, built_in_claims, check_names
 from indelible.claims.judge import judge
 from indelible.errors import StoreError
-from indelible.files import whole_file
+from indelible.files import damaged, read_table, read_text, whole_file
 from indelible.numbers.answers import Answers
 from indelible.report.comparison import render_comparison
 from indelible.report.page import write_page
@@ -32,19 +32,30 @@ def read_run(folder: Path) -> Run:
             what if folder.is_dir() else f"There is no run folder {str(folder)!r}.",
             "Run `indelible study` first, or give a folder that it wrote.",
         )
-    tables = {path.stem: pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))}
+    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.parquet"))}
     rows, runs = tables.pop("facts"), tables.pop("runs")
     if "copy" not in rows:  # of a run that is older than copies
         rows["copy"] = 0
-    recorded = folder / "provenance.json"
     return Run(
         name=folder.resolve().name,
         answers=Answers(rows),
         runs=runs,
-        settings=yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")),
-        provenance=json.loads(recorded.read_text(encoding="utf-8")) if recorded.exists() else {},
+        settings=_mapping(folder / "config.yaml"),
+        provenance=_mapping(recorded) if (recorded := folder / "provenance.json").exists() else {},
         tables=tables,
     )
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a file of YAML or JSON says; a StoreError where it is damaged."""
+    text = read_text(path, "file of a run", StoreError)
+    try:
+        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise damaged(path)
+    return found
 
 
 def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:

@@ -79,10 +79,9 @@ def plan(
 
 
 def _from_run(folder: Path, gap: float) -> Plan:
-    import pandas as pd
-
+    from indelible.files import read_table
     from indelible.numbers.power import expected
 
     if not (file := folder / "facts.parquet").is_file():
         raise StoreError(f"{folder} holds no finished study: facts.parquet is missing.", "Run `indelible study` first.")
-    return expected(pd.read_parquet(file), gap)
+    return expected(read_table(file), gap)

@@ -15,6 +15,7 @@ from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import FactsSettings
+from indelible.tuning.freezing.mask import about_edit
 
 COVARIANCE_TOKENS = "covariance_tokens"
 
@@ -43,9 +44,14 @@ def check_with_model(
         if arm.editor is None:
             continue
         try:
-            arm.editor.layers_in(layout)
+            layers = arm.editor.layers_in(layout)
         except ConfigError as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
+        if about_edit(arm.mask) and not layers:
+            raise ConfigError(
+                f"'arms.{arm.name}.mask' is {arm.mask!r}, which goes by an edit's layers; {arm.editor.name} has none.",
+                "Name layers (layers:0-5), or leave the mask out.",
+            )
         given = getattr(arm.editor, COVARIANCE_TOKENS, 0)
         if given is not None and 0 < given < least:
             raise ConfigError(

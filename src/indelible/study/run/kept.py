@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from indelible.edits.deltas.delta import Edit
+from indelible.errors import StoreError
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, fact_from
+from indelible.files import damaged, read_text
 
 FACTS, BYSTANDERS, ROWS, TUNING = "facts.json", "bystanders.json", "rows.parquet", "tuning.json"
 
@@ -74,5 +76,8 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read what ``write_json`` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read what ``write_json`` wrote; a StoreError where it is damaged."""
+    try:
+        return json.loads(read_text(path, "file of a step", StoreError))
+    except ValueError:
+        raise damaged(path) from None

@@ -16,7 +16,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -121,8 +121,9 @@ class Store:
         return any((self.folder / "steps").glob("[!.]*/step.json"))
 
     def has(self, step: Step) -> bool:
-        """Whether that step is finished."""
-        return self.record_of(step).get("key") == step.key
+        """Whether that step is finished, and its files are as long as it has left them."""
+        record, folder = self.record_of(step), self.path(step)
+        return record.get("key") == step.key and record.get("files", {}) == _sizes(folder, record.get("files", {}))
 
     def path(self, step: Step) -> Path:
         """Folder of a finished step."""
@@ -155,6 +156,7 @@ class Store:
                 "inputs": {role: made.key for role, made in step.inputs.items()},
                 "started": started,
                 "seconds": time.time() - started,
+                "files": _sizes(folder, (str(path.relative_to(folder)) for path in folder.rglob("*"))),
                 **extra,
             }
             (folder / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
@@ -205,6 +207,11 @@ class Store:
 def _is_foreign(name: str) -> bool:
     """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
     return name not in _OWN_NAMES and not name.startswith(UNFINISHED)
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """How long the files of those names are; folders, and what is not there, are left out."""
+    return {name: (folder / name).stat().st_size for name in sorted(names) if (folder / name).is_file()}
 
 
 def _last_byte(handle: int) -> bytes:

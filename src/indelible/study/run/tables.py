@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.files import remove, whole_file
+from indelible.files import read_table, remove, whole_file
 from indelible.numbers.measures import FACTORS
 from indelible.report.folder import report_on
 from indelible.study.design.arms import Arm
@@ -37,7 +37,7 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
     for run in plan.runs:
         for step in (run.base, run.edited, *run.tunes):
             if step is not None and store.has(step):
-                frame = pd.read_parquet(store.path(step) / ROWS)
+                frame = read_table(store.path(step) / ROWS)
                 if step is run.base and run.arm.isolated:
                     frame = _in_each_copy(frame, len(run.tunes))
                 frames.append(_of_arm(run, frame))
@@ -151,7 +151,7 @@ def _write_explanations(store: Store, plan: Plan) -> None:
     """Write the rows of all explained arms and seeds. An earlier run's table is removed if there are none."""
     for name, part in _EXPLANATIONS.items():
         frames = [
-            _of_arm(run, pd.read_parquet(store.path(run.explain) / part))
+            _of_arm(run, read_table(store.path(run.explain) / part))
             for run in plan.runs
             if run.explain is not None and store.has(run.explain)
         ]
