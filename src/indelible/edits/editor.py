@@ -148,7 +148,7 @@ class Editor(BaseModel, ABC):
             if self.changes_weights or not continued:
                 raise _not_alone(one)
         bench = _bench(model, tokenizer, around).model_copy(update={"earlier": earlier})
-        with _differentiable(), _quiet(tokenizer):
+        with _differentiable(), _configured(model), _quiet(tokenizer):
             made = self.make(bench, facts, paraphrases)
         for one in present:
             if not (isinstance(made, Adapter) and made.continues(one)):
@@ -175,7 +175,11 @@ class Editor(BaseModel, ABC):
             raise _not_alone(one)
         edits = self.make_each(_bench(model, tokenizer, around), facts, paraphrases)
         for _ in facts:
-            with _differentiable(), _quiet(tokenizer):  # left before the caller goes on with what it was given
+            with (
+                _differentiable(),
+                _configured(model),
+                _quiet(tokenizer),
+            ):  # left before the caller goes on with what it was given
                 edit = next(edits)
             yield edit
 
@@ -244,6 +248,19 @@ def _differentiable() -> Iterator[None]:
     """Gradients can be taken inside the block, whatever the caller has switched off."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+@contextmanager
+def _configured(model: PreTrainedModel) -> Iterator[None]:
+    """The configuration is as before after the block: a family may write into its own as it reads a longer text."""
+    configs = {id(config): config for config in (model.config, model.config.get_text_config())}.values()
+    before = [dict(vars(config)) for config in configs]
+    try:
+        yield
+    finally:
+        for config, kept in zip(configs, before, strict=True):
+            vars(config).clear()
+            vars(config).update(kept)
 
 
 @contextmanager

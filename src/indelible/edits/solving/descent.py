@@ -166,6 +166,8 @@ def descend(
         total = 0.0
         for part in parts:
             loss = _loss(bench, layer, part, weights())
+            if not loss.requires_grad:
+                raise EditError(f"{type(bench.model).__name__} lets no gradient through.", "Edit another model.")
             loss.backward()
             total += float(loss.detach())
         if bench.progress is not None:

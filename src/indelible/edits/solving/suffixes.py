@@ -167,6 +167,9 @@ class SuffixRuns:
             if not asked & set(group):
                 continue
             part = self._part(group, numbers)
+            self.predict(
+                part, deltas_fso
+            )  # once before, for what changes a state in place is right the first time only
             targets, essences = self.predict(part, deltas_fso)
             for place in (group.index(index) for index in asked & set(group)):
                 row = self._rows[group[place]].row

@@ -182,6 +182,8 @@ def _optimise_batch(
             break
         # Facts that have converged get no gradient, so Adam leaves them and their moments alone.
         stays_a = torch.tensor([fact in set(staying) for fact in active], device=device)
+        if not nll_a.requires_grad:
+            raise EditError(f"{type(model).__name__} lets no gradient through.", "Edit another model.")
         loss_a[stays_a].sum().backward()
         if step == 0 and not any(torch.any(delta.grad) for delta in deltas if delta.grad is not None):
             raise EditError(
