@@ -155,10 +155,7 @@ class SuffixRuns:
         self._run_below()
 
     def _as_plainly(self) -> bool:
-        """Whether the texts whose subjects come first and last are read as by plain passes over each, changes included.
-
-        A wrong cache shows in long prefixes (windows) or in short ones (which are padded).
-        """
+        """Whether plain passes, changes included, read alike: the longest prefix (windows), the shortest (padding)."""
         spread = torch.linspace(-1, 1, self.layout.hidden_size, device=self._device)
         deltas_fso = self.reference_fs.unsqueeze(-1) * spread / spread.norm()
         numbers = {placed.fact: placed.fact for placed in self._rows}
@@ -185,9 +182,8 @@ class SuffixRuns:
         subject = torch.tensor([row.subject], device=self._device)
         with ExitStack() as stack:
             for place, site in enumerate(self.sites):
-                stack.enter_context(
-                    replace_output(self.model, self._path(site), _added(delta_so[place].unsqueeze(0), subject))
-                )
+                change = _added(delta_so[place].unsqueeze(0), subject)
+                stack.enter_context(replace_output(self.model, self._path(site), change))
             logits = self.model(torch.tensor([tokens], device=self._device), use_cache=False).logits[0]
         return torch.log_softmax(logits[-max(row.target, 1) :].float(), dim=-1)
 
