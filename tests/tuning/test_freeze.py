@@ -8,10 +8,17 @@ from transformers import PreTrainedModel
 
 from indelible.errors import ConfigError, UnknownNameError
 from indelible.models.layout import find_layout
-from indelible.tuning.freezing.mask import MASKS, about_edit, check_mask, describe_frozen, frozen_parameters
+from indelible.tuning.freezing.mask import (
+    MASKS,
+    about_edit,
+    check_mask,
+    describe_frozen,
+    frozen_parameters,
+    norm_parameters,
+)
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune
-from tiny_families import TABLE
+from tiny_families import SHAPE, TABLE, build_family
 from tiny_models import FAMILIES, Make, Tokenizer
 
 EMBEDDINGS = {family: {f"{path}.weight" for path in TABLE[family].embeddings} for family in FAMILIES}
@@ -168,3 +175,11 @@ def test_masks_that_make_no_sense_are_refused(tiny_model: Make) -> None:
             del module.weight
     with pytest.raises(ConfigError, match="'norms' freezes nothing"):  # a part that does nothing is a mistake too
         frozen_parameters("norms+head", model, layout, [])
+
+
+def test_the_parameters_of_an_activation_are_no_norms() -> None:
+    small = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8, "num_hidden_layers": 1}
+    model = build_family("apertus", 400, settings=small)
+    assert {name for name, _ in model.named_parameters() if ".act_fn." in name}
+    parts = ("attention_layernorm", "feedforward_layernorm", "self_attn.k_norm", "self_attn.q_norm")
+    assert norm_parameters(model) == {"model.norm.weight", *(f"model.layers.0.{part}.weight" for part in parts)}

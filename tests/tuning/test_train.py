@@ -23,6 +23,7 @@ from indelible.tuning.train import fine_tune
 from indelible.tuning.training import batches
 from indelible.tuning.training.batches import at_labels, collated
 from indelible.tuning.training.judging import token_loss
+from tiny_families import SHAPE, build_family
 from tiny_models import FAMILIES, Make, Tokenizer, build_tokenizer, with_dropout
 
 
@@ -360,3 +361,43 @@ def test_the_best_model_is_chosen_by_a_retention_figure(
     trainer.train()
     shares = callback.curve().query("kind == 'prompt'").set_index("step")["success"]
     assert trainer.state.best_metric == shares.max() and trainer.state.best_global_step == shares.idxmax()
+
+
+class Groups(TrainerCallback):
+    """Which parameters the optimizer decays."""
+
+    decayed: frozenset[str] = frozenset()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        names = {id(parameter): name for name, parameter in parts["model"].named_parameters()}
+        groups = [group for group in parts["optimizer"].param_groups if group["weight_decay"]]
+        self.decayed = frozenset(names[id(parameter)] for group in groups for parameter in group["params"])
+
+
+_SMALL = {**SHAPE, "num_hidden_layers": 1, "num_key_value_heads": 2}
+_MAMBA = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4, "time_step_rank": 4}
+
+
+@pytest.mark.parametrize(
+    ("family", "small", "tuner", "part"),
+    [
+        ("mamba", _MAMBA, "full", "mixer.A_log"),
+        ("mamba", _MAMBA, "full", "mixer.D"),
+        ("mamba", _MAMBA, "full", "norm_f.weight"),
+        (
+            "gpt_oss",
+            {**SHAPE, "num_hidden_layers": 1, "num_local_experts": 2, "head_dim": 8},
+            "full",
+            "self_attn.sinks",
+        ),
+        ("llama", {**SHAPE, "num_hidden_layers": 1}, "dora", "lora_magnitude_vector.default.weight"),
+    ],
+)
+def test_weight_decay_is_of_matrices(
+    family: str, small: dict[str, Any], tuner: str, part: str, tiny_tokenizer: Tokenizer
+) -> None:
+    model = build_family(family, len(tiny_tokenizer), settings=small)
+    groups = Groups()
+    fine_tune(model, tiny_tokenizer, settings(steps=1, objective="text", tuner=tuner), callbacks=[groups])
+    assert groups.decayed and not [name for name in groups.decayed if name.endswith(part)]
+    assert any(name.endswith(("in_proj.weight", "q_proj.weight", "lora_A.default.weight")) for name in groups.decayed)

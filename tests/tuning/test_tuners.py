@@ -281,6 +281,8 @@ def test_what_acts_beside_a_module_acts_beside_its_adapter(tuner: str, tiny_mode
             optimiser.zero_grad()
         with torch.no_grad():
             said = model.eval()(TOKENS).logits
+    assert model.training, "as before"
+    model.eval()
     with torch.no_grad():
         torch.testing.assert_close(model(TOKENS).logits, said, rtol=1e-4, atol=1e-5)
         assert model.get_submodule(path) is memory and len(memory._forward_hooks) == 1
