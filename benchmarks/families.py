@@ -154,17 +154,23 @@ def page(found: Iterable[Cell], columns: Sequence[str]) -> str:
     for cell in found:
         rows[cell["family"]][cell["column"]] = cell
     built = {name: row for name, row in rows.items() if all(cell["state"] != "unbuilt" for cell in row.values())}
+    blank = any(column not in row for row in built.values() for column in columns)
     counts = [Counter(row[column]["state"] for row in built.values() if column in row) for column in columns]
     versions = ", ".join(f"{name} {version(name)}" for name in ("transformers", "peft", "trl"))
     lines = [
         "# Families",
         "",
-        f"Made by `benchmarks/families.py --markdown docs/families.md` with {versions}; do not edit.",
-        "[families.csv](families.csv) has the same cells with what was seen in each.",
+        *_wrapped(
+            f"Made by `benchmarks/families.py --markdown docs/families.md` with {versions}; not to be edited."
+            " [families.csv](families.csv) has the same cells with what was seen in each."
+        ),
         "",
-        f"{len(built)} families of causal language models, each as a tiny random model: ✓ is right, held against",
-        "plain whole passes of single rows without cache or padding; *refused* is an error of indelible's",
-        "own that says why (see below), with the model bit-identical afterwards; ✗ is wrong.",
+        *_wrapped(
+            f"{len(built)} families of causal language models, each as a tiny random model: ✓ is right, held against"
+            " plain whole passes of single rows without cache or padding; *refused* is an error of indelible's own that"
+            " says why (see below), with the model bit-identical afterwards; ✗ is wrong."
+            + (" Blank cells were not looked at." if blank else "")
+        ),
         "",
         "- *exam*: probabilities, ranks and greedy text of answers; in a Trainer's callback, too.",
         "- *layout*: the map that is named as the MLP's output moves the stream behind its block.",

@@ -111,15 +111,19 @@ class _Scored:
     rows: list[tuple[list[int], list[int], list[float]]] = field(default_factory=list)
 
 
+_SAID: dict[str, set[str]] = {}
+"""What was answered to each problem in the run under way."""
+
+
+def _problems(_seed: int) -> Iterator[Example]:
+    for prompt in PROBLEMS:
+        yield Example(prompt, "x", score=lambda text, prompt=prompt: _SAID[prompt].add(text) or float(len(text) % 2))
+
+
 def grpo(model: Any, tokenizer: Any) -> str:
-    said: dict[str, set[str]] = {prompt: set() for prompt in PROBLEMS}
-
-    def problems(_seed: int) -> Iterator[Example]:
-        for prompt in PROBLEMS:
-            yield Example(prompt, "x", score=lambda text, prompt=prompt: said[prompt].add(text) or float(len(text) % 2))
-
+    _SAID.update({prompt: set() for prompt in PROBLEMS})
     if "families" not in TASKS:
-        TASKS.register("families")(Task(problems))
+        TASKS.register("families")(Task(_problems))
     settings = {
         **SHARED, "objective": "reward", "task": "families", "steps": 1, "learning_rate": 1e-9, "generations": 2,
         "answer_tokens": 5, "heldout_examples": 2, "train_examples": 2,
@@ -140,7 +144,7 @@ def grpo(model: Any, tokenizer: Any) -> str:
         off = float((torch.tensor(found).double() - expected).abs().max())
         if off > EXACT:
             raise Off(f"an answer after {len(prompt)} tokens is scored {off:.3f} nats off")
-    missed = [prompt for prompt, texts in said.items() if texts and wanted[prompt] not in (None, *texts)]
+    missed = [prompt for prompt, texts in _SAID.items() if texts and wanted[prompt] not in (None, *texts)]
     if len(missed) > 2:  # the two that are trained on are not answered greedily
         raise Off(f"the greedy answer {wanted[missed[0]]!r} was never given to {missed[0]!r}")
     return f"{len(scored.rows)} answers"
