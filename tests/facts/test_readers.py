@@ -195,6 +195,21 @@ def test_benchmarks_that_hold_no_facts_are_called_by_name(tmp_path: Path, row: A
         read_facts(jsonl(tmp_path, row))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"questions": ["Which?"], "target_true": "Peru"}, "has no 'requested_rewrite'"),
+        ({"questions": [], "target_true": "Peru", "requested_rewrite": {"a": 1}}, "is a JSON object, not a list"),
+        ({"locality": {"Forgetfulness": {"prompt": "Ib"}}}, "'locality.Forgetfulness' is not a list of objects"),
+        ({"locality": {}, "ground_truth": True}, "has no 'ground_truth'"),
+    ],
+)
+def test_a_benchmarks_row_of_another_shape_is_named(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    row = {"subject": "Ib", "prompt": "Ib is a citizen of", "target_new": "Chad", "ground_truth": "Peru"}
+    with pytest.raises(FactsError, match=rf"1 rows rejected: line 1: .*{reason}"):
+        read_facts(jsonl(tmp_path, {**row, **change}))
+
+
 def test_rows_of_a_benchmark_that_are_no_edits_are_skipped_and_counted(tmp_path: Path) -> None:
     row = {"subject": "Ib", "src": "Where was Ib born?", "alt": "Lima", "answers": ["Bonn"], "pred": "Ulm", "cond": "x"}
     others = ({**row, "subject": "Bo", "alt": "bonn", "src": "Where was Bo born?"}, {**row, "subject": "Cid"})

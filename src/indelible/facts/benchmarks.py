@@ -126,7 +126,9 @@ def knowedit_fact(row: Row, default_id: str, source: str) -> Fact:
 def mquake_facts(row: Row, default_id: str, source: str) -> list[Fact]:
     """The facts that a row of MQuAKE (Zhong et al., arXiv 2305.14795) rewrites."""
     facts = []
-    for number, values in enumerate(list_at(row, "requested_rewrite"), 1):
+    if not (rewrites := list_at(row, "requested_rewrite")):
+        raise RowError("has no 'requested_rewrite'")
+    for number, values in enumerate(rewrites, 1):
         if not isinstance(values, Mapping):
             raise RowError("'requested_rewrite' must be a list of objects")
         rewrite = Row(values, "requested_rewrite.", row)

@@ -153,7 +153,7 @@ def text_at(row: Row, key: str, *, strip: bool = True) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
-        raise RowError(f"{key!r} is a {type(value).__name__}, not text")
+        raise RowError(f"{key!r} is a {_kind(value)}, not text")
     if not value.strip():
         raise RowError(f"{key!r} is blank")
     return value.strip() if strip else value
@@ -189,13 +189,15 @@ def list_at(row: Row, key: str) -> list[Any]:
     elif isinstance(value, str):
         value = [part.strip() for part in value.split("|")]
     if not isinstance(value, list):
-        raise RowError(f"{key!r} is a {type(value).__name__}, not a list")
+        raise RowError(f"{key!r} is a {_kind(value)}, not a list")
     return value
 
 
 def names_at(row: Mapping[str, Any], key: str) -> list[str]:
     """The names of an answer, as benchmarks list them: a text, a list of texts, or one of lists of further names."""
-    names = [str(name).strip() for name in _flat(row.get(key)) if isinstance(name, str | int)]
+    names = [
+        str(name).strip() for name in _flat(row.get(key)) if isinstance(name, str | int) and not isinstance(name, bool)
+    ]
     if not any(names):
         raise RowError(f"has no {key!r}")
     return [name for name in names if name]
@@ -204,3 +206,7 @@ def names_at(row: Mapping[str, Any], key: str) -> list[str]:
 def _flat(value: Any) -> Iterator[Any]:
     for entry in value if isinstance(value, list) else [value]:
         yield from _flat(entry) if isinstance(entry, list) else (entry,)
+
+
+def _kind(value: Any) -> str:
+    return "JSON object" if isinstance(value, Mapping) else type(value).__name__
