@@ -384,12 +384,6 @@ _MAMBA = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4, "time_step
         ("mamba", _MAMBA, "full", "mixer.A_log"),
         ("mamba", _MAMBA, "full", "mixer.D"),
         ("mamba", _MAMBA, "full", "norm_f.weight"),
-        (
-            "gpt_oss",
-            {**SHAPE, "num_hidden_layers": 1, "num_local_experts": 2, "head_dim": 8},
-            "full",
-            "self_attn.sinks",
-        ),
         ("llama", {**SHAPE, "num_hidden_layers": 1}, "dora", "lora_magnitude_vector.default.weight"),
     ],
 )
