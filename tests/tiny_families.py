@@ -157,7 +157,7 @@ _LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_
 _SHARED = "beside 'mlp.shared_experts.down_proj', 'mlp.experts' adds"
 _NO_MAP = "no linear map back to the hidden width 32 was found outside attention"
 _MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8}
-_PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 300, "pad_token_id": 1}
+_PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 512, "pad_token_id": 1}
 _WINDOWS = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": 64, "head_dim": 8}
 
 ODD: dict[str, Odd] = {
