@@ -155,6 +155,9 @@ def _greedy_text(model: Any, tokenizer: Any, prompt: str) -> str | None:
     tokens, sure = greedy(model, asked, 5)
     if sure < 5:
         return None
+    forced = model.generation_config.forced_eos_token_id
+    if forced is not None:  # what `generate` writes at the limit of length, whatever the model says
+        tokens[-1] = forced
     ended = tokens[: tokens.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in tokens else tokens
     return str(tokenizer.decode(ended, skip_special_tokens=True))
 
