@@ -122,8 +122,6 @@ def _problems(_seed: int) -> Iterator[Example]:
 
 def grpo(model: Any, tokenizer: Any) -> str:
     _SAID.update({prompt: set() for prompt in PROBLEMS})
-    if "families" not in TASKS:
-        TASKS.register("families")(Task(_problems))
     settings = {
         **SHARED, "objective": "reward", "task": "families", "steps": 1, "learning_rate": 1e-9, "generations": 2,
         "answer_tokens": 5, "heldout_examples": 2, "train_examples": 2,
@@ -131,8 +129,12 @@ def grpo(model: Any, tokenizer: Any) -> str:
     before = as_it_stands(model)
     with torch.no_grad():
         wanted = {prompt: _greedy_text(model, tokenizer, prompt) for prompt in PROBLEMS}
-    with _scoring() as scored:
-        fine_tune(model, tokenizer, settings)
+    TASKS.register("families")(Task(_problems))
+    try:
+        with _scoring() as scored:
+            fine_tune(model, tokenizer, settings)
+    finally:
+        del TASKS._entries["families"]
     beside = [one for one in differences(before, as_it_stands(model)) if not one.startswith("weights: ")]
     if beside:
         raise Off(f"beside weights there changed {', '.join(beside[:3])}")

@@ -19,7 +19,7 @@ from indelible.tuning.settings import TuningSettings
         ({"task": "txt"}, "text"),
         ({"tuner": "ful"}, "full"),
         ({"objective": "preference", "bta": 0.1}, r"'tuning\.bta'.*beta"),
-        ({"objective": "text", "beta": 0.1}, r"Unknown key 'tuning\.beta'"),
+        ({"objective": "text", "beta": 0.1}, r"'tuning\.beta' is an option of the objective 'preference'"),
         ({"objective": "preference", "beta": 0}, r"'tuning\.beta'"),
         ({"objective": "text", "head": True}, r"'tuning\.head'"),
         ({"objective": "reason", "stop_at": {"exact": 0.5}}, "'exact' in 'tuning.stop_at'.*exact_match"),

@@ -136,7 +136,9 @@ def locate(
 def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[int, ...]:
     """The ``span`` neighbours whose MLPs' mean effect at the last subject token is largest, in traces of that window.
 
-    Near the edge of the model, where a window is cut, the choice still has ``span`` layers if the model has them.
+    Near the edge of the model, where a window is cut, the choice still has ``span`` layers if the model has them. The
+    model's last layer is left out as long as there are enough below it: what it returns at a subject reaches no later
+    token.
 
     Raises:
         EditError: if MLPs were not traced at the last subject token.
@@ -149,7 +151,7 @@ def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[
         raise EditError("No MLP was traced at the last subject token.", "Trace the kind 'mlp'.")
     means = {layer: sum(values) / len(values) for layer, values in effects.items()}
     first = max(means, key=lambda layer: means[layer]) - span // 2
-    first = max(0, min(first, layout.n_layers - span))
+    first = max(0, min(first, layout.n_layers - 1 - span))
     return tuple(range(first, min(first + span, layout.n_layers)))
 
 
