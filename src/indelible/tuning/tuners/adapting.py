@@ -73,6 +73,12 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
     modules = _targets(model, settings, frozen)
     originals = {path: model.get_submodule(path) for path in modules}
     own = dict(model.named_parameters())
+    shared = [path for path in modules if f"{path}.weight" not in own]
+    if shared:  # one matrix under several names, as in Zamba's blocks: an adapter would be merged once for each
+        raise ConfigError(
+            f"The tuner {settings.tuner!r} cannot adapt {shared[0]!r}: several layers share its weights.",
+            "Name target_modules that no two layers share, or take the tuner full.",
+        )
     hooks = {path: _taken_hooks(module) for path, module in originals.items()}
     _inject(model, settings, originals)
     for name in frozen:  # options may ask for biases too; a mask is stronger
