@@ -34,9 +34,10 @@ def test_the_running_piece_counts_with_what_is_left_of_it(now: list[float]) -> N
     clock.start(TUNES[0])
     now[0] = 20.0
     assert clock.left() == pytest.approx(40 + 60 + 60)
-    clock.share = 0.25  # so that the whole takes 80
+    clock.advance(TUNES[0], 0.25)  # so that the whole takes 80
     assert clock.left() == pytest.approx(60 + 80 + 80)
-    now[0], clock.share = 90.0, 0.0
+    now[0] = 90.0
+    clock.advance(TUNES[0], 0.0)
     assert clock.left() == pytest.approx(0 + 60 + 60)
 
 
@@ -53,3 +54,18 @@ def test_pieces_that_are_over_count_no_more_and_failed_ones_time_nothing(now: li
 
 def test_pieces_of_which_nothing_was_expected_divide_nothing_by_zero() -> None:
     assert Clock([Piece("b", "choose", "choose", 0.0), EDIT], {"b": 0.1}).left() == pytest.approx(10.0)
+
+
+def test_pieces_done_side_by_side_take_less_but_no_less_than_the_longest(now: list[float]) -> None:
+    assert Clock([EDIT, *TUNES], {}, at_once=2).left() == pytest.approx(95.0)
+    assert Clock([EDIT, *TUNES], {}, at_once=8).left() == pytest.approx(60.0)
+    clock = Clock(TUNES, {}, at_once=2)
+    clock.start(TUNES[0])
+    clock.start(TUNES[1])
+    now[0] = 30.0
+    assert clock.left() == pytest.approx(60.0)
+    clock.advance(TUNES[0], 0.25)  # 120 s the whole
+    clock.advance(TUNES[1], 0.75)  # 40 s the whole: 80 s a piece
+    assert clock.left() == pytest.approx((50 + 50 + 80) / 2)
+    clock.end(TUNES[1], 40.0)
+    assert clock.left() == pytest.approx(120.0)

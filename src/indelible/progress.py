@@ -50,28 +50,45 @@ class Piece:
     expected: float
 
 
+@dataclass
+class _Running:
+    """A piece under way: when it began, and how much of it is done."""
+
+    piece: Piece
+    began: float
+    share: float = 0.0
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.began
+
+
 class Clock:
-    """Where work of many pieces stands: which is under way, for how long, and how long all that is left will take.
+    """Where work of many pieces stands: which are under way, for how long, and how long all that is left will take.
 
     What is left takes as long as was expected, corrected by how long pieces of its kind, or else of any, took in truth.
-    ``done``: seconds that those took which are done already, by key.
+    ``done``: seconds that those took which are done already, by key; ``at_once``: how many are worked on at a time.
     """
 
-    def __init__(self, pieces: Sequence[Piece], done: Mapping[str, float]) -> None:
+    def __init__(self, pieces: Sequence[Piece], done: Mapping[str, float], at_once: int = 1) -> None:
         self.pieces = tuple(pieces)
         self.over = set(done)
-        self.current: Piece | None = None
-        self.share = 0.0
+        self._at_once = at_once
+        self._running: dict[str, _Running] = {}
         self._took = dict(done)
-        self._began = self._current_began = time.monotonic()
+        self._began = time.monotonic()
 
     def start(self, piece: Piece) -> None:
         """A piece begins."""
-        self.current, self.share, self._current_began = piece, 0.0, time.monotonic()
+        self._running[piece.key] = _Running(piece, time.monotonic())
+
+    def advance(self, piece: Piece, share: float) -> None:
+        """That share of a piece under way is done."""
+        self._running[piece.key].share = share
 
     def end(self, piece: Piece, seconds: float | None) -> None:
         """A piece is over, after so many seconds; None where it did not come to its end."""
-        self.current = None
+        self._running.pop(piece.key, None)
         self.over.add(piece.key)
         if seconds is not None:
             self._took[piece.key] = seconds
@@ -87,20 +104,25 @@ class Clock:
 
     def left(self) -> float:
         """Seconds that all which is not over will take."""
+        telling = [one for one in self._running.values() if one.share > SHARE_THAT_TELLS]
+        # a piece's own pace tells more than that of those before it
+        paced = {one.piece.kind for one in telling}
         timed = [
-            (piece.kind, piece.expected, self._took[piece.key]) for piece in self.pieces if piece.key in self._took
+            (piece.kind, piece.expected, self._took[piece.key])
+            for piece in self.pieces
+            if piece.key in self._took and piece.kind not in paced
         ]
-        spent = time.monotonic() - self._current_began
-        if self.current is not None and self.share > SHARE_THAT_TELLS:
-            # its own pace tells more than that of those before it
-            timed = [entry for entry in timed if entry[0] != self.current.kind]
-            timed.append((self.current.kind, self.current.expected, spent / self.share))
+        timed += [(one.piece.kind, one.piece.expected, one.spent / one.share) for one in telling]
         overall = _factor(timed) or 1.0
         factors = {kind: _factor([entry for entry in timed if entry[0] == kind]) for kind, _, _ in timed}
-        waiting = {piece.key: piece.expected * (factors.get(piece.kind) or overall) for piece in self.pieces}
-        if self.current is not None:
-            waiting[self.current.key] = max(0.0, waiting[self.current.key] - spent)
-        return sum(seconds for key, seconds in waiting.items() if key not in self.over)
+        waiting = {
+            piece.key: piece.expected * (factors.get(piece.kind) or overall)
+            for piece in self.pieces
+            if piece.key not in self.over
+        }
+        for key, one in self._running.items():
+            waiting[key] = max(0.0, waiting[key] - one.spent)
+        return max(sum(waiting.values()) / self._at_once, max(waiting.values(), default=0.0))
 
 
 def _factor(timed: Sequence[tuple[str, float, float]]) -> float | None:
@@ -110,7 +132,7 @@ def _factor(timed: Sequence[tuple[str, float, float]]) -> float | None:
 
 
 class Watcher:
-    """Someone to tell of work in many pieces; this one keeps it to itself."""
+    """Someone to tell of work in many pieces, of which several may be under way; this one keeps it to itself."""
 
     def note(self, text: str) -> None:
         """Something that is no piece, e.g. that a model is being loaded."""
@@ -121,8 +143,8 @@ class Watcher:
     def started(self, piece: Piece) -> None:
         """A piece begins."""
 
-    def advanced(self, done: int, total: int, note: str) -> None:
-        """The current piece has done so many of its own small steps."""
+    def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
+        """A piece under way has done so many of its own small steps."""
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         """A piece is over; the note says what it found, or why it failed or was skipped."""

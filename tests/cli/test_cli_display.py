@@ -27,7 +27,7 @@ def watch(watcher: Watcher) -> None:
     clock.start(STEPS[1])
     watcher.started(STEPS[1])
     for done in range(1, 101):
-        watcher.advanced(done, 100, f"value {done}")
+        watcher.advanced(STEPS[1], done, 100, f"value {done}")
     watcher.ended(STEPS[1], "failed", 12.0, "It broke.")
     watcher.ended(STEPS[2], "skipped", 0.0, "needs: edit")
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
@@ -65,9 +65,8 @@ class LogWatcher(Watcher):
     def started(self, piece: Piece) -> None:
         self._log.say(f"[{self._clock.place(piece)}] {piece.title} ...")
 
-    def advanced(self, done: int, total: int, note: str) -> None:
-        if self._clock.current is not None:
-            self._log.now_and_then(f"[{self._clock.place(self._clock.current)}] {note}", done, total)
+    def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
+        self._log.now_and_then(f"[{self._clock.place(piece)}] {note}", done, total)
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         said = f"{_SIGNS[end]}: {piece.title} ({duration(seconds)}): {note}"
@@ -75,7 +74,7 @@ class LogWatcher(Watcher):
 
 
 class LiveWatcher(Watcher):
-    """Two ``bars``: the whole study and the current step, with finished steps listed above them."""
+    """``bars``: one for the whole study and one for each step under way, with finished steps listed above them."""
 
     def __init__(self, console: Console) -> None:
         self._clock = Clock([], {})
@@ -88,7 +87,7 @@ class LiveWatcher(Watcher):
             transient=True,
         )
         self._whole = self.bars.add_task("study", total=None, note="")
-        self._step = self.bars.add_task("", total=None, note="", visible=False)
+        self._steps: dict[str, TaskID] = {}
 
     def note(self, text: str) -> None:
         self.bars.update(self._whole, note=text)
@@ -100,18 +99,19 @@ class LiveWatcher(Watcher):
 
     def started(self, piece: Piece) -> None:
         self.bars.update(self._whole, description=f"step {self._clock.place(piece)}")
-        self.bars.reset(self._step, total=None, description=piece.title, note="", visible=True)
+        self._steps[piece.key] = self.bars.add_task(piece.title, total=None, note="")
         self._tick()
 
-    def advanced(self, done: int, total: int, note: str) -> None:
-        self.bars.update(self._step, completed=done, total=total, note=note)
+    def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
+        self.bars.update(self._steps[piece.key], completed=done, total=total, note=note)
         self._tick()
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         line = f"{_SIGNS[end]:>7}  {piece.title} ({duration(seconds)}): {note}"
         self.bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
         self.bars.update(self._whole, completed=len(self._clock.over))
-        self.bars.update(self._step, visible=False)
+        if piece.key in self._steps:  # skipped ones never began
+            self.bars.remove_task(self._steps.pop(piece.key))
         self._tick()
 
     def _tick(self) -> None:

@@ -72,6 +72,14 @@ def study(
     update: Annotated[
         bool, typer.Option("--update", help="Let a run folder of other settings take these; rerun only what changed.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="as many as suit cores and memory; 1 on an accelerator",
+            help="Steps done at a time, each in a process of its own; the cores are divided among them.",
+        ),
+    ] = None,
 ) -> None:
     """Edit facts in a model, fine-tune it, and report how much of the edits is retained.
 
@@ -87,11 +95,12 @@ def study(
     if dry_run:
         from indelible.study.run.run import preview_study
 
-        _show_preview(preview_study(config, folder, update=update), config, folder, notes, as_json)
+        preview = preview_study(config, folder, update=update, workers=workers)
+        _show_preview(preview, config, folder, notes, as_json)
         return
     for note in notes:
         typer.echo(note, err=True)
-    outcome = _run(config, folder, update, as_json)
+    outcome = _run(config, folder, update, workers, as_json)
     if as_json:
         typer.echo(json.dumps(outcome.summary, indent=2))
     else:
@@ -104,7 +113,7 @@ def study(
         raise typer.Exit(SOME_FAILED)
 
 
-def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outcome:
+def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, as_json: bool) -> Outcome:
     from indelible.cli.display import watching
     from indelible.study.run.run import run_study
 
@@ -112,7 +121,7 @@ def _run(config: StudyConfig, folder: Path, update: bool, as_json: bool) -> Outc
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with quiet, watching() as watcher:
-            return run_study(config, folder, watcher=watcher, update=update)
+            return run_study(config, folder, watcher=watcher, update=update, workers=workers)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -5,6 +5,7 @@ Pure: settings in, frozen steps out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -50,6 +51,14 @@ class Plan:
 
     steps: tuple[Step, ...]
     runs: tuple[ArmRun, ...]
+
+    @property
+    def width(self) -> int:
+        """How many steps can be done side by side where most can."""
+        depth: dict[str, int] = {}
+        for step in self.steps:
+            depth[step.key] = 1 + max((depth[made.key] for made in step.inputs.values()), default=0)
+        return max(Counter(depth.values()).values(), default=1)
 
 
 def make_plan(config: StudyConfig, arms: Sequence[Arm], versions: Versions) -> Plan:

@@ -1,7 +1,7 @@
 """A whole study, from settings to report: the only place that knows the whole chain.
 
-The plan's steps are done in order, where the executor does them. A step that is in the store is not done again; one
-that fails is noted, what builds on it is skipped, and the others go on.
+The plan's steps are done in order, where the executor does them, several at a time where it can. A step that is in the
+store is not done again; one that fails is noted, what builds on it is skipped, and the others go on.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -29,6 +33,7 @@ from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import ModelVersion, keep_model, known_model
 from indelible.study.run.cost import Cost, machine_speed
 from indelible.study.run.executors.local import Local
+from indelible.study.run.executors.processes import Processes, workers_for
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
@@ -74,7 +79,7 @@ class Preview:
     notes: tuple[str, ...]
 
 
-def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) -> Preview:
+def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, workers: int | None = None) -> Preview:
     """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
 
     Raises:
@@ -84,13 +89,18 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False) ->
     checked = _checked(config, store, update, unseen=True)
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
-    clock, cost = checked.clock(plan, store)
+    clock, cost = checked.clock(plan, store, checked.workers(plan, workers))
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
 
 
 def run_study(
-    config: StudyConfig | str, folder: Path | str | None = None, *, watcher: Watcher | None = None, update: bool = False
+    config: StudyConfig | str,
+    folder: Path | str | None = None,
+    *,
+    watcher: Watcher | None = None,
+    update: bool = False,
+    workers: int | None = 1,
 ) -> Outcome:
     """Do a study, or what is left of it, and write its tables and report.
 
@@ -99,6 +109,9 @@ def run_study(
         folder: the run folder; ``runs/NAME`` by default.
         watcher: told what happens.
         update: let a folder of other settings take these, and do only what changed.
+        workers: steps done at a time; more than one are done in processes of their own, among which this one's threads
+            are divided. None: as many as suit. They are spawned: a script's own main code must be guarded by
+            ``if __name__ == "__main__":``.
 
     Raises:
         IndelibleError: before any step, when the settings, the facts, the model or the folder cannot be used;
@@ -119,8 +132,9 @@ def run_study(
         plan = checked.plan(model)
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
-        run = _Run(checked, store, watcher, Local(material), plan)
-        run.do_all()
+        with closing(checked.executor(plan, material, workers)) as executor:
+            run = _Run(checked, store, watcher, executor, plan)
+            run.do_all()
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
@@ -149,7 +163,24 @@ class _Checked:
         )
         return make_plan(self.config, self.arms, versions)
 
-    def clock(self, plan: Plan, store: Store) -> tuple[Clock, str]:
+    def workers(self, plan: Plan, wanted: int | None) -> int:
+        """How many steps are done at a time; where it is left open, one on an accelerator."""
+        if wanted is not None:
+            return wanted
+        if default_device().type != "cpu":
+            return 1
+        parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code) or 0
+        return workers_for(torch.get_num_threads(), plan.width, 4 * parameters)
+
+    def executor(self, plan: Plan, material: Material, wanted: int | None) -> Executor:
+        """Where the steps are done."""
+        workers = self.workers(plan, wanted)
+        if workers == 1:
+            return Local(material)
+        material.let_go()  # each process has its own
+        return Processes(self.world, workers, max(1, torch.get_num_threads() // workers))
+
+    def clock(self, plan: Plan, store: Store, workers: int) -> tuple[Clock, str]:
         """A clock for the steps that are not done yet, and what these cost on this machine, in words; how long they
         take is not known before the model is here."""
         done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
@@ -161,7 +192,7 @@ class _Checked:
             Piece(step.key, step.title, step.kind, costs[step.key].seconds(parameters or 0, speed))
             for step in plan.steps
         ]
-        clock = Clock(pieces, done)
+        clock = Clock(pieces, done, workers)
         rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
         return clock, rest.in_words(None if parameters is None else clock.left())
 
@@ -216,8 +247,10 @@ class _Run:
         self.store, self.watcher, self.executor, self.plan = store, watcher, executor, plan
         self.failures: dict[str, Failure] = {}
         self.blame: dict[str, str] = {}
-        self.clock, self.cost = checked.clock(plan, store)
+        self.clock, self.cost = checked.clock(plan, store, executor.workers)
         self.pieces = {piece.key: piece for piece in self.clock.pieces}
+        self._telling = RLock()
+        self._stopping = False
 
     def errors(self) -> dict[str, str]:
         """What went wrong, for each failed or skipped step's key."""
@@ -230,32 +263,71 @@ class _Run:
         if len(reused) < len(self.plan.steps):
             self.watcher.note(self.cost)
         for step in self.plan.steps:
-            culprit = next((self.blame[made.key] for made in step.inputs.values() if made.key in self.blame), None)
             if step.key in reused:
                 self.store.record("reused", step)
-            elif culprit is not None:
+        rest = [step for step in self.plan.steps if step.key not in reused]
+        if self.executor.workers == 1:
+            for step in rest:
+                self._do_or_skip(step)
+        else:
+            self._do_several_at_a_time(rest)
+
+    def _do_several_at_a_time(self, rest: list[Step]) -> None:
+        """Begin, whenever a worker is free, the step with the longest way to the end of what builds on it."""
+        way: dict[str, float] = {}
+        for step in reversed(rest):  # what builds on a step comes after it
+            way[step.key] = way.get(step.key, 0.0) + self.pieces[step.key].expected
+            for made in step.inputs.values():
+                way[made.key] = max(way.get(made.key, 0.0), way[step.key])
+        waiting = sorted(rest, key=lambda step: -way[step.key])
+        at_work: dict[Future[None], Step] = {}
+        with ThreadPoolExecutor(self.executor.workers) as threads:
+            try:
+                while waiting or at_work:
+                    undone = {step.key for step in (*waiting, *at_work.values())}
+                    ready = [s for s in waiting if not any(made.key in undone for made in s.inputs.values())]
+                    for step in ready[: self.executor.workers - len(at_work)]:
+                        waiting.remove(step)
+                        at_work[threads.submit(self._do_or_skip, step)] = step
+                    for future in wait(at_work, return_when=FIRST_COMPLETED).done:
+                        del at_work[future]
+                        future.result()
+            except BaseException:  # Ctrl-C, a full disk: nothing that is being done can be kept
+                self._stopping = True
+                self.executor.close()
+                raise
+
+    def _do_or_skip(self, step: Step) -> None:
+        with self._telling:
+            culprit = next((self.blame[made.key] for made in step.inputs.values() if made.key in self.blame), None)
+            if culprit is not None:
                 self._skip(step, culprit)
-            else:
-                self._do(step)
+        if culprit is None:
+            self._do(step)
 
     def _do(self, step: Step) -> None:
-        started = time.time()
-        self.store.record("started", step)
-        self.clock.start(self.pieces[step.key])
-        self.watcher.started(self.pieces[step.key])
+        started, piece = time.time(), self.pieces[step.key]
+        with self._telling:
+            self.store.record("started", step)
+            self.clock.start(piece)
+            self.watcher.started(piece)
         try:
             with self.store.keeping(step) as (job, record):
-                done = self.executor.do(job, self._advanced)
+                done = self.executor.do(job, partial(self._advanced, piece))
                 record |= {**done.record, "found": done.note, "versions": versions()}
         except StoreError:
             raise
         except Exception as error:
             # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
+            if self._stopping:
+                raise
             if is_full_disk(error):
                 raise full_disk(self.store.folder, error) from error
-            self._fail(step, error, time.time() - started)
+            with self._telling:
+                self._fail(step, error, time.time() - started)
         else:
-            self._end(step, "finished", time.time() - started, done.note)
+            with self._telling:
+                self._end(step, "finished", time.time() - started, done.note)
 
     def _fail(self, step: Step, error: Exception, seconds: float) -> None:
         lines = str(error).strip().splitlines() or [""]
@@ -277,6 +349,7 @@ class _Run:
         self.clock.end(piece, seconds if end == "finished" else None)
         self.watcher.ended(piece, end, seconds, note)
 
-    def _advanced(self, done: int, total: int, note: str) -> None:
-        self.clock.share = done / max(total, 1)
-        self.watcher.advanced(done, total, note)
+    def _advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
+        with self._telling:
+            self.clock.advance(piece, done / max(total, 1))
+            self.watcher.advanced(piece, done, total, note)

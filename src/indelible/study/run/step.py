@@ -162,6 +162,10 @@ class Material:
         """The base model, loaded when it is first asked for."""
         return LentModel(self.world.model, self.note, trust_remote_code=self.world.trusted)
 
+    def let_go(self) -> None:
+        """Give up the model's memory; it is loaded again when it is asked for."""
+        vars(self).pop("lent", None)
+
     def corpus(self) -> list[str]:
         """The texts for key covariances."""
         return corpus_texts(self.world.corpus)
@@ -178,10 +182,20 @@ class Job:
 
 
 class Executor(Protocol):
-    """Where steps are done: here, in other processes, on other machines (one file each in ``executors/``)."""
+    """Where steps are done: here, in other processes, on other machines (one file each in ``executors/``).
+
+    It does so many at a time as it has ``workers``, each called from a thread of its own where there are several.
+    """
+
+    @property
+    def workers(self) -> int: ...
 
     def do(self, job: Job, progress: Progress) -> Done:
         """Do a step and come back when its files are written; raises as ``Work.do``."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is held; steps that are being done end with an error."""
         ...
 
 

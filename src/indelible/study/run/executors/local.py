@@ -13,7 +13,11 @@ class Local:
     """The executor of a study on one machine."""
 
     material: Material
+    workers: int = 1
 
     def do(self, job: Job, progress: Progress) -> Done:
         """See ``Executor``."""
         return do_step(job, self.material, progress)
+
+    def close(self) -> None:
+        """See ``Executor``; nothing is held."""

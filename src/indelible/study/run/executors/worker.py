@@ -1,0 +1,65 @@
+"""The process that does steps for another: a job comes through its connection, and what becomes of it goes back.
+
+Nothing heavy is imported before the process has said which signals it leaves to the one that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+
+
+def work(connection: Connection, threads: int) -> None:
+    """Do jobs until the connection closes: first the World comes, then job after job.
+
+    Sent back are pairs: ("progress", its arguments) on the way; then ("done", Done), or ("failed", the error and its
+    traceback as text).
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that started this one decides
+    sys.stdout = sys.stderr  # a result may stand on the other process's stdout, whatever a library prints
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    from indelible.errors import IndelibleError
+    from indelible.files import full_disk, is_full_disk
+    from indelible.study.run.step import Material, do_step
+
+    torch.set_num_threads(threads)
+    material = Material(connection.recv())
+    while True:
+        try:
+            job = connection.recv()
+        except EOFError:
+            return
+        try:
+            done = do_step(job, material, lambda *told: connection.send(("progress", told)))
+        except Exception as error:  # of whatever kind: the other process decides
+            trace = traceback.format_exc()
+            told: Exception = full_disk(job.folder, error) if is_full_disk(error) else error
+            if not isinstance(told, IndelibleError) and not _travels(told):
+                told = RuntimeError(f"{type(error).__name__}: {error}")
+            connection.send(("failed", (told, trace)))
+        else:
+            connection.send(("done", done))
+
+
+def _travels(error: Exception) -> bool:
+    """Whether an error comes out of a pickle as what it was; some libraries' do not."""
+    try:
+        return str(pickle.loads(pickle.dumps(error))) == str(error)  # our own, just made
+    except Exception:  # whatever its class does
+        return False
+
+
+def _end_with_parent() -> None:
+    """A step must not go on writing when whoever runs the study is gone and another may have taken over."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -1,0 +1,122 @@
+"""Steps done side by side in processes of their own: the same results, and nothing lost when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from indelible.progress import Piece, PieceEnd, Watcher
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.executors.processes import workers_for
+from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.store import Store
+
+
+def ends(folder: Path) -> Counter[str]:
+    return Counter(event["event"] for event in Store(folder).events())
+
+
+class Killer(Watcher):
+    """Sends a signal to all workers as soon as the named step says how far it is; once."""
+
+    def __init__(self, title: str, signal_number: int) -> None:
+        self.title, self.signal = title, signal_number
+        self.killed = 0
+        self.ends: dict[str, tuple[PieceEnd, str]] = {}
+
+    def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
+        if piece.title == self.title and not self.killed:
+            children = psutil.Process().children(recursive=True)
+            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+            assert workers
+            for worker in workers:
+                worker.send_signal(self.signal)
+            self.killed = len(workers)
+
+    def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
+        self.ends[piece.title] = (end, note)
+
+
+def test_two_workers_give_what_one_process_gives(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    outcome = run_study(config, tmp_path / "run", workers=2)
+    assert not outcome.failures
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
+    )
+    without_time = [{**arm, "seconds": None} for arm in outcome.summary]
+    assert without_time == [{**arm, "seconds": None} for arm in undisturbed.summary]
+    events = Store(outcome.folder).events()
+    assert ends(outcome.folder)["finished"] == len(preview_study(config, outcome.folder).plan.steps)
+    # two steps were at work at the same time
+    at_once = most = 0
+    for event in events:
+        at_once += {"started": 1, "finished": -1}.get(event["event"], 0)
+        most = max(most, at_once)
+    assert most == 2
+
+
+def test_a_worker_that_is_killed_costs_its_step_alone_and_the_next_run_does_it(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    killer = Killer("tune: control, seed 0", signal.SIGKILL)
+    outcome = run_study(config, tmp_path / "run", watcher=killer, workers=2)
+    assert killer.killed
+    failed = {failure.title: failure.error for failure in outcome.failures}
+    assert 1 <= len(failed) <= killer.killed and "tune: control, seed 0" in failed
+    assert "ended by signal 9" in failed["tune: control, seed 0"]
+    again = run_study(config, tmp_path / "run")
+    assert not again.failures
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(again.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
+    )
+    assert ends(again.folder)["finished"] == len(preview_study(config, again.folder).plan.steps)
+    assert not list((again.folder / "steps").glob(".*"))
+
+
+def test_an_error_in_a_worker_is_told_as_here_and_the_others_go_on(settings: dict[str, Any], tmp_path: Path) -> None:
+    settings["arms"] = [
+        {"name": "wild", "editor": "none", "tuning": {"learning_rate": 1e30}},
+        {"name": "control", "editor": "none"},
+    ]
+    outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run", workers=2)
+    (failure,) = outcome.failures
+    assert failure.title == "tune: wild, seed 0" and "learning_rate" in failure.error
+    kept = next((outcome.folder / "failed").glob("tune-*.json")).read_text(encoding="utf-8")
+    assert "TrainingDivergedError" in kept and "steps/tune.py" in kept  # where it happened, in the other process
+    runs = pd.read_parquet(outcome.folder / "runs.parquet").set_index("arm")
+    assert runs["status"].to_dict() == {"wild": "failed", "control": "done"}
+
+
+def test_interrupting_ends_the_workers_and_keeps_what_is_finished(settings: dict[str, Any], tmp_path: Path) -> None:
+    class Interrupter(Watcher):
+        def started(self, piece: Piece) -> None:
+            if piece.kind == "tune":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    assert threading.current_thread() is threading.main_thread()
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(KeyboardInterrupt):
+        run_study(StudyConfig.model_validate(settings), tmp_path / "run", watcher=Interrupter(), workers=2)
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert not [child for child in left if "spawn_main" in " ".join(child.cmdline())]
+    counts = ends(tmp_path / "run")
+    assert counts["finished"] and not counts["failed"]
+    assert not run_study(StudyConfig.model_validate(settings), tmp_path / "run").failures
+
+
+def test_as_many_workers_as_suit_cores_steps_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers_for(threads=2, steps=5, weights=10**6) == 2
+    assert workers_for(threads=16, steps=3, weights=10**6) == 3
+    assert workers_for(threads=16, steps=40, weights=10**15) == 1
