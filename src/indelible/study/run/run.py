@@ -1,29 +1,23 @@
 """A whole study, from settings to report: the only place that knows the whole chain.
 
-The plan's steps are done in order, where the executor does them, several at a time where it can. A step that is in the
-store is not done again; one that fails is noted, what builds on it is skipped, and the others go on.
+Everything that can be found wrong is found before the first step; how steps are gone through, passing.py says.
 """
 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import torch
 
-from indelible.errors import IndelibleError, ModelError, StoreError
-from indelible.files import full_disk, is_full_disk
+from indelible.errors import ModelError
 from indelible.models.load import check_name, default_device, parameter_count
-from indelible.progress import Clock, Piece, PieceEnd, Watcher
+from indelible.progress import Clock, Piece, Watcher
 from indelible.report.folder import REPORT
 from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.checks import check_facts, check_with_model
@@ -34,21 +28,13 @@ from indelible.study.run.base_model import ModelVersion, keep_model, known_model
 from indelible.study.run.cost import Cost, machine_speed
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
+from indelible.study.run.passing import Failure, Pass
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
-from indelible.study.run.step import Executor, Material, Step, Versions, World
+from indelible.study.run.step import Executor, Material, Versions, World
 from indelible.study.run.store import Store
 from indelible.study.run.tables import write_results
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A step that could not be done: its title, what went wrong, and the titles of the steps skipped for it."""
-
-    title: str
-    error: str
-    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,8 +119,9 @@ def run_study(
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
         with closing(checked.executor(plan, material, workers)) as executor:
-            run = _Run(checked, store, watcher, executor, plan)
-            run.do_all()
+            clock, cost = checked.clock(plan, store, executor.workers)
+            run = Pass(store, watcher, executor, plan, clock)
+            run.do_all(cost)
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
@@ -238,118 +225,3 @@ def _provenance(checked: _Checked, model: ModelVersion, began: float) -> dict[st
             "seconds": round(time.time() - began, 1),
         },
     }
-
-
-class _Run:
-    """One pass over a plan: ``failures`` by the failed step's key, which ``blame`` has for each failed or skipped."""
-
-    def __init__(self, checked: _Checked, store: Store, watcher: Watcher, executor: Executor, plan: Plan) -> None:
-        self.store, self.watcher, self.executor, self.plan = store, watcher, executor, plan
-        self.failures: dict[str, Failure] = {}
-        self.blame: dict[str, str] = {}
-        self.clock, self.cost = checked.clock(plan, store, executor.workers)
-        self.pieces = {piece.key: piece for piece in self.clock.pieces}
-        self._telling = RLock()
-        self._stopping = False
-
-    def errors(self) -> dict[str, str]:
-        """What went wrong, for each failed or skipped step's key."""
-        return {key: self.failures[culprit].error for key, culprit in self.blame.items()}
-
-    def do_all(self) -> None:
-        """Go through the plan's steps, each once."""
-        reused = set(self.clock.over)
-        self.watcher.planned(self.clock)
-        if len(reused) < len(self.plan.steps):
-            self.watcher.note(self.cost)
-        for step in self.plan.steps:
-            if step.key in reused:
-                self.store.record("reused", step)
-        rest = [step for step in self.plan.steps if step.key not in reused]
-        if self.executor.workers == 1:
-            for step in rest:
-                self._do_or_skip(step)
-        else:
-            self._do_several_at_a_time(rest)
-
-    def _do_several_at_a_time(self, rest: list[Step]) -> None:
-        """Begin, whenever a worker is free, the step with the longest way to the end of what builds on it."""
-        way: dict[str, float] = {}
-        for step in reversed(rest):  # what builds on a step comes after it
-            way[step.key] = way.get(step.key, 0.0) + self.pieces[step.key].expected
-            for made in step.inputs.values():
-                way[made.key] = max(way.get(made.key, 0.0), way[step.key])
-        waiting = sorted(rest, key=lambda step: -way[step.key])
-        at_work: dict[Future[None], Step] = {}
-        with ThreadPoolExecutor(self.executor.workers) as threads:
-            try:
-                while waiting or at_work:
-                    undone = {step.key for step in (*waiting, *at_work.values())}
-                    ready = [s for s in waiting if not any(made.key in undone for made in s.inputs.values())]
-                    for step in ready[: self.executor.workers - len(at_work)]:
-                        waiting.remove(step)
-                        at_work[threads.submit(self._do_or_skip, step)] = step
-                    for future in wait(at_work, return_when=FIRST_COMPLETED).done:
-                        del at_work[future]
-                        future.result()
-            except BaseException:  # Ctrl-C, a full disk: nothing that is being done can be kept
-                self._stopping = True
-                self.executor.close()
-                raise
-
-    def _do_or_skip(self, step: Step) -> None:
-        with self._telling:
-            culprit = next((self.blame[made.key] for made in step.inputs.values() if made.key in self.blame), None)
-            if culprit is not None:
-                self._skip(step, culprit)
-        if culprit is None:
-            self._do(step)
-
-    def _do(self, step: Step) -> None:
-        started, piece = time.time(), self.pieces[step.key]
-        with self._telling:
-            self.store.record("started", step)
-            self.clock.start(piece)
-            self.watcher.started(piece)
-        try:
-            with self.store.keeping(step) as (job, record):
-                done = self.executor.do(job, partial(self._advanced, piece))
-                record |= {**done.record, "found": done.note, "versions": versions()}
-        except StoreError:
-            raise
-        except Exception as error:
-            # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
-            if self._stopping:
-                raise
-            if is_full_disk(error):
-                raise full_disk(self.store.folder, error) from error
-            with self._telling:
-                self._fail(step, error, time.time() - started)
-        else:
-            with self._telling:
-                self._end(step, "finished", time.time() - started, done.note)
-
-    def _fail(self, step: Step, error: Exception, seconds: float) -> None:
-        lines = str(error).strip().splitlines() or [""]
-        what = str(error) if isinstance(error, IndelibleError) else f"{type(error).__name__}: {lines[0]}"
-        self.failures[step.key] = Failure(step.title, what)
-        self.blame[step.key] = step.key
-        self.store.keep_failure(step, what, "".join(traceback.format_exception(error)))
-        self._end(step, "failed", seconds, what)
-
-    def _skip(self, step: Step, culprit: str) -> None:
-        failed = self.failures[culprit]
-        self.failures[culprit] = replace(failed, skipped=(*failed.skipped, step.title))
-        self.blame[step.key] = culprit
-        self.store.record("skipped", step)
-        self._end(step, "skipped", 0.0, f"needs: {failed.title}")
-
-    def _end(self, step: Step, end: PieceEnd, seconds: float, note: str) -> None:
-        piece = self.pieces[step.key]
-        self.clock.end(piece, seconds if end == "finished" else None)
-        self.watcher.ended(piece, end, seconds, note)
-
-    def _advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
-        with self._telling:
-            self.clock.advance(piece, done / max(total, 1))
-            self.watcher.advanced(piece, done, total, note)

@@ -14,6 +14,9 @@ import traceback
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
+from indelible.errors import IndelibleError
+from indelible.files import full_disk, is_full_disk
+
 
 def work(connection: Connection, threads: int) -> None:
     """Do jobs until the connection closes: first the World comes, then job after job.
@@ -26,8 +29,6 @@ def work(connection: Connection, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    from indelible.errors import IndelibleError
-    from indelible.files import full_disk, is_full_disk
     from indelible.study.run.step import Material, do_step
 
     torch.set_num_threads(threads)
