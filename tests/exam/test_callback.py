@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from indelible.errors import ConfigError
 from indelible.exam.callback import RetentionCallback
@@ -32,17 +32,28 @@ def train(folder: Path, model: Any, tokenizer: Any, callbacks: list[Any], **opti
         max_steps=6,
         per_device_train_batch_size=2,
         learning_rate=1e-2,
-        save_strategy="no",
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         seed=3,
-        **options,
+        **{"save_strategy": "no", **options},
     )
     set_seed(3)
-    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=_collate, callbacks=callbacks)
+    trainer = Trainer(
+        model, arguments, train_dataset=rows, eval_dataset=rows, data_collator=_collate, callbacks=callbacks
+    )
     trainer.train()
     return trainer
+
+
+class StopAt(TrainerCallback):
+    """Ends training at a step, as a trainer's own rules do."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_parts: Any) -> None:
+        control.should_training_stop = state.global_step >= self.step
 
 
 def _collate(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -102,10 +113,40 @@ def test_a_model_without_a_cache_of_keys_is_asked_too(tmp_path: Path, tiny_token
     assert list(callback.taken) == [3, 6]
 
 
-def test_the_last_planned_step_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
-    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=2, skip_last=True)
+def test_the_end_is_asked_wherever_it_is(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    uneven = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
+    model = with_dropout(tiny_model("gpt2"))
+    trainer = train(tmp_path, model, tiny_tokenizer, [uneven])
+    assert list(uneven.taken) == [4, 6]
+    assert [entry["step"] for entry in trainer.state.log_history if "retention/edited/prompt" in entry] == [4, 6]
+    final = answers_frame(take_exam(model, tiny_tokenizer, QUESTIONS))
+    assert answers_frame(uneven.taken[6])["log_prob"].to_numpy() == pytest.approx(final["log_prob"].to_numpy(), abs=1e-5)
+
+    stopped = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
+    train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [stopped, StopAt(5)])
+    assert list(stopped.taken) == [4, 5]
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_the_end_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer, every: int) -> None:
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=every, skip_last=True)
     train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
-    assert list(callback.taken) == [2, 4]
+    assert list(callback.taken) == list(range(every, 6, every))
+
+
+def test_the_best_model_is_not_asked_for_the_last(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    """Trainer has loaded it when training ends: the last step's answers are those of its evaluation."""
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
+    evaluation = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": True}
+    model = with_dropout(tiny_model("gpt2"))
+    trainer = train(tmp_path, model, tiny_tokenizer, [callback], **evaluation, **best)
+    assert trainer.state.best_global_step != 6
+    assert max(callback.taken) == 6
+    loaded = answers_frame(take_exam(model, tiny_tokenizer, QUESTIONS))["log_prob"].to_numpy()
+    of = {step: answers_frame(answers)["log_prob"].to_numpy() for step, answers in callback.taken.items()}
+    assert loaded == pytest.approx(of[trainer.state.best_global_step], abs=1e-5)
+    assert loaded != pytest.approx(of[6], abs=1e-3)
 
 
 def test_no_exam_yet_and_no_exam_ever() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RetentionCallback(TrainerCallback):
-    """Takes the exam after every ``every`` optimiser steps and keeps the answers.
+    """Takes the exam after every ``every`` optimiser steps, and at the end of training, and keeps the answers.
 
     Training goes on as if nothing had happened: the exam draws no random number, restores each module's training flag,
     and touches neither gradients nor weights, so a run with the callback ends in the same weights, bit for bit.
@@ -39,7 +39,7 @@ class RetentionCallback(TrainerCallback):
         tokenizer: by default the one that the trainer was given as ``processing_class``.
         every: optimiser steps between two exams.
         batch_size: as for ``take_exam``.
-        skip_last: take no exam at the last planned step, for a caller who takes one after training.
+        skip_last: take no exam at the end, for a caller who takes one after training.
 
     Raises:
         ConfigError: if ``every`` is not positive; when training begins, if there is no tokenizer.
@@ -83,20 +83,30 @@ class RetentionCallback(TrainerCallback):
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
-        """Take the exam when its step has come."""
+        """Take the exam when its step has come, or the last planned one."""
+        is_last = state.global_step >= state.max_steps
+        if not self.skip_last if is_last else state.global_step % self.every == 0:
+            self._ask(state, control, parts["model"])
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
+        """Take the exam where training has ended before its last planned step, and the model is that of the end."""
+        if not (self.skip_last or args.load_best_model_at_end):
+            self._ask(state, control, parts["model"])
+
+    def _ask(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
+        """Take the exam at this step and log its shares, once."""
         step = state.global_step
-        if self.skip_last and step >= state.max_steps:
+        if step in self.taken:
             return
-        if step % self.every == 0 and step not in self.taken:
-            shares = self._shares(step, parts["model"])
-            if self._log is None:
-                state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
-            else:
-                # Whoever logs takes the trainer's own entry of this step for written, and with it the step's loss and
-                # all that other callbacks do when they see it.
-                wanted = control.should_log
-                self._log(shares)
-                control.should_log = wanted
+        shares = self._shares(step, model)
+        if self._log is None:
+            state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
+        else:
+            # Whoever logs takes the trainer's own entry of this step for written, and with it the step's loss and
+            # all that other callbacks do when they see it.
+            wanted = control.should_log
+            self._log(shares)
+            control.should_log = wanted
 
     def on_evaluate(
         self,
