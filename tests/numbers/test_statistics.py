@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from indelible.numbers.bootstrap import Sample, rate_interval
+from indelible.numbers.bootstrap import Contrast, Sample, rate_interval
 from indelible.numbers.estimate import Estimate
+from indelible.numbers.words import percent_with_interval
 
 Pairs = NDArray[np.int64]
 
@@ -71,6 +72,28 @@ def test_a_share_of_independent_facts_has_the_interval_of_jeffreys(hits: int, as
     assert found is not None
     expected = beta.ppf([0.025, 0.975], hits + 0.5, asked - hits + 0.5)
     assert found == pytest.approx(expected, abs=0.006)
+
+
+@pytest.mark.parametrize("wordings", [1, 3])
+@pytest.mark.parametrize("facts", [2, 8, 200])
+def test_the_interval_of_all_ends_at_all_and_that_of_none_begins_at_none(facts: int, wordings: int) -> None:
+    every = np.full((facts, 2), wordings, np.int64)
+    none = every * [0, 1]
+    of_all, of_none = (
+        rate_interval(sample(one, one), draws=2_000, generator=np.random.default_rng(0)) for one in (every, none)
+    )
+    assert of_all is not None and of_none is not None
+    assert of_all[1] == 1.0 and of_all[0] < 1
+    assert of_none[0] == 0.0 and of_none[1] > 0
+    assert percent_with_interval(1.0, *of_all).endswith(", 100%]")
+
+
+@pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (-0.1, 1.0), (0.1, 2 / 1001), (0.3, 2 / 1001)])
+def test_an_interval_has_its_value_in_it(value: float, p: float) -> None:
+    found = Contrast(value, np.linspace(0.05, 0.2, 1000))
+    assert found.interval[0] <= value <= found.interval[1]
+    assert found.p == pytest.approx(p)
+    assert (found.p <= 0.05) is (found.interval[0] > 0)
 
 
 def test_facts_are_drawn_whole() -> None:

@@ -8,7 +8,8 @@ which nothing is left). A fact is weighted whole, with all its wordings, in all 
 answers about one fact are not independent. Half a fact that was kept and half a fact that was lost are added to every
 draw, with weights of their own. For a plain share of independent facts, a draw is then exactly one from Jeffreys' Beta
 posterior, whose intervals cover the truth as often as they say also near 0 and 1 (Brown, Cai & DasGupta, *Interval
-Estimation for a Binomial Proportion*, 2001), where plain resampling sees no variation at all.
+Estimation for a Binomial Proportion*, 2001), where plain resampling sees no variation at all. As they have it, the
+interval of none is from 0, and that of all is to 1: it is widened to the value wherever its draws leave that out.
 
 *Seeds.* Seeds that differ by more than their facts explain add a variance of their own. Drawing seeds and then facts
 counts what facts contribute twice; so only the excess is drawn, as Davison & Hinkley (*Bootstrap Methods and their
@@ -103,16 +104,18 @@ class Contrast:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval: the two draws beyond which 2.5% of them lie on each side."""
+        """The 95% interval: the two draws beyond which 2.5% of them lie on each side, and the value."""
         last = max(int((1 - LEVEL) / 2 * (len(self.draws) + 1)) - 1, 0)
-        return float(self.draws[last]), float(self.draws[-1 - last])
+        return min(float(self.draws[last]), self.value), max(float(self.draws[-1 - last]), self.value)
 
     @property
     def p(self) -> float:
         """Two-sided: twice the share of draws on the far side of zero, itself counted in; at most 0.05 exactly where
-        the interval excludes zero (given 39 draws or more)."""
+        the interval excludes zero (given 39 draws or more); 1 where the value is not on the side of most draws."""
         below = np.searchsorted(self.draws, 0, side="right")
         above = len(self.draws) - np.searchsorted(self.draws, 0, side="left")
+        if self.value * (above - below) <= 0:
+            return 1.0
         return float(min(2 * (min(below, above) + 1) / (len(self.draws) + 1), 1.0))
 
 
