@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 import indelible
+from indelible.care import checkpoints
 from indelible.care.checkpoints import write_edited, write_reverted
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import StoreError
@@ -74,3 +77,27 @@ def test_a_folder_that_holds_another_model_is_not_left(
     assert list(tmp_path.iterdir()) == []
     write_edited(loaded, edit, tmp_path / "edited")
     assert indelible.verify(str(tmp_path / "edited"), edit).in_words.startswith("the delta is in them")
+
+
+def weights_in_memory() -> int:
+    models = [one for one in gc.get_objects() if isinstance(one, PreTrainedModel)]
+    return sum({id(weight): weight.numel() for model in models for weight in model.parameters()}.values())
+
+
+def test_of_a_model_given_by_name_one_is_held_at_a_time(
+    taught: Path, tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = str(taught / "model")
+    facts = [indelible.Fact(**{**row, "paraphrases": (), "held_out": ()}) for row in taught_facts()[:1]]
+    edit = indelible.edit(name, facts, "ft-m", steps=2)
+    gc.collect()
+    before, held = weights_in_memory(), list[int]()
+
+    def read_again(*around: Any, **more: Any) -> indelible.LoadedModel:
+        held.append(weights_in_memory())
+        return indelible.load(*around, **more)
+
+    monkeypatch.setattr(checkpoints, "load", read_again)
+    write_edited(name, edit, tmp_path / "edited")
+    assert write_reverted(str(tmp_path / "edited"), edit, tmp_path / "back").original
+    assert held == [before, before]

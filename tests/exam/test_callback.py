@@ -120,7 +120,9 @@ def test_the_end_is_asked_wherever_it_is(tmp_path: Path, tiny_model: Make, tiny_
     assert list(uneven.taken) == [4, 6]
     assert [entry["step"] for entry in trainer.state.log_history if "retention/edited/prompt" in entry] == [4, 6]
     final = answers_frame(take_exam(model, tiny_tokenizer, QUESTIONS))
-    assert answers_frame(uneven.taken[6])["log_prob"].to_numpy() == pytest.approx(final["log_prob"].to_numpy(), abs=1e-5)
+    assert answers_frame(uneven.taken[6])["log_prob"].to_numpy() == pytest.approx(
+        final["log_prob"].to_numpy(), abs=1e-5
+    )
 
     stopped = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
     train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [stopped, StopAt(5)])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from operator import add
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import ConfigError, EditError, ModelError, StoreError
-from indelible.facts.fact import Fact
 from indelible.files import check_free
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity, tensor_digest
 from indelible.models.load import LoadedModel, load, opened
 from indelible.models.save import save_model
 from indelible.models.tokens import encode_prompt
@@ -57,8 +56,7 @@ def write_edited(model: LoadedModel | str, edit: Edit, out: Path) -> None:
             else "Apply it in Python: Edit.load(path).apply(model).",
         )
     loaded = opened(model)
-    with _written(loaded, edit, out):
-        edit.apply(loaded.model)
+    _write(loaded, edit, out, edit.apply, given=loaded is model)
 
 
 def write_reverted(model: LoadedModel | str, edit: Edit, out: Path, *, approximately: bool = False) -> Reverted:
@@ -80,9 +78,8 @@ def write_reverted(model: LoadedModel | str, edit: Edit, out: Path, *, approxima
         raise EditError(f"A {edit.kind} changes no weights.", "There is nothing to revert.")
     loaded = opened(model)
     share = edit.presence(loaded.model).share if approximately and edit.manifest.seal is not None else None
-    with _written(loaded, edit, out):
-        edit.revert(loaded.model, approximately=approximately)
-    original = fingerprint(loaded.model) == edit.manifest.fingerprint
+    change = partial(edit.revert, approximately=approximately)
+    original = _write(loaded, edit, out, change, given=loaded is model) == edit.manifest.fingerprint
     return Reverted(original, original or not approximately, share)
 
 
@@ -90,53 +87,80 @@ ASKED = 3
 """Facts whose prompts are read by the model in memory and by the one on disk."""
 
 
-@contextmanager
-def _written(loaded: LoadedModel, edit: WeightUpdate, out: Path) -> Iterator[None]:
-    """What the block makes of a model is written; where that fails, the model is as before the block."""
-    weights = dict(loaded.model.named_parameters(remove_duplicate=False))
-    before = {name: weights[name].detach().clone() for name in edit.parameters if name in weights}
+@dataclass(frozen=True)
+class _Written:
+    """What a model that is written has to be known by once it is read: its bits, its tokens and its answers."""
+
+    identity: Identity
+    answers: Sequence[tuple[str, list[int], Tensor]]
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, prompts: Sequence[str]) -> _Written:
+        """Of a model in memory."""
+        tokens = [encode_prompt(loaded.tokenizer, prompt) for prompt in prompts]
+        answers = zip(prompts, tokens, (_logits(loaded.model, row) for row in tokens), strict=True)
+        return cls(Identity.of(loaded.model), tuple(answers))
+
+    def trouble(self, there: LoadedModel) -> str | None:
+        """What a model that was read does otherwise."""
+        weights = there.model.state_dict()
+        for name, digest in self.identity.tensors.items():
+            if name not in weights:
+                return f"it lacks {name!r}"
+            if tensor_digest(weights[name]) != digest:
+                return f"{name!r} has other values"
+        for prompt, tokens, logits_tv in self.answers:
+            if encode_prompt(there.tokenizer, prompt) != tokens:
+                return f"it has other tokens for {prompt!r}"
+            if not torch.allclose(logits_tv, _logits(there.model, tokens), rtol=1e-4, atol=1e-3):
+                return f"it answers {prompt!r} otherwise"
+        return None
+
+
+def _logits(model: PreTrainedModel, row: Sequence[int]) -> Tensor:
+    """What is predicted after each token of a row, (tokens, vocabulary)."""
+    with evaluation_mode(model), torch.no_grad():
+        logits: Tensor = model(torch.tensor([row], device=model.device), use_cache=False).logits[0]
+    return logits
+
+
+def _write(
+    loaded: LoadedModel, edit: WeightUpdate, out: Path, change: Callable[[PreTrainedModel], None], *, given: bool
+) -> str:
+    """Write what a change makes of a model, and read it again: the fingerprint of what was written.
+
+    Loading converts and attaches things (adapters, quantised weights, names of another layout), so that a folder that
+    was written without an error need not hold what was edited. Where anything fails, a model that was ``given`` is as
+    before. Any other is let go of before the written one is read, so that memory holds one at a time.
+    """
+    weights = loaded.model.state_dict(keep_vars=True)
+    before = {name: weights[name].detach().clone() for name in edit.parameters if name in weights} if given else {}
     try:
-        yield
-        save_model(loaded, out, partial(_check_written, loaded, edit.facts[:ASKED], out))
+        change(loaded.model)
+        written = _Written.of(loaded, [fact.text() for fact in edit.facts[:ASKED]])
+
+        def check(folder: Path) -> None:
+            dtype, device = loaded.model.dtype, str(loaded.model.device)
+            for weight in () if given else loaded.model.parameters():
+                weight.data = weight.new_empty(0)
+            try:
+                there = load(str(folder), dtype=dtype, device=device, trust_remote_code=loaded.trusted)
+            except ModelError as error:
+                raise StoreError(
+                    f"{out} is not written: it would not be read again ({error.what.rstrip('.')}).", error.fix
+                ) from None
+            if found := written.trouble(there):
+                raise StoreError(
+                    f"{out} is not written: what would be read from it is not the model in memory ({found}).",
+                    "Load the model from a folder that save_pretrained wrote, without adapters or quantisation.",
+                )
+
+        save_model(loaded, out, check)
     except BaseException:
         for name, weight in before.items():
             weights[name].data.copy_(weight)
         raise
-
-
-def _check_written(loaded: LoadedModel, facts: Sequence[Fact], out: Path, folder: Path) -> None:
-    """StoreError unless what is read from a folder is the model in memory: the same bits, tokens and answers.
-
-    Loading converts and attaches things (adapters, quantised weights, names of another layout), so that a folder that
-    was written without an error need not hold what was edited.
-    """
-    dtype, device = loaded.model.dtype, str(loaded.model.device)
-    try:
-        there = load(str(folder), dtype=dtype, device=device, trust_remote_code=loaded.trusted)
-    except ModelError as error:
-        raise StoreError(
-            f"{out} is not written: it would not be read again ({error.what.rstrip('.')}).", error.fix
-        ) from None
-    mine, theirs = loaded.model.state_dict(), there.model.state_dict()
-    found = [f"it lacks {name!r}" for name in mine if name not in theirs]
-    found += [f"{name!r} has other values" for name in mine if name in theirs and not _same(mine[name], theirs[name])]
-    with evaluation_mode(loaded.model), torch.no_grad():
-        for prompt in [fact.text() for fact in facts] if not found else []:
-            ids, other = (encode_prompt(one.tokenizer, prompt) for one in (loaded, there))
-            row = torch.tensor([ids], device=loaded.model.device)
-            if ids != other:
-                found.append(f"it has other tokens for {prompt!r}")
-            elif not torch.allclose(loaded.model(row).logits, there.model(row).logits, rtol=1e-4, atol=1e-3):
-                found.append(f"it answers {prompt!r} otherwise")
-    if found:
-        raise StoreError(
-            f"{out} is not written: what would be read from it is not the model in memory ({found[0]}).",
-            "Load the model from a folder that save_pretrained wrote, without adapters or quantisation.",
-        )
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(*(each.reshape(-1).view(torch.uint8) for each in (one, other)))
+    return written.identity.fingerprint
 
 
 def compose(model: LoadedModel | str, edits: Sequence[Edit]) -> WeightUpdate:
