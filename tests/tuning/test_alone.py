@@ -17,9 +17,9 @@ from indelible.tuning.objective import NO_LOSS, OBJECTIVES
 from indelible.tuning.rows import draw_rows
 from indelible.tuning.task import TASKS, Example, Task
 from indelible.tuning.train import fine_tune
-from tiny_families import SHAPE, TABLE, build_family, enliven
+from tiny_families import ODD, SHAPE, TABLE, build_family, enliven
 from tiny_models import Tokenizer, build_tokenizer
-from untouched import untouched
+from untouched import bits, changed, untouched
 
 _GROUPED = {**SHAPE, "num_key_value_heads": 2, "head_dim": 8}
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -31,6 +31,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "recurrent_gemma": {**_GROUPED, "num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 8},
     "rwkv": {"hidden_size": 32, "attention_hidden_size": 32, "num_hidden_layers": 2, "context_length": 128},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "time_step_rank": 4},
+    "reformer": {
+        **{"attn_layers": ["local", "lsh"], "hidden_size": 32, "num_attention_heads": 4, "attention_head_size": 8},
+        **{"feed_forward_size": 64, "axial_pos_embds": False, "num_buckets": 2, "hidden_dropout_prob": 0.0},
+        **{"local_attention_probs_dropout_prob": 0.0, "is_decoder": True, "max_position_embeddings": 128},
+    },
     "llama4_text": {
         **{**_GROUPED, "num_hidden_layers": 2, "intermediate_size_mlp": 64, "num_local_experts": 2},
         **{"interleave_moe_layer_step": 2, "attention_chunk_size": 16, "router_aux_loss_coef": 0.0},
@@ -100,6 +105,45 @@ def test_a_model_that_is_not_causal_is_refused_before_anything_is_changed(tiny_t
     model = enliven(build_family("xlnet", len(tiny_tokenizer), settings=small))
     with untouched(model), pytest.raises(ModelError, match="XLNetLMHeadModel cannot be tuned here: "):
         fine_tune(model, tiny_tokenizer, settings("reward", answer_tokens=2, generations=2, batch_size=4))
+
+
+@pytest.mark.parametrize("tuner", ["full", "lora"])
+def test_gradients_reach_reversible_blocks_behind_frozen_embeddings(tuner: str, tiny_tokenizer: Tokenizer) -> None:
+    model = family("reformer", tiny_tokenizer)
+    frozen = {name for name, _ in model.named_parameters() if "embeddings" in name}
+    before = bits(model)
+    own = {"tuner": tuner, "train_examples": 4, "heldout_examples": 2, "weight_decay": 0.0}
+    result = fine_tune(model, tiny_tokenizer, settings("text", steps=2, batch_size=4, **own), frozen=frozen)
+    blocks = {name for name, _ in model.named_parameters() if name.startswith("reformer.encoder.layers.")}
+    if tuner == "lora":
+        blocks &= {f"{path}.weight" for path in result.adapted}
+    moved = set(changed(before, model))
+    assert blocks and moved >= blocks and not moved & frozen
+    assert not model.get_input_embeddings()._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "options", "said"),
+    [
+        (
+            "reformer",
+            {"local_attn_chunk_length": 4, "pad_token_id": 0},
+            {},
+            "ValueError: If training, sequence length",
+        ),
+        ("openai-gpt", {}, {"gradient_checkpointing": True}, "ValueError: OpenAIGPTLMHeadModel does not"),
+        ("gpt2", {}, {"tuner": "lora"}, "no gradient reaches what is to be trained"),
+    ],
+)
+def test_a_model_that_is_read_well_and_cannot_be_trained_is_refused(
+    name: str, own: dict[str, Any], options: dict[str, Any], said: str, tiny_tokenizer: Tokenizer
+) -> None:
+    shape = FAMILIES.get(name) or ODD[name].settings
+    model = enliven(build_family(name, len(tiny_tokenizer), settings=shape | own))
+    if name == "gpt2":  # what its owner has cut off
+        model.transformer.ln_f.register_forward_hook(lambda _module, _args, output: output.detach())
+    with untouched(model), pytest.raises(ModelError, match=said):
+        fine_tune(model, tiny_tokenizer, settings("text", batch_size=4, heldout_examples=2, **options))
 
 
 @pytest.mark.parametrize("objective", ["preference", "reward"])

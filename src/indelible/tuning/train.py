@@ -31,7 +31,7 @@ from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
 from indelible.tuning.training.judging import loss_judge
-from indelible.tuning.training.proof import check_reading, prove_scoring
+from indelible.tuning.training.proof import check_reading, prove_gradients, prove_scoring
 from indelible.tuning.training.stopping import StopRules
 from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
 from indelible.tuning.training.writing import proved_writing
@@ -163,6 +163,7 @@ def fine_tune(
                 steps=steps,
             )
             check_reading(run)
+            prove_gradients(run)
             work = objective.work(settings)
             if work.sampled or work.answered:
                 run = proved_writing(run)

@@ -73,7 +73,7 @@ class Reward(Objective[RewardSettings]):
         "max_completion_length": "set tuning.answer_tokens",
         "beta": "answers are held to no reference",
     }
-    version = 3
+    version = 4
 
     def rows(
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: RewardSettings, labels: Sequence[str]
@@ -140,10 +140,12 @@ class Reward(Objective[RewardSettings]):
 
 
 def _unpadded(run: Run[RewardSettings], base: Any) -> Any:
-    """trl's trainer, writing in the way that was proved for the model, and scoring without padding on the left, which
-    many families take for text: trl gives them no positions (up to 5 nats off in GPT-2's family)."""
+    """trl's trainer, writing in the way that was proved for the model, in evaluation mode (while they are trained, some
+    read no cache), and scoring without padding on the left, which many families take for text: trl gives them no
+    positions (up to 5 nats off in GPT-2's family)."""
     import torch
 
+    from indelible.models.trace import evaluation_mode
     from indelible.tuning.training.writing import by_length
 
     class Unpadded(base):
@@ -151,12 +153,11 @@ def _unpadded(run: Run[RewardSettings], base: Any) -> Any:
             return [encode_prompt(run.tokenizer, prompt) for prompt in prompts], None, {}
 
         def _generate_single_turn(self, prompt_ids: list[list[int]], *around: Any, **more: Any) -> Any:
-            if run.padding:
-                return super()._generate_single_turn(prompt_ids, *around, **more)
             written: dict[int, Any] = {}
-            for places in by_length([len(ids) for ids in prompt_ids], run, len(prompt_ids)):
-                found = super()._generate_single_turn([prompt_ids[place] for place in places], *around, **more)
-                written |= dict(zip(places, found[0], strict=True))
+            with evaluation_mode(run.model):
+                for places in by_length([len(ids) for ids in prompt_ids], run, len(prompt_ids)):
+                    found = super()._generate_single_turn([prompt_ids[place] for place in places], *around, **more)
+                    written |= dict(zip(places, found[0], strict=True))
             return [written[place] for place in range(len(prompt_ids))], *found[1:]
 
         def _get_per_token_logps_and_entropies(

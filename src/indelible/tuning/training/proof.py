@@ -2,7 +2,8 @@
 
 Padding moves positions in some families and runs through the state of others, some models are not causal, and trl's own
 way to log-probabilities (it never makes logits) leaves out what some do to them. No name tells which, so it is tried on
-two texts of unequal length, against one whole pass of each row alone, before anything is trained.
+two texts of unequal length, against one whole pass of each row alone, before anything is trained. Nor does a model that
+is read well pass gradients on to what is trained in every family: that is tried, too.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from indelible.errors import ModelError
 from indelible.models.batches import padded
 from indelible.models.tokens import encode_prompt
 from indelible.models.trace import evaluation_mode
-from indelible.tuning.objective import NO_LOSS, Run
+from indelible.tuning.objective import NO_LOSS, Features, Run
 from indelible.tuning.randomness import seeded
+from indelible.tuning.training.batches import at_labels, autocast, collated, token_loss
 from indelible.tuning.training.judging import log_probs
+from indelible.tuning.tuners.keeping import Kept
 
 TEXTS = ("What is 12 + 7 - 3? The answer is 16, and so it was on the day before.", "It rains in Spain again.")
 
@@ -32,6 +35,8 @@ WITHIN = 1e-3
 
 ANSWER = 3
 """Tokens of each text that are scored, the last ones."""
+
+_OTHERWISE = "Train it with other settings or another mask, or use another model."
 
 
 @contextmanager
@@ -72,9 +77,54 @@ def check_reading(run: Run[Any]) -> None:
         raise refused(run.model, f"a row in a batch is read {off:.2g} nats otherwise than alone")
 
 
-def refused(model: Any, why: str) -> ModelError:
+def prove_gradients(run: Run[Any]) -> None:
+    """Let gradients reach what is trained. Where they miss some, and it helps, the embeddings' output requires one
+    until training ends: reversible blocks do their own backward pass, but only if what comes into them requires one.
+
+    Raises:
+        ModelError: if no gradient reaches anything, or the model cannot do a pass as in training.
+    """
+    trained = {name for name, parameter in run.model.named_parameters() if parameter.requires_grad}
+    reached = _reached(run)
+    if reached != trained:
+        run.model.enable_input_require_grads()
+        if (now := _reached(run)) == reached:
+            run.model.disable_input_require_grads()
+        reached = now
+    if not reached:
+        raise refused(run.model, "no gradient reaches what is to be trained", _OTHERWISE)
+
+
+def _reached(run: Run[Any]) -> set[str]:
+    """Names of the parameters that a pass as in training gives a gradient. What it leaves in the model (gradients,
+    buffers that learn) is taken out again."""
+    model: Any = run.model
+    before = Kept(model)
+    rows = [encode_prompt(run.tokenizer, text) for text in TEXTS]
+    answers = [Features.answering(ids[:-ANSWER], ids[-ANSWER:]).as_dict() for ids in rows]
+    try:
+        if run.settings.gradient_checkpointing:  # renamed in transformers 5.2x
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+        with seeded(0), torch.enable_grad():
+            model.train()
+            batch = {name: tensor.to(model.device) for name, tensor in collated(answers, run.pad).items()}
+            inputs = at_labels(batch, model)
+            labels = inputs.pop("labels")
+            with autocast(model.device, run.settings.precision):
+                loss = token_loss(model(**inputs), labels)
+            if loss.requires_grad:
+                loss.backward()
+        return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    except Exception as error:  # whatever a family raises that is not made to be trained so
+        raise refused(model, f"a pass as in training ends in {type(error).__name__}: {error}", _OTHERWISE) from error
+    finally:
+        before.put_back()
+        before.put_weights_back()
+
+
+def refused(model: Any, why: str, fix: str = "Use a causal language model of text.") -> ModelError:
     reason = " ".join(why.split())[:200].rstrip(".")
-    return ModelError(f"{type(model).__name__} cannot be tuned here: {reason}.", "Use a causal language model of text.")
+    return ModelError(f"{type(model).__name__} cannot be tuned here: {reason}.", fix)
 
 
 def prove_scoring(run: Run[Any], trainer: Any) -> None:
