@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny_edits import bench_of, edit, one_vocabulary
+from torch.multiprocessing.reductions import StorageWeakRef
 from worked_facts import CAPITALS, VARIED, fact
 
+from indelible.edits.solving import keys
 from indelible.edits.solving.covariance import bystander_moments
 from indelible.edits.solving.keys import begins_with_a_sink, read_subjects
 from indelible.edits.solving.texts import FactRows, Row, rows_for, sample_contexts
@@ -152,3 +154,21 @@ def test_a_subject_that_begins_the_text_is_read_behind_contexts_where_its_key_is
     beside = bystander_moments(bench_of(model, tiny_tokenizer, bystanders=[first, VARIED[1]]), [1])
     alone = bystander_moments(bench_of(model, tiny_tokenizer, bystanders=[VARIED[1]]), [1])
     assert torch.equal(beside[1], alone[1])
+
+
+def test_no_pass_stays_in_memory_for_the_keys_read_in_it(tiny_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    layout = find_layout(model)
+    monkeypatch.setattr(keys, "_TOKENS_PER_PASS", 8)
+    passes, alive = list[StorageWeakRef](), list[int]()
+
+    def watch(_module: object, args: tuple[torch.Tensor]) -> None:
+        alive.append(sum(not one.expired() for one in passes))
+        passes.append(StorageWeakRef(args[0].untyped_storage()))
+
+    texts = [Row((5, 6, 7, number), 3, 0) for number in range(8, 16)]
+    with model.get_submodule(layout.memory(0).path).register_forward_pre_hook(watch):
+        found = keys.subject_keys(model, layout, [0], texts)
+    assert alive == [0] * 4
+    alone = torch.cat([keys.subject_keys(model, layout, [0], [text])[0] for text in texts])
+    assert torch.allclose(found[0], alone, atol=1e-6)

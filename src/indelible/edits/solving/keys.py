@@ -96,19 +96,18 @@ def _at_subjects(
 ) -> tuple[dict[int, Tensor], Tensor]:
     memories = {layer: layout.memory(layer).path for layer in key_layers}
     known = [text.tokens[: text.subject + 1] for text in texts]  # nothing that follows changes what is there
-    keys: dict[int, dict[int, Tensor]] = {layer: {} for layer in key_layers}
-    states: dict[int, Tensor] = {}
+    keys: dict[int, list[Tensor]] = {layer: [] for layer in key_layers}
+    states: list[Tensor] = []
+    batches = of_like_length([len(tokens) for tokens in known], _TOKENS_PER_PASS)
     with evaluating(model), torch.inference_mode():
-        for batch in of_like_length([len(tokens) for tokens in known], _TOKENS_PER_PASS):
+        for batch in batches:
             tokens, mask = padded([known[index] for index in batch])
             with capture(model, inputs_of=[*memories.values()], outputs_of=[states_of], stop_after=states_of) as seen:
                 model(tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False)
-            keys_btd = {layer: by_row(seen.inputs[memory], len(batch)) for layer, memory in memories.items()}
-            states_bto = by_row(seen.outputs[states_of], len(batch))
-            for place, index in enumerate(batch):
-                for layer in key_layers:
-                    keys[layer][index] = keys_btd[layer][place, texts[index].subject]
-                states[index] = states_bto[place, texts[index].subject]
-    in_order = range(len(texts))
-    stacked = {layer: torch.stack([found[index] for index in in_order]) for layer, found in keys.items()}
-    return stacked, torch.stack([states[index] for index in in_order])
+            # Copies: a view of one token would keep its whole pass in memory.
+            at_subjects = range(len(batch)), [texts[index].subject for index in batch]
+            for layer, memory in memories.items():
+                keys[layer].append(by_row(seen.inputs[memory], len(batch))[at_subjects])
+            states.append(by_row(seen.outputs[states_of], len(batch))[at_subjects])
+    in_order = torch.tensor([index for batch in batches for index in batch]).argsort()
+    return {layer: torch.cat(found)[in_order] for layer, found in keys.items()}, torch.cat(states)[in_order]
