@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from indelible.models.layout import find_layout
-from indelible.models.trace import capture, evaluating, replace, resume_from, select_before_head
+from indelible.models.trace import capture, evaluating, product_precision, replace, resume_from, select_before_head
 from tiny_families import LAYERS, TABLE, build_family, enliven
 from tiny_models import Make
 from untouched import untouched
@@ -143,6 +143,34 @@ def test_nothing_is_left_when_the_body_raises(kind: str) -> None:
             assert not any(parameter.requires_grad for parameter in model.parameters())
             torch.rand(3)
         raise ZeroDivisionError
+
+
+def allow_older() -> None:
+    torch.set_float32_matmul_precision("medium")
+
+
+def allow_oldest() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def allow_newer() -> None:
+    torch.backends.fp32_precision = "tf32"
+
+
+@pytest.mark.parametrize("allow", [lambda: None, allow_older, allow_oldest, allow_newer])
+def test_products_of_float32_are_computed_in_it_in_evaluation_mode(allow: Callable[[], None], tiny_model: Make) -> None:
+    def precisions() -> list[str]:
+        return [torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision]
+
+    first = precisions()
+    with product_precision():
+        allow()
+        allowed = precisions()
+        with evaluating(tiny_model("llama")):
+            assert precisions() == ["ieee", "ieee"]
+        assert precisions() == allowed
+    assert precisions() == first
+    torch.get_float32_matmul_precision()  # which refuses where torch's two ways to say it are at odds
 
 
 def test_an_unknown_path_leaves_no_hook_behind(tiny_model: Make) -> None:

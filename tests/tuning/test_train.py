@@ -202,6 +202,28 @@ def test_a_result_counts_steps_tokens_and_losses(tiny_model: Make, tiny_tokenize
     assert result.after["loss"] == result.log[-1]["heldout_loss"] < result.before["loss"]
 
 
+class AllowingTF32(TrainerCallback):
+    """What TrainingArguments(tf32=True) does where there is a GPU that has it."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        torch.backends.fp32_precision = "tf32"
+
+
+def test_what_a_trainer_allows_of_the_process_ends_with_it_and_no_exam_is_taken_in_it(
+    tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    seen = list[tuple[bool, str]]()
+    model = tiny_model("llama")
+    watched = model.get_submodule("model.layers.0")
+    before = torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    with watched.register_forward_pre_hook(
+        lambda module, _: seen.append((module.training, torch.backends.cuda.matmul.fp32_precision))
+    ):
+        fine_tune(model, tiny_tokenizer, settings(steps=2), callbacks=[AllowingTF32()])
+    assert set(seen) == {(True, "tf32"), (False, "ieee")}
+    assert (torch.backends.fp32_precision, torch.backends.cuda.matmul.fp32_precision) == before
+
+
 @pytest.mark.parametrize("objective", ["text", "reason"])
 def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
     objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer
@@ -210,7 +232,7 @@ def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
     exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
     options = {"objective": objective, "steps": 5, "evaluate_every": 2, "max_tokens": 64, "heldout_examples": 2}
     result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options), callbacks=[exam])
-    assert list(exam.taken) == [2, 4]
+    assert list(exam.taken) == [2, 4, 5]
     assert [entry["step"] for entry in result.log] == [1, 2, 3, 4, 5]
     assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4]
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_PRECISION = "fp32_precision"
+
 
 class _StopForwardError(Exception):
     """Raised inside a forward pass to end it; never leaves ``capture``."""
@@ -141,15 +143,53 @@ def select_before_head(head: nn.Module, rows: Tensor, positions: Tensor) -> Iter
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside the block; after it each module is in its own mode again, whatever the others' are."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def product_precision() -> Iterator[None]:
+    """What precision products of float32 may be computed in is after the block as before it."""
+    places = [torch.backends, *_products()]
+    kept, older = [getattr(place, _PRECISION, None) for place in places], _older_precision()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        if older is not None and older != _older_precision():
+            torch.set_float32_matmul_precision(older)
+        for place, precision in zip(places, kept, strict=True):
+            if precision is not None:
+                setattr(place, _PRECISION, precision)
+
+
+def _products() -> list[Any]:
+    """Where torch keeps the precision of products; nowhere before its version 2.9."""
+    found = [getattr(backend, "matmul", None) for backend in (torch.backends.cuda, torch.backends.mkldnn)]
+    return [place for place in found if hasattr(place, _PRECISION)]
+
+
+def _older_precision() -> str | None:
+    """As the older of torch's two ways to say it has it; None where only the newer has been used, which it refuses."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; after it each module is in its own mode again, whatever the others' are.
+
+    Products of float32 are computed in float32 there, TF32 allowed or not: that keeps 10 bits of 23, so that answers
+    would hang on how many rows are read at a time, and on what a trainer has switched on meanwhile.
+    """
+    training = [module for module in model.modules() if module.training]
+    with product_precision():
+        if _older_precision() not in (None, "highest"):
+            torch.set_float32_matmul_precision("highest")
+        for place in _products():
+            setattr(place, _PRECISION, "ieee")
+        model.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Fine-tune a model in place with an objective's trainer, and say what became of its downstream figures.
 
 The model comes back as it went in but for its weights: what trainers change beside them (the forward that trl puts in
-place, padding tokens, dropout, tags) is put back.
+place, padding tokens, dropout, tags) is put back, and so is what they allow of the whole process (TF32).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
+from indelible.models.trace import product_precision
 from indelible.progress import Progress
 from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
@@ -149,7 +150,7 @@ def fine_tune(
         rows = rows.with_heldout_in_training()
     steps = settings.steps_over(len(rows.train))
     everything = tuple(figure.name for figure in objective.figures)
-    with seeded(seed), quiet_trl(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+    with seeded(seed), quiet_trl(), product_precision(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         with adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
