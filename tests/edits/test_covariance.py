@@ -12,6 +12,7 @@ from tiny_edits import bench_of
 from transformers import PreTrainedModel
 from worked_facts import CORPUS
 
+from indelible.edits.solving import covariance
 from indelible.edits.solving.covariance import second_moments
 from indelible.errors import EditError
 from indelible.models.fingerprint import Identity
@@ -96,3 +97,16 @@ def test_too_few_tokens_and_too_short_a_corpus_are_refused(tiny_model: Make, tin
         moments(model, tiny_tokenizer, (0,), tokens=5000, corpus=CORPUS[:3])
     with pytest.raises(EditError, match=r"corpus has 0 tokens"):
         moments(model, tiny_tokenizer, (0,), corpus=())
+
+
+def test_matrices_too_large_to_be_worth_a_file_are_not_kept(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    width = model.config.intermediate_size
+    monkeypatch.setattr(covariance, "_MOST_KEPT", 4 * width * width - 1)
+    moments(model, tiny_tokenizer, (1,), cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(covariance, "_MOST_KEPT", 4 * width * width)
+    moments(model, tiny_tokenizer, (1,), cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1

@@ -79,13 +79,15 @@ class ClosedFormEditor(WeightEditor):
             tokens = max(20_000, *(2 * bench.layout.memory(layer).key_width for layer in layers))
         if tokens == 0:
             widths = {layer: bench.layout.memory(layer).key_width for layer in layers}
-            moments: Mapping[int, Tensor] = {layer: torch.eye(width) for layer, width in widths.items()}
+            moments: Mapping[int, Tensor] = {
+                layer: torch.eye(width, device=bench.model.device) for layer, width in widths.items()
+            }
         else:
             moments = second_moments(bench, layers, tokens)
         if bench.bystanders and self.bystander_weight:
             beside = bystander_moments(bench, layers)
             moments = {layer: moments[layer] + self.bystander_weight * beside[layer] for layer in layers}
-        return {layer: moment.to(bench.model.device) for layer, moment in moments.items()}
+        return moments
 
     def factorised(self, bench: Workbench, layers: Sequence[int]) -> Mapping[int, Tensor]:
         """By layer, the Cholesky factor of what ``preserved`` returns."""

@@ -3,7 +3,7 @@
 One streaming pass over the text serves all layers asked for and stops at the deepest. A few multiples of the key width
 in tokens give about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). What comes of text is kept
 on disk when the caller names a folder, under everything that it depends on: model, layer, module, and the rows of
-tokens as they are read.
+tokens as they are read; matrices so wide that reading them back would take as long are not.
 
 Left out are the first token of each row and special tokens. Attention rests there where it looks for nothing, and some
 layers' states there are hundreds of times as large as any others: of the trace of SmolLM2-135M's second moment over
@@ -31,13 +31,15 @@ from indelible.models.trace import by_row, capture, evaluating
 
 _ROW_TOKENS = 128
 _ROWS_PER_PASS = 8
+_MOST_KEPT = 200_000_000
+"""Bytes of a matrix on disk; at Llama-3.1-8B's key width of 14,336 one would have 800 million a layer."""
 
 
 def second_moments(bench: Workbench, layers: Sequence[int], tokens: int) -> Mapping[int, Tensor]:
     """E[k k^T] of the inputs of each layer's MLP output projection, over so many tokens of the corpus.
 
     Returns:
-        By layer, a ``(d, d)`` float32 matrix on the processor, d the key width.
+        By layer, a ``(d, d)`` float32 matrix on the model's device, d the key width.
 
     Raises:
         EditError: if there is not enough text for a matrix of full rank.
@@ -51,15 +53,16 @@ def second_moments(bench: Workbench, layers: Sequence[int], tokens: int) -> Mapp
     rows = _pack(bench.tokenizer, bench.corpus, tokens)
     names = {layer: _cache_name(bench.fingerprint, layer, one.path, rows) for layer, one in memories.items()}
     kept = {} if cache is None else {layer: _kept(cache / name) for layer, name in names.items()}
-    found = {layer: moment for layer, moment in kept.items() if moment is not None}
+    found = {layer: moment.to(bench.model.device) for layer, moment in kept.items() if moment is not None}
     missing = sorted(set(layers) - set(found))
     if missing:
         computed = _stream(bench, missing, rows)
         if cache is not None:
             cache.mkdir(parents=True, exist_ok=True)
             for layer, moment in computed.items():
-                with whole_file(cache / names[layer]) as unfinished:
-                    save_file({"moment": moment.contiguous()}, unfinished)
+                if moment.nbytes <= _MOST_KEPT:
+                    with whole_file(cache / names[layer]) as unfinished:
+                        save_file({"moment": moment.cpu().contiguous()}, unfinished)
         found |= computed
     return found
 
@@ -74,7 +77,7 @@ def bystander_moments(bench: Workbench, layers: Sequence[int]) -> Mapping[int, T
     if any(row.subject == 0 for row in rows) and begins_with_a_sink(bench.model, bench.layout, layers):
         rows = [row for row in rows if row.subject > 0] or rows
     keys_nd = subject_keys(bench.model, bench.layout, layers, rows)
-    return {layer: (keys.T @ keys / len(keys)).cpu() for layer, keys in keys_nd.items()}
+    return {layer: keys.T @ keys / len(keys) for layer, keys in keys_nd.items()}
 
 
 def _pack(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> Tensor:
@@ -99,7 +102,9 @@ def _stream(bench: Workbench, layers: Sequence[int], rows: Tensor) -> dict[int, 
     paths = {layer: memory.path for layer, memory in memories.items()}
     # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass.
     widths = {layer: memory.key_width for layer, memory in memories.items()}
-    sums = {layer: torch.zeros(width, width, dtype=torch.float64) for layer, width in widths.items()}
+    sums = {
+        layer: torch.zeros(width, width, dtype=torch.float64, device=model.device) for layer, width in widths.items()
+    }
     batches = rows.split(_ROWS_PER_PASS)
     special = torch.isin(rows, torch.tensor(bench.tokenizer.all_special_ids, dtype=torch.long))
     special[:, 0] = True
@@ -108,14 +113,14 @@ def _stream(bench: Workbench, layers: Sequence[int], rows: Tensor) -> dict[int, 
         for index, batch in enumerate(batches):
             with capture(model, inputs_of=list(paths.values()), stop_after=paths[max(layers)]) as seen:
                 model(batch.to(model.device), use_cache=False)
-            counted = ordinary[index]
+            counted = ordinary[index].to(model.device)
             for layer, path in paths.items():
                 keys = by_row(seen.inputs[path], len(batch))[counted].float()
-                sums[layer] += (keys.T @ keys).cpu().double()
+                sums[layer] += keys.T @ keys
             if bench.progress is not None:
                 bench.progress(index + 1, len(batches), "covariance")
-    count = sum(int(counted.sum()) for counted in ordinary)
-    return {layer: (total / count).float() for layer, total in sums.items()}
+    count = int((~special).sum())
+    return {layer: (sums.pop(layer) / count).float() for layer in layers}
 
 
 def _cache_name(model_fingerprint: str, layer: int, module: str, rows: Tensor) -> str:
