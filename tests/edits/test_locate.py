@@ -18,15 +18,15 @@ from worked_facts import CORPUS, VARIED
 
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
-from indelible.edits.tracing.locate import choose_layers, located_layers
+from indelible.edits.tracing.locate import choose_layers, located_layers, neighbours
 from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.edits.weight_editor import WeightEditor
-from indelible.errors import EditError
+from indelible.errors import EditError, LayoutError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import find_layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
-from tiny_families import TABLE, build_family, enliven
+from tiny_families import ODD, TABLE, build_family, enliven
 from tiny_models import Make, Tokenizer
 from untouched import assert_same, bits, untouched
 
@@ -151,6 +151,25 @@ def test_layers_end_at_the_peak_of_the_mlps_at_the_subject(tiny_model: Make) -> 
     assert choose_layers(mixed, layout, 1) == (1,)
     with pytest.raises(EditError, match="No MLP was traced"):
         choose_layers(traced([1.0], "hidden"), layout, 1)
+
+
+def test_layers_without_a_memory_are_neither_traced_nor_chosen(tiny_tokenizer: Tokenizer) -> None:
+    """Three dense layers under one of experts: only windows within the three can be chosen, wherever the peak is."""
+    family = replace(ODD["deepseek_v3"], settings={**ODD["deepseek_v3"].settings, "first_k_dense_replace": 3})
+    model = enliven(build_family("deepseek_v3", len(tiny_tokenizer), settings=family.settings))
+    layout, facts = find_layout(model), known(model, tiny_tokenizer)
+    assert set(layout.known_memories) == {0, 1, 2} and facts
+    assert neighbours(layout, 2) == {0: (0, 1), 1: (0, 1), 2: (1, 2), 3: (1, 2)}
+    assert neighbours(replace(layout, memories=("a", *layout.memories[1:])), 2) == {2: (1, 2), 3: (1, 2)}
+    chosen = located_layers(bench_of(model, tiny_tokenizer, identity=Identity.of(model)), facts, 2)
+    assert chosen in ((0, 1), (1, 2))
+    traced = trace_facts(model, tiny_tokenizer, layout, facts, kinds=("mlp", "hidden"), window=1)
+    assert {one.layer for one in traced if one.kind == "mlp"} == {0, 1, 2}
+    assert {one.layer for one in traced if one.kind == "hidden"} == {0, 1, 2, 3}
+    with pytest.raises(LayoutError, match=r"no 4 neighbours have a linear map to edit.*from 0, 1, 2"):
+        neighbours(layout, 4)
+    with pytest.raises(LayoutError, match="Layer 0 has no one linear map"):
+        trace_facts(model, tiny_tokenizer, replace(layout, memories=("experts",) * 4), facts)
 
 
 def test_layers_are_chosen_once_and_kept(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:

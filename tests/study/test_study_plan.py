@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from indelible.study.run.sources import digest
 from indelible.study.run.step import Versions
 from indelible.tuning.objective import OBJECTIVES, tuning_settings
 from indelible.tuning.settings import TuningSettings
+from tiny_families import build_odd
 from tiny_models import Make, Tokenizer
 
 VERSIONS = Versions(model="m1", tokenizer="k1", software={"torch": "2.6.0"}, facts="f1", corpus="c1", tasks="t1")
@@ -134,6 +136,28 @@ def test_digests_ignore_the_order_of_keys_but_not_of_lists() -> None:
 
 
 def test_a_mask_by_an_edits_layers_wants_an_editor_that_has_some(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
-    arm = Arm("x", EDITORS.get("ike")(), tuning_settings({}), "edited-layers")
+    arm, model = Arm("x", EDITORS.get("ike")(), tuning_settings({}), "edited-layers"), tiny_model("llama")
     with pytest.raises(ConfigError, match=r"'arms\.x\.mask' is 'edited-layers', which goes by .*; ike has none"):
-        check_with_model([arm], find_layout(tiny_model("llama")), tiny_tokenizer, list)
+        check_with_model([arm], model, find_layout(model), tiny_tokenizer, list)
+
+
+@pytest.mark.parametrize(
+    ("editor", "options", "said"),
+    [
+        ("ft-m", {"layer": 2}, r"'arms\.x\.options': Layer 2 has no one linear map to edit"),
+        ("grace", {}, r"'arms\.x\.options': Layer 3 has no one linear map to edit.*Edit layers that have one \(0\)"),
+        ("lora", {"layers": [0, 1]}, r"'arms\.x\.options': Layer 1 has no one linear map to edit"),
+        ("lora", {"layers": "auto"}, r"'arms\.x\.options': Causal tracing cannot choose layers"),
+        ("lora", {"layers": [0, 1], "target": "all-linear"}, ""),
+        ("ft-m", {"layer": 0}, ""),
+        ("ft-m", {"layer": "auto"}, ""),
+        ("grace", {"layer": 0}, ""),
+    ],
+)
+def test_a_layer_without_a_memory_is_found_before_the_first_step(
+    editor: str, options: dict[str, Any], said: str, tiny_tokenizer: Tokenizer
+) -> None:
+    model = build_odd("deepseek_v3", len(tiny_tokenizer))  # experts, all but its layer 0
+    arm = Arm("x", EDITORS.get(editor)(**options), tuning_settings({}))
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        check_with_model([arm], model, find_layout(model), tiny_tokenizer, list)

@@ -206,6 +206,16 @@ class Editor(BaseModel, ABC):
             )
         return layers
 
+    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        """Names of the parameters that would be changed or stood beside, as the edit's ``parameters``; none where that
+        is known only once the edit is made.
+
+        Raises:
+            ConfigError: as ``layers_in``.
+            LayoutError: if one of the layers has no memory, and the editor wants one.
+        """
+        return ()
+
     @abstractmethod
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Edit:
         """The edit; the model has to be left as it was."""

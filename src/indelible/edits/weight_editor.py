@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from indelible.edits.deltas.manifest import WeightManifest
 from indelible.edits.deltas.weights import Change, WeightUpdate, add_difference, restored
 from indelible.edits.editor import AUTO, Editor, Workbench
-from indelible.edits.tracing.locate import located_layers
+from indelible.edits.tracing.locate import located_layers, neighbours
 from indelible.facts.fact import Fact
 from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
@@ -72,18 +72,26 @@ class WeightEditor(Editor):
         return next((name for name in ("layer", "layers") if getattr(self, name, None) == AUTO), None)
 
     def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
-        """Names of the parameters that would be changed; none as long as their layers are left to tracing."""
         if self.left_to_tracing is not None:
+            neighbours(layout, self._span(layout))
             return ()
-        return tuple(layout.memory(layer).weight for layer in self.layers_in(layout))
+        return tuple(f"{path}.weight" for path in self.modules_in(model, layout))
+
+    def modules_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        """Paths of the linear maps that would be changed."""
+        return tuple(layout.memory(layer).path for layer in self.layers_in(layout))
+
+    def _span(self, layout: Layout) -> int:
+        """How many layers tracing is to choose: as many as by default."""
+        assert self.left_to_tracing is not None
+        return len(self.model_copy(update={self.left_to_tracing: None}).layers_in(layout))
 
     def located(self, bench: Workbench, facts: Sequence[Fact]) -> Self:
         """The same with its layers chosen, as many as by default, where they were left to tracing of these facts."""
         asked = self.left_to_tracing
         if asked is None:
             return self
-        span = len(self.model_copy(update={asked: None}).layers_in(bench.layout))
-        layers = located_layers(bench, facts, span)
+        layers = located_layers(bench, facts, self._span(bench.layout))
         return self.model_copy(update={asked: layers if asked == "layers" else layers[-1]})
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> WeightUpdate:

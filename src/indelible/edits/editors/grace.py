@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, StrictInt
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from indelible.edits.beside.codebook import Codebook, CodebookManifest, Entries
 from indelible.edits.editor import EDITORS, Editor, Workbench
@@ -20,6 +21,7 @@ from indelible.edits.solving.keys import subject_keys
 from indelible.edits.solving.texts import FactRows, Row, rows_for
 from indelible.edits.solving.values import ValueOptions, optimise_values
 from indelible.facts.fact import Fact
+from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
 _Made = tuple[Tensor, Tensor, str]
@@ -44,6 +46,10 @@ class Grace(Editor):
     radius: float = Field(default=0.2, gt=0, description="Deferral radius of a new entry, in norms of its key.")
     steps: int = Field(default=50, gt=0, description="Steps of value optimisation.")
     learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
+
+    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
+        (layer,) = self.layers_in(layout)
+        return (layout.memory(layer).weight,)
 
     def make(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int) -> Codebook:
         made = [entry for entries in self._made(bench, facts, paraphrases) for entry in entries]

@@ -51,18 +51,13 @@ class Lora(GradientEditor):
         """Paths of the linear maps that get an adapter."""
         layers = self.layers_in(layout)
         if self.target == "memory":
-            return tuple(layout.memory(layer).path for layer in layers)
+            return super().modules_in(model, layout)
         return tuple(
             f"{layout.blocks[layer]}.{path}"
             for layer in layers
             for path, module in model.get_submodule(layout.blocks[layer]).named_modules()
             if isinstance(module, nn.Linear | Conv1D)
         )
-
-    def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
-        if self.left_to_tracing is not None:
-            return ()
-        return tuple(f"{path}.weight" for path in self.modules_in(model, layout))
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
         """Refuses an adapter whose rank is beyond what its matrix can have."""

@@ -20,7 +20,7 @@ import torch
 
 from indelible.edits.editor import Workbench
 from indelible.edits.tracing.trace import GROUPS, KINDS, Kind, Traced, trace_facts
-from indelible.errors import ConfigError, EditError, suggest
+from indelible.errors import ConfigError, EditError, LayoutError, suggest
 from indelible.facts.fact import Fact
 from indelible.files import whole_file
 from indelible.models.bundled.fetch import cache_folder
@@ -136,23 +136,42 @@ def locate(
 def choose_layers(traced: Sequence[Traced], layout: Layout, span: int) -> tuple[int, ...]:
     """The ``span`` neighbours whose MLPs' mean effect at the last subject token is largest, in traces of that window.
 
-    Near the edge of the model, where a window is cut, the choice still has ``span`` layers if the model has them. The
-    model's last layer is left out as long as there are enough below it: what it returns at a subject reaches no later
-    token.
-
     Raises:
         EditError: if MLPs were not traced at the last subject token.
+        LayoutError: as ``neighbours``.
     """
+    choices = neighbours(layout, span)
     effects: dict[int, list[float]] = {}
     for one in traced:
-        if one.kind == "mlp" and one.group == GROUPS[2]:
+        if one.kind == "mlp" and one.group == GROUPS[2] and one.layer in choices:
             effects.setdefault(one.layer, []).append(one.effect)
     if not effects:
         raise EditError("No MLP was traced at the last subject token.", "Trace the kind 'mlp'.")
     means = {layer: sum(values) / len(values) for layer, values in effects.items()}
-    first = max(means, key=lambda layer: means[layer]) - span // 2
-    first = max(0, min(first, layout.n_layers - 1 - span))
-    return tuple(range(first, min(first + span, layout.n_layers)))
+    return choices[max(means, key=lambda layer: means[layer])]
+
+
+def neighbours(layout: Layout, span: int) -> dict[int, tuple[int, ...]]:
+    """By layer, the ``span`` layers that it is in the middle of, where each of them has a memory.
+
+    Near the edge of the model they are moved, so that there are as many if the model has them. Its last layer is left
+    out as long as there are enough below it: what it returns at a subject reaches no later token.
+
+    Raises:
+        LayoutError: if so many neighbours with a memory are nowhere.
+    """
+    known, count = layout.known_memories, layout.n_layers
+    if not known:
+        layout.memory(0)
+    starts = {layer: max(0, min(layer - span // 2, count - 1 - span)) for layer in range(count)}
+    found = {layer: tuple(range(first, min(first + span, count))) for layer, first in starts.items()}
+    found = {layer: layers for layer, layers in found.items() if known.keys() >= set(layers)}
+    if not found:
+        raise LayoutError(
+            f"Causal tracing cannot choose layers: no {span} neighbours have a linear map to edit.",
+            f"Give layers instead of auto, from {', '.join(map(str, known))}.",
+        )
+    return found
 
 
 def located_layers(bench: Workbench, facts: Sequence[Fact], span: int) -> tuple[int, ...]:

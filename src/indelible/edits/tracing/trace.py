@@ -12,7 +12,7 @@ every position from the subject on, times the samples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -89,7 +89,7 @@ def trace_facts(
     """Trace facts, asked for their true objects, that the model knows; the others are left out.
 
     Args:
-        kinds: what is restored.
+        kinds: what is restored; MLPs in layers that have a memory alone.
         groups: positions at which it is restored.
         samples: draws of noise for each fact, the same for all that is restored of it.
         noise: standard deviation of the noise, in standard deviations of the input embeddings.
@@ -98,8 +98,11 @@ def trace_facts(
 
     Raises:
         EditError: if the model answers none of the facts by its most probable next token.
+        LayoutError: if MLPs are to be restored and no layer has a memory.
         FactsError: if a prompt lacks its subject.
     """
+    if "mlp" in kinds and not layout.known_memories:
+        layout.memory(0)
     width = window or max(1, min(10, layout.n_layers // 3))
     found: dict[int, list[Traced]] = {}
     done = 0
@@ -212,7 +215,7 @@ class _Together:
             for position in range(first, self.length)
             if self._group(place, position) in groups
         ]
-        for layer in range(self.layout.n_layers) if asked else ():
+        for layer in self._places(kind) if asked else ():
             chances = self._restored(kind, layer, asked, window)
             for (place, position), chance in zip(asked, chances, strict=True):
                 number = list(self.facts)[place]
@@ -220,21 +223,24 @@ class _Together:
                 group, name = self._group(place, position), self.facts[number].id
                 yield Traced(name, kind, layer, position, group, clean, corrupted, chance), number
 
+    def _places(self, kind: Kind) -> dict[int, str]:
+        """Paths of what is restored, by layer: of MLPs the memories, where there are any."""
+        if kind == "mlp":
+            return {layer: memory.path for layer, memory in self.layout.known_memories.items()}
+        return dict(enumerate(self.layout.blocks if kind == "hidden" else self.layout.attention))
+
     def _restored(self, kind: Kind, layer: int, asked: Sequence[tuple[int, int]], window: int) -> list[float]:
         """Probability of the answer for each fact and position, a mean over samples."""
-        if kind == "hidden":
-            layers, paths = [layer], self.layout.blocks
-        else:
-            first = max(0, layer - window // 2)
-            layers = list(range(first, min(self.layout.n_layers, layer - window // 2 + window)))
-            paths = self.layout.mlp_out if kind == "mlp" else self.layout.attention
+        first = layer - window // 2
+        places = self._places(kind)
+        together = [layer] if kind == "hidden" else [one for one in range(first, first + window) if one in places]
         found: list[float] = []
         size = max(1, _TOKENS_PER_PASS // (self.length * self.samples))
         for start in range(0, len(asked), size):
-            found += self._pass(layers, paths, asked[start : start + size])
+            found += self._pass(together, places, asked[start : start + size])
         return found
 
-    def _pass(self, layers: Sequence[int], paths: Sequence[str], asked: Sequence[tuple[int, int]]) -> list[float]:
+    def _pass(self, layers: Sequence[int], paths: Mapping[int, str], asked: Sequence[tuple[int, int]]) -> list[float]:
         """One pass from the lowest restored layer up."""
         layout, device = self.layout, self.model.device
         facts_r, at_r = torch.tensor(asked, device=device).T.repeat_interleave(self.samples, dim=1)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.errors import ConfigError, EditError
+from indelible.errors import ConfigError, EditError, LayoutError
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
@@ -32,9 +32,14 @@ def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: Facts
 
 
 def check_with_model(
-    arms: Sequence[Arm], layout: Layout, tokenizer: PreTrainedTokenizerBase, corpus: Callable[[], list[str]]
+    arms: Sequence[Arm],
+    model: PreTrainedModel,
+    layout: Layout,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: Callable[[], list[str]],
 ) -> None:
-    """Raise a ConfigError, naming the arm, if its layers do not exist or its covariances cannot have full rank.
+    """Raise a ConfigError, naming the arm, if its layers do not exist or have nothing to edit, or its covariances
+    cannot have full rank.
 
     ``corpus`` gives the texts for covariances; it is called only when an arm needs them.
     """
@@ -45,7 +50,8 @@ def check_with_model(
             continue
         try:
             layers = arm.editor.layers_in(layout)
-        except ConfigError as error:
+            arm.editor.parameters_in(model, layout)
+        except (ConfigError, LayoutError) as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
         if about_edit(arm.mask) and not layers:
             raise ConfigError(

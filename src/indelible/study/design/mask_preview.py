@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from indelible.edits.weight_editor import WeightEditor
 from indelible.models.bundled import fetch as bundled
 from indelible.models.layout import find_layout
 from indelible.models.load import load
@@ -28,8 +27,7 @@ def mask_previews(arms: Sequence[Arm], model: str, *, trust_remote_code: bool = 
     layout = find_layout(loaded)
     said = {}
     for arm in masked:
-        # before the edit is made, only editors of weights can say what it will change
-        edited = arm.editor.parameters_in(loaded, layout) if isinstance(arm.editor, WeightEditor) else ()
+        edited = () if arm.editor is None else arm.editor.parameters_in(loaded, layout)
         if about_edit(arm.mask) and not edited:
             said[arm.name] = "what is edited is known once the edit is made"
             continue

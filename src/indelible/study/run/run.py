@@ -207,7 +207,8 @@ def _check_model(checked: _Checked, material: Material, model: ModelVersion, sto
             f"The model {checked.config.model!r} is another than when {store.folder} was begun.",
             "Give --update to rerun what depends on it, or choose another --out.",
         )
-    check_with_model(checked.arms, lent.layout, lent.tokenizer, material.corpus)
+    with lent.base_model() as bare:
+        check_with_model(checked.arms, bare, lent.layout, lent.tokenizer, material.corpus)
 
 
 def _provenance(checked: _Checked, model: ModelVersion, began: float) -> dict[str, Any]:
