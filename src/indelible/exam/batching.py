@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, takewhile
+from itertools import chain, groupby, takewhile
 from typing import Any
 
 import torch
@@ -16,12 +16,14 @@ import torch
 from indelible.exam.criterion import hopeless
 from indelible.exam.proof import Claim, proved
 from indelible.exam.scoring import Reader, Score, continue_greedily, reading, score_answers
-from indelible.models.batches import in_halves, in_pieces
+from indelible.models.batches import in_halves, in_pieces, most_tokens
 
 Tokens = tuple[int, ...]
 
 # Beyond so many tokens at a time a processor gains nothing more by batching.
 CPU_TOKENS_PER_BATCH = 512
+# What a proof reads on a cache, one by one and at once, where there is room: a text of one token never comes there.
+PROVED_TOKENS = 4
 # The share of a GPU's free memory that a first guess at the batch size fills; halved when it was too much.
 GPU_SHARE = 0.4
 
@@ -78,29 +80,48 @@ def sit(
         return
     with reading(model):
         batches = list(_batches(sittings, batch_size or _batch_size(model, sittings)))
-        tried = max(batches, key=lambda batch: len(batch) > 1)  # the longest prompts of which there are several
-        reader, outcomes = proved(model, partial(_tried, transcript, tried))
-        yield from zip(tried, outcomes, strict=True)
+        # The longest prompts, and the longest of which there are several.
+        tried = [batches.pop(place) for place in sorted({0, _first_of_several(batches)}, reverse=True)]
+        reader, outcomes = proved(model, partial(_tried, transcript, tried, _longest_answer(sittings)))
+        yield from zip(chain(*tried), outcomes, strict=True)
         for batch in batches:
-            if batch is not tried:
-                yield from zip(batch, _run(transcript, batch, reader), strict=True)
+            yield from zip(batch, _run(transcript, batch, reader), strict=True)
 
 
 def _run(transcript: Transcript, batch: Sequence[Sitting], reader: Reader) -> list[Outcome]:
     return in_halves(partial(_sit_batch, reader, transcript), batch)
 
 
-def _tried(transcript: Transcript, batch: Sequence[Sitting], reader: Reader) -> tuple[list[Outcome], list[Claim]]:
-    """A batch's outcomes; and of its last row, which has the most to write, what has to be proved.
+def _tried(
+    transcript: Transcript, tried: Sequence[Sequence[Sitting]], answer: Tokens, reader: Reader
+) -> tuple[list[Outcome], list[Claim]]:
+    """The outcomes of some batches; and what has to be proved of each one's last row, which has the most to write.
 
-    That is what it wrote, and that its longest text scores the same after the rows of a batch have changed places.
+    That is what it wrote, and what comes of its prompt on a cache whatever was asked: an answer as long as any, and
+    several written tokens, after the rows of a batch have changed places.
     """
-    outcomes = _run(transcript, batch, reader)
-    sitting, outcome = batch[-1], outcomes[-1]
-    text = max([outcome.written, *sitting.answers], key=len)
-    moved = score_answers(reader, reader.prefill([batch[0].prompt, sitting.prompt]), (1, 0, 1), [text] * 3)
-    claims = [Claim(sitting.prompt, outcome.written, outcome.log_prob, written=True)]
-    return outcomes, [*claims, *(Claim(sitting.prompt, text, moved[place].log_prob) for place in (0, 2))]
+    outcomes: list[Outcome] = []
+    claims: list[Claim] = []
+    for batch in tried:
+        outcomes += _run(transcript, batch, reader)
+        prompt, last = batch[-1].prompt, outcomes[-1]
+        claims.append(Claim(prompt, last.written, last.log_prob, written=True))
+        prefill = reader.prefill([batch[0].prompt, prompt])
+        room = int(min(max(PROVED_TOKENS, len(answer)), most_tokens(reader.model) - len(prompt)))
+        text = max(last.written, [*answer, *prompt][:room], key=len)
+        moved = score_answers(reader, prefill, (1, 0, 1), [text] * 3)
+        claims += [Claim(prompt, text, moved[place].log_prob) for place in (0, 2)]
+        _, going_on = continue_greedily(reader, prefill, [1, min(room, PROVED_TOKENS)], lambda *_: False)
+        claims.append(Claim(prompt, *going_on, written=True))
+    return outcomes, claims
+
+
+def _first_of_several(batches: Sequence[Sequence[Sitting]]) -> int:
+    return next((place for place, batch in enumerate(batches) if len(batch) > 1), 0)
+
+
+def _longest_answer(sittings: Sequence[Sitting]) -> Tokens:
+    return max((answer for sitting in sittings for answer in sitting.answers), key=len, default=())
 
 
 def _batches(sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[Sequence[Sitting]]:

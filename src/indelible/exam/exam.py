@@ -13,12 +13,12 @@ from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from indelible.errors import FactsError
+from indelible.errors import ConfigError, FactsError
 from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
 from indelible.exam.criterion import succeeds
 from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.facts.fact import Fact
-from indelible.models.batches import most_tokens
+from indelible.models.batches import most_tokens, turning_points
 from indelible.models.tokens import encode_prompt, encode_target
 from indelible.progress import Progress
 
@@ -80,6 +80,10 @@ class _Asked:
         """Tokens that the model must take in all."""
         return len(self.prompt) + max(self.budget, *map(len, self.answers))
 
+    def turns(self, points: Iterable[int]) -> int | None:
+        """The first of some lengths that the prompt keeps within and an answer might not."""
+        return next((point for point in points if len(self.prompt) <= point < self.length), None)
+
 
 def take_exam(
     model: Any,
@@ -103,15 +107,23 @@ def take_exam(
         progress: called with the number of distinct prompts done, their total, and a note.
 
     Raises:
-        FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model.
+        FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model, or ends so near to
+            where the model begins to count positions otherwise (LongRoPE) that its answer would cross that place.
+        ConfigError: if ``batch_size`` or ``max_new_tokens`` is not positive.
     """
+    for name, given in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
+        if given is not None and given < 1:
+            raise ConfigError(f"{name} is {given}.", "Give a number of at least 1, or None.")
     asked = _in_tokens(tokenizer, questions, max_new_tokens)
-    longest = most_tokens(model)
+    longest, turns = most_tokens(model), turning_points(model)
     for item in asked:
+        whole = ", with the facts that stand before it" if item.question.context else ""
+        has = f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}"
         if item.length > longest:
-            whole = ", with the facts that stand before it" if item.question.context else ""
-            has = f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}"
             raise FactsError(f"{has}; the model takes {longest} in all.", "Shorten the prompt, or leave the fact out.")
+        if (turn := item.turns(turns)) is not None:
+            counts = f"the model counts positions otherwise beyond {turn}, which an answer to it would cross"
+            raise FactsError(f"{has}; {counts}.", "Shorten or lengthen the prompt, or leave the fact out.")
     sittings = _sittings(asked)
     transcript = Transcript(model, tokenizer)
     outcomes: dict[Tokens, Outcome] = {}
@@ -152,7 +164,7 @@ def known_facts(
 
     They are exactly those whose answer would be a success in ``take_exam`` (the first ``enough`` of them); asking is
     quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt is too long for
-    the model is one that it does not know.
+    the model, or too near to such a place, is one that it does not know.
 
     Args:
         enough: stop when so many are found; all candidates by default.
@@ -163,12 +175,16 @@ def known_facts(
         FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
-    longest = most_tokens(model)
+    longest, turns = most_tokens(model), turning_points(model)
     transcript = Transcript(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
         asked = _in_tokens(tokenizer, own_prompts(chunk, "intrinsic", context=context), None)
-        fitting = [(fact, item) for fact, item in zip(chunk, asked, strict=True) if item.length <= longest]
+        fitting = [
+            (fact, item)
+            for fact, item in zip(chunk, asked, strict=True)
+            if item.length <= longest and item.turns(turns) is None
+        ]
         sittings = _sittings([item for _, item in fitting], until_hopeless=True)
         outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings)}
         known += [

@@ -73,3 +73,14 @@ def most_tokens(model: Any) -> float:
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == most]
     pads = [table.padding_idx for table in tables if table is not model.get_input_embeddings()]
     return most - max((pad + 1 for pad in pads if pad is not None), default=0)
+
+
+def turning_points(model: Any) -> list[int]:
+    """Lengths beyond which a model counts positions otherwise, from the first on (LongRoPE, arXiv 2402.13753).
+
+    A text that grows past one is read anew as another text: its parts do not follow from one another.
+    """
+    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    by_layer = [parameters, *(one for one in parameters.values() if isinstance(one, dict))]
+    found = {one["original_max_position_embeddings"] for one in by_layer if one.get("rope_type") == "longrope"}
+    return sorted(found)
