@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "analysis"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from simulated import SimulatedArm, simulate
 
