@@ -176,6 +176,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     for check in (check_free, check_writable):
         with pytest.raises(StoreError, match="file is a file"):
             check(tmp_path / "file" / "below" / "it")
+        for blank in (" ", "new/\t/x", "\u3000"):
+            with pytest.raises(StoreError, match="has no name that could be seen"):
+                check(tmp_path / blank)
         check(tmp_path / "new" / "below")
     check_writable(tmp_path / "folder")
     assert names(tmp_path) == ["file", "folder"]

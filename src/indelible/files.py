@@ -93,8 +93,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     The folder has to exist; a file of that name is replaced.
 
     Raises:
-        StoreError: if the disk is full or may not be written.
+        StoreError: if the disk is full or may not be written, or the file would have no name to be seen.
     """
+    check_named(path)
     unfinished = _beside(path)
     with disk_errors(path):
         sweep(path.parent, prefix=f"{UNFINISHED}{path.name}-")
@@ -163,8 +164,15 @@ def check_free(folder: Path) -> None:
     check_writable(folder)
 
 
+def check_named(path: Path) -> None:
+    """Raise a StoreError if a file or folder, or one above it, would have a name of nothing but blanks."""
+    if not all(part.strip() for part in path.parts):
+        raise StoreError(f"{str(path)!r} has no name that could be seen.", "Give it letters.")
+
+
 def check_writable(folder: Path) -> None:
     """Raise a StoreError if a folder, or the nearest above it that exists, is a file or may not be written."""
+    check_named(folder)
     with disk_errors(folder):
         there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():

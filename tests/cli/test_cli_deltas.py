@@ -165,6 +165,7 @@ def test_other_wrong_uses_are_one_clear_line(made: Path, taught: Path, tmp_path:
         ),
         (["compose", model, made / "a", made / "b", "-o", made / "a"], "is there already"),
         (["compose", model, made / "a", made / "a", "-o", out], "Both updates edit"),
+        *(([*command, "-o", " "], "' ' has no name that could be seen") for command in writing),
         (["compose", model, made / "a", "-o", out], "Give at least two"),
         *(([*command, "-o", facts / "out"], "is a file") for command in writing),
         (["verify", model, damaged], "is damaged, or was changed after it was written"),

@@ -9,7 +9,7 @@ import typer
 
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.facts.benchmarks import SCHEMAS
-from indelible.files import check_writable
+from indelible.files import check_named, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,7 @@ def delta_file(out: Path, force: bool) -> Path:
     """The file of a delta that is to be called so; a StoreError if it cannot be written, or is there already."""
     from indelible.edits.deltas.manifest import with_suffix
 
+    check_named(out)
     file = with_suffix(out)
     check_writable(file.parent)
     if file.is_dir():

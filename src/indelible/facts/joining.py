@@ -5,6 +5,7 @@ A text goes on without a space after white space, after an opening mark, and in 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # These set none beside other scripts either; those only among themselves.
@@ -13,6 +14,9 @@ _UNSPACED_AMONG_THEMSELVES = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAV
 # Opening brackets, initial quotation marks, underscores; and single marks that lead to a word.
 _OPENING_KINDS = ("Ps", "Pi", "Pc")
 _OPENING = "¿¡@/\\"
+# Of code: a dotted path of names (no "U.S." or "Ph.D."), a scope, a hash before its word or number; and a sign of
+# equality or an arrow that is itself set without a space.
+_GOES_ON = re.compile(r"[^\W\d]\w+(\.[^\W\d]\w+)+\.$|::$|(^|\s)#$|[^\s=<>!:-][=<>!:-]*[=>]$")
 
 
 def joined(prompt: str, answer: str) -> str:
@@ -46,6 +50,8 @@ def _opens(prompt: str) -> bool:
         return not rest or rest[-1].isspace() or rest[-1] in "=:," or _opens(rest)
     if kind == "Sc":  # a currency before its figure, not behind it
         return not rest.rstrip()[-1:].isdigit()
+    if _GOES_ON.search(prompt[-80:]):
+        return True
     if kind == "Pd":  # a hyphen inside a word
         return not rest[-1:].isspace() and rest != ""
     return last in _OPENING or kind in _OPENING_KINDS
