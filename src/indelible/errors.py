@@ -53,6 +53,10 @@ class FactsError(IndelibleError, ValueError):
     """Facts that cannot be read or used: missing file, bad row, prompt without its subject."""
 
 
+class SpellingError(FactsError):
+    """A name that a tokenizer cannot spell: some of its tokens stand for whatever is not in the vocabulary."""
+
+
 class ModelError(IndelibleError, ValueError):
     """A model that cannot be found, fetched or loaded."""
 

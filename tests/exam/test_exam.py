@@ -8,12 +8,15 @@ import random
 from typing import Any
 
 import pytest
+import tokenizers
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from plain_exam import END, PROMPTS, TABLED, assert_same, build, make_questions, reference
+from tokenizers import models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
-from indelible.errors import FactsError, ModelError
+from indelible.errors import FactsError, ModelError, SpellingError
 from indelible.exam import batching, exam
 from indelible.exam.exam import Answer, answers_frame, known_facts, take_exam
 from indelible.exam.questions import Question, questions_for
@@ -187,6 +190,20 @@ def test_a_fact_too_long_for_the_model_is_unknown_to_it(tiny_tokenizer: Tokenize
     with pytest.raises(FactsError, match=r"'endless'.*tokens"):
         take_exam(model, tiny_tokenizer, questions_for([endless], "intrinsic"))
     assert known_facts(model, tiny_tokenizer, [endless, *facts]) == known
+
+
+def test_a_fact_that_cannot_be_spelled_is_unknown_to_it() -> None:
+    words = tokenizers.Tokenizer(models.WordLevel({"?": 0, "Oslo": 1, "is": 2, "in": 3, "Norway": 4}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    model = build("llama", len(tokenizer))
+    fact = Fact("f", "Oslo", "country", "{} is in", "Norway")
+    written = take_exam(model, tokenizer, questions_for([fact], "intrinsic"))[0].generated
+    known = dataclasses.replace(fact, true_object=written.split()[0])
+    foreign = dataclasses.replace(fact, id="foreign", true_object="Peru")
+    assert known_facts(model, tokenizer, [foreign, known]) == [known]
+    with pytest.raises(SpellingError, match="object 'Peru'"):
+        take_exam(model, tokenizer, questions_for([foreign], "intrinsic"))
 
 
 def test_rows_have_the_agreed_columns(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

@@ -56,6 +56,7 @@ def test_the_longest_prompt_is_proved_though_it_stands_alone(tiny_tokenizer: Tok
     model = Forgetful(build("llama", len(tiny_tokenizer)).config).eval()
     enliven(model)
     questions = make_questions(model, tiny_tokenizer, 6)
+    questions += [dataclasses.replace(questions[0], prompt=f"{one} is in") for one in ("a", "b")]  # of one length
     questions.append(dataclasses.replace(questions[0], prompt="The capital of France is Paris and " * 3 + "is"))
     with pytest.warns(UserWarning, match="Forgetful does not answer as in plain passes .* without a cache,"):
         answers = take_exam(model, tiny_tokenizer, questions)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from indelible.errors import ConfigError, FactsError
+from indelible.errors import ConfigError, FactsError, SpellingError
 from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
 from indelible.exam.criterion import succeeds
 from indelible.exam.questions import Question, own_prompts, questions_for
@@ -164,7 +165,7 @@ def known_facts(
 
     They are exactly those whose answer would be a success in ``take_exam`` (the first ``enough`` of them); asking is
     quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt is too long for
-    the model, or too near to such a place, is one that it does not know.
+    the model, or whose object its tokenizer cannot spell, is one that it does not know.
 
     Args:
         enough: stop when so many are found; all candidates by default.
@@ -179,12 +180,12 @@ def known_facts(
     transcript = Transcript(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
-        asked = _in_tokens(tokenizer, own_prompts(chunk, "intrinsic", context=context), None)
-        fitting = [
-            (fact, item)
-            for fact, item in zip(chunk, asked, strict=True)
-            if item.length <= longest and item.turns(turns) is None
-        ]
+        fitting = []
+        for fact, question in zip(chunk, own_prompts(chunk, "intrinsic", context=context), strict=True):
+            with suppress(SpellingError):  # what cannot be spelled is not answered
+                (item,) = _in_tokens(tokenizer, [question], None)
+                if item.length <= longest and item.turns(turns) is None:
+                    fitting.append((fact, item))
         sittings = _sittings([item for _, item in fitting], until_hopeless=True)
         outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings)}
         known += [

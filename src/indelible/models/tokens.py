@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from indelible.errors import FactsError
+from indelible.errors import FactsError, SpellingError
 from indelible.facts.fact import SLOT
 from indelible.facts.joining import joined, joint
 
@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, with whatever the tokenizer puts before it (BOS) and nothing after it."""
+    """Token ids of a text, with whatever the tokenizer puts before it (BOS) and nothing after it (EOS, SEP)."""
     ids: list[int] = list(tokenizer(text)["input_ids"])
-    if ids and ids[-1] == tokenizer.eos_token_id and not (tokenizer.eos_token and text.endswith(tokenizer.eos_token)):
-        ids.pop()  # some tokenizers close every text; a prompt has to stay open
+    if ids and ids[-1] in tokenizer.all_special_ids:
+        return ids[: len(ids) - _closing(tokenizer)]
     return ids
+
+
+def _closing(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many tokens it puts behind every text."""
+    closed, bare = (list(tokenizer("x", add_special_tokens=special)["input_ids"]) for special in (True, False))
+    places = range(len(closed) - len(bare) + 1)
+    return next((len(places) - 1 - place for place in places if closed[place : place + len(bare)] == bare), 0)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -50,6 +57,7 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
 
     Raises:
         FactsError: if the answer has no tokens.
+        SpellingError: if some of them stand for what the tokenizer does not know.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
     ids = encode_text(tokenizer, joined(prompt, target))
@@ -59,6 +67,7 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
         ids = _spelled(tokenizer, joint(prompt, target) + target.strip())
     if not target.strip() or not ids:
         raise FactsError(f"The object {target!r} has no tokens.", "Give an object with at least one letter.")
+    _check_spelling(tokenizer, ids, f"object {target!r}")
     return ids
 
 
@@ -81,7 +90,8 @@ def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: s
     """Where the subject's first and last tokens stand in ``encode_prompt(template with the subject in its slot)``.
 
     Causal models gather what they know of a subject at the last one (ROME, Meng et al. 2022, section 2). A token that
-    holds the subject's first letter counts as its first. Raises FactsError if there is no slot or the subject no token.
+    holds the subject's first letter counts as its first. Raises FactsError if there is no slot or the subject no token,
+    SpellingError if its last one stands for what the tokenizer does not know.
     """
     if SLOT not in template:
         raise FactsError(f"The wording {template!r} has no slot for its subject.", f"Write {SLOT} where it belongs.")
@@ -99,4 +109,14 @@ def subject_tokens(tokenizer: PreTrainedTokenizerBase, template: str, subject: s
         covering = [min(first, last), last]
     if not subject.strip() or not covering:
         raise FactsError(f"The subject {subject!r} has no token in {text!r}.", "Give a subject with a letter or digit.")
+    _check_spelling(tokenizer, [ids[covering[-1]]], f"end of the subject {subject!r}")
     return covering[0], covering[-1]
+
+
+def _check_spelling(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], what: str) -> None:
+    """Refuse tokens that stand for whatever the tokenizer does not know, and for no text in particular.
+
+    Some tokenizers name a token of another use as their unknown one; they come upon it where it is written alone.
+    """
+    if tokenizer.unk_token_id in ids and tokenizer.unk_token not in what:
+        raise SpellingError(f"The {what} is not in the tokenizer's vocabulary.", "Give one that it can spell.")
