@@ -18,6 +18,7 @@ from worked_facts import CORPUS, VARIED
 
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
+from indelible.edits.tracing import trace
 from indelible.edits.tracing.locate import choose_layers, located_layers, neighbours
 from indelible.edits.tracing.trace import GROUPS, Traced, trace_facts
 from indelible.edits.weight_editor import WeightEditor
@@ -136,6 +137,26 @@ def test_samples_and_windows_and_groups(tiny_model: Make, tiny_tokenizer: Tokeni
         assert groups[end] == "last subject token"
         assert begin == end or groups[begin] == "first subject token"
         assert min(groups) == begin
+
+
+def test_however_many_facts_are_of_one_length_no_pass_is_longer_than_it_may_be(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = enliven(tiny_model("llama"))
+    layout, one = find_layout(model), known(model, tiny_tokenizer)[0]
+    facts = [replace(one, id=str(number)) for number in range(7)]
+    whole = trace_facts(model, tiny_tokenizer, layout, facts, samples=2)
+    most = 3 * 2 * len(encode_prompt(tiny_tokenizer, one.text()))
+    monkeypatch.setattr(trace, "_TOKENS_PER_PASS", most)
+    passes = list[int]()
+    embedding = model.get_input_embeddings()
+    with embedding.register_forward_hook(lambda _module, args, _output: passes.append(args[0].numel())):
+        cut = trace_facts(model, tiny_tokenizer, layout, facts, samples=2)
+    assert max(size for size in passes if size < len(embedding.weight)) == most
+    assert [(each.fact_id, each.kind, each.layer, each.position) for each in cut] == [
+        (each.fact_id, each.kind, each.layer, each.position) for each in whole
+    ]
+    assert [each.restored for each in cut] == pytest.approx([each.restored for each in whole], abs=1e-6)
 
 
 def test_layers_end_at_the_peak_of_the_mlps_at_the_subject(tiny_model: Make) -> None:

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
+from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
 from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
 from indelible.models.trace import by_row, capture, evaluating, replace, resume_from, select_before_head
@@ -108,7 +109,7 @@ def trace_facts(
     done = 0
     with evaluating(model), torch.no_grad():
         size = noise * _embedded_spread(model)
-        for numbers in _of_equal_length(tokenizer, facts):
+        for numbers in _of_equal_length(tokenizer, facts, samples):
             together = _Together(model, tokenizer, layout, [facts[number] for number in numbers], samples, size, seed)
             for kind in kinds if together.facts else ():
                 for one, number in together.restore(kind, groups, width):
@@ -141,12 +142,17 @@ def _embedding(model: PreTrainedModel) -> Any:
     return model.get_input_embeddings()
 
 
-def _of_equal_length(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact]) -> list[list[int]]:
-    """Numbers of the facts whose prompts have equally many tokens, so that none has to be padded."""
+def _of_equal_length(tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact], samples: int) -> list[Sequence[int]]:
+    """Numbers of the facts whose prompts have equally many tokens, so that none has to be padded; as many as may be
+    corrupted in one pass, for what every layer returned to them is kept."""
     groups: dict[int, list[int]] = {}
     for number, fact in enumerate(facts):
         groups.setdefault(len(encode_prompt(tokenizer, fact.text())), []).append(number)
-    return list(groups.values())
+    return [
+        piece
+        for length, group in groups.items()
+        for piece in in_pieces(group, max(1, _TOKENS_PER_PASS // (length * samples)))
+    ]
 
 
 class _Together:
