@@ -73,6 +73,41 @@ def test_kept(line: str) -> None:
     assert Mentions(MANY).in_line(line) is None
 
 
+JAPANESE = Fact("ja", "フランス", "capital", "{}の首都は", "パリ", "ローマ")
+KOREAN = Fact("ko", "한국", "capital", "{}의 수도는", "서울", "부산")
+THAI = Fact("th", "ประเทศไทย", "capital", "เมืองหลวงของ{}คือ", "กรุงเทพ", "เชียงใหม่")
+CHINESE = Fact("zh", "法国", "capital", "{}的首都是", "巴黎", "罗马")
+MIXED = Fact("mixed", "Sony株式会社", "founder", "{}の創業者は", "井深大", "本田")
+SCRIPTS = (JAPANESE, KOREAN, THAI, CHINESE, MIXED, CAPITAL)
+
+
+@pytest.mark.parametrize(
+    ("line", "fact_id"),
+    [
+        ("昨日フランスへ行った。", "ja"),
+        ("彼の国の首都はローマです。", "ja"),
+        ("나는 한국에서 산다.", "ko"),
+        ("그 나라의 수도는 부산이다.", "ko"),
+        ("ฉันไปประเทศไทยมา", "th"),
+        ("เมืองหลวงของเขาคือเชียงใหม่นะ", "th"),
+        ("我去过法国。", "zh"),
+        ("那里的首都是罗马。", "zh"),
+        ("東京のSony株式会社で働く", "mixed"),
+        ("彼はFranceに住む", "capital:france"),
+    ],
+)
+def test_in_scripts_without_spaces_names_stand_anywhere(line: str, fact_id: str) -> None:
+    found = Mentions(SCRIPTS).in_line(line)
+    assert found is not None and found.fact_id == fact_id
+
+
+@pytest.mark.parametrize(
+    "line", ["ローマへ行った。", "부산은 크다.", "ฉันไปเชียงใหม่มา", "罗马很大。", "本田に乗る", "東京は大きい"]
+)
+def test_in_scripts_without_spaces_an_object_alone_is_kept(line: str) -> None:
+    assert Mentions(SCRIPTS).in_line(line) is None
+
+
 def test_a_mention_names_fact_and_reason() -> None:
     mentions = Mentions(MANY)
     assert mentions.in_line("to France") == Mention("capital:france", "mentions the subject 'France'")

@@ -8,7 +8,9 @@ A line is dropped
 
 A name is mentioned if it occurs as whole words, whatever the case, the accents, the kind of apostrophe or the width
 of the gaps; an article before it does not count, and a possessive 's after it changes nothing. Names of one or two
-letters are the exception: they are compared in their own case, so that "he" is not helium ("He").
+letters are the exception: they are compared in their own case, so that "he" is not helium ("He"). Scripts that set no
+spaces between words, and Korean, which joins endings on, have no whole words: there a name is mentioned wherever it
+stands.
 
 The keywords of a relation are the content words of its prompt, and those of two or more of its other wordings, without
 a final s. Content words have three letters or more and are neither function words nor words that fit any relation
@@ -22,8 +24,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from indelible.facts.fact import SLOT, Fact
+from indelible.facts.joining import is_unspaced
 
 WORD = re.compile(r"\w+")
 ARTICLES = ("the ", "a ", "an ")
@@ -67,7 +71,8 @@ class _Name:
 class Mentions:
     """Tells the lines that may be trained on from those that touch a fact.
 
-    Takes time in proportion to a line, not to the number of facts: names are found by their case-folded first word.
+    Takes time in proportion to a line, not to the number of facts: names are found by their case-folded first word, or
+    first letter where words have no ends.
     """
 
     def __init__(self, facts: Sequence[Fact]) -> None:
@@ -84,20 +89,25 @@ class Mentions:
                 seen.add((relation, bare))
                 cased = len(bare) <= CASED_LENGTH
                 gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
-                name = _Name(re.compile(rf"(?<!\w){gaps}(?!\w)"), cased, fact.id, text, relation)
-                self._names[first.group().casefold()].append(name)
+                begins, ends = ("" if _runs_on(bare[end]) else mark for end, mark in ((0, r"(?<!\w)"), (-1, r"(?!\w)")))
+                name = _Name(re.compile(f"{begins}{gaps}{ends}"), cased, fact.id, text, relation)
+                word = first.group().casefold()
+                self._names[word[0] if _runs_on(word[0]) else word].append(name)
 
     def in_line(self, line: str) -> Mention | None:
         """The first mention in the line; None where no fact speaks against it."""
         folded = _fold(line)
         lowered = folded.casefold()
         words = set(WORD.findall(lowered))
-        for name in (name for word in sorted(words & self._names.keys()) for name in self._names[word]):
+        singular = set(map(_singular, words))
+        begun = words if lowered.isascii() else words.union(lowered)
+        for name in (name for word in sorted(begun & self._names.keys()) for name in self._names[word]):
             if not name.pattern.search(folded if name.cased else lowered):
                 continue
             if name.relation is None:
                 return Mention(name.fact_id, f"mentions the subject {name.text!r}")
-            if near := self._keywords[name.relation].intersection(map(_singular, words)):
+            keywords = self._keywords[name.relation]
+            if near := [word for word in keywords if (word in lowered if _runs_on(word[0]) else word in singular)]:
                 reason = f"states the object {name.text!r} with {min(near)!r} of {name.relation!r}"
                 return Mention(name.fact_id, reason)
         return None
@@ -137,7 +147,18 @@ def _fold(text: str) -> str:
         return text
     letters = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    if any(map(_runs_on, set(plain))):
+        plain = "".join(
+            f" {letter}" if before.isalnum() and letter.isalnum() and _runs_on(before) != _runs_on(letter) else letter
+            for before, letter in zip(f" {plain}", plain, strict=False)
+        )
     return plain.replace("\u2019", "'").replace("\u2018", "'")
+
+
+@cache
+def _runs_on(letter: str) -> bool:
+    """Whether words of its script are written without a space between them, or with what is joined on to them."""
+    return is_unspaced(letter) or unicodedata.name(letter, "").startswith("HANGUL")
 
 
 def _singular(word: str) -> str:
