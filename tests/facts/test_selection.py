@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 
 import pytest
 
@@ -150,3 +151,15 @@ def test_a_neighbour_may_ask_another_thing_of_its_own_facts_subject_alone() -> N
     known = [Fact(name, name, "home", "{} lives in", "Ulm", "Ely", neighbours=near) for name in ("Ada", "Ida")]
     edited, _ = choose_sets(known, 2, 0, 0, redraw=False)
     assert {fact.subject: fact.neighbours for fact in edited} == {"Ada": near[:1], "Ida": near[1:]}
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "other"), [("東京", "東京都", "大阪"), ("한국", "한국은행", "부산"), ("จีน", "จีนใต้", "ลาว")]
+)
+def test_in_scripts_without_spaces_names_are_inside_names_too(inner: str, outer: str, other: str) -> None:
+    facts = few((inner, "Rome"), (outer, "Oslo"), (other, "Bonn"))
+    assert {fact.subject for fact in choose_sets(facts, 2, 0, 0)[0]} in ({inner, other}, {outer, other})
+    with pytest.raises(FactsError, match="only 2 and 0"):
+        choose_sets(facts, 2, 1, 0)
+    near = (Neighbour(f"ค{inner}の", "Rome"), Neighbour(f"{other}の", "Bonn"))
+    assert draw_neighbours(replace(facts[1], neighbours=near), (), (), (inner,), random.Random(0)) == near[1:]

@@ -15,6 +15,7 @@ from itertools import islice
 
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.joining import runs_on
 
 NEIGHBOURS = 5
 
@@ -240,6 +241,10 @@ def _name(subject: str) -> str:
 
 
 def _words(text: str) -> str:
-    """The text as lower-case words with one space between and around them, so that ``in`` finds whole words."""
-    words = re.findall(r"\w+", text.casefold()) or [text]
+    """The text as lower-case words with one space between and around them, so that ``in`` finds whole words; where a
+    script has no ends of words to be seen, letters."""
+    lowered = text.casefold()
+    if not lowered.isascii():
+        lowered = "".join(f" {letter} " if runs_on(letter) else letter for letter in lowered)
+    words = re.findall(r"\w+", lowered) or [text]
     return " ".join(["", *words, ""])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 # These set none beside other scripts either; those only among themselves.
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "HALFWIDTH KATAKANA", "BOPOMOFO")
@@ -38,6 +39,13 @@ def joint(prompt: str, answer: str) -> str:
 def is_unspaced(character: str) -> bool:
     """Whether it belongs to a script that sets no spaces between words."""
     return unicodedata.name(character, "").startswith(_UNSPACED + _UNSPACED_AMONG_THEMSELVES)
+
+
+@cache
+def runs_on(character: str) -> bool:
+    """Whether it belongs to a script whose words have no ends to be seen: without spaces, or (Korean) with particles
+    joined on."""
+    return is_unspaced(character) or unicodedata.name(character, "").startswith("HANGUL")
 
 
 def _opens(prompt: str) -> bool:

@@ -24,10 +24,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from indelible.facts.fact import SLOT, Fact
-from indelible.facts.joining import is_unspaced
+from indelible.facts.joining import runs_on
 
 WORD = re.compile(r"\w+")
 ARTICLES = ("the ", "a ", "an ")
@@ -89,10 +88,10 @@ class Mentions:
                 seen.add((relation, bare))
                 cased = len(bare) <= CASED_LENGTH
                 gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
-                begins, ends = ("" if _runs_on(bare[end]) else mark for end, mark in ((0, r"(?<!\w)"), (-1, r"(?!\w)")))
+                begins, ends = ("" if runs_on(bare[end]) else mark for end, mark in ((0, r"(?<!\w)"), (-1, r"(?!\w)")))
                 name = _Name(re.compile(f"{begins}{gaps}{ends}"), cased, fact.id, text, relation)
                 word = first.group().casefold()
-                self._names[word[0] if _runs_on(word[0]) else word].append(name)
+                self._names[word[0] if runs_on(word[0]) else word].append(name)
 
     def in_line(self, line: str) -> Mention | None:
         """The first mention in the line; None where no fact speaks against it."""
@@ -107,7 +106,7 @@ class Mentions:
             if name.relation is None:
                 return Mention(name.fact_id, f"mentions the subject {name.text!r}")
             keywords = self._keywords[name.relation]
-            if near := [word for word in keywords if (word in lowered if _runs_on(word[0]) else word in singular)]:
+            if near := [word for word in keywords if (word in lowered if runs_on(word[0]) else word in singular)]:
                 reason = f"states the object {name.text!r} with {min(near)!r} of {name.relation!r}"
                 return Mention(name.fact_id, reason)
         return None
@@ -147,18 +146,12 @@ def _fold(text: str) -> str:
         return text
     letters = unicodedata.normalize("NFKD", text)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    if any(map(_runs_on, set(plain))):
+    if any(map(runs_on, set(plain))):
         plain = "".join(
-            f" {letter}" if before.isalnum() and letter.isalnum() and _runs_on(before) != _runs_on(letter) else letter
+            f" {letter}" if before.isalnum() and letter.isalnum() and runs_on(before) != runs_on(letter) else letter
             for before, letter in zip(f" {plain}", plain, strict=False)
         )
     return plain.replace("\u2019", "'").replace("\u2018", "'")
-
-
-@cache
-def _runs_on(letter: str) -> bool:
-    """Whether words of its script are written without a space between them, or with what is joined on to them."""
-    return is_unspaced(letter) or unicodedata.name(letter, "").startswith("HANGUL")
 
 
 def _singular(word: str) -> str:
