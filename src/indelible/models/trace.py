@@ -96,6 +96,22 @@ def replace(model: nn.Module, path: str, change: Callable[[Tensor], Tensor]) -> 
 
 
 @contextmanager
+def returning(modules: Sequence[nn.Module], value: Any) -> Iterator[None]:
+    """Inside the block the modules return a value at once, whatever they are given."""
+    earlier = [module.__dict__.get("forward") for module in modules]
+    try:
+        for module in modules:
+            module.forward = lambda *_args, **_options: value
+        yield
+    finally:
+        for module, forward in zip(modules, earlier, strict=True):
+            if forward is None:
+                del module.forward
+            else:
+                module.forward = forward
+
+
+@contextmanager
 def resume_from(
     model: nn.Module, blocks: Sequence[str], layer: int, hidden: Tensor, *, as_tuple: int
 ) -> Iterator[None]:
@@ -110,22 +126,9 @@ def resume_from(
         hidden: what the block before it had returned, ``(rows, tokens, width)``; not used when ``layer`` is 0.
         as_tuple: length of the tuple that this family's blocks return; 0 where they return the states themselves.
     """
-    skipped = [model.get_submodule(path) for path in blocks[:layer]]
-    earlier = [module.__dict__.get("forward") for module in skipped]
-
-    def stored(*_args: Any, **_options: Any) -> Any:
-        return (hidden, *(as_tuple - 1) * [None]) if as_tuple else hidden
-
-    try:
-        for module in skipped:
-            module.forward = stored
+    states = (hidden, *(as_tuple - 1) * [None]) if as_tuple else hidden
+    with returning([model.get_submodule(path) for path in blocks[:layer]], states):
         yield
-    finally:
-        for module, forward in zip(skipped, earlier, strict=True):
-            if forward is None:
-                del module.forward
-            else:
-                module.forward = forward
 
 
 @contextmanager

@@ -118,6 +118,7 @@ class Run(Generic[S]):
         seed: of the order of rows, and of dropout.
         steps: optimizer steps at most.
         padding, cache: whether the model may write after prompts of unequal length together, and read on a cache.
+        whole: whether its logits have to be taken whole (see training.scoring).
     """
 
     model: PreTrainedModel
@@ -131,6 +132,7 @@ class Run(Generic[S]):
     steps: int = 0
     padding: bool = True
     cache: bool = True
+    whole: bool = False
 
     @property
     def pad(self) -> int:

@@ -32,7 +32,7 @@ from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
 from indelible.tuning.training.judging import loss_judge
-from indelible.tuning.training.proof import check_reading, prove_gradients, prove_scoring
+from indelible.tuning.training.proof import prove_gradients, prove_scoring, proved_reading
 from indelible.tuning.training.stopping import StopRules
 from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
 from indelible.tuning.training.writing import proved_writing
@@ -163,7 +163,7 @@ def fine_tune(
                 seed=seed,
                 steps=steps,
             )
-            check_reading(run)
+            run = proved_reading(run)
             prove_gradients(run)
             work = objective.work(settings)
             if work.sampled or work.answered:

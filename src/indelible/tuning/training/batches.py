@@ -1,19 +1,13 @@
-"""Batches with labels and their loss: logits only where a label bears loss, the mean taken over those tokens.
-
-Computing logits is a large part of a small model's cost (the vocabulary is wide), and with loss on answers only most
-positions need none. A batch therefore asks the model for the union of its rows' loss-bearing positions.
-"""
+"""Batches with labels, and the precision that they are read in."""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from indelible.models.batches import padded
 from indelible.tuning.objective import NO_LOSS
@@ -25,27 +19,6 @@ def collated(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str,
     ids, mask = padded([row["input_ids"] for row in rows], pad)
     labels, _ = padded([row["labels"] for row in rows], NO_LOSS)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
-
-
-def at_labels(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """A collated batch with ``labels`` shifted to the positions that predict them and, if the model can be asked for
-    logits at chosen positions, at the union of the rows' loss-bearing ones alone (``logits_to_keep``)."""
-    labels = functional.pad(batch["labels"][:, 1:], (0, 1), value=NO_LOSS)
-    found = {**batch, "labels": labels, "use_cache": False}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
-        positions = (labels != NO_LOSS).any(dim=0).nonzero().squeeze(1)
-        found |= {"labels": labels[:, positions], "logits_to_keep": positions}
-    return found
-
-
-def token_loss(outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-    """Cross entropy summed over loss-bearing tokens, in float32, divided by their number: in all batches of the
-    optimizer step, or without it in this batch. Labels ``(rows, positions)`` are shifted, logits at their positions."""
-    total = functional.cross_entropy(
-        outputs["logits"].flatten(0, 1).float(), labels.flatten(), ignore_index=NO_LOSS, reduction="sum"
-    )
-    count = (labels != NO_LOSS).sum() if num_items_in_batch is None else num_items_in_batch
-    return total / count
 
 
 def usual_precision(device: torch.device) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from indelible.models.batches import in_pieces
 from indelible.models.trace import evaluation_mode
-from indelible.tuning.objective import NO_LOSS, Features, Judge, Run
-from indelible.tuning.training.batches import at_labels, autocast, collated
-from indelible.tuning.training.batches import token_loss as loss_of_batch
+from indelible.tuning.objective import Features, Judge, Run
+from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.scoring import Scored, scored
 
 
 @contextmanager
@@ -42,9 +42,9 @@ def token_loss(run: Run[Any], rows: Sequence[Features]) -> float:
     """Mean loss over all loss-bearing tokens of the rows."""
     total, count = 0.0, 0
     with as_judged(run):
-        for _, outputs, labels in _read(run, rows):
-            total += float(loss_of_batch(outputs, labels, 1))
-            count += int((labels != NO_LOSS).sum())
+        for _, found in _read(run, rows):
+            total -= float(found.log_probs.sum())
+            count += int(found.label_mask.sum())
     return total / count
 
 
@@ -52,20 +52,18 @@ def log_probs(run: Run[Any], answers: Sequence[tuple[Sequence[int], Sequence[int
     """Log-probability of each answer after its prompt (both as token ids), summed over its tokens in float32, on the
     CPU."""
     rows = [Features.answering(prompt, answer) for prompt, answer in answers]
-    found = torch.empty(len(rows))
+    sums = torch.empty(len(rows))
     with as_judged(run):
-        for chosen, outputs, labels in _read(run, rows):
-            log_probs_rpv = torch.log_softmax(outputs.logits.float(), dim=-1)
-            wanted_rp = log_probs_rpv.gather(2, labels.clamp_min(0).unsqueeze(2)).squeeze(2)
-            found[chosen] = (wanted_rp * (labels != NO_LOSS)).sum(1).cpu()
-    return found
+        for chosen, found in _read(run, rows):
+            sums[chosen] = found.log_probs.sum(1).cpu()
+    return sums
 
 
-def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[Sequence[int], Any, Tensor]]:
-    """Rows of like length together: their numbers, what the model returns at their labels, and the labels."""
+def _read(run: Run[Any], rows: Sequence[Features]) -> Iterator[tuple[Sequence[int], Scored]]:
+    """Rows of like length together: their numbers, and what the model makes of their labels."""
     ordered = sorted(range(len(rows)), key=lambda number: len(rows[number].input_ids))
     for chosen in in_pieces(ordered, 2 * run.settings.batch_size):
         batch = collated([rows[number].as_dict() for number in chosen], run.pad)
-        inputs = at_labels({name: tensor.to(run.model.device) for name, tensor in batch.items()}, run.model)
+        inputs = {name: tensor.to(run.model.device) for name, tensor in batch.items()}
         labels = inputs.pop("labels")
-        yield chosen, run.model(**inputs), labels
+        yield chosen, scored(run.model, run.model, inputs, labels, whole=run.whole)

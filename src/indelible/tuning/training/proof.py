@@ -1,15 +1,13 @@
 """Whether what a run reads in batches is what its model says of each row alone.
 
-Padding moves positions in some families and runs through the state of others, some models are not causal, and trl's own
-way to log-probabilities (it never makes logits) leaves out what some do to them. No name tells which, so it is tried on
-two texts of unequal length, against one whole pass of each row alone, before anything is trained. Nor does a model that
-is read well pass gradients on to what is trained in every family: that is tried, too.
+Padding moves positions in some families and runs through the state of others, some models are not causal, and the way
+to log-probabilities that never makes all logits could leave out what some do to them. No name tells which, so it is
+tried on two texts of unequal length, against one whole pass of each row alone, before anything is trained. Nor does a
+model that is read well pass gradients on to what is trained in every family: that is tried, too.
 """
 
 from __future__ import annotations
 
-import functools
-import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,8 +22,9 @@ from indelible.models.tokens import encode_prompt
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Run
 from indelible.tuning.randomness import seeded
-from indelible.tuning.training.batches import at_labels, autocast, collated, token_loss
+from indelible.tuning.training.batches import autocast, collated
 from indelible.tuning.training.judging import log_probs
+from indelible.tuning.training.scoring import score_labels, scored
 from indelible.tuning.tuners.keeping import Kept
 
 TEXTS = ("What is 12 + 7 - 3? The answer is 16, and so it was on the day before.", "It rains in Spain again.")
@@ -63,18 +62,27 @@ def scored_alone(model: Any, ids: Sequence[int], temperature: float = 1.0) -> Te
     return found_tv.gather(1, torch.tensor(ids[1:], device=found_tv.device)[:, None])[:, 0]
 
 
-def check_reading(run: Run[Any]) -> None:
-    """ModelError unless rows that are padded on the right, and read at labels alone, are read as each by itself."""
+def proved_reading(run: Run[Any]) -> Run[Any]:
+    """The run, taking logits in the leaner way that reads rows, padded on the right, as each by itself.
+
+    Raises:
+        ModelError: if there is none.
+    """
     exact = replace(run, settings=run.settings.model_copy(update={"precision": "fp32"}))
     with proving(run) as rows:
-        try:
-            found = log_probs(exact, [(ids[:-ANSWER], ids[-ANSWER:]) for ids in rows])
-            wanted = torch.stack([scored_alone(run.model, ids)[-ANSWER:].sum() for ids in rows])
-            off = difference(found, wanted.cpu())
-        except Exception as error:  # whatever a family raises that reads no batch of texts
-            raise refused(run.model, f"{type(error).__name__}: {error}") from error
-    if not off <= WITHIN:
-        raise refused(run.model, f"a row in a batch is read {off:.2g} nats otherwise than alone")
+        for whole in (False, True):
+            try:
+                found = log_probs(replace(exact, whole=whole), [(ids[:-ANSWER], ids[-ANSWER:]) for ids in rows])
+                wanted = torch.stack([scored_alone(run.model, ids)[-ANSWER:].sum() for ids in rows])
+                off = difference(found, wanted.cpu())
+            except Exception as error:  # whatever a family raises that reads no batch of texts
+                why: BaseException | None = error
+                said = f"{type(error).__name__}: {error}"
+                continue
+            if off <= WITHIN:
+                return replace(run, whole=whole)
+            why, said = None, f"a row in a batch is read {off:.2g} nats otherwise than alone"
+    raise refused(run.model, said) from why
 
 
 def prove_gradients(run: Run[Any]) -> None:
@@ -108,10 +116,9 @@ def _reached(run: Run[Any]) -> set[str]:
         with seeded(0), torch.enable_grad():
             model.train()
             batch = {name: tensor.to(model.device) for name, tensor in collated(answers, run.pad).items()}
-            inputs = at_labels(batch, model)
-            labels = inputs.pop("labels")
+            labels = batch.pop("labels")
             with autocast(model.device, run.settings.precision):
-                loss = token_loss(model(**inputs), labels)
+                loss = scored(model, model, batch, labels, whole=run.whole).loss
             if loss.requires_grad:
                 loss.backward()
         return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -128,16 +135,19 @@ def refused(model: Any, why: str, fix: str = "Use a causal language model of tex
 
 
 def prove_scoring(run: Run[Any], trainer: Any) -> None:
-    """Where trl has put its own way to log-probabilities into the model, and it is not what the model says: put one in
-    its place that takes them from the model's own logits. It goes when training ends, as trl's does."""
+    """Where trl has put its own way to log-probabilities into the model: put ours in its place, proved once more as trl
+    asks for it. It goes when training ends, as trl's does."""
     if "forward" not in vars(run.model):
         return
     temperature = float(getattr(trainer, "temperature", 1.0))
     asked = {"output_router_logits": True} if getattr(trainer, "aux_loss_enabled", False) else {}
-    if not _scores(run, temperature, asked):
-        _score_by_logits(run.model, temperature)
-        if not _scores(run, temperature, asked):
-            raise refused(run.model, "its log-probabilities in a batch are not those of each row alone")
+    if getattr(trainer.args, "cast_lm_head_to_fp32", False) and _scores(run, temperature, asked):
+        return  # trl's own
+    for whole in sorted({run.whole, True}):
+        score_labels(run.model, whole=whole, temperature=temperature, statistics=True)
+        if _scores(run, temperature, asked):
+            return
+    raise refused(run.model, "its log-probabilities in a batch are not those of each row alone")
 
 
 def _scores(run: Run[Any], temperature: float, asked: dict[str, bool]) -> bool:
@@ -152,36 +162,3 @@ def _scores(run: Run[Any], temperature: float, asked: dict[str, bool]) -> bool:
             return False
         wanted = [scored_alone(run.model, row, temperature) for row in rows]
         return all(difference(one[: len(two)], two) <= WITHIN for one, two in zip(found, wanted, strict=True))
-
-
-def _score_by_logits(model: Any, temperature: float) -> None:
-    from trl.trainer.utils import FusedCausalLMOutput
-
-    trls = model.forward
-
-    @functools.wraps(type(model).forward)
-    def forward(_self: Any, *args: Any, fused_lm_head: bool = False, **options: Any) -> Any:
-        if not fused_lm_head:
-            return trls(*args, **options)
-        labels, count = options.pop("labels")[:, 1:], options.pop("num_items_in_batch", None)
-        outputs = trls(*args, **{**options, "use_cache": False})
-        logits_rtv = outputs.logits[:, :-1].float() / temperature
-        log_probs_rtv, mask = logits_rtv.log_softmax(-1), labels != NO_LOSS
-        found = log_probs_rtv.gather(2, labels.clamp_min(0)[..., None])[..., 0]
-        loss = -(found * mask).sum() / (mask.sum().clamp_min(1) if count is None else count)
-        auxiliary = outputs.get("aux_loss")
-        if auxiliary is None:  # trl takes any model with routers for one that has it
-            auxiliary = loss.new_zeros(())
-        loss = loss + getattr(model.config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
-        return FusedCausalLMOutput(
-            loss=loss,
-            log_probs=found * mask,
-            entropy=-(log_probs_rtv.exp() * log_probs_rtv).sum(-1) * mask,
-            log_sum_sq_probs=(2 * log_probs_rtv).logsumexp(-1).detach() * mask,
-            mean_logits=logits_rtv.mean(-1).detach() * mask,
-            is_top1=(log_probs_rtv.argmax(-1) == labels) & mask,
-            label_mask=mask,
-            aux_loss=auxiliary,
-        )
-
-    model.forward = types.MethodType(forward, model)

@@ -26,7 +26,8 @@ from indelible.errors import ConfigError, suggest
 from indelible.tuning.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.training.batches import at_labels, autocast, collated, token_loss
+from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.scoring import score_labels
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
 
@@ -185,15 +186,13 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
 
 
 def sequence_trainer(run: Run[Any], name: str) -> Any:
-    """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with logits at label positions only."""
+    """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with the loss of ``scoring``."""
     rows, collate = [row.as_dict() for row in run.train], partial(collated, pad=run.pad)
     base: Any = measured(run, name)
     if name != "Trainer":
         own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
         return made_trainer(run, base, rows, BY_LENGTH | own, data_collator=collate)
-
-    class AtLabels(base):
-        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
-            return super().compute_loss(model, at_labels(inputs, run.model), *around, **more)
-
-    return made_trainer(run, AtLabels, rows, BY_LENGTH, data_collator=collate, compute_loss_func=token_loss)
+    trainer = made_trainer(run, base, rows, BY_LENGTH, data_collator=collate)
+    score_labels(run.model, whole=run.whole)
+    trainer.model_accepts_loss_kwargs = True  # the number of labels in a step, which its loss is divided by
+    return trainer

@@ -30,7 +30,7 @@ class Tune(Work):
     """
 
     kind: ClassVar[str] = "tune"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
 
     tuning: TuningSettings
