@@ -11,15 +11,19 @@ import numpy as np
 import pytest
 import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LabelSmoother
 
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.tuning.objective import OBJECTIVES, Features, Run, tuning_settings
+from indelible.tuning.rows import draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.task import Example
+from indelible.tuning.task import TASKS, Example
 from indelible.tuning.train import fine_tune
+from indelible.tuning.training import judging, trainer
+from indelible.tuning.training.batches import collated, usual_precision
 from indelible.tuning.training.judging import token_loss
 from tiny_families import SHAPE, build_family
 from tiny_models import Make, Tokenizer, build_tokenizer, with_dropout
@@ -243,6 +247,62 @@ def test_accumulation_equals_a_larger_batch(tiny_model: Make, tiny_tokenizer: To
         losses.append([entry["loss"] for entry in result.log])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert losses[0] == pytest.approx(losses[2], rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["text", "reason"])
+def test_a_batch_of_many_tokens_is_read_in_parts_and_loses_the_same(
+    objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"objective": objective, "batch_size": 8, "precision": "fp32", "steps": 3, "heldout_examples": 3}
+    found = []
+    for tokens in (10**6, 300):
+        monkeypatch.setitem(trainer.AT_ONCE, "cpu", tokens)
+        seen: list[int] = []
+        model = tiny_model("llama")
+        model.model.register_forward_hook(lambda _module, _given, out, seen=seen: seen.append(out[0].shape[0]))
+        result = fine_tune(model, tiny_tokenizer, settings(**options))
+        found.append(([entry["loss"] for entry in result.log], result.tokens, seen))
+    assert 8 in found[0][2] and 8 not in found[1][2] and found[1][1] == found[0][1]
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-4)
+
+
+def test_the_figures_of_the_last_step_are_taken_once(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def counted(run: Run[Any], rows: Any) -> float:
+        taken.append(len(rows))
+        return token_loss(run, rows)
+
+    monkeypatch.setattr(judging, "token_loss", counted)
+    result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=4, evaluate_every=2))
+    assert taken == [8] * 3, "before, and after two and four steps"
+    assert result.after["loss"] == result.log[-1]["heldout_loss"]
+    fine_tune(tiny_model("llama"), tiny_tokenizer, settings(steps=4, evaluate_every=2, tuner="lora"))
+    assert taken == [8] * 7, "once more after merging"
+
+
+def test_label_smoothing_is_the_trainers_own(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    own = {"precision": "fp32", "trainer": {"label_smoothing_factor": 0.5}}
+    options = settings(objective="text", steps=1, train_examples=4, **own)
+    rows = draw_rows(TASKS.get("text"), OBJECTIVES.get("text"), tiny_tokenizer, options, facts=(), seed=0)
+    batch = collated([row.as_dict() for row in rows.train], pad=0)
+    model = tiny_model("llama")
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        expected = LabelSmoother(epsilon=0.5)(model(**batch), labels, shift_labels=True)
+    result = fine_tune(model, tiny_tokenizer, options)
+    assert result.log[0]["loss"] == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="processors are asked otherwise here")
+def test_a_processor_computes_in_bfloat16_only_if_it_has_instructions_for_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    if "avx512f" not in flags:
+        pytest.skip("a processor without AVX-512")
+    has = "avx512_bf16" in flags or "amx_bf16" in flags
+    assert usual_precision(torch.device("cpu")) == ("bf16-mixed" if has else "fp32")
 
 
 def test_training_stops_at_the_held_out_loss(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

@@ -37,7 +37,7 @@ from indelible.tuning.training.stopping import StopRules
 from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
 from indelible.tuning.training.writing import proved_writing
 from indelible.tuning.tuners.adapting import adapted
-from indelible.tuning.tuners.tuner import check_tuner
+from indelible.tuning.tuners.tuner import FULL, check_tuner
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,10 @@ def fine_tune(
                 trainer.train()
         model.eval()
         try:
-            after = judge(everything)
+            step, figures = watch.last_look
+            known = figures if step == trainer.state.global_step and settings.tuner == FULL else {}
+            missing = [name for name in everything if name not in known]  # merging an adapter rounds
+            after = {**known, **(judge(missing) if missing else {})}
             for name, value in after.items():
                 if not math.isfinite(value):
                     where = f"after step {trainer.state.global_step} at learning rate {settings.learning_rate:g}"

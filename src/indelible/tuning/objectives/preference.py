@@ -100,13 +100,16 @@ class Preference(Objective[PreferenceSettings]):
         return made_trainer(run, Ready, rows, {"beta": run.settings.beta, **own})
 
     def judge(self, run: Run[PreferenceSettings]) -> Judge:
-        """Figures against the model as it is now, when the judge is made (Rafailov et al. 2023, equation 7)."""
+        """Figures against the model as it is when they are first taken, before training (Rafailov et al. 2023, equation
+        7)."""
         from torch.nn import functional
 
-        before_r2 = _log_probs(run, run.heldout)
+        before: list[Tensor] = []
 
         def judge(names: Collection[str]) -> dict[str, float]:
-            gained_r2 = _log_probs(run, run.heldout) - before_r2
+            now_r2 = _log_probs(run, run.heldout)
+            before.append(now_r2)
+            gained_r2 = now_r2 - before[0]
             margin_r = run.settings.beta * (gained_r2[:, 0] - gained_r2[:, 1])
             return {
                 "preference_accuracy": float((margin_r > 0).float().mean() + (margin_r == 0).float().mean() / 2),

@@ -148,9 +148,11 @@ def _unpadded(run: Run[RewardSettings], base: Any) -> Any:
     from indelible.models.trace import evaluation_mode
     from indelible.tuning.training.writing import by_length
 
+    ids = {row.prompt: row.prompt_ids for row in run.train}
+
     class Unpadded(base):
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-            return [encode_prompt(run.tokenizer, prompt) for prompt in prompts], None, {}
+            return [list(ids[prompt]) for prompt in prompts], None, {}
 
         def _generate_single_turn(self, prompt_ids: list[list[int]], *around: Any, **more: Any) -> Any:
             written: dict[int, Any] = {}

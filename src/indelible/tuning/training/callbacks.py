@@ -4,7 +4,7 @@ kept from disturbing it."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,13 @@ from indelible.tuning.training.stopping import StopRules
 
 
 class Watch(TrainerCallback):
-    """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges."""
+    """Logs every step, takes held-out figures, ends a run as its rules say, and one that diverges. ``last_look`` is the
+    step of the last figures, and they."""
 
     def __init__(self, run: Run[Any], rules: StopRules, judge: Judge, progress: Progress | None) -> None:
         self.run, self.rules, self.judge, self.progress = run, rules, judge, progress
         self.log: list[dict[str, float]] = []
+        self.last_look: tuple[int, Mapping[str, float]] = (0, {})
 
     def on_log(
         self,
@@ -45,6 +47,7 @@ class Watch(TrainerCallback):
         interval = self.run.settings.evaluation_interval
         if interval is not None and step % interval == 0:
             figures = self.judge(self.rules.names)
+            self.last_look = step, figures
             entry |= {f"heldout_{name}": value for name, value in figures.items()}
             note += "".join(f", held-out {name} {figures[name]:.3f}" for name in self.rules.names)
             if self.rules.stop(figures):

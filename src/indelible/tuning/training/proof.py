@@ -137,7 +137,7 @@ def refused(model: Any, why: str, fix: str = "Use a causal language model of tex
 def prove_scoring(run: Run[Any], trainer: Any) -> None:
     """Where trl has put its own way to log-probabilities into the model: put ours in its place, proved once more as trl
     asks for it. It goes when training ends, as trl's does."""
-    if "forward" not in vars(run.model):
+    if getattr(trainer, "library_name", "Trainer") == "Trainer" or "forward" not in vars(run.model):
         return
     temperature = float(getattr(trainer, "temperature", 1.0))
     asked = {"output_router_logits": True} if getattr(trainer, "aux_loss_enabled", False) else {}

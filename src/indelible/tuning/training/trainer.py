@@ -31,6 +31,9 @@ from indelible.tuning.training.scoring import score_labels
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
 
+AT_ONCE = {"cpu": 2**11, "cuda": 2**14}
+"""Tokens that are read at once, by device; a larger batch is read in parts, whose activations need not lie together."""
+
 _SET_AS = {
     "max_steps": "steps",
     "num_train_epochs": "epochs",
@@ -189,10 +192,24 @@ def sequence_trainer(run: Run[Any], name: str) -> Any:
     """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with the loss of ``scoring``."""
     rows, collate = [row.as_dict() for row in run.train], partial(collated, pad=run.pad)
     base: Any = measured(run, name)
+    own: dict[str, Any] = BY_LENGTH | _in_parts(run)
     if name != "Trainer":
-        own = {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
-        return made_trainer(run, base, rows, BY_LENGTH | own, data_collator=collate)
-    trainer = made_trainer(run, base, rows, BY_LENGTH, data_collator=collate)
+        own |= {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        return made_trainer(run, base, rows, own, data_collator=collate)
+    trainer = made_trainer(run, base, rows, own, data_collator=collate)
     score_labels(run.model, whole=run.whole)
     trainer.model_accepts_loss_kwargs = True  # the number of labels in a step, which its loss is divided by
     return trainer
+
+
+def _in_parts(run: Run[Any]) -> dict[str, Any]:
+    """Arguments that read a batch in as many equal parts as keep each below ``AT_ONCE``. The loss of a step is divided
+    by the labels in all of it, so that nothing else changes; but what routers lose is a figure of a whole batch."""
+    size = run.settings.batch_size
+    rows = AT_ONCE.get(run.model.device.type, AT_ONCE["cuda"]) // max(len(row.input_ids) for row in run.train)
+    routed = hasattr(run.model.config.get_text_config(), "output_router_logits")
+    at_once = size if routed else max(part for part in range(1, size + 1) if size % part == 0 and part <= max(1, rows))
+    return {
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": run.settings.accumulation * size // at_once,
+    }
