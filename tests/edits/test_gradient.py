@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from worked_facts import CAPITALS, VARIED
 
+from family.tiny import build
 from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, restored
 from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.lora import Lora, adapted, product
@@ -302,3 +303,16 @@ def test_a_rank_beyond_the_matrix_is_refused(tiny_model: Make, tiny_tokenizer: T
     with untouched(model), pytest.raises(EditError, match=rf"at most rank {most}.*Give a rank up to {most}"):
         editor("lora", layers=(1,), rank=most + 1).edit(model, tiny_tokenizer, CAPITALS)
     editor("lora", layers=(1,), rank=most, steps=1).edit(model, tiny_tokenizer, CAPITALS)
+
+
+@pytest.mark.parametrize(("name", "target"), [("deepseek_v3", "memory"), ("mamba", "all-linear")])
+def test_adapters_are_put_where_peft_would_rename_or_refuse(name: str, target: str, tiny_tokenizer: Tokenizer) -> None:
+    model = build(name, len(tiny_tokenizer))
+    options: dict[str, Any] = {"layers": (0,), "target": target, "rank": 1, "steps": 2}
+    with untouched(model):
+        update = EDITORS.get("lora")(**options).edit(model, tiny_tokenizer, CAPITALS[:1])
+    mixer = {f"backbone.layers.0.mixer.{part}_proj.weight" for part in ("in", "x", "dt", "out")}
+    assert set(update.parameters) == ({"model.layers.0.mlp.down_proj.weight"} if target == "memory" else mixer)
+    assert isinstance(update, WeightUpdate)
+    changed = {name for name, delta in update.deltas.items() if bool(delta.difference().any())}
+    assert mixer - changed == ({"backbone.layers.0.mixer.dt_proj.weight"} if target != "memory" else mixer)  # read bare

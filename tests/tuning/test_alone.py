@@ -146,6 +146,16 @@ def test_a_model_that_is_read_well_and_cannot_be_trained_is_refused(
         fine_tune(model, tiny_tokenizer, settings("text", batch_size=4, heldout_examples=2, **options))
 
 
+def test_adapters_that_a_model_reads_past_are_named(tiny_tokenizer: Tokenizer) -> None:
+    model = family("mamba", tiny_tokenizer)
+    before = bits(model)
+    asked = settings("text", tuner="lora", steps=2, batch_size=4, heldout_examples=2)
+    with pytest.warns(UserWarning, match=r"2 of the adapted modules may learn nothing, such as '.*mixer\.dt_proj'"):
+        result = fine_tune(model, tiny_tokenizer, asked)
+    idle = {f"{path}.weight" for path in result.adapted} - set(changed(before, model))
+    assert idle == {f"backbone.layers.{layer}.mixer.dt_proj.weight" for layer in (0, 1)}
+
+
 @pytest.mark.parametrize("objective", ["preference", "reward"])
 def test_a_padding_token_that_the_model_does_not_have_is_not_used(objective: str) -> None:
     tokenizer = build_tokenizer(pad="<|pad|>")

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from peft.tuners.lora import LoraLayer
 from test_objectives import settings, small_tasks  # noqa: F401
+from torch import nn
 from transformers import PreTrainedModel, TrainerCallback
 
-from indelible.errors import IndelibleError
+from family.tiny import build
+from indelible.errors import ConfigError, IndelibleError
 from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.train import fine_tune
-from tiny_families import build_family
+from indelible.tuning.tuners.adapting import adapted
+from indelible.tuning.tuners.tuner import TunerSettings
 from tiny_models import Make, Tokenizer
 from untouched import untouched
 
@@ -105,18 +108,35 @@ def test_a_failure_at_any_stage_leaves_the_model_as_it_was(
     assert sum(len(module._forward_hooks) for module in model.modules()) == before - 1, "its handle still holds"
 
 
-MIXTURE = {
-    **{"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
-    **{"num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "max_position_embeddings": 128},
-}
+@pytest.mark.parametrize("name", ["afmoe", "deepseek_v3", "mamba"])
+def test_adapters_go_where_they_are_named_and_nowhere_else(name: str, tiny_tokenizer: Tokenizer) -> None:
+    """peft rewrites names of experts by the model's type, and refuses Mamba's output projection."""
+    model = build(name, len(tiny_tokenizer))
+    linear = {path for path, module in model.named_modules() if type(module) is nn.Linear and path != "lm_head"}
+    modules = {path: id(module) for path, module in model.named_modules()}
+    model.config.pretraining_tp = 2  # peft's own wrapper sets it to 1
+    settings = model.config.to_dict()
+    with adapted(model, TunerSettings(tuner="lora", dropout=0.5), ()) as tuned:
+        assert {path for path, module in model.named_modules() if isinstance(module, LoraLayer)} == linear
+        assert set(tuned.adapted_modules) == linear
+        assert not any(module.training for module in model.modules())
+    assert {path: id(module) for path, module in model.named_modules()} == modules
+    assert model.config.to_dict() == settings
 
 
-@pytest.mark.parametrize("names", [None, ("q_proj", "w1")])
-def test_adapters_that_peft_puts_elsewhere_are_taken_out(
-    names: tuple[str, ...] | None, tiny_tokenizer: Tokenizer
-) -> None:
-    """peft rewrites names of experts: it leaves some modules that it was given, and adapts others."""
-    model = build_family("mixtral", len(tiny_tokenizer), settings=MIXTURE)
-    with nothing_changed(model), contextlib.suppress(IndelibleError):
-        fine_tune(model, tiny_tokenizer, options("text", "lora", target_modules=names, learning_rate=1e-20))
-    assert not any(isinstance(module, LoraLayer) for module in model.modules())
+def test_what_derives_from_a_linear_map_and_is_none_is_left_alone() -> None:
+    model = build("llama4_text", 400)  # its router returns a pair
+    assert any(isinstance(module, nn.Linear) and "router" in path for path, module in model.named_modules())
+    with adapted(model, TunerSettings(tuner="lora"), ()) as tuned:
+        assert tuned.adapted_modules and not any("router" in path for path in tuned.adapted_modules)
+
+
+def test_a_matrix_that_layers_share_is_left_out_unless_it_is_asked_for() -> None:
+    model = build("zamba", 400)
+    left_out = pytest.warns(UserWarning, match=r"'lora' leaves out \d+ modules whose weights several layers share")
+    with left_out, adapted(model, TunerSettings(tuner="lora"), ()) as tuned:
+        assert tuned.adapted_modules and not any("shared_transf" in path for path in tuned.adapted_modules)
+    named = TunerSettings(tuner="lora", target_modules=("q_proj",))
+    refused = pytest.raises(ConfigError, match=r"'lora' cannot adapt .*q_proj': several layers share its weights")
+    with nothing_changed(model), refused, adapted(model, named, ()):
+        pass

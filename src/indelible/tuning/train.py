@@ -11,6 +11,7 @@ import copy
 import math
 import tempfile
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -164,7 +165,14 @@ def fine_tune(
                 steps=steps,
             )
             run = proved_reading(run)
-            prove_gradients(run)
+            missed = prove_gradients(run)
+            idle = [path for path in tuned.adapted_modules if any(name.startswith(f"{path}.") for name in missed)]
+            if idle:  # Mamba's blocks read some weights themselves, past the module and what stands beside it
+                warnings.warn(
+                    f"{len(idle)} of the adapted modules may learn nothing, such as {idle[0]!r}: on two texts their"
+                    " adapters got no gradient.",
+                    stacklevel=2,
+                )
             work = objective.work(settings)
             if work.sampled or work.answered:
                 run = proved_writing(run)

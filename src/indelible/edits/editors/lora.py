@@ -27,6 +27,7 @@ from indelible.edits.solving.descent import GradientEditor, descend
 from indelible.edits.weight_editor import Changer, Layers
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
+from indelible.models.adapters import is_linear, put_in
 from indelible.models.layout import Layout
 from indelible.models.trace import evaluating
 
@@ -56,7 +57,7 @@ class Lora(GradientEditor):
             f"{layout.blocks[layer]}.{path}"
             for layer in layers
             for path, module in model.get_submodule(layout.blocks[layer]).named_modules()
-            if isinstance(module, nn.Linear | Conv1D)
+            if is_linear(module)
         )
 
     def changer(self, bench: Workbench, paraphrases: int) -> Changer:
@@ -92,16 +93,15 @@ def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int,
     The first factors are drawn by the seed, the second ones are zero. peft switches off the gradients of all the
     model's own parameters.
     """
-    from peft import LoraConfig, LoraModel  # slow to import
+    from peft import LoraConfig  # slow to import
 
     originals = {path: model.get_submodule(path) for path in paths}
-    config_before = model.__dict__.pop("peft_config", None)  # peft would add to it
     # A warning says that peft would choose the orientation by itself.
     transposed = any(isinstance(module, Conv1D) for module in originals.values())
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(paths), fan_in_fan_out=transposed)
+    config = LoraConfig(r=rank, lora_alpha=alpha, fan_in_fan_out=transposed)
     generator = torch.Generator().manual_seed(seed)
     try:
-        LoraModel(model, config, _ADAPTER)
+        put_in(model, config, paths)
         adapters: dict[str, Any] = {path: model.get_submodule(path) for path in paths}
         for adapter in adapters.values():
             first = adapter.lora_A[_ADAPTER].weight
@@ -112,9 +112,6 @@ def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int,
     finally:
         for path, module in originals.items():
             model.set_submodule(path, module)
-        model.__dict__.pop("peft_config", None)
-        if config_before is not None:
-            model.peft_config = config_before
 
 
 def product(adapter: Any) -> LowRank:

@@ -85,9 +85,12 @@ def proved_reading(run: Run[Any]) -> Run[Any]:
     raise refused(run.model, said) from why
 
 
-def prove_gradients(run: Run[Any]) -> None:
+def prove_gradients(run: Run[Any]) -> set[str]:
     """Let gradients reach what is trained. Where they miss some, and it helps, the embeddings' output requires one
     until training ends: reversible blocks do their own backward pass, but only if what comes into them requires one.
+
+    Returns:
+        Names of the parameters that are to be trained and get none.
 
     Raises:
         ModelError: if no gradient reaches anything, or the model cannot do a pass as in training.
@@ -101,6 +104,7 @@ def prove_gradients(run: Run[Any]) -> None:
         reached = now
     if not reached:
         raise refused(run.model, "no gradient reaches what is to be trained", _OTHERWISE)
+    return trained - reached
 
 
 def _reached(run: Run[Any]) -> set[str]:

@@ -7,7 +7,8 @@ not end well, all weights are as before it.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+import warnings
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import ConfigError, TrainingDivergedError, suggest
+from indelible.models.adapters import exactly, is_linear, put_in
 from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import norm_parameters
 from indelible.tuning.tuners.keeping import Kept, kept
-from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, exactly, peft_config, refusal
+from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, peft_config, refusal
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,6 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
     modules = _targets(model, settings, frozen)
     originals = {path: model.get_submodule(path) for path in modules}
     own = dict(model.named_parameters())
-    shared = [path for path in modules if f"{path}.weight" not in own]
-    if shared:  # one matrix under several names, as in Zamba's blocks: an adapter would be merged once for each
-        raise ConfigError(
-            f"The tuner {settings.tuner!r} cannot adapt {shared[0]!r}: several layers share its weights.",
-            "Name target_modules that no two layers share, or take the tuner full.",
-        )
     hooks = {path: _taken_hooks(module) for path, module in originals.items()}
     _inject(model, settings, originals)
     for name in frozen:  # options may ask for biases too; a mask is stronger
@@ -93,10 +89,9 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
 
 def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:
     """Put adapters around modules, without peft's own wrapper: it changes the model's configuration."""
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    config = peft_config(settings, originals)
+    config = peft_config(settings)
     if hasattr(config, "fan_in_fan_out") and "fan_in_fan_out" not in settings.tuner_options:
         config.fan_in_fan_out = all(isinstance(module, Conv1D) for module in originals.values())
     if hasattr(config, "feedforward_modules") and config.feedforward_modules is None:
@@ -104,7 +99,7 @@ def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[
         inputs = {memory.path for memory in find_layout(model).known_memories.values()} & originals.keys()
         config.feedforward_modules = exactly(inputs) if inputs else []
     try:
-        PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
+        put_in(model, config, originals)
     except REFUSALS as error:
         raise refusal(settings, "this model", error) from error
     for path, original in originals.items():
@@ -173,7 +168,8 @@ def _taken_hooks(module: nn.Module) -> dict[str, Any]:
 
 
 def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> list[str]:
-    """Paths of the modules to adapt: linear layers but the head (for ln_tuning, norms), that no mask freezes."""
+    """Paths of the modules to adapt: linear layers but the head (for ln_tuning, norms), that no mask freezes and no two
+    layers share."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings().weight
     if settings.tuner == "ln_tuning":
         candidates = sorted({name.rpartition(".")[0] for name in norm_parameters(model)})
@@ -181,7 +177,7 @@ def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection
         candidates = [
             path
             for path, module in model.named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and module is not head and module.weight is not embedding
+            if is_linear(module) and module is not head and module.weight is not embedding
         ]
     if settings.target_modules is not None:
         for wanted in settings.target_modules:
@@ -189,8 +185,24 @@ def _targets(model: PreTrainedModel, settings: TunerSettings, frozen: Collection
                 ends = {path.rpartition(".")[2] for path in candidates}
                 raise ConfigError(f"No module to adapt is named {wanted!r}.", suggest(wanted, ends))
         candidates = [path for path in candidates if any(_meant(path, wanted) for wanted in settings.target_modules)]
+    # one matrix under several names, as in Zamba's blocks: an adapter would be merged once for each
+    times = Counter(id(getattr(module, "weight", None)) for module in model.modules())
+    shared = [path for path in candidates if times[id(model.get_submodule(path).weight)] > 1]
+    if shared and settings.target_modules is not None:
+        raise ConfigError(
+            f"The tuner {settings.tuner!r} cannot adapt {shared[0]!r}: several layers share its weights.",
+            "Name target_modules that no two layers share, or take the tuner full.",
+        )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    free = [path for path in candidates if names[id(model.get_submodule(path).weight)] not in frozen]
+    free = [
+        path for path in candidates if path not in shared and names[id(model.get_submodule(path).weight)] not in frozen
+    ]
+    if shared:
+        warnings.warn(
+            f"The tuner {settings.tuner!r} leaves out {len(shared)} modules whose weights several layers share, such as"
+            f" {shared[0]!r}.",
+            stacklevel=2,
+        )
     if not free:
         raise ConfigError(
             f"Every module that {settings.tuner!r} would adapt is frozen.", "Freeze less, or name other target_modules."

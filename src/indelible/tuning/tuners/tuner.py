@@ -14,7 +14,6 @@ Nothing here imports torch or peft before it is needed: a study's settings are r
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,7 +97,7 @@ def tuner_names() -> list[str]:
 def check_tuner(settings: TunerSettings) -> None:
     """ConfigError unless an adapter's options fit its kind, and it can be merged."""
     if settings.tuner != FULL and settings.tuner not in TUNERS:
-        peft_config(settings, ["any"])
+        peft_config(settings)
 
 
 def refusal(settings: TunerSettings, what: str, why: object) -> ConfigError:
@@ -109,8 +108,8 @@ def refusal(settings: TunerSettings, what: str, why: object) -> ConfigError:
     )
 
 
-def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
-    """peft's configuration, which adapts exactly these modules; errors as of ``check_tuner``."""
+def peft_config(settings: TunerSettings) -> Any:
+    """peft's configuration, without the modules to adapt; errors as of ``check_tuner``."""
     from peft import PeftType
     from peft.config import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -131,7 +130,7 @@ def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
             raise ConfigError(
                 f"The tuner {settings.tuner!r} has no option {option!r}.", suggest(option, fields - _BEYOND)
             )
-    options: dict[str, Any] = {"target_modules": exactly(modules)}
+    options: dict[str, Any] = {"target_modules": "chosen later"}
     for own, theirs in _FIELDS.items():
         for known in [field for field in (*theirs, f"{name}_{own}") if field in fields][:1]:
             options[known] = getattr(settings, own)
@@ -145,8 +144,3 @@ def peft_config(settings: TunerSettings, modules: Collection[str]) -> Any:
         return kind(**{**options, **settings.tuner_options})
     except REFUSALS as error:
         raise refusal(settings, "its options", error) from error
-
-
-def exactly(modules: Collection[str]) -> str:
-    """A pattern for modules, which peft matches in full: names in a list would also match others that end alike."""
-    return "|".join(re.escape(path) for path in sorted(modules))
