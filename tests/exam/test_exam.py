@@ -17,11 +17,13 @@ from tokenizers import models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import FactsError, ModelError, SpellingError
-from indelible.exam import batching, exam
+from indelible.exam import batching, exam, tree
 from indelible.exam.exam import Answer, answers_frame, known_facts, take_exam
+from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, questions_for
+from indelible.exam.scoring import WAYS, Reader
 from indelible.facts.fact import Fact, Neighbour
-from indelible.models.tokens import encode_prompt
+from indelible.models.tokens import encode_prompt, encode_target
 from tiny_families import SHAPE, build_family, enliven
 from tiny_models import FAMILIES, Make, Tokenizer
 from tiny_readings import FURTHER, SLOWER
@@ -125,31 +127,88 @@ def test_autocast_and_a_prepared_forward_do_not_change_the_result(tiny_model: Ma
         assert [answer.log_prob for answer in take_exam(prepared, tiny_tokenizer, questions)] == plain
 
 
-def test_each_prompt_is_read_once(tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[Any] = []
-    prefill = batching.Reader.prefill
-    monkeypatch.setattr(
-        batching.Reader, "prefill", lambda self, prompts: read.extend(prompts) or prefill(self, prompts)
-    )
-    question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")
-    take_exam(tiny_model("gpt2"), tiny_tokenizer, [question, dataclasses.replace(question, target="Japan"), question])
-    assert len(read) == 1 + 2  # two for the proof
+def test_what_is_alike_is_read_once(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts, what they begin with alike, and answers, also where a text that is written goes their way."""
+    model, passes = tiny_model("gpt2"), []
+    grow = Reader.grow
+    monkeypatch.setattr(Reader, "grow", lambda self, tokens, *more: passes.append(tokens) or grow(self, tokens, *more))
+    norway = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")
+    rome = dataclasses.replace(norway, prompt="Oslo is old", target="Portuguese", rival=None)
+    questions = [norway, dataclasses.replace(norway, target="Japan"), norway, rome]
+    written = reference(model, tiny_tokenizer, norway)
+    questions.append(dataclasses.replace(norway, target=written.generated.strip(), rival=None))
+    answers = take_exam(model, tiny_tokenizer, questions)
+    assert_same(answers[-1], reference(model, tiny_tokenizer, questions[-1]))
+    texts = {
+        (*prompt, *encode_target(tiny_tokenizer, question.prompt, answer)[:-1])
+        for question in questions
+        for prompt in [encode_prompt(tiny_tokenizer, question.prompt)]
+        for answer in (question.target, question.rival)
+        if answer
+    }
+    assert passes[0].numel() == len({text[: end + 1] for text in texts for end in range(len(text))})
+    assert len(passes) <= 1 + max(len(answer.generated) for answer in answers)
+    assert sum(tokens.numel() for tokens in passes[1:-2]) <= 2 * 5  # the last two are the proof's
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_many_rows_and_prompts_that_go_on(
+    family: str, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows hold few slots, and some prompts are what is written after others."""
+    monkeypatch.setattr(tree, "ROW_SLOTS", 12)
+    monkeypatch.setattr(tree, "TEXTS_PER_ROW", 1)
+    model = build(family, len(tiny_tokenizer))
+    questions = make_questions(model, tiny_tokenizer)
+    texts = [question.prompt + reference(model, tiny_tokenizer, question).generated[:9] for question in questions[:5]]
+    longer = [
+        dataclasses.replace(question, prompt=text.rstrip()) for question, text in zip(questions, texts, strict=False)
+    ]
+    for answer in take_exam(model, tiny_tokenizer, [*questions, *longer]):
+        assert_same(answer, reference(model, tiny_tokenizer, answer.question))
 
 
 def test_a_batch_that_does_not_fit_is_halved(tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("gpt2", len(tiny_tokenizer))
     questions = make_questions(model, tiny_tokenizer)
     expected = take_exam(model, tiny_tokenizer, questions)
-    prefill = batching.Reader.prefill
+    grow, refused = Reader.grow, []
 
-    def crowded(reader: batching.Reader, prompts: Any) -> Any:
-        if len(prompts) > 2:
+    def crowded(reader: Reader, tokens: torch.Tensor, *more: Any) -> torch.Tensor:
+        if tokens.numel() > 40:
+            refused.append(tokens)
             raise torch.OutOfMemoryError
-        return prefill(reader, prompts)
+        return grow(reader, tokens, *more)
 
-    monkeypatch.setattr(batching.Reader, "prefill", crowded)
+    monkeypatch.setattr(Reader, "grow", crowded)
     for answer, other in zip(take_exam(model, tiny_tokenizer, questions), expected, strict=True):
         assert_same(answer, other)
+    assert refused
+
+
+def test_memory_sets_the_size_of_a_tree(tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("llama", len(tiny_tokenizer))
+    questions = make_questions(model, tiny_tokenizer)
+    expected = take_exam(model, tiny_tokenizer, questions)
+    batches: list[Any] = []
+    monkeypatch.setattr(batching, "CPU_BYTES", 300_000)
+    monkeypatch.setattr(batching, "TreeReading", lambda *of: batches.append(of[-1]) or tree.TreeReading(*of))
+    answers = take_exam(model, tiny_tokenizer, questions)
+    assert len(batches) > 2 and max(map(len, batches)) > 1
+    for answer, other in zip(answers, expected, strict=True):
+        assert_same(answer, other)
+
+
+def test_a_way_is_sought_once(tiny_tokenizer: Tokenizer, recwarn: pytest.WarningsRecorder) -> None:
+    model = build("mamba", len(tiny_tokenizer))
+    questions, ways = make_questions(model, tiny_tokenizer, 3), Ways()
+    first = take_exam(model, tiny_tokenizer, questions, ways=ways)
+    assert WAYS[ways.first].name == "without a cache" and len(recwarn.list) == 1
+    for answer, other in zip(take_exam(model, tiny_tokenizer, questions, ways=ways), first, strict=True):
+        assert_same(answer, other)
+    assert len(recwarn.list) == 1
 
 
 def make_facts(model: Any, tokenizer: Any, count: int) -> list[Fact]:

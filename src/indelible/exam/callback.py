@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from indelible.errors import ConfigError
 from indelible.exam.exam import Answer, answers_frame, take_exam
+from indelible.exam.proof import Ways
 from indelible.exam.questions import Question
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class RetentionCallback(TrainerCallback):
         self.every = every
         self.batch_size = batch_size
         self.skip_last = skip_last
+        self._ways = Ways()
         self.taken: dict[int, list[Answer]] = {}
         self._log: Callable[[dict[str, float]], None] | None = None
 
@@ -125,7 +127,9 @@ class RetentionCallback(TrainerCallback):
     def _shares(self, step: int, model: Any) -> dict[str, float]:
         """Of successes by fact set and kind, of the exam at a step, which is taken where it was not."""
         if step not in self.taken:
-            self.taken[step] = take_exam(model, self.tokenizer, self.questions, batch_size=self.batch_size)
+            self.taken[step] = take_exam(
+                model, self.tokenizer, self.questions, batch_size=self.batch_size, ways=self._ways
+            )
         rows = answers_frame(self.taken[step])
         verdicts = rows.groupby("retention/" + rows["fact_set"] + "/" + rows["kind"], sort=False)["success"]
         return {str(name): float(share) for name, share in verdicts.mean().items()}

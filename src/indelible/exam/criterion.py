@@ -55,21 +55,25 @@ def appears(generated: str, target: str) -> bool:
     return False
 
 
-def hopeless(generated: str, target: str) -> bool:
-    """Whether no further text could make this beginning of a continuation succeed.
+def settled(generated: str, target: str) -> bool:
+    """Whether no further text could change the verdict on this beginning of a continuation.
 
-    True only when that is certain, so generation may stop there without changing any verdict: for every ``more``,
-    ``hopeless(generated, target)`` implies ``not succeeds(generated + more, target)``.
+    True only when that is certain, so generation may stop there: for every ``more``, ``settled(generated, target)``
+    implies that ``succeeds(generated + more, target)`` is ``succeeds(generated, target)``.
     """
     composed = unicodedata.normalize("NFKC", generated.rstrip("\ufffd"))  # a character may lack some of its bytes yet
     while composed and unicodedata.combining(composed[-1]):
         composed = composed[:-1]
-    settled = _fold(composed[:-1])  # a mark that follows can still change the last letter
-    bare = settled.lstrip(" " + _OPENING)
+    certain = _fold(composed[:-1])  # a mark that follows can still change the last letter
+    bare = certain.lstrip(" " + _OPENING)
     if not bare or any(article.startswith(bare) for article in _ARTICLES):
         return False
-    wanted = _target_forms(target)
-    return not any(given.startswith(form) or form.startswith(given) for given in _forms(settled) for form in wanted)
+    pairs = [(given, form) for given in _forms(certain) for form in _target_forms(target)]
+    possible = [(given, form) for given, form in pairs if given.startswith(form) or form.startswith(given)]
+    return not possible or any(
+        given.startswith(form) and len(given) >= len(form) + 2 and _word_ends(form, given[len(form) :])
+        for given, form in possible
+    )
 
 
 def _fold(text: str) -> str:

@@ -1,7 +1,8 @@
 """The exam: questions in, answers out, the same for edited and intrinsic facts and in every phase.
 
-Each distinct prompt is read once however many questions share it, prompts of equal length share a batch, and no
-result depends on which other questions are asked or on how many are asked at a time (but for rounding).
+Each distinct prompt is read once however many questions share it, and what prompts begin with alike is, too, where the
+model can be read so. No result depends on which other questions are asked or on how many are asked at a time (but for
+rounding).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from indelible.errors import ConfigError, FactsError, SpellingError
-from indelible.exam.batching import Outcome, Sitting, Tokens, Transcript, sit
+from indelible.exam.batching import sit
 from indelible.exam.criterion import succeeds
+from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, own_prompts, questions_for
+from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens, turning_points
 from indelible.models.tokens import encode_prompt, encode_target
@@ -94,6 +97,7 @@ def take_exam(
     batch_size: int | None = None,
     max_new_tokens: int | None = None,
     progress: Progress | None = None,
+    ways: Ways | None = None,
 ) -> list[Answer]:
     """Put the questions to a causal language model; one answer per question, in their order.
 
@@ -106,6 +110,7 @@ def take_exam(
         max_new_tokens: tokens written after each prompt; by default, per question, two more than the longer of its
             target and its rival, and at least four.
         progress: called with the number of distinct prompts done, their total, and a note.
+        ways: kept by callers who ask one model again and again, so that a way of reading it is sought once.
 
     Raises:
         FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model, or ends so near to
@@ -128,7 +133,7 @@ def take_exam(
     sittings = _sittings(asked)
     transcript = Transcript(model, tokenizer)
     outcomes: dict[Tokens, Outcome] = {}
-    for sitting, outcome in sit(model, transcript, sittings, batch_size):
+    for sitting, outcome in sit(model, transcript, sittings, ways or Ways(), batch_size):
         outcomes[sitting.prompt] = outcome
         if progress is not None:
             progress(len(outcomes), len(sittings), "prompts")
@@ -160,23 +165,25 @@ def known_facts(
     enough: int | None = None,
     context: str = "",
     progress: Progress | None = None,
+    ways: Ways | None = None,
 ) -> list[Fact]:
     """The facts, in the given order, that the model answers by the success criterion when asked with their own prompt.
 
     They are exactly those whose answer would be a success in ``take_exam`` (the first ``enough`` of them); asking is
-    quicker here, because writing ends as soon as an answer cannot succeed any more. A fact whose prompt is too long for
-    the model, or whose object its tokenizer cannot spell, is one that it does not know.
+    quicker here, because writing ends as soon as the verdict is settled. A fact whose prompt is too long for the model,
+    or whose object its tokenizer cannot spell, is one that it does not know.
 
     Args:
         enough: stop when so many are found; all candidates by default.
         context: put before each prompt.
         progress: called with the number of facts asked, their total, and how many are known.
+        ways: as for ``take_exam``.
 
     Raises:
         FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
-    longest, turns = most_tokens(model), turning_points(model)
+    longest, turns, ways = most_tokens(model), turning_points(model), ways or Ways()
     transcript = Transcript(model, tokenizer)
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
@@ -186,8 +193,8 @@ def known_facts(
                 (item,) = _in_tokens(tokenizer, [question], None)
                 if item.length <= longest and item.turns(turns) is None:
                     fitting.append((fact, item))
-        sittings = _sittings([item for _, item in fitting], until_hopeless=True)
-        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings)}
+        sittings = _sittings([item for _, item in fitting], until_settled=True)
+        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings, ways)}
         known += [
             fact
             for fact, item in fitting
@@ -225,11 +232,11 @@ def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: in
     return asked
 
 
-def _sittings(asked: Sequence[_Asked], *, until_hopeless: bool = False) -> list[Sitting]:
+def _sittings(asked: Sequence[_Asked], *, until_settled: bool = False) -> list[Sitting]:
     """Each distinct prompt once: with the answers to score, or just to be written on while one may still be given."""
     sittings: dict[Tokens, Sitting] = {}
     for item in asked:
-        sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[] if until_hopeless else None))
+        sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[] if until_settled else None))
         sitting.budget = max(sitting.budget, item.budget)
         if sitting.targets is None:
             sitting.answers.update(dict.fromkeys(item.answers))

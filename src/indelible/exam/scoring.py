@@ -1,6 +1,7 @@
 """Reading a causal language model after a batch of prompts: what it would write, and how likely a given answer is.
 
-All prompts of a batch have the same number of tokens, so a batch holds no padding, and position ids, ALiBi slopes and
+Most families read all texts at once, as a tree (``Reader.grow``, see tree.py). For the others, all prompts of a batch
+have the same number of tokens, so a batch holds no padding, and position ids, ALiBi slopes and
 attention masks are what the model computes by itself, for one prompt as for many. The prompts are read once; answers
 are then scored on copies of the model's cache, and the greedy continuation goes on from the cache itself. Not every
 family can be read so: there are slower ways (``WAYS``), and proof.py finds the first that is right.
@@ -13,14 +14,14 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from indelible.models.trace import evaluation_mode
+from indelible.models.trace import evaluation_mode, select_before_head
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Way:
     """One way of reading a model."""
 
     name: str
+    usual: bool = False  # right for so many families that it is not worth a word
+    together: bool = False  # texts of all lengths, in one tree (tree.py)
     cached: bool = True
     placed: bool = False  # tokens on a cache are given their positions
     stepwise: bool = False  # and read one at a time
@@ -50,7 +53,8 @@ class Way:
 
 
 WAYS = (
-    Way("with a cache"),
+    Way("in one tree", usual=True, together=True),
+    Way("with a cache", usual=True),
     Way("with a cache and explicit positions", placed=True),
     Way("with a cache, token by token", stepwise=True),
     Way("with a cache and explicit positions, token by token", placed=True, stepwise=True),
@@ -122,6 +126,26 @@ class Reader:
             logits.append(output.logits)
         return torch.cat(logits, dim=1)
 
+    def grow(self, tokens_rt: Tensor, sees_rtn: Tensor, cache: Any, at_k: Sequence[tuple[int, int]]) -> Tensor:
+        """Read tokens of which each sees those of the n in the cache, itself among them, that it is told to, and stands
+        behind them; logits (k, v) in float32 at rows and tokens in ascending order."""
+        sees_rtn = sees_rtn.to(self.device)
+        mask_rtn = torch.zeros(sees_rtn.shape, dtype=self.model.dtype, device=self.device)
+        mask_rtn.masked_fill_(~sees_rtn, torch.finfo(self.model.dtype).min)
+        rows_k, places_k = torch.tensor(at_k, device=self.device).T
+        head = self.model.get_output_embeddings()
+        with nullcontext() if head is None else select_before_head(head, rows_k, places_k):
+            logits = self._forward(
+                input_ids=tokens_rt.to(self.device),
+                attention_mask=mask_rtn[:, None],
+                position_ids=sees_rtn.sum(-1) - 1,
+                past_key_values=cache,
+                use_cache=True,
+                return_dict=True,
+            ).logits
+        # There are heads that are no module, or are not called as one.
+        return cast(Tensor, logits[0] if logits.shape[:2] == (1, len(at_k)) else logits[rows_k, places_k]).float()
+
     def plain(self, row: Sequence[int], last: int) -> Tensor:
         """The last logits (t, v) of one whole pass over one row: what every way has to agree with."""
         return cast(Tensor, self._read(torch.tensor([row], device=self.device), last, use_cache=False).logits[0])
@@ -181,21 +205,20 @@ def _score_rest(reader: Reader, prefill: Prefill, rows_r: Tensor, answers: Seque
 
 
 def continue_greedily(
-    reader: Reader, prefill: Prefill, budgets: Sequence[int], finished: Callable[[int, list[int]], bool]
+    reader: Reader, prefill: Prefill, finished: Callable[[int, list[int]], bool]
 ) -> list[tuple[list[int], float]]:
     """The most probable next token, again and again, for each prompt until it is finished; uses the prefill up.
 
     Args:
-        budgets: number of tokens to write after each prompt, at most.
         finished: called with a prompt's row and the tokens written after it so far; true ends that row, which then
             leaves the batch.
 
     Returns:
         what was written after each prompt, and its log-probability.
     """
-    written: list[list[int]] = [[] for _ in budgets]
-    log_probs = [0.0 for _ in budgets]
-    rows = list(range(len(budgets)))
+    rows = list(range(len(prefill.logits_bv)))
+    written: list[list[int]] = [[] for _ in rows]
+    log_probs = [0.0 for _ in rows]
     held, logits_bv = prefill.held, prefill.logits_bv
     while True:
         next_b = logits_bv.argmax(-1)
@@ -203,7 +226,7 @@ def continue_greedily(
         for row, token, log_prob in zip(rows, next_b.tolist(), next_log_prob_b.tolist(), strict=True):
             written[row].append(token)
             log_probs[row] += log_prob
-        open_rows = [row for row in rows if len(written[row]) < budgets[row] and not finished(row, written[row])]
+        open_rows = [row for row in rows if not finished(row, written[row])]
         if not open_rows:
             return list(zip(written, log_probs, strict=True))
         if len(open_rows) < len(rows):

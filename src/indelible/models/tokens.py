@@ -46,7 +46,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = encode_text(tokenizer, text)
     if text[-1:].isspace():
         letter, digit = (encode_text(tokenizer, text + following) for following in "x5")
-        ids = list(letter[: _common(letter, digit)])
+        ids = list(letter[: common_start(letter, digit)])
     if not ids:
         raise FactsError(f"The prompt {text!r} has no tokens.", "Give a prompt with at least one word.")
     return ids
@@ -80,7 +80,7 @@ def _spelled(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two texts begin with alike."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from indelible.errors import EditError, ModelError
 from indelible.exam.exam import answers_frame, take_exam
+from indelible.exam.proof import Ways
 from indelible.exam.questions import Question
 from indelible.models.layout import Layout
 from indelible.progress import Progress
@@ -164,11 +165,11 @@ def mixture_exams(
     changed = changed_weights(model, tuned)
     by_group = {group: members for group in GROUPS if (members := changed.keys() & set(groups.get(group, ())))}
     mixtures = in_gray_order(list(by_group))
-    frames = []
+    frames, ways = [], Ways()
     with exchanging(model, changed) as exchange:
         for done, mixture in enumerate(mixtures, 1):
             exchange({name for group in mixture for name in by_group[group]})
-            frame = answers_frame(take_exam(model, tokenizer, questions))
+            frame = answers_frame(take_exam(model, tokenizer, questions, ways=ways))
             frame["mixture"] = "+".join(mixture) or NO_GROUP
             frames.append(frame[list(COLUMNS)])
             if progress is not None:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import ModelError
+from indelible.exam.proof import Ways
 from indelible.files import whole_file
 from indelible.models.bundled import fetch as bundled
 from indelible.models.fingerprint import Identity, tensors_of
@@ -53,6 +54,7 @@ class LentModel:
         self.identity = Identity.of(self._model)
         self.fingerprint: str = self.identity.fingerprint
         self.version = ModelVersion(self.fingerprint, tokenizer_digest(self.tokenizer, self._model))
+        self.ways = Ways()
         self._base = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors_of(self._model)}
         self._attributes = frozenset(vars(self._model))
         self._trainable = {name: weight.requires_grad for name, weight in self._model.named_parameters()}

@@ -14,6 +14,7 @@ import pandas as pd
 
 from indelible.exam.criterion import appears
 from indelible.exam.exam import Answer, answers_frame, take_exam
+from indelible.exam.proof import Ways
 from indelible.exam.questions import Question
 
 PUBLISHED_TOKENS = 50
@@ -30,11 +31,12 @@ def ask(
     copy: int = 0,
     published: bool = False,
     progress: Callable[[int, int, str], None],
+    ways: Ways,
 ) -> pd.DataFrame:
     """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step (of tuning) and copy (of the model,
     where each fact is edited in one of its own)."""
     budget = PUBLISHED_TOKENS if published else None
-    answers = take_exam(model, tokenizer, questions, max_new_tokens=budget, progress=progress)
+    answers = take_exam(model, tokenizer, questions, max_new_tokens=budget, progress=progress, ways=ways)
     rows = answers_frame(answers)
     if published:
         rows["success"] = [_published_success(answer) for answer in answers]

@@ -36,21 +36,23 @@ class Probe(Work):
         chosen = chosen_facts(job.inputs["select"])
         copies: Sequence[int | None] = range(len(chosen.edited)) if self.isolated else [None]
         frames = []
-        for done, copy in enumerate(copies, 1):
-            edit = kept_edit(job.inputs, copy)
-            with lent.base_model() as model, lent.holding(edit):
-                rows = ask(
-                    model,
-                    lent.tokenizer,
-                    chosen.in_copy(copy).questions(edit),
-                    phase=self.phase,
-                    copy=copy or 0,
-                    published=self.published,
-                    progress=silent if self.isolated else progress,
-                )
-            frames.append(rows)
-            if self.isolated:
-                progress(done, len(copies), "copies")
+        with lent.base_model() as model:
+            for done, copy in enumerate(copies, 1):
+                edit = kept_edit(job.inputs, copy)
+                with lent.holding(edit):
+                    rows = ask(
+                        model,
+                        lent.tokenizer,
+                        chosen.in_copy(copy).questions(edit),
+                        phase=self.phase,
+                        copy=copy or 0,
+                        published=self.published,
+                        ways=lent.ways,
+                        progress=silent if self.isolated else progress,
+                    )
+                frames.append(rows)
+                if self.isolated:
+                    progress(done, len(copies), "copies")
         rows = pd.concat(frames, ignore_index=True)
         keep_rows(job.folder, rows)
         return Done(successes(rows))

@@ -49,7 +49,7 @@ class Select(Work):
         with material.lent.base_model() as model:
             while True:
                 batch = waiting[asked : asked + ASKED_AT_ONCE]
-                known += known_facts(model, material.lent.tokenizer, batch, enough=None)
+                known += known_facts(model, material.lent.tokenizer, batch, enough=None, ways=material.lent.ways)
                 asked += len(batch)
                 _tell(progress, len(known), goal, asked, len(waiting))
                 if len(known) < goal and asked < len(waiting):

@@ -84,6 +84,7 @@ class Tune(Work):
                     step=result.steps,
                     copy=self.copy or 0,
                     published=self.published,
+                    ways=lent.ways,
                     progress=progress,
                 )
                 if before is not None:
