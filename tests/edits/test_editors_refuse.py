@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from pydantic import ValidationError
 from tiny_edits import BESIDE, BY_FORMULA, SETTINGS, edit, editor
 from worked_facts import CAPITALS, fact
 
 from indelible.edits.editor import EDITORS
-from indelible.errors import ConfigError, EditError, FactsError, UnknownNameError
+from indelible.errors import ConfigError, EditError, FactsError, ModelError, UnknownNameError
 from tiny_models import Make, Tokenizer
 from untouched import untouched
 
@@ -36,6 +37,41 @@ def test_a_fact_that_cannot_be_edited_is_refused(name: str, tiny_model: Make, ti
         edit(name, model, tiny_tokenizer, paraphrases=1000)
     with pytest.raises(EditError, match=r"loaded in torch.bfloat16. Load it in float32"):
         edit(name, tiny_model("llama").to(torch.bfloat16), tiny_tokenizer)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *BESIDE])
+def test_a_model_that_is_not_alone_is_refused(name: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    """A saved copy, or the model that others have, would not be the one that the edit was made for."""
+    wrapped = torch.compile(tiny_model("llama"), backend="eager")
+    with pytest.raises(EditError, match="stands inside a OptimizedModule"):
+        edit(name, wrapped, tiny_tokenizer)
+    config = LoraConfig(target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    for merged in (False, True):
+        tuned = get_peft_model(tiny_model("llama"), config)
+        if merged:
+            tuned.merge_adapter()
+        for model in (tuned, tuned.base_model.model):
+            with untouched(model), pytest.raises(EditError, match="peft"):
+                edit(name, model, tiny_tokenizer)
+        assert edit(name, tuned.merge_and_unload(), tiny_tokenizer).manifest.facts == tuple(CAPITALS)
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *BESIDE])
+def test_a_tokenizer_that_the_model_has_no_words_for_is_refused(
+    name: str, tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    model = tiny_model("llama")
+    model.resize_token_embeddings(300)
+    with untouched(model), pytest.raises(ModelError, match=r"token 3\d\d, and the model's vocabulary has 300"):
+        edit(name, model, tiny_tokenizer)
+
+
+@pytest.mark.parametrize("name", BY_FORMULA)
+def test_a_model_that_has_come_to_grief_is_refused(name: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    model = tiny_model("llama")
+    model.model.norm.weight.data.fill_(torch.nan)
+    with untouched(model), pytest.raises(EditError, match="no probabilities"):
+        edit(name, model, tiny_tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from plain_exam import assert_same, build, make_questions, reference
 from transformers import LlamaForCausalLM
 
-from indelible.errors import ConfigError, FactsError
+from indelible.errors import ConfigError, FactsError, ModelError
 from indelible.exam.exam import known_facts, take_exam
 from indelible.exam.questions import Question
 from indelible.facts.fact import Fact
@@ -90,6 +90,14 @@ def test_an_answer_does_not_cross_a_place_where_positions_are_counted_otherwise(
         take_exam(model, tiny_tokenizer, [before, across])
     fact = Fact("f", "a", "r", " a" * 13 + " {}", "b")
     assert known_facts(model, tiny_tokenizer, [fact]) == []
+
+
+def test_words_beyond_the_models_vocabulary_are_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    model = tiny_model("llama")
+    model.resize_token_embeddings(300)
+    question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")
+    with pytest.raises(ModelError, match=r"token 3\d\d, and the model's vocabulary has 300"):
+        take_exam(model, tiny_tokenizer, [question])
 
 
 @pytest.mark.parametrize("option", ["batch_size", "max_new_tokens"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
+from indelible.models.tokens import check_vocabulary, encode_text
 from indelible.progress import Progress
 from indelible.registry import Registry
 
@@ -136,7 +138,7 @@ class Editor(BaseModel, ABC):
                 this edit does not continue.
             LayoutError: if the model's layout cannot be found.
         """
-        _check(model, facts, paraphrases)
+        _check(model, tokenizer, facts, paraphrases)
         if earlier is not None and earlier.kind != "weights" and earlier.manifest.editor != self.name:
             raise EditError(
                 f"A {earlier.kind} is no edit that {self.name} can go on from.",
@@ -170,7 +172,7 @@ class Editor(BaseModel, ABC):
         Arguments and errors are those of ``edit``, the errors when the first edit is asked for; the model has to stay
         unedited between one edit and the next.
         """
-        _check(model, facts, paraphrases)
+        _check(model, tokenizer, facts, paraphrases)
         for one in adapters_in(model):
             raise _not_alone(one)
         edits = self.make_each(_bench(model, tokenizer, around), facts, paraphrases)
@@ -310,13 +312,23 @@ def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: S
     return Workbench.model_construct(**{**around, "model": model, "tokenizer": tokenizer, **found})
 
 
-def _check(model: PreTrainedModel, facts: Sequence[Fact], paraphrases: int) -> None:
+def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact], paraphrases: int) -> None:
     if not facts:
         raise EditError("There are no facts to edit.", "Give at least one.")
     if paraphrases < 0:
         raise EditError(f"paraphrases is {paraphrases}.", "Give 0 or more.")
+    if not isinstance(model, PreTrainedModel):
+        raise EditError(
+            f"The model stands inside a {type(model).__name__}, which no edit can be made for.",
+            "Give the model itself (compiled: model._orig_mod), with adapters of peft merged (merge_and_unload()).",
+        )
+    peft = sys.modules.get("peft.tuners.tuners_utils")  # not there: no adapter of its either
+    if peft is not None and any(isinstance(module, peft.BaseTunerLayer) for module in model.modules()):
+        raise EditError("Adapters of peft are in the model.", "Merge them (merge_and_unload()) or take them out.")
     if model.dtype != torch.float32:
         raise EditError(f"The model is loaded in {model.dtype}.", "Load it in float32 for editing.")
     name, times = Counter(fact.id for fact in facts).most_common(1)[0]
     if times > 1:
         raise EditError(f"The fact {name!r} is given twice.", "Give every fact once.")
+    for fact in facts:
+        check_vocabulary(model, encode_text(tokenizer, f"{fact.text()} {fact.new_object}"))

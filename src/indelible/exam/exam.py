@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens, turning_points
-from indelible.models.tokens import encode_prompt, encode_target
+from indelible.models.tokens import check_vocabulary, encode_prompt, encode_target
 from indelible.progress import Progress
 
 if TYPE_CHECKING:
@@ -115,12 +116,13 @@ def take_exam(
     Raises:
         FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model, or ends so near to
             where the model begins to count positions otherwise (LongRoPE) that its answer would cross that place.
+        ModelError: if the model has no embedding of a token, or cannot be read as in plain passes in any way.
         ConfigError: if ``batch_size`` or ``max_new_tokens`` is not positive.
     """
     for name, given in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
         if given is not None and given < 1:
             raise ConfigError(f"{name} is {given}.", "Give a number of at least 1, or None.")
-    asked = _in_tokens(tokenizer, questions, max_new_tokens)
+    asked = _in_tokens(model, tokenizer, questions, max_new_tokens)
     longest, turns = most_tokens(model), turning_points(model)
     for item in asked:
         whole = ", with the facts that stand before it" if item.question.context else ""
@@ -190,7 +192,7 @@ def known_facts(
         fitting = []
         for fact, question in zip(chunk, own_prompts(chunk, "intrinsic", context=context), strict=True):
             with suppress(SpellingError):  # what cannot be spelled is not answered
-                (item,) = _in_tokens(tokenizer, [question], None)
+                (item,) = _in_tokens(model, tokenizer, [question], None)
                 if item.length <= longest and item.turns(turns) is None:
                     fitting.append((fact, item))
         sittings = _sittings([item for _, item in fitting], until_settled=True)
@@ -216,7 +218,7 @@ def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*_OF_QUESTION, *_OF_ANSWER])
 
 
-def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
+def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
     """The questions in tokens; each distinct text is encoded once."""
 
     prompt_of = cache(lambda text: tuple(encode_prompt(tokenizer, text)))
@@ -227,6 +229,7 @@ def _in_tokens(tokenizer: Any, questions: Sequence[Question], max_new_tokens: in
         if not all(text.strip() for text in texts):
             raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
         prompt, answers = prompt_of(question.text), tuple(answer_of(question.text, text) for text in texts)
+        check_vocabulary(model, [*prompt, *chain(*answers)])
         budget = max(LEAST_NEW_TOKENS, max(map(len, answers)) + SPARE_NEW_TOKENS)
         asked.append(_Asked(question, prompt, answers, max_new_tokens or budget))
     return asked

@@ -8,10 +8,11 @@ that the model will see.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from indelible.errors import FactsError, SpellingError
+from indelible.errors import FactsError, ModelError, SpellingError
 from indelible.facts.fact import SLOT
 from indelible.facts.joining import joined, joint
 
@@ -25,6 +26,20 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if ids and ids[-1] in tokenizer.all_special_ids:
         return ids[: len(ids) - _closing(tokenizer)]
     return ids
+
+
+def check_vocabulary(model: Any, ids: Sequence[int]) -> None:
+    """Refuse tokens that a model has no embedding of; a GPU would come to a halt at them.
+
+    Raises:
+        ModelError: with the first such token.
+    """
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", math.inf)
+    if (beyond := next((token for token in ids if token >= rows), None)) is not None:
+        raise ModelError(
+            f"The tokenizer writes token {beyond}, and the model's vocabulary has {rows}.",
+            "Give the model's own tokenizer, or resize its embeddings.",
+        )
 
 
 def _closing(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -107,7 +107,7 @@ def sample_contexts(
 ) -> list[str]:
     """So many short texts, of so many tokens, that the model writes itself, to stand before a wording.
 
-    torch's random state is not touched.
+    torch's random state is not touched. Raises EditError if the model's probabilities are none (NaN).
     """
     generator = torch.Generator().manual_seed(seed)
     contexts = []
@@ -117,6 +117,8 @@ def sample_contexts(
             for _ in range(length):
                 logits = model(torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1]
                 chances = torch.softmax(logits.float().cpu(), dim=-1)
+                if not bool(torch.isfinite(chances).all()):
+                    raise EditError("The model gives words no probabilities (NaN).", "Give a model in working order.")
                 tokens.append(int(torch.multinomial(chances, 1, generator=generator)))
             written = str(tokenizer.decode(tokens, skip_special_tokens=True))
             # A slot in the text would be taken for the subject's, and line breaks end the sentence for many models.
