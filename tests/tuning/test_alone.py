@@ -146,6 +146,20 @@ def test_a_model_that_is_read_well_and_cannot_be_trained_is_refused(
         fine_tune(model, tiny_tokenizer, settings("text", batch_size=4, heldout_examples=2, **options))
 
 
+@pytest.mark.parametrize("full", ["batch", "training", "cache"])
+def test_a_memory_that_is_full_is_no_way_that_a_model_cannot_be_read(full: str, tiny_tokenizer: Tokenizer) -> None:
+    model = family("gpt2", tiny_tokenizer)
+
+    def too_much(module: Any, _args: Any, options: dict[str, Any]) -> None:
+        if {"batch": True, "training": module.training, "cache": bool(options.get("use_cache"))}[full]:
+            raise torch.OutOfMemoryError("planted")
+
+    own = {"answer_tokens": 2, "generations": 2, "batch_size": 4, "heldout_examples": 2}
+    planted = model.register_forward_pre_hook(too_much, with_kwargs=True)
+    with planted, untouched(model), pytest.raises(torch.OutOfMemoryError, match="planted"):
+        fine_tune(model, tiny_tokenizer, settings("reward", **own))
+
+
 def test_adapters_that_a_model_reads_past_are_named(tiny_tokenizer: Tokenizer) -> None:
     model = family("mamba", tiny_tokenizer)
     before = bits(model)

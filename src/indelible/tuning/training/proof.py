@@ -75,6 +75,8 @@ def proved_reading(run: Run[Any]) -> Run[Any]:
                 found = log_probs(replace(exact, whole=whole), [(ids[:-ANSWER], ids[-ANSWER:]) for ids in rows])
                 wanted = torch.stack([scored_alone(run.model, ids)[-ANSWER:].sum() for ids in rows])
                 off = difference(found, wanted.cpu())
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # whatever a family raises that reads no batch of texts
                 why: BaseException | None = error
                 said = f"{type(error).__name__}: {error}"
@@ -126,6 +128,8 @@ def _reached(run: Run[Any]) -> set[str]:
             if loss.requires_grad:
                 loss.backward()
         return {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a family raises that is not made to be trained so
         raise refused(model, f"a pass as in training ends in {type(error).__name__}: {error}", _OTHERWISE) from error
     finally:
@@ -162,6 +166,8 @@ def _scores(run: Run[Any], temperature: float, asked: dict[str, bool]) -> bool:
         try:
             batch = {"input_ids": ids, "attention_mask": mask, "labels": labels, **asked}
             found = run.model(**batch, fused_lm_head=True).log_probs
+        except torch.OutOfMemoryError:
+            raise
         except Exception:
             return False
         wanted = [scored_alone(run.model, row, temperature) for row in rows]

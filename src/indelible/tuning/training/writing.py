@@ -35,6 +35,8 @@ def proved_writing(run: Run[Any]) -> Run[Any]:
         way = replace(run, padding=padding, cache=cache)
         try:
             off = _off(way)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # what a family raises that has no such cache, or takes no mask
             said.append(type(error).__name__)
             continue
