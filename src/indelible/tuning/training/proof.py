@@ -144,8 +144,13 @@ def refused(model: Any, why: str, fix: str = "Use a causal language model of tex
 
 def prove_scoring(run: Run[Any], trainer: Any) -> None:
     """Where trl has put its own way to log-probabilities into the model: put ours in its place, proved once more as trl
-    asks for it. It goes when training ends, as trl's does."""
-    if getattr(trainer, "library_name", "Trainer") == "Trainer" or "forward" not in vars(run.model):
+    asks for it. It goes when training ends, as trl's does. And trl takes any model with routers for one with a loss
+    that balances its experts: where there is none, it is not asked for."""
+    if getattr(trainer, "library_name", "Trainer") == "Trainer":
+        return
+    if getattr(trainer, "aux_loss_enabled", False):
+        trainer.aux_loss_enabled = _balances(run)
+    if "forward" not in vars(run.model):
         return
     temperature = float(getattr(trainer, "temperature", 1.0))
     asked = {"output_router_logits": True} if getattr(trainer, "aux_loss_enabled", False) else {}
@@ -156,6 +161,14 @@ def prove_scoring(run: Run[Any], trainer: Any) -> None:
         if _scores(run, temperature, asked):
             return
     raise refused(run.model, "its log-probabilities in a batch are not those of each row alone")
+
+
+def _balances(run: Run[Any]) -> bool:
+    """Whether the model returns a loss that balances its experts."""
+    with proving(run) as rows:
+        ids = torch.tensor(rows[:1], device=run.model.device)
+        found = run.model(input_ids=ids, output_router_logits=True, use_cache=False)
+    return found.get("aux_loss") is not None
 
 
 def _scores(run: Run[Any], temperature: float, asked: dict[str, bool]) -> bool:

@@ -169,9 +169,7 @@ def scored(
 
     number = mask_bt.sum()
     loss = -torch.cat([one[0] for one in every]).sum() / (number.clamp_min(1) if count is None else count)
-    if auxiliary is None:  # trl takes any model with routers for one that has it
-        auxiliary = loss.new_zeros(())
-    else:
+    if auxiliary is not None:
         share = 1 if count is None else number / count
         loss = loss + share * getattr(model.config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
     return Scored(loss, joined(0), mask_bt, auxiliary, *(joined(part) for part in range(1, 5)))
