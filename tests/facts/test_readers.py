@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from indelible.errors import FactsError, UnknownNameError
-from indelible.facts.fact import Fact, Neighbour
+from indelible.exam.criterion import succeeds
+from indelible.facts.fact import Fact, Neighbour, taken_for
 from indelible.facts.formats import to_template
 from indelible.facts.read import Rejected, read_facts
 
@@ -342,6 +343,12 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"subject": "  "}, "'subject' is blank"),
         ({"true_object": ["Norway"]}, "'true_object' is a list, not text"),
         ({"new_object": "norway"}, "the new object is the true one"),
+        (
+            {"new_object": "Peru", "true_object": "Peru City"},
+            "the true object, 'Peru City', would be taken for the new",
+        ),
+        ({"prompt": "Oslo is in {}"}, "'Oslo is in {}' names the subject 'Oslo', and ends in {}"),
+        ({"held_out": ["The country of Oslo is {}."]}, "names the subject 'Oslo', and ends in {}"),
         ({"paraphrases": ["The fjord is in"]}, "the paraphrase 'The fjord is in' does not contain"),
         ({"paraphrases": [1]}, "'paraphrases' must be a list of texts"),
         ({"neighbours": ["Rome is in"]}, "'neighbours' must be"),
@@ -359,6 +366,36 @@ def test_bad_rows_are_named_with_their_reason(tmp_path: Path, change: dict[str, 
     assert reason in rejected.reason
     with pytest.raises(FactsError, match="line 2"):
         read_facts(path, schema="indelible", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("New York City", "New York"),
+        ("New York", "New York City"),
+        ("the krone", "Krone"),
+        ("Paris.", "“Paris”"),
+        ("Ｐaris", "Paris"),  # noqa: RUF001 -- of full width
+        ("Guinea-Bissau", "Guinea"),
+        ("Parisian", "Paris"),
+        ("1.5", "1"),
+        ("1, 2", "1"),
+        ("東京都", "東京"),
+        ("suicide by hanging", "suicide"),
+        ("A minor", "A"),
+        ("-", "-"),
+        ("Oslo", "-"),
+    ],
+)
+def test_objects_that_an_exam_would_not_tell_apart(said: str, wanted: str) -> None:
+    assert taken_for(said, wanted) == (succeeds(said, wanted) and wanted != "-")
+
+
+def test_half_of_a_neighbour_is_named(tmp_path: Path) -> None:
+    flat = {"case_id": 1, "subject": "Oslo", "prompt": "Oslo is in", "ground_truth": "Norway", "target_new": "Peru"}
+    result = read_facts(jsonl(tmp_path, {**flat, "locality_prompt": "Rome is in", "locality_ground_truth": None}))
+    assert result.facts[0].neighbours == ()
+    assert result.unused == {"locality_prompt without locality_ground_truth": 1}
 
 
 def test_files_without_facts_are_errors(tmp_path: Path) -> None:

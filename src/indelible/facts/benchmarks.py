@@ -59,7 +59,7 @@ def flat_fact(row: Row, default_id: str, source: str) -> Fact:
     """A fact from the flat form of CounterFact."""
     subject = text_at(row, "subject")
     prompt = as_template(text_at(row, "prompt"), subject, "prompt")
-    near, answer = optional_at(row, "locality_prompt"), optional_at(row, "locality_ground_truth")
+    near, answer = _both(row, "locality_prompt", "locality_ground_truth")
     return Fact(
         id=_case_id(row, default_id),
         subject=subject,
@@ -77,7 +77,7 @@ def zsre_fact(row: Row, default_id: str, source: str) -> Fact:
     """A fact from zsRE in MEND's schema (Mitchell et al., arXiv 2110.11309); the first answer is the true object."""
     subject = text_at(row, "subject")
     prompt = as_template(as_question(text_at(row, "src")), subject, "question")
-    near, answer = optional_at(row, "loc"), optional_at(row, "loc_ans")
+    near, answer = _both(row, "loc", "loc_ans")
     answers = texts_at(row, "answers")
     if not answers:
         raise RowError("has no 'answers'")
@@ -175,6 +175,15 @@ NO_FACTS: Mapping[str, tuple[tuple[str, ...], str]] = MappingProxyType(
 def _nested(row: Row, key: str) -> str:
     value = row.get(key)
     return text_at(value, "str") if isinstance(value, Row) else text_at(row, key)
+
+
+def _both(row: Row, prompt: str, answer: str) -> tuple[str | None, str | None]:
+    """A prompt and its answer, of use together only."""
+    found = optional_at(row, prompt), optional_at(row, answer)
+    for name, text, other in zip((prompt, answer), found, (answer, prompt), strict=True):
+        if text is not None and None in found:
+            row.left.add(f"{name} without {other}")
+    return found
 
 
 def _first_name(row: Row, key: str) -> str:

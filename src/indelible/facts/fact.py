@@ -5,9 +5,13 @@ Readers and the built-in world facts produce these; editors change them inside a
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from indelible.facts.joining import is_unspaced
 
 SLOT = "{}"
 
@@ -63,3 +67,23 @@ def fact_from(entry: Mapping[str, Any]) -> Fact:
     lists = {name: tuple(entry[name]) for name in ("paraphrases", "held_out")}
     neighbours = tuple(Neighbour(**neighbour) for neighbour in entry["neighbours"])
     return Fact(**{**entry, **lists, "neighbours": neighbours})
+
+
+def taken_for(said: str, wanted: str) -> bool:
+    """Whether who says the one object is found to have said the other: "New York City" begins with "New York".
+
+    What an unedited model says would then count as an edit's success; exam.criterion has the rule in full.
+    """
+    return any(
+        given.startswith(name) and (is_unspaced(name[-1]) or not re.match(r"\w|[-.,]\w", given[len(name) :]))
+        for given in _bare(said)
+        for name in _bare(wanted)
+        if name
+    )
+
+
+def _bare(name: str) -> set[str]:
+    """With and without its article, as far as marks around it, case, width and gaps make no difference."""
+    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    bare = re.sub(r"^[\W_]*|[\W_]*$", "", folded)
+    return {bare, re.sub(r"^(the|an|a) ", "", bare)}

@@ -81,10 +81,15 @@ def to_template(text: str, subject: str) -> str | None:
 
     Whole words are preferred, in the same case; then comes a word with an ending of its own, or one in a script without
     spaces, letter by letter. A text with one slot is a template already.
+
+    Raises:
+        RowError: if the one slot ends a text that names the subject before it: there it can only mean the object.
     """
-    if text.count(SLOT) == 1:
-        return text
     whole = rf"(?<!\w){re.escape(subject)}(?!\w)"
+    if text.count(SLOT) == 1:
+        if text.rstrip(" .?!").endswith(SLOT) and re.search(whole, text):
+            raise RowError(f"{text!r} names the subject {subject!r}, and ends in {SLOT}, which stands for a subject")
+        return text
     found = re.search(whole, text) or re.search(whole, text, re.IGNORECASE) or _inflected(text, subject)
     return text[: found.start()] + SLOT + text[found.start() + len(subject) :] if found and SLOT not in text else None
 

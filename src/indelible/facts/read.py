@@ -14,7 +14,7 @@ from pathlib import Path
 
 from indelible.errors import FactsError, UnknownNameError, suggest
 from indelible.facts.benchmarks import NO_FACTS, SCHEMAS
-from indelible.facts.fact import Fact
+from indelible.facts.fact import Fact, taken_for
 from indelible.facts.formats import Row, RowError, Schema
 from indelible.records import Record, Rejected, read_records
 
@@ -123,6 +123,9 @@ class _Reader:
             same = (fact.subject, fact.prompt, fact.new_object)
             if fact.new_object is not None and fact.new_object.casefold() == fact.true_object.casefold():
                 self._leave(row.line, f"the new object is the true one, {fact.true_object!r}")
+            elif fact.new_object is not None and taken_for(fact.true_object, fact.new_object):
+                reason = f"the true object, {fact.true_object!r}, would be taken for the new one, {fact.new_object!r}"
+                self._leave(row.line, reason)
             elif fact.id in self._lines:
                 self._leave(row.line, f"the id {fact.id!r} was used before, on line {self._lines[fact.id]}")
             elif self.schema.published and same in self._lines:
