@@ -18,6 +18,7 @@ from torch import Tensor
 
 from indelible.errors import ModelError
 from indelible.models.batches import padded
+from indelible.models.keeping import Kept
 from indelible.models.tokens import encode_prompt
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Run
@@ -25,7 +26,6 @@ from indelible.tuning.randomness import seeded
 from indelible.tuning.training.batches import autocast, collated
 from indelible.tuning.training.judging import log_probs
 from indelible.tuning.training.scoring import score_labels, scored
-from indelible.tuning.tuners.keeping import Kept
 
 TEXTS = ("What is 12 + 7 - 3? The answer is 16, and so it was on the day before.", "It rains in Spain again.")
 

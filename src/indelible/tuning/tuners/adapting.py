@@ -22,9 +22,9 @@ from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import ConfigError, TrainingDivergedError, suggest
 from indelible.models.adapters import exactly, is_linear, put_in
+from indelible.models.keeping import Kept, kept
 from indelible.models.layout import find_layout
 from indelible.tuning.freezing.mask import norm_parameters
-from indelible.tuning.tuners.keeping import Kept, kept
 from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, peft_config, refusal
 
 
