@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,6 +149,10 @@ def test_weights_that_a_file_lacks_are_refused_and_not_made_up(
     tied = family == "gpt2"
     assert ("lm_head.weight" in whole) != tied
     assert load(str(tmp_path), device="cpu").model  # a tied head is in no file and lacks nothing
+    if tied:  # some files hold it nevertheless
+        save_file({**whole, "lm_head.weight": whole["transformer.wte.weight"].clone()}, tmp_path / "model.safetensors")
+        with warnings.catch_warnings(action="error"):
+            assert load(str(tmp_path), device="cpu").model
     name = next(key for key in whole if key.endswith(("2.mlp.down_proj.weight", "2.mlp.c_proj.weight")))
 
     def save(weights: dict[str, torch.Tensor]) -> None:
@@ -163,6 +168,17 @@ def test_weights_that_a_file_lacks_are_refused_and_not_made_up(
     save({**whole, name: whole[name][:-1].contiguous()})
     with pytest.raises(ModelError):
         load(str(tmp_path), device="cpu")
+
+
+def test_weights_that_no_part_of_the_model_takes_are_not_dropped_in_silence(saved: Path) -> None:
+    configure(saved, num_hidden_layers=3)
+    with pytest.raises(ModelError, match=r"hold layers that its config.json does not count: .*\.3\..* and \d+ more"):
+        load(str(saved))
+    configure(saved, num_hidden_layers=4)
+    weights = load_file(saved / "model.safetensors")
+    save_file({**weights, "vision.tower.weight": torch.ones(2, 2)}, saved / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match=r"saved copies will lack: vision\.tower\.weight"):
+        load(str(saved))
 
 
 def test_nobody_is_asked_about_a_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

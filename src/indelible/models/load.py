@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from indelible.models.bundled import fetch as bundled
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
+_NUMBER = re.compile(r"\d+")
 _IF_THERE = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 # What stands beside a tokenizer where a model takes pictures or sounds too.
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -159,7 +161,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collection[Any]]) -> None:
-    """Refuse a model of which a part was not in its files: transformers fills such parts at random."""
+    """Refuse a model of which a part was not in its files, which transformers fills at random, or has more layers there."""
     weights = model.state_dict(keep_vars=True)
     absent = set(found["missing_keys"])
     read = {id(weight) for key, weight in weights.items() if key not in absent}
@@ -167,9 +169,25 @@ def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collec
     unfit = {key if isinstance(key, str) else key[0] for key in found["mismatched_keys"]}
     for names, what in ((sorted(absent - unfit), "lack"), (sorted(unfit), "hold another shape for")):
         if names:
-            listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             remedy = "Give a complete causal language model, as save_pretrained writes it."
-            raise ModelError(f"The weights of {name!r} {what} {listed}.", remedy)
+            raise ModelError(f"The weights of {name!r} {what} {_listed(names)}.", remedy)
+    unused = sorted(found["unexpected_keys"])
+    known = {_NUMBER.sub("", key) for key in weights}
+    if beyond := [key for key in unused if _NUMBER.sub("", key) in known]:
+        raise ModelError(
+            f"The files of {name!r} hold layers that its config.json does not count: {_listed(beyond)}.",
+            "Mend config.json, or save the model that you mean with save_pretrained.",
+        )
+    if unused:
+        warnings.warn(
+            f"{name!r} holds weights that are no part of a {type(model).__name__}, and that saved copies will lack:"
+            f" {_listed(unused)}.",
+            stacklevel=3,
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_plain(name: str, model: Any, config: Any) -> None:
@@ -202,7 +220,7 @@ def _load_error(name: str, error: Exception) -> ModelError:
             f"The model {name!r} pads with a token beyond its vocabulary.", "Mend pad_token_id in its config.json."
         )
     if Path(name).is_dir() or name in bundled.MODELS:
-        reason = next(iter(str(error).strip().splitlines()), kind)
+        reason = next(iter(str(error).strip().splitlines()), kind).rstrip(".: ")
         remedy = "Check that it is a causal language model saved with its tokenizer."
         return ModelError(f"The model {name!r} could not be loaded: {reason}.", remedy)
     tried = "it is not bundled, not a folder, and the hub did not give it"
