@@ -161,7 +161,7 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _check_weights(name: str, model: PreTrainedModel, found: Mapping[str, Collection[Any]]) -> None:
-    """Refuse a model of which a part was not in its files, which transformers fills at random, or has more layers there."""
+    """Refuse a model with parts that are not in its files (transformers fills them at random), or layers only there."""
     weights = model.state_dict(keep_vars=True)
     absent = set(found["missing_keys"])
     read = {id(weight) for key, weight in weights.items() if key not in absent}
