@@ -216,7 +216,7 @@ def fine_tune(
         after=dict(after),
         reached=rules.reached,
         steps=trainer.state.global_step,
-        tokens=trainer.tokens,
+        tokens=int(trainer.tokens),
         seconds=time.perf_counter() - started,
         train_rows=len(rows.train),
         heldout_rows=len(rows.heldout),

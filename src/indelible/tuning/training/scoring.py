@@ -131,10 +131,15 @@ def scored(
         count: that the loss is divided by; the number of labels where None.
     """
     mask_bt = labels_bt[:, 1:] != NO_LOSS
-    at, labels_n = mask_bt.nonzero(as_tuple=True), labels_bt[:, 1:][mask_bt]
-    wanted = labels_n.split(max(1, LOGITS // max(1, model.config.get_text_config().vocab_size)))
+    at = mask_bt.nonzero(as_tuple=True)  # the only wait for a GPU
+    labels_n = labels_bt[:, 1:][at]
+    config = model.config.get_text_config()
+    wanted = labels_n.split(max(1, LOGITS // max(1, config.vocab_size)))
     size = len(wanted[0]) or 1
     options = {**inputs, "use_cache": False}
+    routed = options.get("output_router_logits") or getattr(config, "output_router_logits", False)
+    if labels_bt.shape[1] > 1 and not routed:  # no label asks what follows the last token
+        options |= {name: one[:, :-1] for name, one in inputs.items() if getattr(one, "shape", None) == labels_bt.shape}
     trunk, seen, pieces = model.base_model, list[Any](), list[Tensor]()
 
     def select(_module: Any, _args: Any, returned: Any) -> Any:
@@ -171,7 +176,7 @@ def scored(
     loss = -torch.cat([one[0] for one in every]).sum() / (number.clamp_min(1) if count is None else count)
     if auxiliary is not None:
         share = 1 if count is None else number / count
-        loss = loss + share * getattr(model.config.get_text_config(), "router_aux_loss_coef", 0.0) * auxiliary
+        loss = loss + share * getattr(config, "router_aux_loss_coef", 0.0) * auxiliary
     return Scored(loss, joined(0), mask_bt, auxiliary, *(joined(part) for part in range(1, 5)))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
@@ -168,7 +168,7 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
 
     class Measured(base):
         library_name = name
-        tokens = 0
+        tokens: Tensor | int = 0
 
         def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
             """Of those that the library decays, matrices: not attention sinks, DoRA's magnitudes, a state space's D,
@@ -180,7 +180,7 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
         def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *around: Any, **more: Any) -> Any:
             masks = [inputs[key] for key in ("attention_mask", "prompt_mask", "completion_mask") if key in inputs]
             whole = masks[:1] if "attention_mask" in inputs else masks
-            self.tokens += sum(int(mask.sum()) for mask in whole)
+            self.tokens = self.tokens + sum(mask.sum() for mask in whole)  # read at the end: no wait for a GPU
             with autocast(self.args.device, run.settings.precision):
                 return super().compute_loss(model, inputs, *around, **more)
 
