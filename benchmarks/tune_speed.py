@@ -37,7 +37,7 @@ from indelible.tuning.rows import Rows, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.train import fine_tune, with_precision
-from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.batches import collated
 from indelible.tuning.training.trainer import BY_LENGTH, made_trainer
 
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
@@ -92,7 +92,7 @@ class PlainTrainer(Trainer):
     precision = "fp32"
 
     def compute_loss(self, *around: Any, **more: Any) -> Any:
-        with autocast(self.args.device, self.precision):
+        with torch.autocast(self.args.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16-mixed"):
             return super().compute_loss(*around, **more)
 
 

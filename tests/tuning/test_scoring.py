@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from indelible.tuning.objective import NO_LOSS, Run, tuning_settings
 from indelible.tuning.training import scoring
-from indelible.tuning.training.batches import autocast
+from indelible.tuning.training.batches import computing
 from indelible.tuning.training.proof import proved_reading
 from indelible.tuning.training.scoring import score_labels, scored
 from tiny_families import LAYERS, SHAPE, TABLE, build_family, enliven
@@ -184,13 +184,31 @@ def test_nothing_is_kept_for_backward_below_what_is_trained() -> None:
     assert kept("lm_head") < numbers[-1]
 
 
-def test_autocast_reads_labels_as_it_reads_all() -> None:
+class Attention(TorchDispatchMode):
+    """Types that attention is computed in, and other products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention: set[torch.dtype] = set()
+        self.products: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if "attention" in name:
+            self.attention.add(args[0].dtype)
+        elif name in ("mm", "addmm"):
+            self.products.add(args[-1].dtype)
+        return function(*args, **(kwargs or {}))
+
+
+def test_autocast_reads_labels_as_it_reads_all_with_attention_in_float32(tiny_tokenizer: Tokenizer) -> None:
     model, rows = made("llama"), batch()
-    with autocast(model.device, "bf16-mixed"):
-        expected, gradients = with_gradients(model, lambda: model(**rows).loss)
+    expected, gradients = with_gradients(model, lambda: model(**rows).loss)
+    options = tuning_settings({"objective": "text", "precision": "bf16-mixed"})
     score_labels(model, whole=False)
-    with autocast(model.device, "bf16-mixed"):
+    with Attention() as seen, computing(Run(model, model, tiny_tokenizer, options, (), ())):
         found, own = with_gradients(model, lambda: model(**rows).loss)
+    assert seen.attention == {torch.float32} and seen.products == {torch.bfloat16}
     assert found == pytest.approx(expected, rel=2e-2)
     for one, gradient in gradients.items():
         assert own[one].dtype == torch.float32

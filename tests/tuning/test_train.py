@@ -119,10 +119,11 @@ def test_the_callers_random_state_config_and_tokenizer_stay_as_they_were(
     assert all(tensor.grad is None for tensor in model.parameters())
 
 
-def test_checkpointing_leaves_nothing_behind(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16-mixed"])
+def test_checkpointing_leaves_nothing_behind(precision: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     attributes = set(vars(model))
-    fine_tune(model, tiny_tokenizer, settings(steps=1, gradient_checkpointing=True))
+    fine_tune(model, tiny_tokenizer, settings(steps=1, gradient_checkpointing=True, precision=precision))
     assert set(vars(model)) == attributes and not model.is_gradient_checkpointing
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

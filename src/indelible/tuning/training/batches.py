@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from indelible.models.batches import padded
-from indelible.tuning.objective import NO_LOSS
+from indelible.tuning.objective import NO_LOSS, Run
 
 
 def collated(rows: Sequence[Mapping[str, Sequence[int]]], pad: int) -> dict[str, Tensor]:
@@ -36,8 +39,33 @@ def usual_precision(device: torch.device) -> str:
     return "bf16-mixed" if has else "fp32"
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """bfloat16 autocast for ``bf16-mixed``, nothing for ``fp32``. Weights keep their own type either way."""
-    if precision == "bf16-mixed":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def _exact(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+class _ExactAttention(TorchFunctionMode):
+    """Attention in float32 where autocast would have it in bfloat16."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not functional.scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        given, named = tree_map(_exact, (args, kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            found: Tensor = function(*given, **named)
+        return found.bfloat16()
+
+
+@contextlib.contextmanager
+def computing(run: Run[Any]) -> Iterator[None]:
+    """The run's precision inside the block: bfloat16 autocast for ``bf16-mixed``, nothing for ``fp32``. Weights keep
+    their own type either way.
+
+    Attention stays in float32 on a CPU: it is a small part of the operations, and slow there in bfloat16. Not so where
+    activations are computed twice, since the second time is no longer inside the block.
+    """
+    with contextlib.ExitStack() as stack:
+        if run.settings.precision == "bf16-mixed":
+            stack.enter_context(torch.autocast(run.model.device.type, dtype=torch.bfloat16))
+            if run.model.device.type == "cpu" and not run.settings.gradient_checkpointing:
+                stack.enter_context(_ExactAttention())
+        yield

@@ -16,14 +16,14 @@ from torch import Tensor
 from indelible.models.batches import in_pieces
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import Features, Judge, Run
-from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.batches import collated, computing
 from indelible.tuning.training.scoring import Scored, scored
 
 
 @contextmanager
 def as_judged(run: Run[Any]) -> Iterator[None]:
     """Evaluation mode, no gradients and the run's precision inside the block; modes are then as they were."""
-    with evaluation_mode(run.model), torch.no_grad(), autocast(run.model.device, run.settings.precision):
+    with evaluation_mode(run.model), torch.no_grad(), computing(run):
         yield
 
 

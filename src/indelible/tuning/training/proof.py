@@ -23,7 +23,7 @@ from indelible.models.tokens import encode_prompt
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.objective import NO_LOSS, Features, Run
 from indelible.tuning.randomness import seeded
-from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.batches import collated, computing
 from indelible.tuning.training.judging import log_probs
 from indelible.tuning.training.scoring import score_labels, scored
 
@@ -123,7 +123,7 @@ def _reached(run: Run[Any]) -> set[str]:
             model.train()
             batch = {name: tensor.to(model.device) for name, tensor in collated(answers, run.pad).items()}
             labels = batch.pop("labels")
-            with autocast(model.device, run.settings.precision):
+            with computing(run):
                 loss = scored(model, model, batch, labels, whole=run.whole).loss
             if loss.requires_grad:
                 loss.backward()

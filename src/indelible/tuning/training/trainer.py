@@ -26,7 +26,7 @@ from indelible.errors import ConfigError, suggest
 from indelible.tuning.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.training.batches import autocast, collated
+from indelible.tuning.training.batches import collated, computing
 from indelible.tuning.training.scoring import score_labels
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
@@ -181,7 +181,7 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
             masks = [inputs[key] for key in ("attention_mask", "prompt_mask", "completion_mask") if key in inputs]
             whole = masks[:1] if "attention_mask" in inputs else masks
             self.tokens = self.tokens + sum(mask.sum() for mask in whole)  # read at the end: no wait for a GPU
-            with autocast(self.args.device, run.settings.precision):
+            with computing(run):
                 return super().compute_loss(model, inputs, *around, **more)
 
     Measured.__name__ = Measured.__qualname__ = name
