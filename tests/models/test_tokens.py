@@ -13,7 +13,7 @@ from indelible.edits.solving.texts import rows_for
 from indelible.errors import FactsError, SpellingError
 from indelible.facts.fact import SLOT, Fact
 from indelible.facts.joining import joined
-from indelible.models.tokens import encode_prompt, encode_target, encode_text, subject_tokens
+from indelible.models.tokens import encode_object, encode_prompt, encode_target, encode_text, subject_tokens
 from indelible.tuning.chat import chat_ids
 from joints import JOINTS
 from tiny_models import SENTENCES, build_tokenizer
@@ -135,10 +135,11 @@ def test_names_that_are_not_in_the_vocabulary_are_refused() -> None:
     tokenizer = separating("[SEP]")
     prompt = "The capital of France is"
     with pytest.raises(SpellingError, match="object 'Ђ' is not in the tokenizer's vocabulary"):
-        encode_target(tokenizer, prompt, "Ђ")
+        encode_object(tokenizer, prompt, "Ђ")
+    assert encode_target(tokenizer, prompt, "Ђ") == [tokenizer.unk_token_id]  # a text to train on may hold any word
     with pytest.raises(SpellingError, match="end of the subject 'France Ђ'"):
         subject_tokens(tokenizer, "The capital of {} is", "France Ђ")
-    assert encode_target(tokenizer, prompt, "[UNK]") == [tokenizer.unk_token_id]
+    assert encode_object(tokenizer, prompt, "[UNK]") == [tokenizer.unk_token_id]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

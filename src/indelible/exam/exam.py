@@ -24,7 +24,7 @@ from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens, turning_points
-from indelible.models.tokens import check_vocabulary, encode_prompt, encode_target
+from indelible.models.tokens import check_vocabulary, encode_object, encode_prompt
 from indelible.progress import Progress
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_ne
     """The questions in tokens; each distinct text is encoded once."""
 
     prompt_of = cache(lambda text: tuple(encode_prompt(tokenizer, text)))
-    answer_of = cache(lambda text, answer: tuple(encode_target(tokenizer, text, answer)))
+    answer_of = cache(lambda text, answer: tuple(encode_object(tokenizer, text, answer)))
     asked = []
     for question in questions:
         texts = [question.target] if question.rival is None else [question.target, question.rival]

@@ -72,7 +72,6 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
 
     Raises:
         FactsError: if the answer has no tokens.
-        SpellingError: if some of them stand for what the tokenizer does not know.
     """
     prompt_ids = encode_prompt(tokenizer, prompt)
     ids = encode_text(tokenizer, joined(prompt, target))
@@ -82,7 +81,18 @@ def encode_target(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str) 
         ids = _spelled(tokenizer, joint(prompt, target) + target.strip())
     if not target.strip() or not ids:
         raise FactsError(f"The object {target!r} has no tokens.", "Give an object with at least one letter.")
-    _check_spelling(tokenizer, ids, f"object {target!r}")
+    return ids
+
+
+def encode_object(tokenizer: PreTrainedTokenizerBase, prompt: str, name: str) -> list[int]:
+    """Token ids of an answer whose probability tells something of it: see ``encode_target``.
+
+    Raises:
+        FactsError: if it has no tokens.
+        SpellingError: if some of them stand for what the tokenizer does not know.
+    """
+    ids = encode_target(tokenizer, prompt, name)
+    _check_spelling(tokenizer, ids, f"object {name!r}")
     return ids
 
 

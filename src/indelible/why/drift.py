@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from indelible.facts.fact import Fact
 from indelible.models.batches import of_like_length, padded
 from indelible.models.layout import Layout
-from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
+from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.models.trace import by_row, capture, evaluating
 from indelible.why.mixtures import changed_weights, exchanging
 
@@ -146,7 +146,7 @@ def _asked(tokenizer: PreTrainedTokenizerBase, fact: Fact, at_subject: bool, con
     text = context + fact.text()
     tokens = encode_prompt(tokenizer, text)
     key_at = subject_tokens(tokenizer, context + fact.prompt, fact.subject)[1] if at_subject else len(tokens) - 1
-    return _Asked(tuple(tokens), key_at, encode_target(tokenizer, text, fact.new_object or "")[0])
+    return _Asked(tuple(tokens), key_at, encode_object(tokenizer, text, fact.new_object or "")[0])
 
 
 def _read(model: PreTrainedModel, layout: Layout, projections: Mapping[str, str], asked: Sequence[_Asked]) -> _Reading:

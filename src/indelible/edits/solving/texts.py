@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from indelible.errors import EditError
 from indelible.facts.fact import SLOT, Fact
 from indelible.facts.wordings import editing_wordings
-from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
+from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.models.trace import evaluating
 
 _OPENINGS = ("The", "Therefore", "Because", "I", "You")
@@ -97,7 +97,7 @@ def bare_row(tokenizer: PreTrainedTokenizerBase, fact: Fact) -> Row:
 
 def _row(tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, target: str | None) -> Row:
     prompt = fact.text(template)
-    answer = encode_target(tokenizer, prompt, target) if target is not None else []
+    answer = encode_object(tokenizer, prompt, target) if target is not None else []
     _, subject = subject_tokens(tokenizer, template, fact.subject)
     return Row(tuple(encode_prompt(tokenizer, prompt) + answer), subject, len(answer))
 

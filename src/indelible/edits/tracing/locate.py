@@ -27,7 +27,7 @@ from indelible.models.bundled.fetch import cache_folder
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, opened
-from indelible.models.tokens import encode_prompt, encode_target
+from indelible.models.tokens import encode_object, encode_prompt
 from indelible.models.trace import evaluating
 from indelible.progress import Jobs, silently
 
@@ -215,7 +215,7 @@ def _known(bench: Workbench, facts: Sequence[Fact]) -> list[Fact]:
                 break
             tokens = torch.tensor([encode_prompt(tokenizer, fact.text())], device=model.device)
             said = int(model(tokens, use_cache=False).logits[0, -1].argmax())
-            if said == encode_target(tokenizer, fact.text(), fact.true_object)[0]:
+            if said == encode_object(tokenizer, fact.text(), fact.true_object)[0]:
                 found.append(fact)
     if not found:
         raise EditError(

@@ -25,7 +25,7 @@ from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
-from indelible.models.tokens import encode_prompt, encode_target, subject_tokens
+from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.models.trace import by_row, capture, evaluating, replace, resume_from, select_before_head
 from indelible.progress import Progress
 
@@ -176,7 +176,7 @@ class _Together:
     ) -> None:
         self.model, self.layout, self.samples = model, layout, samples
         tokens_ft = torch.tensor([encode_prompt(tokenizer, fact.text()) for fact in facts], device=model.device)
-        answers = [encode_target(tokenizer, fact.text(), fact.true_object)[0] for fact in facts]
+        answers = [encode_object(tokenizer, fact.text(), fact.true_object)[0] for fact in facts]
         memories = [memory.path for memory in layout.known_memories.values()]
         paths = [*layout.blocks, *layout.attention, *memories]
         self.length = tokens_ft.shape[1]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from indelible.errors import DataError
-from indelible.models.tokens import encode_prompt, encode_target
+from indelible.models.tokens import encode_object, encode_prompt
 from indelible.tuning.objective import OBJECTIVES, Features, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import TuningSettings
 
@@ -66,7 +66,7 @@ class Classify(Objective[ClassifySettings]):
             return []
         prompt = example.prompt if settings.head else example.prompt + ASKED
         given = encode_prompt(tokenizer, prompt)
-        words = tuple(tuple(encode_target(tokenizer, prompt, label)) for label in labels)
+        words = tuple(tuple(encode_object(tokenizer, prompt, label)) for label in labels)
         if len(given) + max(map(len, words)) > settings.max_tokens:
             return []
         right = labels.index(example.answer)
