@@ -81,12 +81,16 @@ def sources(revision: str) -> Iterator[Path]:
             subprocess.run([*git, "remove", "--force", str(place)], check=True, capture_output=True)
 
 
+def environment_of(build: Path) -> dict[str, str]:
+    """That of a process with one thread which imports the package from there."""
+    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    return {**os.environ, **threads, "PYTHONPATH": str(build), "TOKENIZERS_PARALLELISM": "false"}
+
+
 def measured(build: Path, study: str, folder: Path) -> dict[str, Any]:
     """One study by one build, in a process of its own."""
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    environment = {**os.environ, **threads, "PYTHONPATH": str(build), "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, __file__, "--one", study, str(folder)]
-    found = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found = subprocess.run(command, env=environment_of(build), check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
     return result
 
