@@ -68,7 +68,7 @@ def _run(
 ) -> list[Outcome]:
     """The outcomes of a batch; what has to be proved of those of a tree is added to the claims, if they are given."""
     if reader.way.together:
-        return in_halves(partial(_in_tree, reader, transcript, claims), batch)
+        return in_halves(lambda part: TreeReading(reader, transcript, part).outcomes(claims), batch)
     return in_halves(partial(_in_rows, reader, transcript), batch)
 
 
@@ -95,16 +95,6 @@ def _trees(reader: Reader, sittings: Sequence[Sitting], batch_size: int | None) 
                 start, filled = place, 0
             filled += needed
         yield ordered[start:]
-
-
-def _in_tree(
-    reader: Reader, transcript: Transcript, claims: list[Claim] | None, batch: Sequence[Sitting]
-) -> list[Outcome]:
-    tree = TreeReading(reader, transcript, batch)
-    outcomes = tree.outcomes()
-    if claims is not None:
-        claims += tree.claims()
-    return outcomes
 
 
 def _alike(reader: Reader, sittings: Sequence[Sitting], batch_size: int | None) -> Iterator[Sequence[Sitting]]:

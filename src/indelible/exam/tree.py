@@ -26,11 +26,14 @@ from transformers import DynamicCache
 from indelible.exam.proof import Claim
 from indelible.exam.scoring import Reader, Score
 from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
+from indelible.models.batches import in_pieces
 from indelible.models.tokens import common_start
 
-# With a few hundred slots in a row, attention costs a tenth of the rest; but a row holds several texts in any case.
-ROW_SLOTS = 256
+# With some hundred slots in a row, attention costs a tenth of the rest; but a row holds several texts in any case.
+ROW_SLOTS = 512
 TEXTS_PER_ROW = 4
+# Logits are gone through some texts at a time, so that they are not held several times over.
+TEXTS_AT_A_TIME = 32
 ROOT = -1
 
 Place = tuple[int, int]
@@ -109,24 +112,21 @@ class Tree:
 
 def _next(asked: Sequence[Sequence[int]], logits_kv: Tensor) -> Iterator[Next]:
     """What the logits say, fetched from their device at one go."""
-    pairs = [(k, token) for k, tokens in enumerate(asked) for token in tokens]
-    of_a, tokens_a = torch.tensor(pairs, dtype=torch.long).view(-1, 2).T.to(logits_kv.device)
-    best_k, total_k, asked_a = logits_kv.max(-1), logits_kv.logsumexp(-1), logits_kv[of_a, tokens_a]
-    above_a = (logits_kv[of_a] > asked_a[:, None]).sum(-1)
-    parts = [
-        best_k.indices,
-        best_k.values - total_k,
-        asked_a - total_k[of_a],
-        above_a,
-        best_k.indices[of_a] == tokens_a,
-    ]
-    numbers = torch.cat([part.double() for part in parts]).tolist()
-    best, log_probs, of_asked, above, first = (
-        numbers[end - len(part) : end] for part, end in zip(parts, accumulate(map(len, parts)), strict=True)
-    )
-    scores = zip(first, of_asked, above, strict=True)
+    pairs = [(k % TEXTS_AT_A_TIME, token) for k, tokens in enumerate(asked) for token in tokens]
+    pairs_a2 = torch.tensor(pairs, dtype=torch.long).view(-1, 2).to(logits_kv.device)
+    counts = [sum(map(len, some)) for some in in_pieces(asked, TEXTS_AT_A_TIME)]
+    of_texts, of_tokens = [], []
+    for some_kv, some_a2 in zip(logits_kv.split(TEXTS_AT_A_TIME), pairs_a2.split(counts), strict=True):
+        (of_a, token_a), best_k, total_k = some_a2.T, some_kv.max(-1), some_kv.logsumexp(-1)
+        logit_a = some_kv[of_a, token_a]
+        above_a = (some_kv[of_a] > logit_a[:, None]).sum(-1)
+        of_texts.append(torch.stack([best_k.indices.double(), (best_k.values - total_k).double()]))
+        of_tokens.append(torch.stack([(logit_a - total_k[of_a]).double(), above_a.double()]))
+    numbers = torch.cat([torch.cat(some, dim=1).flatten() for some in (of_texts, of_tokens)]).tolist()
+    best, log_probs, rest = numbers[: len(asked)], numbers[len(asked) : 2 * len(asked)], numbers[2 * len(asked) :]
+    scores = zip(rest[: len(pairs)], rest[len(pairs) :], strict=True)
     for token, log_prob, tokens in zip(best, log_probs, asked, strict=True):
-        found = {one: Score(bool(top), value, int(more) + 1) for one, (top, value, more) in zip(tokens, scores)}  # noqa: B905
+        found = {one: Score(one == token, value, int(above) + 1) for one, (value, above) in zip(tokens, scores)}  # noqa: B905
         yield Next(int(token), log_prob, found)
 
 
@@ -141,7 +141,7 @@ class TreeReading:
         self.transcript, self.batch = transcript, batch
         ends = list(accumulate(sizes(batch)))
         row_slots = max(ROW_SLOTS, TEXTS_PER_ROW * max(len(sitting.prompt) for sitting in batch))
-        rows = -(-ends[-1] // row_slots)
+        rows = max(1, round(ends[-1] / row_slots))
         self.tree = Tree(reader, rows)
         self.paths: list[list[Place]] = []  # to the end of each prompt
         for sitting, end in zip(batch, ends, strict=True):
@@ -151,8 +151,14 @@ class TreeReading:
         self.written: list[list[int]] = [[] for _ in batch]
         self.log_probs = [0.0 for _ in batch]
 
-    def outcomes(self) -> list[Outcome]:
-        """Those of the sittings; they are read on until all is written."""
+    def outcomes(self, claims: list[Claim] | None = None) -> list[Outcome]:
+        """Those of the sittings; they are read on until all is written.
+
+        Args:
+            claims: what has to be proved of them is added: that what is written after the last prompt is what the model
+                would write; and that a text after the prompt with the most to read scores as in a plain pass when it is
+                read to its full length, far from its prompt, at once but for the last token.
+        """
         wanted: Wanted = {path[-1]: set() for path in self.paths}
         branches = [
             {answer: self._branch(wanted, path[-1], answer) for answer in sitting.answers}
@@ -160,35 +166,31 @@ class TreeReading:
         ]
         self.known = self.tree.read(wanted)
         scores = [{answer: self._score(places, answer) for answer, places in some.items()} for some in branches]
+        longest, path = max(zip(self.batch, self.paths, strict=True), key=lambda pair: pair[0].length)
+        room = longest.length - len(longest.prompt)
+        text = (*next(iter(longest.answers), ()), *room * longest.prompt)[:room]
+        places = [path[-2]]
+        pieces = iter(() if claims is None else self._piecewise([longest.prompt[-1], *text[:-1]], text, places))
         ends = {index: path[-1] for index, path in enumerate(self.paths)}
-        while ends := {index: further for index, end in ends.items() if (further := self._write(index, end))}:
-            self.known |= self.tree.read({place: set() for place in ends.values()})
+        while True:
+            ends = {index: further for index, end in ends.items() if (further := self._write(index, end))}
+            wanted = {place: set() for place in ends.values()} | next(pieces, {})
+            if not wanted:
+                break
+            self.known |= self.tree.read(wanted)
+        if claims is not None:
+            claims.append(Claim(self.batch[-1].prompt, tuple(self.written[-1]), self.log_probs[-1], written=True))
+            claims.append(Claim(longest.prompt, text, self._score(places[1:], text).log_prob))
         return [Outcome(*one) for one in zip(self.written, self.log_probs, scores, strict=True)]
 
-    def claims(self) -> list[Claim]:
-        """What has to be proved of the outcomes: of the longest text and the last one, that they are what is written,
-        and that they score alike, drawn out to their full length, when they are read once more: at once but for the
-        last token, far from their prompts and beside each other."""
-        longest = max(range(len(self.batch)), key=lambda index: self.batch[index].length)
-        claims, again = [], []
-        for index in {longest, len(self.batch) - 1}:
-            sitting, written = self.batch[index], tuple(self.written[index])
-            claims.append(Claim(sitting.prompt, written, self.log_probs[index], written=True))
-            room = sitting.length - len(sitting.prompt)
-            text = written if len(written) >= room else (written * room)[:room]
-            again.append((sitting.prompt, text, [self.paths[index][-2]]))
-        for last in (False, True):
-            wanted: Wanted = {}
-            for prompt, text, places in again:
-                tokens = [prompt[-1], *text[:-1]]
-                start = len(places) - 1
-                end = len(tokens) if last else max(1, len(tokens) - 1)
-                places += self.tree.grow(places[-1], tokens[start:end], anew=True)
-                wanted |= {place: {token} for place, token in zip(places[start + 1 :], text[start:], strict=False)}
-            if wanted:
-                self.known |= self.tree.read(wanted)
-        claims += [Claim(prompt, text, self._score(places[1:], text).log_prob) for prompt, text, places in again]
-        return claims
+    def _piecewise(self, tokens: Sequence[int], then: Sequence[int], places: list[Place]) -> Iterator[Wanted]:
+        """Let tokens wait for a pass, all but the last, and then that; with the tokens that are asked about after each.
+
+        Their places are added to those before them.
+        """
+        for piece in filter(None, (range(len(tokens) - 1), range(len(tokens) - 1, len(tokens)))):
+            places += self.tree.grow(places[-1], [tokens[at] for at in piece], anew=True)
+            yield {place: {then[at]} for place, at in zip(places[-len(piece) :], piece, strict=True)}
 
     def _branch(self, wanted: Wanted, tip: Place, answer: Tokens) -> list[Place]:
         """The places after which the answer's tokens come, whose next tokens are now wanted."""
