@@ -26,7 +26,7 @@ from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from material import Bench, Drawn, counterfact_draw, editor_from, world_draw
 
-PUBLISHED_ROME = "rome:bystander_weight=0,steps=20"
+PUBLISHED_ROME = "rome:bystander_weight=0,steps=20,optimiser=adam"
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """The quick value optimisation against a slow one that computes everything, one fact and one text at a time.
 
-The slow one stands here, straight from the definition: whole texts, all layers, all logits, Adam by hand. Optimising
-with one step, two, three and so on gives the delta after every update, so that whole trajectories are compared.
+The slow one stands here, straight from the definition: whole texts, all layers, all logits, both step rules by hand.
+Optimising with one step, two, three and so on gives the delta after every update, so that whole trajectories are
+compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from worked_facts import VARIED
 
@@ -27,6 +29,8 @@ from tiny_models import Make, Tokenizer
 
 OPTIONS = ValueOptions(steps=5, learning_rate=0.1, weight_decay=0.4, kl_weight=0.7, clamp=0.6, converged=0.0)
 LEAVING = replace(OPTIONS, steps=10, converged=5.95, kl_weight=0.1, weight_decay=0.001, learning_rate=0.2, clamp=4.0)
+NORMALISED = replace(OPTIONS, optimiser="normalised", learning_rate=0.2)
+NORMALISED_LEAVING = replace(LEAVING, optimiser="normalised", learning_rate=0.04)
 CONTEXTS = ("I rain in the north",)
 SOME = [0, 1, 3, 14]  # nothing before the subject; a context; a long target; nothing after the subject
 
@@ -117,9 +121,16 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
             return found
         (slope,) = torch.autograd.grad(loss, deltas_so)
         with torch.no_grad():
-            mean = 0.9 * mean + 0.1 * slope
-            square = 0.999 * square + 0.001 * slope**2
-            move = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            if options.optimiser == "adam":
+                mean = 0.9 * mean + 0.1 * slope
+                square = 0.999 * square + 0.001 * slope**2
+                move = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            else:
+                lengths = [options.clamp * norm * min(loss.item(), 1) ** 0.5 for norm in norms]
+                towards = [
+                    length * part / part.norm().clamp_min(1e-12) for length, part in zip(lengths, slope, strict=True)
+                ]
+                move = mean = 0.5 * mean + torch.stack(towards)
             deltas_so = deltas_so - options.learning_rate * move
             for delta_o, norm in zip(deltas_so, norms, strict=True):
                 if delta_o.norm() > options.clamp * norm:
@@ -161,9 +172,10 @@ def compare(
 def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family(family, len(tiny_tokenizer)))
     facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
-    plainly = [plain(model, family, layer, texts, OPTIONS) for texts in facts]
-    assert max(float(trajectory.deltas[-1].norm()) for trajectory in plainly) > 0.1
-    compare(partial(optimise_values, model, find_layout(model), layer), facts, plainly, OPTIONS)
+    for options in (OPTIONS, NORMALISED):
+        plainly = [plain(model, family, layer, texts, options) for texts in facts]
+        assert max(float(trajectory.deltas[-1].norm()) for trajectory in plainly) > 0.1
+        compare(partial(optimise_values, model, find_layout(model), layer), facts, plainly, options)
 
 
 @pytest.mark.parametrize(("family", "layer"), [("bamba", 1), ("mistral", 2), ("roberta", 1), ("gemma4_text", 0)])
@@ -182,7 +194,11 @@ def test_a_value_that_reaches_no_prediction_is_refused(tiny_tokenizer: Tokenizer
         optimise_values(model, find_layout(model), 1, rows_of_all(tiny_tokenizer)[:2], OPTIONS)
 
 
-@pytest.mark.parametrize("options", [OPTIONS, LEAVING], ids=["all steps", "facts leave"])
+@pytest.mark.parametrize(
+    "options",
+    [OPTIONS, LEAVING, NORMALISED, NORMALISED_LEAVING],
+    ids=["adam, all steps", "adam, facts leave", "normalised, all steps", "normalised, facts leave"],
+)
 def test_one_two_and_sixteen_facts_take_the_same_steps(options: ValueOptions, tiny_tokenizer: Tokenizer) -> None:
     model = enliven(build_family("llama", len(tiny_tokenizer)))
     facts = rows_of_all(tiny_tokenizer)
@@ -227,6 +243,44 @@ def test_deltas_are_measured_against_the_site_where_that_is_asked(
     assert bool(((lengths[0] - lengths[1]).abs() > 0.01).any())
     losses = [quick(facts, replace(decayed, reference=which)).losses_f for which in ("site", "block")]
     assert bool(((losses[0] - losses[1]).abs() > 0.01).any())
+
+
+def test_a_step_looks_at_the_device_once_beside_what_the_model_does(tiny_tokenizer: Tokenizer) -> None:
+    """On a GPU every number that Python reads waits for all that was asked before."""
+    model = enliven(build_family("llama", len(tiny_tokenizer)))
+    facts = rows_of_all(tiny_tokenizer)[:6]
+    for options in (OPTIONS, NORMALISED):
+        few, more = (_reads(model, facts, replace(options, steps=steps)) for steps in (3, 7))
+        assert more - few == 4
+
+
+def _reads(model: PreTrainedModel, facts: Sequence[FactRows], options: ValueOptions) -> int:
+    """Numbers and whole tensors read by Python while these values are optimised, but for the model's own passes."""
+    reads, inside = 0, False
+
+    class Reads(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal reads
+            whole = (Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.numpy)
+            reads += func in whole and not inside
+            return func(*args, **(kwargs or {}))
+
+    def begins(*_seen: object) -> None:
+        nonlocal inside
+        inside = True
+
+    def ends(*_seen: object) -> None:
+        nonlocal inside
+        inside = False
+
+    handles = [model.register_forward_pre_hook(begins), model.register_forward_hook(ends, always_call=True)]
+    try:
+        with Reads():
+            optimise_values(model, find_layout(model), 1, facts, options)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return reads
 
 
 def test_a_batch_that_does_not_fit_is_taken_in_halves(tiny_tokenizer: Tokenizer) -> None:

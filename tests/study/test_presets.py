@@ -43,6 +43,7 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
     assert rome.isolated and rome.mask == "none"
     wanted = {"layer": 17, "steps": 20, "learning_rate": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_weight": 0.0625}
     assert {key: options(rome)[key] for key in wanted} == wanted
+    assert rome.editor.optimiser == "adam"
     assert rome.editor.bystander_weight == 0 and config.facts.bystanders == 0
     tuning = rome.tuning.model_dump()
     assert (tuning["objective"], tuning["tuner"], tuning["learning_rate"]) == ("text", "full", 1e-4)
@@ -77,7 +78,14 @@ def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers
     arms = resolved(load_config("decay", [f"model={model}"]))
     memit, alphaedit = arms["memit, full"], arms["alphaedit, dora"]
     assert tuple(memit.editor.layers) == layers and memit.editor.covariance_weight == weight
-    published = {"layers": list(layers), "null_threshold": 0.02, "size_weight": 10, "units": "absolute"}
+    assert memit.editor.optimiser == "adam"
+    published = {
+        "layers": list(layers),
+        "optimiser": "adam",
+        "null_threshold": 0.02,
+        "size_weight": 10,
+        "units": "absolute",
+    }
     assert {key: options(alphaedit)[key] for key in published} == published
     assert memit.tuning.learning_rate == 5e-6
     dora = alphaedit.tuning.model_dump()

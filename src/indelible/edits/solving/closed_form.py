@@ -25,9 +25,11 @@ from indelible.edits.solving.solve import factorise
 from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
 from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
-from indelible.edits.solving.values import ValueOptions, optimise_values
+from indelible.edits.solving.values import Optimiser, ValueOptions, optimise_values
 from indelible.edits.weight_editor import Changer, WeightEditor
 from indelible.facts.fact import Fact
+
+_RATES: Mapping[Optimiser, float] = {"normalised": 0.25, "adam": 0.5}
 
 
 class ClosedFormEditor(WeightEditor):
@@ -42,8 +44,16 @@ class ClosedFormEditor(WeightEditor):
     bystander_weight: float = Field(
         default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
     )
+    optimiser: Optimiser = Field(
+        default="normalised", description="Of values: gradient steps of one length with momentum, or adam as published."
+    )
     steps: int = Field(default=25, gt=0, description="Steps of value optimisation.")
-    learning_rate: float = Field(default=0.5, gt=0, le=3e37, description="Of value optimisation.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=3e37,
+        description="Of value optimisation; None takes 0.5 for adam, else 0.25 (length of a step, in units of clamp).",
+    )
     weight_decay: float = Field(default=0.5, ge=0, description="Of value optimisation.")
     kl_weight: float = Field(default=0.0625, ge=0, description="Keeps what the subject is.")
     clamp: float = Field(
@@ -66,7 +76,9 @@ class ClosedFormEditor(WeightEditor):
     def value_options(self) -> ValueOptions:
         """The options of value optimisation among these."""
         named = {one.name for one in fields(ValueOptions)} & type(self).model_fields.keys()
-        return ValueOptions(**{name: getattr(self, name) for name in named}, reference=self.reference)
+        given = {name: getattr(self, name) for name in named}
+        given["learning_rate"] = self.learning_rate or _RATES[self.optimiser]
+        return ValueOptions(**given, reference=self.reference)
 
     def share(self, layers_left: int) -> float:
         """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""

@@ -163,10 +163,13 @@ class SuffixRuns:
         for group in self._cut(range(len(self._rows))):
             if not asked & set(group):
                 continue
+            # Beside those asked about, what they are padded for.
+            group = sorted(
+                {*asked & set(group), group[-1], max(group, key=lambda index: len(self._rows[index].prefix))}
+            )
             part = self._part(group, numbers)
-            self.predict(
-                part, deltas_fso
-            )  # once before, for what changes a state in place is right the first time only
+            # Once before: what changes a state in place is right the first time only.
+            self.predict(part, deltas_fso)
             targets, essences = self.predict(part, deltas_fso)
             for place in (group.index(index) for index in asked & set(group)):
                 row = self._rows[group[place]].row
@@ -187,11 +190,20 @@ class SuffixRuns:
             logits = self.model(torch.tensor([tokens], device=self._device), use_cache=False).logits[0]
         return torch.log_softmax(logits[-max(row.target, 1) :].float(), dim=-1)
 
+    def cost(self, active: Sequence[int]) -> int:
+        """Of a pass over all suffixes of these facts, in tokens."""
+        cut = self._cut(self._of(active))
+        return sum(self.pass_tokens + len(part) * self._rows[part[-1]].length for part in cut)
+
     def parts(self, active: Sequence[int]) -> list[Suffixes]:
         """The suffixes of these facts, numbered as given, in parts of like length."""
         number = {fact: place for place, fact in enumerate(active)}
-        chosen = [index for index, placed in enumerate(self._rows) if placed.fact in number]
-        return [self._part(part, number) for part in self._cut(chosen)]
+        return [self._part(part, number) for part in self._cut(self._of(active))]
+
+    def _of(self, active: Sequence[int]) -> list[int]:
+        """Places of the rows of these facts."""
+        chosen = set(active)
+        return [index for index, placed in enumerate(self._rows) if placed.fact in chosen]
 
     def predict(self, suffixes: Suffixes, deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities over the vocabulary where targets, and where the words after essences, are predicted.
@@ -243,7 +255,7 @@ class SuffixRuns:
         if self._prefix_length == 0:
             return
         caches = []
-        for group in grouped([max(len(prefix), 1) for prefix in distinct], self._pass_tokens()):
+        for group in grouped([max(len(prefix), 1) for prefix in distinct], self.pass_tokens):
             tokens, mask = padded([distinct[index] or (0,) for index in group], side="left")
             if not distinct[group[0]]:
                 mask[0] = 0  # the empty prefix is padding
@@ -284,7 +296,9 @@ class SuffixRuns:
     def _path(self, site: Site) -> str:
         return self.layout.attention[self.layer] if site == "attention" else self.layout.memory(self.layer).path
 
-    def _pass_tokens(self) -> int:
+    @property
+    def pass_tokens(self) -> int:
+        """What one more pass costs beside its tokens, in tokens."""
         return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)
 
     def _cut(self, indices: Sequence[int]) -> list[list[int]]:
@@ -292,7 +306,7 @@ class SuffixRuns:
         if not self._way.together:
             return [[index] for index in indices]
         ordered = sorted(indices, key=lambda index: self._rows[index].length)
-        groups = grouped([self._rows[index].length for index in ordered], self._pass_tokens())
+        groups = grouped([self._rows[index].length for index in ordered], self.pass_tokens)
         return [[ordered[place] for place in group] for group in groups]
 
     def _part(self, indices: Sequence[int], number: dict[int, int], *, with_states: bool = True) -> Suffixes:

@@ -17,11 +17,14 @@ None of it changes the numbers: tests hold the trajectory against a plain loop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from indelible.edits.solving.suffixes import Reference, Site, Suffixes, SuffixRuns
@@ -36,6 +39,9 @@ from indelible.progress import Progress
 _CPU_TOKENS = 2048
 _GPU_TOKENS = 8192
 _GPU_SHARE = 0.4  # of free memory, for the activations that a batch's backward pass keeps
+
+Optimiser = Literal["normalised", "adam"]
+_MOMENTUM = 0.5  # of normalised steps
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class ValueOptions:
     tokens_per_batch: int | None = None
     sites: tuple[Site, ...] = ("mlp",)
     reference: Reference = "block"
+    optimiser: Optimiser = "adam"
 
 
 @dataclass(frozen=True)
@@ -146,65 +153,95 @@ def _optimise_batch(
     report: Callable[[int, int, int, float], None],
 ) -> Values:
     runs = SuffixRuns(model, layout, layer, options.sites, facts, options.reference)
-    device = model.device
-    shape = (len(options.sites), layout.hidden_size)
-    deltas = [nn.Parameter(torch.zeros(shape, device=device)) for _ in facts]
-    optimiser = torch.optim.Adam(deltas, lr=options.learning_rate)
-    losses_f = torch.full((len(facts),), torch.inf, device=device)
-    steps_f = torch.zeros(len(facts), dtype=torch.long)
-    active = list(range(len(facts)))
-    parts = runs.parts(active)
-    limit_fs1 = (options.clamp * runs.reference_fs).unsqueeze(-1)
-    before_fv = torch.empty(0)
+    device, size = model.device, len(facts)
+    deltas_fso = nn.Parameter(torch.zeros(size, len(options.sites), layout.hidden_size, device=device))
+    objective, update = _Objective(runs, options), _Update(runs, options, deltas_fso)
+    stays_f, losses_f = torch.ones(size, dtype=torch.bool, device=device), torch.zeros(size, device=device)
+    reached = torch.ones(1, device=device)
+    losses, steps = [math.inf] * size, [0] * size
+    running = staying = list(range(size))
+    running_a, parts, idle = torch.arange(size, device=device), runs.parts(running), 0
     for step in range(options.steps):
-        optimiser.zero_grad()
-        chosen = torch.tensor(active, device=device)
-        deltas_aso = torch.stack([deltas[fact] for fact in active])
-        nll_a, essence_av = _losses(runs, parts, deltas_aso)
-        if step == 0:  # nothing has been added yet
-            before_fv = essence_av.detach()
-        before_av = before_fv[chosen]
-        kl_a = (essence_av.exp() * (essence_av - before_av)).sum(-1)
-        loss_a = nll_a + options.kl_weight * kl_a
-        if options.weight_decay:
-            decay_a = (deltas_aso.norm(dim=-1) / runs.reference_fs[chosen] ** 2).sum(-1)
-            loss_a = loss_a + options.weight_decay * decay_a
-        if not bool(torch.isfinite(loss_a).all()):
-            raise EditError(
-                f"The loss of a value became {loss_a[~torch.isfinite(loss_a)][0].item()} at step {step + 1}.",
-                "Lower learning_rate, kl_weight or weight_decay.",
-            )
-        losses_f[chosen] = loss_a.detach()
-        steps_f[active] = step + 1
-        staying = [fact for fact, loss in zip(active, loss_a.tolist(), strict=True) if loss >= options.converged]
-        report(step + 1, len(staying), len(facts), loss_a.mean().item())
-        if step == options.steps - 1 or not staying:
-            break
-        # Facts that have converged get no gradient, so Adam leaves them and their moments alone.
-        stays_a = torch.tensor([fact in set(staying) for fact in active], device=device)
-        if not nll_a.requires_grad:
-            raise EditError(f"{type(model).__name__} lets no gradient through.", "Edit another model.")
-        loss_a[stays_a].sum().backward()
-        if step == 0 and not any(torch.any(delta.grad) for delta in deltas if delta.grad is not None):
+        loss_a = objective(parts, running_a, deltas_fso[running_a])
+        stays_a = stays_f[running_a] & (loss_a >= options.converged)
+        stays_f[running_a], losses_f[running_a] = stays_a, loss_a.detach()
+        # The step's one look at the device; that a slope reached the deltas at all is seen a step later.
+        *seen, through = torch.cat([loss_a.detach(), stays_a, reached]).tolist()
+        if not through:
             raise EditError(
                 f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
                 " keys and values of those below).",
                 "Edit a lower layer.",
             )
-        for fact in set(active) - set(staying):
-            deltas[fact].grad = None
-        optimiser.step()
-        with torch.no_grad():
-            for fact in staying:
-                norm_s1 = deltas[fact].norm(dim=-1, keepdim=True)
-                deltas[fact].mul_((limit_fs1[fact] / norm_s1).clamp(max=1))
-        if len(staying) < len(active):
-            active = staying
-            parts = runs.parts(active)
-    return Values(torch.stack([delta.detach()[-1] for delta in deltas]), losses_f, steps_f)
+        found = {fact: loss for fact, loss in zip(running, seen[: len(running)], strict=True) if fact in set(staying)}
+        for fact, loss in found.items():
+            losses[fact], steps[fact] = loss, step + 1
+            if not math.isfinite(loss):
+                raise EditError(
+                    f"The loss of a value became {loss} at step {step + 1}.",
+                    "Lower learning_rate, kl_weight or weight_decay.",
+                )
+        staying = [fact for fact, stays in zip(running, seen[len(running) :], strict=True) if stays]
+        report(step + 1, len(staying), size, sum(found.values()) / len(found))
+        if step == options.steps - 1 or not staying:
+            break
+        (slopes_fso,) = torch.autograd.grad(loss_a.sum(), deltas_fso)
+        if step == 0:
+            reached = slopes_fso.any().unsqueeze(0)
+        update(losses_f, slopes_fso, stays_f)
+        # Facts that have left are run with the others until that has cost as much as cutting anew, about a pass.
+        idle += runs.cost(running) - runs.cost(staying)
+        if idle >= runs.pass_tokens:
+            running, idle = staying, 0
+            running_a, parts = torch.tensor(running, device=device), runs.parts(running)
+    return Values(deltas_fso.detach()[:, -1].clone(), torch.tensor(losses, device=device), torch.tensor(steps))
 
 
-def _losses(runs: SuffixRuns, parts: Sequence[Suffixes], deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
+class _Objective:
+    """The loss of each fact's deltas; the first call, with deltas of 0, says what was predicted before."""
+
+    def __init__(self, runs: SuffixRuns, options: ValueOptions) -> None:
+        self._runs, self._options = runs, options
+        self._before_fv: Tensor | None = None
+
+    def __call__(self, parts: Sequence[Suffixes], running_a: Tensor, deltas_aso: Tensor) -> Tensor:
+        nll_a, essence_av = _predicted(self._runs, parts, deltas_aso)
+        if not nll_a.requires_grad:
+            raise EditError(f"{type(self._runs.model).__name__} lets no gradient through.", "Edit another model.")
+        if self._before_fv is None:
+            self._before_fv = essence_av.detach()
+        kl_a = (essence_av.exp() * (essence_av - self._before_fv[running_a])).sum(-1)
+        decay_a = (deltas_aso.norm(dim=-1) / self._runs.reference_fs[running_a] ** 2).sum(-1)
+        loss_a: Tensor = nll_a + self._options.kl_weight * kl_a + self._options.weight_decay * decay_a
+        return loss_a
+
+
+class _Update:
+    """What a step does to the deltas of the facts that stay, given their losses and the losses' slopes."""
+
+    def __init__(self, runs: SuffixRuns, options: ValueOptions, deltas_fso: nn.Parameter) -> None:
+        self._deltas_fso, self._limits_fs1 = deltas_fso, (options.clamp * runs.reference_fs).unsqueeze(-1)
+        self._normalised = options.optimiser == "normalised"
+        self._optimiser: torch.optim.Optimizer
+        if self._normalised:
+            self._optimiser = torch.optim.SGD([deltas_fso], lr=options.learning_rate, momentum=_MOMENTUM)
+        else:
+            self._optimiser = torch.optim.Adam([deltas_fso], lr=options.learning_rate)
+
+    @torch.no_grad()
+    def __call__(self, losses_f: Tensor, slopes_fso: Tensor, stays_f: Tensor) -> None:
+        deltas_fso, before_fso = self._deltas_fso, self._deltas_fso.clone()
+        if self._normalised:
+            lengths_fs1 = self._limits_fs1 * losses_f.clamp(0, 1).sqrt()[:, None, None]
+            slopes_fso = lengths_fs1 * functional.normalize(slopes_fso, dim=-1)
+        deltas_fso.grad = slopes_fso
+        self._optimiser.step()
+        deltas_fso.mul_((self._limits_fs1 / deltas_fso.norm(dim=-1, keepdim=True)).clamp(max=1))
+        # Facts that stay have all taken the same number of steps. What the optimiser holds of the others is of no use.
+        deltas_fso.copy_(torch.where(stays_f[:, None, None], deltas_fso, before_fso))
+
+
+def _predicted(runs: SuffixRuns, parts: Sequence[Suffixes], deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
     """Mean negative log-likelihood of each fact's targets, and log-probabilities of the word after its essence."""
     nll_a = torch.zeros(len(deltas_aso), device=deltas_aso.device)
     essences, owners = [], []

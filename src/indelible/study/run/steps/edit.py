@@ -23,7 +23,7 @@ class MakeEdit(Work):
     """An edit: of all facts at once, or of each by itself where ``isolated``."""
 
     kind: ClassVar[str] = "edit"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
 
     editor: Editor
     paraphrases: int

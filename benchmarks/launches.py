@@ -1,0 +1,165 @@
+"""What a GPU would be asked to do, counted on a CPU: dispatched kernels, synchronisations, uploads and forward passes.
+
+A GPU that is given many small tasks waits for the processor that gives them. How many there are can be known without
+one: every operation that is no view is a kernel (or several) to be launched; every number that Python reads off a
+tensor stops the queue until all before it is done; every tensor made of Python's numbers is an upload. Batches are cut
+as for a GPU. A part is one function below, timed by nothing: ``values`` optimises the values of some facts with
+MEMIT's defaults.
+
+    python benchmarks/launches.py --json
+    python benchmarks/launches.py --baseline HEAD~20      # both builds, and what the other's counts are divided by
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from indelible.edits.editors.memit import Memit
+from indelible.edits.solving import suffixes
+from indelible.edits.solving.texts import rows_for, sample_contexts
+from indelible.edits.solving.values import optimise_values
+from indelible.facts.choose import choose_sets, in_turns
+from indelible.models.layout import find_layout
+from indelible.models.load import LoadedModel, load
+from indelible.study.design.config import load_config
+from indelible.study.run.sources import candidate_facts
+
+_aten = torch.ops.aten
+_READS = (_aten._local_scalar_dense.default, _aten.nonzero.default, _aten.masked_select.default)
+_READS_WHOLE = (Tensor.tolist, Tensor.numpy, Tensor.cpu)
+
+
+@dataclass
+class Counts:
+    """What was asked for."""
+
+    kernels: int = 0
+    synchronisations: int = 0
+    uploads: int = 0
+    forward_passes: int = 0
+
+
+class _Dispatched(TorchDispatchMode):
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS or (func is _aten.index.Tensor and _by_mask(args[1])):
+            self.counts.synchronisations += 1
+        if not func.is_view and func is not _aten.detach.default:
+            self.counts.kernels += 1
+        return func(*args, **(kwargs or {}))
+
+
+def _by_mask(indices: Any) -> bool:
+    return any(index is not None and index.dtype == torch.bool for index in indices)
+
+
+class _Called(TorchFunctionMode):
+    """What no operation shows on a CPU: whole tensors that Python reads, and those made of Python's numbers."""
+
+    def __init__(self, counts: Counts) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS_WHOLE:
+            self.counts.synchronisations += 1
+        if func is torch.tensor:
+            self.counts.uploads += 1
+        return func(*args, **(kwargs or {}))
+
+
+def counted(model: nn.Module, work: Callable[[], object]) -> Counts:
+    """What the work asks for; forward passes are the model's."""
+    counts = Counts()
+
+    def passed(*_seen: object) -> None:
+        counts.forward_passes += 1
+
+    with model.register_forward_pre_hook(passed), _Called(counts), _Dispatched(counts):
+        work()
+    return counts
+
+
+def values(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
+    """Values of MEMIT for known facts with new objects."""
+    candidates = in_turns(candidate_facts(load_config("quick").facts), options.seed)
+    facts, _ = choose_sets(candidates, options.facts, 0, options.seed, pool=candidates)
+    model, layout, editor = loaded.model, find_layout(loaded.model), Memit()
+    contexts = sample_contexts(model, loaded.tokenizer, editor.contexts, seed=options.seed)
+    rows = [rows_for(loaded.tokenizer, fact, 0, contexts) for fact in facts]
+    suffixes._PASS_TOKENS.clear()  # the CPU's: cut as elsewhere
+    layer = editor.layers_in(layout)[-1]
+    return counted(model, lambda: optimise_values(model, layout, layer, rows, editor.value_options()))
+
+
+PARTS: Mapping[str, Callable[[LoadedModel, argparse.Namespace], Counts]] = {"values": values}
+
+
+def main() -> None:
+    options = _options()
+    loaded = load(options.model)
+    found: dict[str, Any] = {name: asdict(PARTS[name](loaded, options)) for name in options.parts}
+    if options.baseline is not None:
+        before = _of_another_build(options)
+        for name, counts in found.items():
+            counts["baseline"] = before[name]
+    if options.json:
+        print(json.dumps(found))
+        return
+    for name, counts in found.items():
+        old = counts.pop("baseline", None)
+        for kind, count in counts.items():
+            beside = "" if old is None else f", of {old[kind]} before: {count / max(old[kind], 1):.2f}"
+            print(f"{name:8} {kind.replace('_', ' '):17} {count}{beside}")
+
+
+def _of_another_build(options: argparse.Namespace) -> dict[str, dict[str, int]]:
+    """The same counts of the sources of another commit, in a process of their own."""
+    top = Path(__file__).resolve().parents[1]
+    packed = subprocess.run(["git", "-C", top, "archive", options.baseline, "src"], check=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=BytesIO(packed.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+        same = ["--model", options.model, "--facts", str(options.facts), "--seed", str(options.seed)]
+        run = subprocess.run(
+            [sys.executable, __file__, "--json", *same, "--parts", *options.parts],
+            check=True,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(folder) / "src")},
+        )
+    found: dict[str, dict[str, int]] = json.loads(run.stdout)
+    return found
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS))
+    parser.add_argument("--facts", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--baseline", metavar="REV", help="a commit whose build is counted too")
+    parser.add_argument("--json", action="store_true", help="print one object")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
