@@ -157,22 +157,16 @@ def _optimise_batch(
     deltas_fso = nn.Parameter(torch.zeros(size, len(options.sites), layout.hidden_size, device=device))
     objective, update = _Objective(runs, options), _Update(runs, options, deltas_fso)
     stays_f, losses_f = torch.ones(size, dtype=torch.bool, device=device), torch.zeros(size, device=device)
-    reached = torch.ones(1, device=device)
     losses, steps = [math.inf] * size, [0] * size
     running = staying = list(range(size))
     running_a, parts, idle = torch.arange(size, device=device), runs.parts(running), 0
     for step in range(options.steps):
-        loss_a = objective(parts, running_a, deltas_fso[running_a])
+        last = step == options.steps - 1
+        loss_a, slopes_fso = objective(parts, running_a, deltas_fso, with_slopes=not last)
         stays_a = stays_f[running_a] & (loss_a >= options.converged)
-        stays_f[running_a], losses_f[running_a] = stays_a, loss_a.detach()
-        # The step's one look at the device; that a slope reached the deltas at all is seen a step later.
-        *seen, through = torch.cat([loss_a.detach(), stays_a, reached]).tolist()
-        if not through:
-            raise EditError(
-                f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
-                " keys and values of those below).",
-                "Edit a lower layer.",
-            )
+        stays_f[running_a], losses_f[running_a] = stays_a, loss_a
+        # The step's one look at the device.
+        *seen, reached = torch.cat([loss_a, stays_a, slopes_fso.any().unsqueeze(0)]).tolist()
         found = {fact: loss for fact, loss in zip(running, seen[: len(running)], strict=True) if fact in set(staying)}
         for fact, loss in found.items():
             losses[fact], steps[fact] = loss, step + 1
@@ -183,11 +177,14 @@ def _optimise_batch(
                 )
         staying = [fact for fact, stays in zip(running, seen[len(running) :], strict=True) if stays]
         report(step + 1, len(staying), size, sum(found.values()) / len(found))
-        if step == options.steps - 1 or not staying:
+        if last or not staying:
             break
-        (slopes_fso,) = torch.autograd.grad(loss_a.sum(), deltas_fso)
-        if step == 0:
-            reached = slopes_fso.any().unsqueeze(0)
+        if step == 0 and not reached:
+            raise EditError(
+                f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
+                " keys and values of those below).",
+                "Edit a lower layer.",
+            )
         update(losses_f, slopes_fso, stays_f)
         # Facts that have left are run with the others until that has cost as much as cutting anew, about a pass.
         idle += runs.cost(running) - runs.cost(staying)
@@ -198,22 +195,44 @@ def _optimise_batch(
 
 
 class _Objective:
-    """The loss of each fact's deltas; the first call, with deltas of 0, says what was predicted before."""
+    """The loss of each fact's deltas; the first call, with deltas of 0, says what was predicted before.
+
+    Texts go forth and back part by part, so that memory holds the activations of one part.
+    """
 
     def __init__(self, runs: SuffixRuns, options: ValueOptions) -> None:
         self._runs, self._options = runs, options
         self._before_fv: Tensor | None = None
 
-    def __call__(self, parts: Sequence[Suffixes], running_a: Tensor, deltas_aso: Tensor) -> Tensor:
-        nll_a, essence_av = _predicted(self._runs, parts, deltas_aso)
-        if not nll_a.requires_grad:
-            raise EditError(f"{type(self._runs.model).__name__} lets no gradient through.", "Edit another model.")
-        if self._before_fv is None:
-            self._before_fv = essence_av.detach()
-        kl_a = (essence_av.exp() * (essence_av - self._before_fv[running_a])).sum(-1)
-        decay_a = (deltas_aso.norm(dim=-1) / self._runs.reference_fs[running_a] ** 2).sum(-1)
-        loss_a: Tensor = nll_a + self._options.kl_weight * kl_a + self._options.weight_decay * decay_a
-        return loss_a
+    def __call__(
+        self, parts: Sequence[Suffixes], running_a: Tensor, deltas_fso: nn.Parameter, *, with_slopes: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of the facts that are run, and their slopes by all deltas, zeros where they are not wanted."""
+        losses_a, slopes_fso = torch.zeros(len(running_a), device=deltas_fso.device), torch.zeros_like(deltas_fso)
+        known = self._before_fv is not None
+
+        def add(part_a: Tensor) -> None:
+            losses_a.add_(part_a.detach())
+            if with_slopes:
+                slopes_fso.add_(torch.autograd.grad(part_a.sum(), deltas_fso)[0])
+
+        for part in parts:
+            log_probs_qv, essence_ev = self._runs.predict(part, deltas_fso[running_a])
+            if not log_probs_qv.requires_grad:
+                raise EditError(f"{type(self._runs.model).__name__} lets no gradient through.", "Edit another model.")
+            owners_e = part.facts_r[part.essence_rows_e]
+            if self._before_fv is None:
+                self._before_fv = essence_ev.new_empty(len(deltas_fso), essence_ev.shape[-1])
+            if not known:
+                self._before_fv[running_a[owners_e]] = essence_ev.detach()
+            nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.target_share_q
+            kl_e = (essence_ev.exp() * (essence_ev - self._before_fv[running_a[owners_e]])).sum(-1)
+            part_a = torch.zeros_like(losses_a).index_add(0, part.facts_r[part.target_rows_q], nll_q)
+            add(part_a.index_add(0, owners_e, self._options.kl_weight * kl_e))
+        if self._options.weight_decay:
+            decay_fs = deltas_fso.norm(dim=-1) / self._runs.reference_fs**2
+            add(self._options.weight_decay * decay_fs.sum(-1)[running_a])
+        return losses_a, slopes_fso
 
 
 class _Update:
@@ -239,16 +258,3 @@ class _Update:
         deltas_fso.mul_((self._limits_fs1 / deltas_fso.norm(dim=-1, keepdim=True)).clamp(max=1))
         # Facts that stay have all taken the same number of steps. What the optimiser holds of the others is of no use.
         deltas_fso.copy_(torch.where(stays_f[:, None, None], deltas_fso, before_fso))
-
-
-def _predicted(runs: SuffixRuns, parts: Sequence[Suffixes], deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean negative log-likelihood of each fact's targets, and log-probabilities of the word after its essence."""
-    nll_a = torch.zeros(len(deltas_aso), device=deltas_aso.device)
-    essences, owners = [], []
-    for part in parts:
-        log_probs_qv, essence_ev = runs.predict(part, deltas_aso)
-        nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.target_share_q
-        nll_a = nll_a.index_add(0, part.facts_r[part.target_rows_q], nll_q)
-        essences.append(essence_ev)
-        owners.append(part.facts_r[part.essence_rows_e])
-    return nll_a, torch.cat(essences)[torch.cat(owners).argsort()]
