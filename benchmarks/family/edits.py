@@ -85,7 +85,8 @@ def _closed_form(
 ) -> str:
     layout = find_layout(model)
     tokens = 8 * layout.key_width
-    editor = EDITORS.get(name)(**VALUES, learning_rate=RATE, covariance_tokens=tokens, bystander_weight=0, **options)
+    published = {"optimiser": "adam", "learning_rate": RATE, "bystander_weight": 0}
+    editor = EDITORS.get(name)(**VALUES, **published, covariance_tokens=tokens, **options)
     before = as_it_stands(model)
     edit = editor.edit(model, tokenizer, facts, paraphrases=paraphrases, corpus=corpus())
     _same(before, model, "making the edit")
