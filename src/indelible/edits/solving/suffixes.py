@@ -119,8 +119,8 @@ class SuffixRuns:
         reference: Reference = "block",
     ) -> None:
         self.model, self.layout, self.layer, self.sites = model, layout, layer, tuple(sites)
-        self.reference = reference
-        self._device = model.device
+        self.reference, self._device, self._all = reference, model.device, range(len(facts))
+        self.pass_tokens = _PASS_TOKENS.get(model.device.type, _PASS_TOKENS_ELSEWHERE)
         failed: Exception | None = None
         for way in dict.fromkeys(one._replace(resumed=one.resumed and layout.resumes) for one in _WAYS):
             try:
@@ -160,13 +160,11 @@ class SuffixRuns:
         deltas_fso = self.reference_fs.unsqueeze(-1) * spread / spread.norm()
         numbers = {placed.fact: placed.fact for placed in self._rows}
         asked = {pick(range(len(self._rows)), key=lambda index: self._rows[index].row.subject) for pick in (min, max)}
-        for group in self._cut(range(len(self._rows))):
+        for group in self._cut(self._all):
             if not asked & set(group):
                 continue
             # Beside those asked about, what they are padded for.
-            group = sorted(
-                {*asked & set(group), group[-1], max(group, key=lambda index: len(self._rows[index].prefix))}
-            )
+            group = [*{*asked & set(group), group[-1], max(group, key=lambda each: self._rows[each].start)}]
             part = self._part(group, numbers)
             # Once before: what changes a state in place is right the first time only.
             self.predict(part, deltas_fso)
@@ -192,18 +190,12 @@ class SuffixRuns:
 
     def cost(self, active: Sequence[int]) -> int:
         """Of a pass over all suffixes of these facts, in tokens."""
-        cut = self._cut(self._of(active))
-        return sum(self.pass_tokens + len(part) * self._rows[part[-1]].length for part in cut)
+        return sum(self.pass_tokens + len(part) * self._rows[part[-1]].length for part in self._cut(active))
 
     def parts(self, active: Sequence[int]) -> list[Suffixes]:
         """The suffixes of these facts, numbered as given, in parts of like length."""
         number = {fact: place for place, fact in enumerate(active)}
-        return [self._part(part, number) for part in self._cut(self._of(active))]
-
-    def _of(self, active: Sequence[int]) -> list[int]:
-        """Places of the rows of these facts."""
-        chosen = set(active)
-        return [index for index, placed in enumerate(self._rows) if placed.fact in chosen]
+        return [self._part(part, number) for part in self._cut(active)]
 
     def predict(self, suffixes: Suffixes, deltas_aso: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities over the vocabulary where targets, and where the words after essences, are predicted.
@@ -278,7 +270,7 @@ class SuffixRuns:
         self._states: Tensor | None = kept if self._way.resumed and (self._from_above or below is not None) else None
         wanted = {block, *measured} if below is None else {block, below, *measured}
         numbers = {placed.fact: placed.fact for placed in self._rows}
-        for group in self._cut(range(len(self._rows))):
+        for group in self._cut(self._all):
             part = self._part(group, numbers, with_states=False)
             with capture(self.model, outputs_of=sorted(wanted), stop_after=block, copies=True) as seen:
                 self._logits(part)
@@ -296,13 +288,10 @@ class SuffixRuns:
     def _path(self, site: Site) -> str:
         return self.layout.attention[self.layer] if site == "attention" else self.layout.memory(self.layer).path
 
-    @property
-    def pass_tokens(self) -> int:
-        """What one more pass costs beside its tokens, in tokens."""
-        return _PASS_TOKENS.get(self._device.type, _PASS_TOKENS_ELSEWHERE)
-
-    def _cut(self, indices: Sequence[int]) -> list[list[int]]:
-        """Texts in parts of like length, so that padding and passes together cost least."""
+    def _cut(self, active: Sequence[int]) -> list[list[int]]:
+        """Texts of these facts in parts of like length, so that padding and passes together cost least."""
+        chosen = set(active)
+        indices = [index for index, placed in enumerate(self._rows) if placed.fact in chosen]
         if not self._way.together:
             return [[index] for index in indices]
         ordered = sorted(indices, key=lambda index: self._rows[index].length)
@@ -326,9 +315,8 @@ class SuffixRuns:
 
         chosen = whole(indices)
         states = self._states[chosen, : tokens.shape[1]] if with_states and self._states is not None else None
-        cache = None
-        if prefix:
-            cache = cache_rows(self._cache, whole([self._prefix_of[index] for index in indices]), prefix)
+        before_r = whole([self._prefix_of[index] for index in indices])
+        cache = cache_rows(self._cache, before_r, prefix) if prefix else None
         return Suffixes(
             tokens_rs=tokens.to(device),
             mask_rk=torch.cat([before, after], dim=1).to(device),
