@@ -100,6 +100,21 @@ def test_words_beyond_the_models_vocabulary_are_refused(tiny_model: Make, tiny_t
         take_exam(model, tiny_tokenizer, [question])
 
 
+def test_a_model_without_weights_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")
+    with pytest.raises(ModelError, match="has no weights"):
+        take_exam(tiny_model("llama").to("meta"), tiny_tokenizer, [question])
+
+
+def test_an_answer_of_several_lines_is_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    """It could never be a success: what a model writes is judged to the end of its line."""
+    question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway\nPeru", "Peru\n", "Oslo", "country")
+    with pytest.raises(FactsError, match="'f' has an answer of several lines"):
+        take_exam(tiny_model("llama"), tiny_tokenizer, [question])
+    swapped = dataclasses.replace(question, target="Peru\n", rival="Norway\nPeru")
+    assert take_exam(tiny_model("llama"), tiny_tokenizer, [swapped])[0].generated
+
+
 @pytest.mark.parametrize("option", ["batch_size", "max_new_tokens"])
 def test_numbers_below_one_are_refused(option: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     question = Question("f", "edited", "prompt", 0, "Oslo is in", "Norway", "Peru", "Oslo", "country")

@@ -114,8 +114,8 @@ def take_exam(
         ways: kept by callers who ask one model again and again, so that a way of reading it is sought once.
 
     Raises:
-        FactsError: if a prompt or an answer has no tokens, or a prompt is too long for the model, or ends so near to
-            where the model begins to count positions otherwise (LongRoPE) that its answer would cross that place.
+        FactsError: if a prompt or an answer has no tokens, a target several lines, or a prompt is too long, or so near
+            to where the model begins to count positions otherwise (LongRoPE) that its answer would cross that place.
         ModelError: if the model has no embedding of a token, or cannot be read as in plain passes in any way.
         ConfigError: if ``batch_size`` or ``max_new_tokens`` is not positive.
     """
@@ -228,6 +228,9 @@ def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_ne
         texts = [question.target] if question.rival is None else [question.target, question.rival]
         if not all(text.strip() for text in texts):
             raise FactsError(f"Fact {question.fact_id!r} has an empty answer.", "Give it an object, or leave it out.")
+        if "\n" in question.target.strip():
+            has = f"Fact {question.fact_id!r} has an answer of several lines"
+            raise FactsError(f"{has}; a model's is judged to the end of its line.", "Give its first line.")
         prompt, answers = prompt_of(question.text), tuple(answer_of(question.text, text) for text in texts)
         check_vocabulary(model, [*prompt, *chain(*answers)])
         budget = max(LEAST_NEW_TOKENS, max(map(len, answers)) + SPARE_NEW_TOKENS)

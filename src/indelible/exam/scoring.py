@@ -21,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from indelible.errors import ModelError
 from indelible.models.trace import evaluation_mode, select_before_head
 
 
@@ -164,9 +165,12 @@ def reading(model: Any) -> Iterator[None]:
     """Evaluation mode, no gradients, no autocast; every module's training flag is restored afterwards.
 
     Nothing is drawn from a random generator. ``no_grad`` and not ``inference_mode``: some models renew buffers while
-    they run, and a buffer made in inference mode could not take part in training afterwards.
+    they run, and a buffer made in inference mode could not take part in training afterwards. Raises ModelError for a
+    model without weights.
     """
     device = next(model.parameters()).device.type
+    if device == "meta":
+        raise ModelError(f"The {type(model).__name__} has no weights (it is on the meta device).", "Load it with them.")
     with evaluation_mode(model), torch.no_grad(), torch.autocast(device, enabled=False):
         yield
 
