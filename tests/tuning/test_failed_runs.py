@@ -131,6 +131,19 @@ def test_what_derives_from_a_linear_map_and_is_none_is_left_alone() -> None:
         assert tuned.adapted_modules and not any("router" in path for path in tuned.adapted_modules)
 
 
+def test_what_computes_a_linear_map_in_its_own_way_is_adapted() -> None:
+    model = build("falcon", 400)
+    kind: Any = type(model.get_submodule("transformer.h.0.mlp.dense_4h_to_h"))
+    assert issubclass(kind, nn.Linear) and kind.forward is not nn.Linear.forward
+    with adapted(model, TunerSettings(tuner="lora"), ()) as tuned:
+        assert "transformer.h.0.mlp.dense_4h_to_h" in tuned.adapted_modules
+
+
+def test_embeddings_that_are_written_into_are_trained_without_gradients_of_theirs(tiny_tokenizer: Tokenizer) -> None:
+    model = build("git", len(tiny_tokenizer))
+    assert fine_tune(model, tiny_tokenizer, options("text", "lora")).adapted
+
+
 def test_a_matrix_that_layers_share_is_left_out_unless_it_is_asked_for() -> None:
     model = build("zamba", 400)
     left_out = pytest.warns(UserWarning, match=r"'lora' leaves out \d+ modules whose weights several layers share")

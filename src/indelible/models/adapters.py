@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -19,8 +20,18 @@ _HELD = "model"
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear map and nothing else: routers and grouped projections derive from one."""
-    return type(module).forward in (nn.Linear.forward, Conv1D.forward)
+    """Whether a module is a linear map and nothing else: routers and grouped projections derive from one, too."""
+    kind: Any = next((kind for kind in (nn.Linear, Conv1D) if isinstance(module, kind)), None)
+    if kind is None or type(module).forward is kind.forward:
+        return kind is not None
+    weight: Any = module.weight
+    width = weight.shape[0 if kind is Conv1D else 1]
+    given = torch.arange(6 * width, device=weight.device).cos().to(weight.dtype).view(2, 3, width)
+    try:
+        with torch.no_grad():
+            return torch.allclose(module.forward(given), kind.forward(module, given), rtol=1e-4, atol=1e-6)
+    except Exception:  # it takes or returns something else
+        return False
 
 
 def exactly(modules: Collection[str]) -> str:

@@ -101,9 +101,13 @@ def prove_gradients(run: Run[Any]) -> set[str]:
     reached = _reached(run)
     if reached != trained:
         run.model.enable_input_require_grads()
-        if (now := _reached(run)) == reached:
+        try:
+            more = _reached(run) - reached
+        except ModelError:  # what requires a gradient cannot be written into in place
+            more = set()
+        if not more:
             run.model.disable_input_require_grads()
-        reached = now
+        reached |= more
     if not reached:
         raise refused(run.model, "no gradient reaches what is to be trained", _OTHERWISE)
     return trained - reached
