@@ -31,6 +31,14 @@ def grouped(lengths: Sequence[int], pass_tokens: int) -> list[list[int]]:
     return runs[::-1]
 
 
+def hardest(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> set[int]:
+    """Of rows behind so many tokens, padded to one length in groups: those behind the most (windows) and the fewest
+    (perhaps nothing but padding), and, of those behind any, the one with the longest padding."""
+    padding = {row: max(lengths[other] for other in group) - lengths[row] for group in groups for row in group}
+    ordered = sorted(padding, key=lengths.__getitem__)
+    return {ordered[0], ordered[-1], max(padding, key=lambda row: (lengths[row] > 0, padding[row]))}
+
+
 def shared_copy(cache: Any) -> Any:
     """A cache that can grow without the original noticing; the stored tensors themselves are shared."""
     shared = copy.copy(cache)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from indelible.edits.solving.prefixes import cache_rows, grouped, joined, shared_copy
+from indelible.edits.solving.prefixes import cache_rows, grouped, hardest, joined, shared_copy
 from indelible.edits.solving.texts import FactRows, Row
 from indelible.errors import EditError, IndelibleError
 from indelible.models.batches import padded
@@ -155,14 +155,13 @@ class SuffixRuns:
         self._run_below()
 
     def _as_plainly(self) -> bool:
-        """Whether plain passes, changes included, read alike: the longest prefix (windows), the shortest (padding)."""
+        """Whether plain passes, changes included, read the hardest rows alike."""
         spread = torch.linspace(-1, 1, self.layout.hidden_size, device=self._device)
         deltas_fso = self.reference_fs.unsqueeze(-1) * spread / spread.norm()
         numbers = {placed.fact: placed.fact for placed in self._rows}
-        asked = {pick(range(len(self._rows)), key=lambda index: self._rows[index].row.subject) for pick in (min, max)}
-        for group in self._cut(self._all):
-            if not asked & set(group):
-                continue
+        groups = self._cut(self._all)
+        asked = hardest([placed.row.subject for placed in self._rows], groups)
+        for group in (one for one in groups if asked & set(one)):
             # Beside those asked about, what they are padded for.
             group = [*{*asked & set(group), group[-1], max(group, key=lambda each: self._rows[each].start)}]
             part = self._part(group, numbers)
