@@ -17,6 +17,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.facts.benchmarks import SCHEMAS
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
+from indelible.facts.relations import relations_of
 from tiny_studies import taught_facts
 
 README = Path(__file__).parents[2] / "README.md"
@@ -63,6 +64,7 @@ def test_the_files_of_the_readme_hold_facts(tmp_path: Path) -> None:
         read_facts(tmp_path / f"my.{suffix}", strict=True).facts for suffix in ("jsonl", "csv")
     )
     assert france.new_object and japan.new_object and italy.new_object
+    assert [(one.facts, one.wordings) for one in relations_of([france, japan])] == [(2, 2)]
     assert len(japan.paraphrases) == 1 and len(italy.paraphrases) == 2
     told = text.split("```csv\n")[1].split("```")[1]
     for name in ("new_object", "relation", "paraphrases", "held_out", "neighbours", "--column"):

@@ -428,6 +428,8 @@ def test_unknown_schema_names_and_columns(tmp_path: Path) -> None:
 def test_unrecognised_rows_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(FactsError, match=r"nearest is 'indelible', which also needs true_object"):
         read_facts(jsonl(tmp_path, {"subject": "a", "prompt": "a is", "truth": "b"}))
+    with pytest.raises(FactsError, match=r"nearest is 'indelible', which also needs subject, prompt, true_object"):
+        read_facts(jsonl(tmp_path, {"country": "a", "question": "a is", "truth": "b"}))
 
 
 def test_no_usable_row_is_an_error(tmp_path: Path) -> None:

@@ -154,9 +154,9 @@ def _recognise(path: Path, rows: Sequence[Record]) -> str:
                     f"{path} is {name} (keys {', '.join(wanted)}), which cannot be read: {why}.",
                     "Write rows with subject, prompt, true_object and new_object in its place.",
                 )
-    # the schema whose keys are nearest to complete is most likely meant
+    # the schema whose keys are nearest to complete is most likely meant; where none has a key here, our own (the last)
     present = set(rows[0].values)
-    name = max(SCHEMAS, key=lambda name: len(present.intersection(SCHEMAS[name].keys)) / len(SCHEMAS[name].keys))
+    name = max(reversed(SCHEMAS), key=lambda name: len(present.intersection(SCHEMAS[name].keys)) / len(SCHEMAS[name].keys))
     missing = [key for key in SCHEMAS[name].keys if key not in present]
     raise FactsError(
         f"{path}, line {rows[0].line}: the keys {', '.join(sorted(present)) or '(none)'} fit no known schema "

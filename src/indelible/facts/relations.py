@@ -14,7 +14,7 @@ from indelible.facts.joining import joined
 class Relation:
     """How many facts there are of one kind, and how many of them are known, where that was asked.
 
-    ``wordings`` counts those of the first of them, held-out ones included; ``example`` is that one as a sentence.
+    ``wordings`` counts those of the fact that has most, held-out ones included; ``example`` is the first as a sentence.
     """
 
     name: str
@@ -33,7 +33,7 @@ def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) ->
         Relation(
             name,
             len(those),
-            1 + len(those[0].paraphrases) + len(those[0].held_out),
+            max(1 + len(fact.paraphrases) + len(fact.held_out) for fact in those),
             joined(those[0].text(), those[0].true_object),
             None if known is None else sum(fact.id in known for fact in those),
         )

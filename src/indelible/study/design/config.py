@@ -50,7 +50,7 @@ def load_config(
     if len(path.parts) == 1 and not path.suffix and not path.exists():
         raise ConfigError(
             f"There is no built-in study {name_or_file!r} and no file of that name.",
-            suggest(name_or_file, preset_names()),
+            suggest(name_or_file, [*preset_names(), *(file.name for file in Path().glob("*.yaml"))]),
         )
     text = read_text(path, "study file", ConfigError)
     return parse_config(text, name_or_file, path.parent, overrides, note=note)
