@@ -14,8 +14,8 @@ from indelible.numbers.words import counted
 
 EXAMPLES = (
     "Examples:",
-    "`indelible facts --known-by smollm2-135m` asks the model every fact",
-    "`indelible facts --file my.jsonl` checks a file of your own",
+    "`indelible facts --known-by smollm2-135m` # asks the model every fact",
+    "`indelible facts --file my.jsonl` # checks a file of your own",
     *FORMAT_HELP,
 )
 

@@ -13,7 +13,7 @@ from indelible.files import check_writable, disk_errors
 
 EXAMPLES = (
     "Examples:",
-    "`indelible locate smollm2-135m` traces built-in facts that the model knows into traces/",
+    "`indelible locate smollm2-135m` # traces built-in facts that the model knows into traces/",
     "`indelible locate gpt2 --facts my.jsonl --kind mlp --samples 10 -o traces/gpt2`",
 )
 

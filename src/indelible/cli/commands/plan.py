@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "Examples:",
-    "`indelible plan --gap 0.1` for a gap of ten points",
-    "`indelible plan --gap 0.05 --from runs/quick` with the rates and the spread of a finished run",
+    "`indelible plan --gap 0.1` # for a gap of ten points",
+    "`indelible plan --gap 0.05 --from runs/quick` # with the rates and the spread of a finished run",
 )
 EDITS = (10, 24, 50, 100, 200, 400)
 SEEDS = (1, 3, 5, 10)

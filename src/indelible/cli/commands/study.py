@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "Examples:",
-    "`indelible study quick` runs the built-in study into runs/quick",
-    "`indelible study my.yaml --dry-run` shows the steps, and which are already done",
+    "`indelible study quick` # runs the built-in study into runs/quick",
+    "`indelible study my.yaml --dry-run` # shows the steps, and which are already done",
     "`indelible study quick --set tuning.steps=20 --set arms.memit.mask=edited-weights --out runs/try`",
     "`indelible study quick --json > summary.json`",
 )
