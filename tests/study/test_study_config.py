@@ -139,7 +139,7 @@ def test_a_bundled_model_is_no_folder(tmp_path: Path) -> None:
 def test_studies_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text(BASE)
-    with pytest.raises(ConfigError, match="Did you mean 'mine.yaml'"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'mine\.yaml'"):
         load_config("mine")
     with pytest.raises(ConfigError, match="Did you mean 'quick'"):
         load_config("quik")

