@@ -157,7 +157,7 @@ def _recognise(path: Path, rows: Sequence[Record]) -> str:
     # the schema whose keys are nearest to complete is most likely meant; where none has a key here, our own (the last)
     present = set(rows[0].values)
     name, schema = max(
-        reversed(SCHEMAS.items()), key=lambda item: len(present.intersection(item[1].keys)) / len(item[1].keys)
+        reversed([*SCHEMAS.items()]), key=lambda item: len(present.intersection(item[1].keys)) / len(item[1].keys)
     )
     missing = [key for key in schema.keys if key not in present]
     raise FactsError(
