@@ -43,6 +43,21 @@ def test_a_run_gives_what_is_not_given(tmp_path: Path, capsys: pytest.CaptureFix
     assert plan == {"gap": 0.2, "retention": 0.75, "intrinsic_per_edit": 3.0, "seeds": 1, "spread": 0.05}
 
 
+def test_a_run_that_kept_everything_is_named_where_it_leaves_no_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.DataFrame(
+        answer_row(fact_set, str(fact), phase, True, seed=4)
+        for fact_set in ("edited", "intrinsic")
+        for fact in range(8)
+        for phase in ("edited", "tuned")
+    )
+    rows.to_parquet(tmp_path / "facts.parquet", index=False)
+    assert main(["plan", "--gap", "0.1", "--from", str(tmp_path)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"With the 1 of {tmp_path}, --gap 0.1 leaves edits a retention of 0.9. Give a --retention" in said
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

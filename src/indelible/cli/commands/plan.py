@@ -50,9 +50,11 @@ def plan(
     chosen = replace(Plan(gap) if run is None else _from_run(run, gap), **typed)
     kept = chosen.retention - chosen.gap
     if chosen.gap == 0 or not (0 < chosen.retention < 1 and 0 <= kept <= 1):
+        of_run = run is not None and retention is None
+        source = f"the {chosen.retention:g} of {run}" if of_run else f"--retention {chosen.retention:g}"
         raise ConfigError(
-            f"With --retention {chosen.retention:g}, --gap {chosen.gap:g} leaves edits a retention of {kept:g}.",
-            "Give a retention between 0 and 1, and a gap other than 0 that leaves a fraction as well.",
+            f"With {source}, --gap {chosen.gap:g} leaves edits a retention of {kept:g}.",
+            "Give a --retention between 0 and 1, and a gap other than 0 that leaves a fraction as well.",
         )
     numbers = sorted({*SEEDS, chosen.seeds})
     table = power_table(chosen, EDITS, numbers)
