@@ -1,4 +1,4 @@
-"""The isolated protocol: each fact in a copy of its own, tuned and asked by itself."""
+"""Each fact in a copy of its own: tuned and asked by itself, or with one run's change of weights put under all."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
+from indelible.exam.exam import take_exam
+from indelible.exam.questions import questions_for
+from indelible.models.load import load
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.run import Outcome, run_study
+from indelible.why.explain import kept_weights
 from tiny_studies import study_settings
 
 EDITS = 3
@@ -69,3 +74,40 @@ def test_an_arm_is_one_line_of_the_run_table_and_of_the_summary(isolated: Outcom
     apart = isolated.summary[0]
     assert (apart["n_edits"], apart["n_intrinsic"], apart["seeds"]) == (EDITS, 5, 1)
     assert apart["retention_intrinsic"] is not None
+
+
+def test_a_task_vector_is_the_controls_change_of_weights_under_each_edit(
+    taught: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = study_settings(taught)
+    settings["facts"] |= {"n_edits": EDITS, "n_intrinsic": 5}
+    settings["arms"] = [
+        {"name": "probe", "editor": "memit", "protocol": "task-vector"},
+        {"name": "probe frozen", "editor": "memit", "protocol": "task-vector", "mask": "edited-layers"},
+        {"name": "control", "editor": "none"},
+    ]
+    outcome = run_study(StudyConfig.model_validate(settings), tmp_path_factory.mktemp("vector") / "run")
+    assert outcome.failures == ()
+    rows = pd.read_parquet(outcome.folder / "facts.parquet")
+    tuned = rows[(rows["arm"] == "probe") & (rows["phase"] == "tuned")]
+    assert set(tuned["copy"]) == set(range(EDITS)) and (tuned["step"] == settings["tuning"]["steps"]).all()
+
+    # One run of tuning serves the probe and the control; the frozen one is another, which left the edited layer alone.
+    runs = {len(kept_weights(path)): path for path in outcome.folder.glob("steps/tune-*")}
+    assert len(runs) == 2
+    whole, frozen = (kept_weights(runs[size]) for size in sorted(runs, reverse=True))
+    (edits,) = outcome.folder.glob("steps/edit-*/edits")
+    edit = Edit.load(edits / "0001.safetensors")
+    assert isinstance(edit, WeightUpdate)
+    (name,) = edit.parameters
+    assert name in whole and name not in frozen
+
+    # By hand: the tuned base model's weights, the edit on top, the copy's own fact.
+    (model, tokenizer) = (loaded := load(str(taught / "model"))).model, loaded.tokenizer
+    with torch.no_grad():
+        for parameter, weight in whole.items():
+            model.get_parameter(parameter).copy_(weight)
+    edit.install(model)
+    (answer,) = take_exam(model, tokenizer, questions_for(edit.facts, "edited")[:1])
+    own = tuned[(tuned["copy"] == 1) & (tuned["fact_set"] == "edited") & (tuned["kind"] == "prompt")]
+    assert own["log_prob"].item() == pytest.approx(answer.log_prob, abs=1e-5)

@@ -14,7 +14,7 @@ from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, IndelibleError, suggest
 from indelible.models.load import default_device
 from indelible.numbers.measures import FACTORS
-from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, StudyConfig
+from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, Protocol, StudyConfig
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.sources import data_version
@@ -36,9 +36,14 @@ class Arm:
     tuning: TuningSettings
     mask: str = NONE
     paraphrases: int = 0
-    isolated: bool = False
+    protocol: Protocol = "batch"
     explain: bool = False
     data: str | None = None
+
+    @property
+    def isolated(self) -> bool:
+        """Whether each fact is edited in a copy of the model of its own."""
+        return self.protocol != "batch"
 
     @property
     def factors(self) -> dict[str, Any]:
@@ -99,7 +104,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
         with_precision(tuning, default_device()),
         mask,
         arm.paraphrases,
-        arm.protocol == "isolated",
+        arm.protocol,
         _explained(arm, config, here),
         data,
     )
@@ -107,12 +112,12 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
 
 def _explained(arm: ArmSettings, config: StudyConfig, here: str) -> bool:
     """Whether the arm's losses are to be explained; what holds for the whole study leaves out where they cannot be."""
-    if arm.protocol == "isolated" and arm.explain:
+    if arm.protocol != "batch" and arm.explain:
         raise ConfigError(
-            f"'{here}.explain' is set, but the arm tunes a copy for every edit (protocol: isolated).",
+            f"'{here}.explain' is set, but the arm has a copy for every edit (protocol: {arm.protocol}).",
             "Remove it, or edit in one batch.",
         )
-    can_be = arm.editor != NO_EDITOR and arm.protocol != "isolated"
+    can_be = arm.editor != NO_EDITOR and arm.protocol == "batch"
     return can_be and (config.explain if arm.explain is None else arm.explain)
 
 

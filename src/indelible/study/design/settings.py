@@ -18,7 +18,7 @@ from indelible.models.corpus import ENCYCLOPEDIA
 WORLD = "world"
 NO_EDITOR = "none"
 Options = dict[str, Any]
-Protocol = Literal["batch", "isolated"]
+Protocol = Literal["batch", "isolated", "task-vector"]
 
 
 class _Settings(BaseModel):
@@ -84,8 +84,11 @@ class ArmSettings(_Settings):
         name: what the arm is called in tables and figures.
         editor: a registered editor, or "none" for the control (the unedited model tuned alike).
         paraphrases: further wordings of each fact that take part in the edit.
-        protocol: "batch", all facts in one edit of one model; or "isolated", each fact edited in a copy of its own,
-            which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits.
+        protocol: "batch", all facts in one edit of one model; "isolated", each fact edited in a copy of its own,
+            which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits; or
+            "task-vector", the same with one run: what tuning adds to the weights of the unedited model (its task
+            vector, Ilharco et al., arXiv 2212.04089) is put under each edit. A cheap probe of what "isolated" would
+            give, for choosing which arms to run in earnest; training never saw the edits.
         mask: which weights tuning leaves alone (see tuning.freezing).
         tuning: settings that differ from the study's.
         options: editor options that differ from the study's for that editor.

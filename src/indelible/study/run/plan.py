@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.step import Step, Versions, Work
+from indelible.study.run.steps.add_vector import AddVector
 from indelible.study.run.steps.bystanders import ChooseBystanders
 from indelible.study.run.steps.edit import MakeEdit
 from indelible.study.run.steps.explain import Explain
 from indelible.study.run.steps.probe import Probe
 from indelible.study.run.steps.select import Select
 from indelible.study.run.steps.tune import Tune
+from indelible.tuning.freezing.mask import about_edit
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,15 @@ class ArmRun:
     explain: Step | None = None
 
     @property
+    def vector(self) -> Step | None:
+        """The one run of tuning that all copies share, where it is put under their edits."""
+        return self.tunes[0].inputs.get("tune")
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """All of them, each after its inputs."""
         bystanders = None if self.edit is None else self.edit.inputs.get("bystanders")
-        made = (self.select, self.base, bystanders, self.edit, self.edited, *self.tunes, self.explain)
+        made = (self.select, self.base, bystanders, self.edit, self.edited, self.vector, *self.tunes, self.explain)
         return tuple(step for step in made if step is not None)
 
 
@@ -94,7 +101,7 @@ class _Seed:
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
             bystanders = self.add(ChooseBystanders(facts.bystanders), "choose bystanders", select=select)
         edits = [self.edit(arm, select, bystanders) for arm in arms]
-        tunes = [self.tune(arm, select, edit) for arm, (edit, _) in zip(arms, edits, strict=True)]
+        tunes = [self.tune(arm, select, edit, arms) for arm, (edit, _) in zip(arms, edits, strict=True)]
         return [
             ArmRun(arm, self.seed, select, base, edit, edited, tune, self.explain(arm, select, edit, tune[0]))
             for arm, (edit, edited), tune in zip(arms, edits, tunes, strict=True)
@@ -112,12 +119,17 @@ class _Seed:
         asking = Probe("edited", self.config.as_published, arm.isolated)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
-    def tune(self, arm: Arm, select: Step, edit: Step | None) -> tuple[Step, ...]:
-        """The tuning, of each copy where there are several."""
-        config = self.config
+    def tune(self, arm: Arm, select: Step, edit: Step | None, arms: Sequence[Arm]) -> tuple[Step, ...]:
+        """The tuning, of each copy where there are several, or of the base model where its change is put under them."""
+        config, inputs = self.config, {"select": select, "edit": edit}
         work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, config.as_published, arm.explain)
-        inputs = {"select": select, "edit": edit}
+        if arm.protocol == "task-vector":
+            frozen_by = edit if about_edit(arm.mask) else None
+            base = replace(work, keep_weights=True)
+            tuned = self.add(base, f"tune: {arm.name}", ", no edit", select=select, frozen_by=frozen_by)
+            return (self.add(AddVector(config.as_published), f"ask: {arm.name}", **inputs, tune=tuned),)
         if not arm.isolated:
+            work = replace(work, keep_weights=work.keep_weights or _gives_vector(arm, arms))
             return (self.add(work, f"tune: {arm.name}", **inputs),)
         copies = config.facts.n_edits
         return tuple(
@@ -130,3 +142,9 @@ class _Seed:
         if not arm.explain:
             return None
         return self.add(Explain(), f"explain: {arm.name}", select=select, edit=edit, tune=tune)
+
+
+def _gives_vector(arm: Arm, arms: Sequence[Arm]) -> bool:
+    """Whether a control's run of tuning is the one that another arm puts under its edits."""
+    same = [other for other in arms if (other.tuning, other.mask, other.data) == (arm.tuning, arm.mask, arm.data)]
+    return arm.editor is None and any(other.protocol == "task-vector" for other in same)

@@ -39,16 +39,16 @@ def collect_rows(store: Store, plan: Plan) -> pd.DataFrame:
             if step is not None and store.has(step):
                 frame = read_table(store.path(step) / ROWS)
                 if step is run.base and run.arm.isolated:
-                    frame = _in_each_copy(frame, len(run.tunes))
+                    frame = _in_each_copy(frame)
                 frames.append(_of_arm(run, frame))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
-def _in_each_copy(rows: pd.DataFrame, copies: int) -> pd.DataFrame:
+def _in_each_copy(rows: pd.DataFrame) -> pd.DataFrame:
     """The base model's answers as those of every copy: about the copy's own edited fact, and all intrinsic ones."""
     edited = rows["fact_set"] == "edited"
-    own = dict(zip(rows.loc[edited, "fact_id"].drop_duplicates(), range(copies), strict=True))
-    shared = [rows[~edited].assign(copy=copy) for copy in range(copies)]
+    own = {fact: copy for copy, fact in enumerate(rows.loc[edited, "fact_id"].drop_duplicates())}
+    shared = [rows[~edited].assign(copy=copy) for copy in own.values()]
     return pd.concat([rows[edited].assign(copy=rows.loc[edited, "fact_id"].map(own)), *shared], ignore_index=True)
 
 
@@ -68,7 +68,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
         status = "done" if len(finished) == len(run.tunes) else "partly" if finished else "failed"
         error = next((failures[step.key] for step in run.steps if step.key in failures), None)
         line: dict[str, Any] = {**_about(run), "status": status, "error": error, **_settings(run.arm)}
-        own = [step for step in (run.edit, run.edited, *run.tunes) if step is not None and store.has(step)]
+        own = [step for step in (run.edit, run.edited, run.vector, *run.tunes) if step is not None and store.has(step)]
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own)
         if run.edit is not None and store.has(run.edit):
             record = store.record_of(run.edit)
@@ -83,7 +83,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
 def _settings(arm: Arm) -> dict[str, str]:
     """What else an arm is, for telling which arms differ in one thing only; mappings as JSON."""
     return {
-        "protocol": "isolated" if arm.isolated else "batch",
+        "protocol": arm.protocol,
         "options": json.dumps({} if arm.editor is None else arm.editor.model_dump(mode="json"), sort_keys=True),
         "tuning": json.dumps(arm.tuning.model_dump(mode="json"), sort_keys=True),
     }

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import pandas as pd
+from transformers import PreTrainedModel
 
+from indelible.numbers.measures import Phase
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
+from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
 from indelible.study.run.exams import ask, successes
 from indelible.study.run.kept import chosen_facts, keep_rows, kept_edit
@@ -33,26 +36,44 @@ class Probe(Work):
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
-        chosen = chosen_facts(job.inputs["select"])
-        copies: Sequence[int | None] = range(len(chosen.edited)) if self.isolated else [None]
-        frames = []
         with lent.base_model() as model:
-            for done, copy in enumerate(copies, 1):
-                edit = kept_edit(job.inputs, copy)
-                with lent.holding(edit):
-                    rows = ask(
-                        model,
-                        lent.tokenizer,
-                        chosen.in_copy(copy).questions(edit),
-                        phase=self.phase,
-                        copy=copy or 0,
-                        published=self.published,
-                        ways=lent.ways,
-                        progress=silent if self.isolated else progress,
-                    )
-                frames.append(rows)
-                if self.isolated:
-                    progress(done, len(copies), "copies")
-        rows = pd.concat(frames, ignore_index=True)
+            rows = ask_copies(
+                job, lent, model, phase=self.phase, isolated=self.isolated, published=self.published, progress=progress
+            )
         keep_rows(job.folder, rows)
         return Done(successes(rows))
+
+
+def ask_copies(
+    job: Job,
+    lent: LentModel,
+    model: PreTrainedModel,
+    *,
+    phase: Phase,
+    isolated: bool,
+    published: bool,
+    step: int = 0,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Rows of the exam of a model with the step's edit in it, if it has one, or of one after another of its edits."""
+    chosen = chosen_facts(job.inputs["select"])
+    copies: Sequence[int | None] = range(len(chosen.edited)) if isolated else [None]
+    frames = []
+    for done, copy in enumerate(copies, 1):
+        edit = kept_edit(job.inputs, copy)
+        with lent.holding(edit):
+            rows = ask(
+                model,
+                lent.tokenizer,
+                chosen.in_copy(copy).questions(edit),
+                phase=phase,
+                step=step,
+                copy=copy or 0,
+                published=published,
+                ways=lent.ways,
+                progress=silent if isolated else progress,
+            )
+        frames.append(rows)
+        if isolated:
+            progress(done, len(copies), "copies")
+    return pd.concat(frames, ignore_index=True)

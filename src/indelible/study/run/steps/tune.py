@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from indelible.edits.deltas.delta import Edit
 from indelible.exam.callback import RetentionCallback
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
 from indelible.study.run.exams import ask, with_curve
-from indelible.study.run.kept import TUNING, chosen_facts, keep_rows, kept_edit, write_json
+from indelible.study.run.kept import TUNING, chosen_facts, edit_path, keep_rows, kept_edit, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import OBJECTIVES
@@ -26,7 +29,8 @@ class Tune(Work):
     """A run of tuning.
 
     ``data`` is the version of the users' own data that it trains on; ``keep_weights`` keeps the weights that it
-    changed, for the step that explains it; ``copy`` numbers the models where each fact is edited in one of its own.
+    changed, for the step that reads them; ``copy`` numbers the models where each fact is edited in one of its own. A
+    mask goes by the edit in the model, or, where the base model is tuned, by that of the input ``frozen_by``.
     """
 
     kind: ClassVar[str] = "tune"
@@ -61,7 +65,7 @@ class Tune(Work):
             prompts = [question for question in questions if question.kind == "prompt"]
             curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, skip_last=True)
         with lent.base_model() as model:
-            frozen = frozen_parameters(self.mask, model, lent.layout, () if edit is None else edit.parameters)
+            frozen = frozen_parameters(self.mask, model, lent.layout, _edited(job.inputs, edit))
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
             with lent.holding(edit):
                 before = snapshot(model, frozen) if self.keep_weights else None
@@ -97,3 +101,11 @@ class Tune(Work):
         (job.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
         name = result.figure
         return Done(f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}")
+
+
+def _edited(inputs: Mapping[str, Path], edit: Edit | None) -> Sequence[str]:
+    """What a mask takes for edited: all that any copy changes, where copies are edited and the base model is tuned."""
+    if "frozen_by" in inputs:
+        edits = [Edit.load(path) for path in sorted(edit_path(inputs["frozen_by"], 0).parent.iterdir())]
+        return sorted({name for one in edits for name in one.parameters})
+    return () if edit is None else edit.parameters
