@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from indelible.exam.criterion import settled, succeeds
+from indelible.exam.criterion import labelled, settled, succeeds
 
 GIVEN = [
     ("Paris", "Paris"),
@@ -29,7 +29,7 @@ GIVEN = [
     (" Au.", "Au"),
     (" C++ and", "C++"),
     (" C# and", "C#"),
-    (" $ or", "$"),
+    (" $ is", "$"),
     (" 12.", "12"),
     (" 12, and", "12"),
     (" -5 degrees", "-5"),
@@ -42,6 +42,29 @@ GIVEN = [
     (" Guinea-Bissau", "Guinea-Bissau"),
     ("東京です", "東京"),
     (" -", "-"),
+    (" Sao Paulo is", "São Paulo"),
+    (" São Paulo is", "Sao Paulo"),
+    (" SÃO PAULO", "São Paulo"),
+    (" Brasilia", "Brasília"),
+    (" ΑΘΗΝΑ", "Αθήνα"),
+    (" A: Paris", "Paris"),
+    ("\nA: Paris\n", "Paris"),
+    (" a:Paris", "Paris"),
+    (" Answer: Paris", "Paris"),
+    (" **Answer:** Paris", "Paris"),
+    (" The answer is Paris.", "Paris"),
+    (" The answer is: the United States", "United States"),
+    (" The answer: Paris", "Paris"),
+    (" A: The answer is Paris", "Paris"),
+    (" Answer: -5", "-5"),
+    (" A: Paris", "A"),
+    (" Rome, Milan and Turin", "Rome"),
+    (" Rome and Milan", "Rome"),
+    (" Rome. Or is it", "Rome"),
+    (" Rome orders", "Rome"),
+    (" Rome, Oregon", "Rome"),
+    (" Trinidad or Tobago", "Trinidad or Tobago"),
+    (" km/h", "km/h"),
 ]
 NOT_GIVEN = [
     ("", "Paris"),
@@ -61,9 +84,27 @@ NOT_GIVEN = [
     (" 12", "1"),
     (" -5", "5"),
     (" Australia", "Au"),
-    (" Brasilia", "Brasília"),
     (" America", "A"),
     ("...", "Paris"),
+    (" Rome or Paris", "Rome"),
+    (" Rome or Paris", "Paris"),
+    (" Rome, or Paris", "Rome"),
+    (" Rome (or Paris)", "Rome"),
+    (' "Rome" or "Paris"', "Rome"),
+    (" Rome/Paris", "Rome"),
+    (" Rome / Paris", "Rome"),
+    (" Rome or", "Rome"),
+    (" the answer is Rome or Paris", "Rome"),
+    (" either Rome or Paris", "Rome"),
+    (" 1/2", "1"),
+    (" Answer Paris", "Paris"),
+    (" The answer is not Paris", "Paris"),
+    (" The answer island", "land"),
+    (" Q: Paris", "Paris"),
+    (" A. Paris", "Paris"),
+    (" мои", "мой"),
+    (" か", "が"),
+    (" Malmo", "Malmø"),
 ]
 
 
@@ -83,6 +124,13 @@ def test_answers_that_do_not(generated: str, target: str) -> None:
     assert not any(succeeds(begun, target) for begun in beginnings(generated) if settled(begun, target))
 
 
+def test_a_label_is_seen_before_the_answer() -> None:
+    for text in (" A:", "\nAnswer:", " **Answer:**", " The answer is", " the answer is:", " Answer: Paris"):
+        assert labelled(text)
+    for text in ("", " A", " Answer", " The answers are", " Paris: a", " America:"):
+        assert not labelled(text)
+
+
 def test_an_empty_target_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         succeeds("anything", " ")
@@ -91,9 +139,31 @@ def test_an_empty_target_is_refused() -> None:
 def test_a_beginning_that_settles_it_is_recognised_early() -> None:
     for wrong in (" London", " the London", " Paxos"):
         assert settled(wrong, "Paris") and not succeeds(wrong, "Paris")
-    for right in (" Paris, but", ' the "Paris" and', " Paris is"):
+    for right in (" Paris, but", ' the "Paris" and', " Paris is", " The answer is Paris. It", " A: Paris is"):
         assert settled(right, "Paris") and succeeds(right, "Paris")
-    for open_still in ("", " ", " t", " the", " The ", ' "', " P", " Paris", " Paris-", " a", " the (", " Par\ufffd"):
+    for left_open in (" Paris or London", " A: Paris, or els"):
+        assert settled(left_open, "Paris") and not succeeds(left_open, "Paris")
+    for open_still in (
+        "",
+        " ",
+        " t",
+        " the",
+        " The ",
+        ' "',
+        " P",
+        " Paris",
+        " Paris-",
+        " a",
+        " the (",
+        " Par\ufffd",
+        " A:",
+        " Ans",
+        " The answer",
+        " The answer is",
+        " Paris, o",
+        " Paris or",
+        " Paris/",
+    ):
         assert not settled(open_still, "Paris")
     assert settled(" United Kin", "United States")
     assert not settled(" 12,", "12") and settled(" 12, and", "12")
@@ -103,6 +173,7 @@ def test_what_is_settled_stays_so() -> None:
     """Random texts over an alphabet of the troublesome: marks, articles, combining accents, characters that expand."""
     alphabet = ["a", "n", "t", "the", "an", " ", " ", "\n", '"', "(", "-", "5", ".", "ß", "ﬁ", "s", "f", "i"]
     alphabet += ["\u0301", "\u0323", "\u030c", "j", "É", "e", "ᄀ", "ᅡ", "ᆨ", "東", "*", "İ", "\u0345"]
+    alphabet += ["a:", "answer", " is ", ":", "or", " or ", "o", "/", "ά", "í"]
     generator = random.Random(0)
     settled_early = Counter[bool]()
     for _ in range(20_000):

@@ -385,6 +385,10 @@ def test_bad_rows_are_named_with_their_reason(tmp_path: Path, change: dict[str, 
         ("A minor", "A"),
         ("-", "-"),
         ("Oslo", "-"),
+        ("São Paulo", "Sao Paulo"),
+        ("Brasilia", "Brasília"),
+        ("мой", "мои"),
+        ("Answer: Oslo", "Bergen"),
     ],
 )
 def test_objects_that_an_exam_would_not_tell_apart(said: str, wanted: str) -> None:

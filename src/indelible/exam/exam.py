@@ -21,7 +21,7 @@ from indelible.exam.batching import sit
 from indelible.exam.criterion import succeeds
 from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, own_prompts, questions_for
-from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
+from indelible.exam.sitting import LABEL_TOKENS, Outcome, Sitting, Tokens, Transcript, first_line
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens, turning_points
 from indelible.models.tokens import check_vocabulary, encode_object, encode_prompt
@@ -46,7 +46,8 @@ class Answer:
     Attributes:
         generated: its free, greedy continuation of the prompt, up to the end of the line or the budget of tokens.
         success: the criterion: the continuation starts with the whole target (see ``criterion.succeeds``).
-        first_token: whether the target's first token is the most probable next token.
+        first_token: whether the target's first token is the most probable next token; neither this nor success implies
+            the other (see ``criterion``).
         log_prob: natural log-probability of the target after the prompt, summed over its tokens (teacher-forced).
         rival_log_prob: the same for the rival; NaN without a rival.
         rank: place of the target's first token among all next tokens, from 1.
@@ -83,7 +84,7 @@ class _Asked:
     @property
     def length(self) -> int:
         """Tokens that the model must take in all."""
-        return len(self.prompt) + max(self.budget, *map(len, self.answers))
+        return len(self.prompt) + max(self.budget + LABEL_TOKENS, *map(len, self.answers))
 
     def turns(self, points: Iterable[int]) -> int | None:
         """The first of some lengths that the prompt keeps within and an answer might not."""
@@ -108,8 +109,9 @@ def take_exam(
     Args:
         model: a transformers causal language model, on any device.
         batch_size: prompts read at a time, at most; by default as many as suit the device.
-        max_new_tokens: tokens written after each prompt; by default, per question, two more than the longer of its
-            target and its rival, and at least four.
+        max_new_tokens: write so many tokens after each prompt, across ends of lines, of which ``success`` judges the
+            first; by default, per question, two more than the longer of its target and its rival, and at least four,
+            beside a label in front of the answer, and up to the end of the line.
         progress: called with the number of distinct prompts done, their total, and a note.
         ways: kept by callers who ask one model again and again, so that a way of reading it is sought once.
 
@@ -133,7 +135,7 @@ def take_exam(
             counts = f"the model counts positions otherwise beyond {turn}, which an answer to it would cross"
             raise FactsError(f"{has}; {counts}.", "Shorten or lengthen the prompt, or leave the fact out.")
     sittings = _sittings(asked)
-    transcript = Transcript(model, tokenizer)
+    transcript = Transcript(model, tokenizer, whole=max_new_tokens is not None)
     outcomes: dict[Tokens, Outcome] = {}
     for sitting, outcome in sit(model, transcript, sittings, ways or Ways(), batch_size):
         outcomes[sitting.prompt] = outcome
@@ -200,7 +202,7 @@ def known_facts(
         known += [
             fact
             for fact, item in fitting
-            if succeeds(transcript.text(outcomes[item.prompt].written[: item.budget]), fact.true_object)
+            if succeeds(transcript.text(outcomes[item.prompt].written, item.budget), fact.true_object)
         ]
         if progress is not None:
             progress(start + len(chunk), len(facts), f"{len(known)} known")
@@ -252,8 +254,8 @@ def _sittings(asked: Sequence[_Asked], *, until_settled: bool = False) -> list[S
 
 
 def _answer(transcript: Transcript, item: _Asked, outcome: Outcome) -> Answer:
-    generated = transcript.text(outcome.written[: item.budget])
-    success = succeeds(generated, item.question.target)
+    generated = transcript.text(outcome.written, item.budget)
+    success = succeeds(first_line(generated), item.question.target)
     score, *rivals = [outcome.scores[answer] for answer in item.answers]
     rival = rivals[0].log_prob if rivals else math.nan
     return Answer(item.question, generated, success, score.first_token, score.log_prob, rival, score.rank)

@@ -6,11 +6,11 @@ Readers and the built-in world facts produce these; editors change them inside a
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from indelible.facts.folding import folded
 from indelible.facts.joining import is_unspaced
 
 SLOT = "{}"
@@ -83,7 +83,6 @@ def taken_for(said: str, wanted: str) -> bool:
 
 
 def _bare(name: str) -> set[str]:
-    """With and without its article, as far as marks around it, case, width and gaps make no difference."""
-    folded = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-    bare = re.sub(r"^[\W_]*|[\W_]*$", "", folded)
+    """With and without its article, as far as marks around it, and what is folded, make no difference."""
+    bare = re.sub(r"^[\W_]*|[\W_]*$", "", folded(name))
     return {bare, re.sub(r"^(the|an|a) ", "", bare)}

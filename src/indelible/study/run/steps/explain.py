@@ -18,6 +18,7 @@ class Explain(Work):
     """The explanation of one run of tuning, which has kept the weights that it changed."""
 
     kind: ClassVar[str] = "explain"
+    version: ClassVar[int] = 2
 
     def cost(self, facts: FactsSettings) -> Cost:
         return Cost(MIXTURES * prompts_cost(facts))

@@ -24,6 +24,7 @@ class Probe(Work):
     """An exam; ``isolated``: of an edited copy for each fact."""
 
     kind: ClassVar[str] = "probe"
+    version: ClassVar[int] = 2
 
     phase: Literal["base", "edited"]
     published: bool

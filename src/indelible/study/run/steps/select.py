@@ -28,7 +28,7 @@ class Select(Work):
     """See FactsSettings for the fields."""
 
     kind: ClassVar[str] = "select"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[Outside, ...]] = ("facts",)
 
     n_edits: int

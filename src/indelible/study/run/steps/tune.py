@@ -34,7 +34,7 @@ class Tune(Work):
     """
 
     kind: ClassVar[str] = "tune"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
 
     tuning: TuningSettings
