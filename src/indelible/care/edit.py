@@ -68,8 +68,10 @@ def edit(
         DataError: if the corpus cannot be read.
         StoreError: if the edit cannot be saved.
     """
-    kind, own = (type(editor), dict(editor)) if isinstance(editor, Editor) else (EDITORS.get(editor), {})
-    made_by = validated(kind, {**own, **options}, "")
+    # Of an editor, what it was given: the rest follows from that and from the options.
+    given = editor.model_dump(exclude_unset=True) if isinstance(editor, Editor) else {}
+    kind = type(editor) if isinstance(editor, Editor) else EDITORS.get(editor)
+    made_by = validated(kind, {**given, **options}, "")
     _check_facts(facts)
     _check_chain(earlier)
     around = made_by.uses_text and bystanders

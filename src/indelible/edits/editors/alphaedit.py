@@ -14,8 +14,8 @@ protects less than it does in large models.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,12 @@ class AlphaEdit(ClosedFormEditor):
     name: ClassVar[str] = "alphaedit"
     depths: ClassVar[tuple[float, ...]] = DEPTHS
     keeps_keys: ClassVar[bool] = True
+    as_published: ClassVar[Mapping[str, Any]] = {
+        **ClosedFormEditor.as_published,
+        "null_threshold": 0.02,
+        "size_weight": 10.0,
+        "units": "absolute",
+    }
     layers: Layers = None
     bystander_weight: float = Field(
         default=0.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."

@@ -11,7 +11,7 @@ The difference is trained, not the weight itself, so that the model is never tou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from torch import Tensor
 from indelible.edits.deltas.weights import Change, Dense
 from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.rome import DEPTHS
+from indelible.edits.published import Published
 from indelible.edits.solving.descent import GradientEditor, Text, descend, from_prompt
 from indelible.edits.solving.texts import Row
 from indelible.edits.weight_editor import Changer, Layer
@@ -28,11 +29,12 @@ from indelible.models.trace import evaluating
 
 
 @EDITORS.register("ft")
-class FineTuning(GradientEditor):
+class FineTuning(Published, GradientEditor):
     """Fine-tuning of one projection with early stop."""
 
     name: ClassVar[str] = "ft"
     depths: ClassVar[tuple[float, ...]] = DEPTHS
+    as_published: ClassVar[Mapping[str, Any]] = {"steps": 25, "learning_rate": 5e-4, "stop_below": 0.01}
     learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
     layer: Layer = None
 

@@ -8,7 +8,8 @@ The bound was measured on SmolLM2-135M: of 24 facts in a batch, 2e-3 teaches non
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -22,6 +23,7 @@ class BoundedFineTuning(FineTuning):
     """Fine-tuning of one projection within an L-infinity ball."""
 
     name: ClassVar[str] = "ft-l"
+    as_published: ClassVar[Mapping[str, Any]] = {**FineTuning.as_published, "bound": 5e-5}
     bound: float = Field(default=1e-2, gt=0, description="Largest change of any one weight.")
 
     def bounded(self, difference: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ class Memit(ClosedFormEditor):
 
     name: ClassVar[str] = "memit"
     depths: ClassVar[tuple[float, ...]] = DEPTHS
+    as_published: ClassVar[Mapping[str, Any]] = {**ClosedFormEditor.as_published, "covariance_weight": 15_000.0}
     layers: Layers = None
     covariance_weight: float = Field(default=1000.0, gt=0, description="Preservation against new facts (lambda).")
 

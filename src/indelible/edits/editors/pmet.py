@@ -10,15 +10,16 @@ and each delta is measured against what its own site returns.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from indelible.edits.editor import EDITORS
 from indelible.edits.editors.memit import Memit
+from indelible.edits.solving.closed_form import Measured
 from indelible.edits.solving.keys import Compared
-from indelible.edits.solving.suffixes import Reference
 from indelible.edits.solving.values import ValueOptions
 
 
@@ -28,11 +29,24 @@ class Pmet(Memit):
 
     name: ClassVar[str] = "pmet"
     compared: ClassVar[Compared] = "mlp"
-    reference: ClassVar[Reference] = "site"
+    as_published: ClassVar[Mapping[str, Any]] = {
+        **Memit.as_published,
+        "reference": "site",
+        "steps": 30,
+        "learning_rate": 0.2,
+        "kl_weight": 1.0,
+        "said_kl": 0.01,
+        "covariance_weight": 6000.0,
+    }
+    reference: Measured = "site"
     clamp: float = Field(
-        default=4.0,
-        gt=0,
-        description="Longest change of each value, in norms of what is returned there at the subject.",
+        default=4.0, gt=0, description="Longest change of each value, in norms of what reference names."
+    )
+    said_kl: float | None = Field(
+        default=None,
+        ge=0,
+        description="As published (0.01), a value that says its object is left where the KL term is at most this, and "
+        "else the object counts a tenth in the next step.",
     )
 
     def value_options(self) -> ValueOptions:

@@ -9,17 +9,16 @@ after it measure them by the block's output, which is several times longer).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from indelible.edits.editor import EDITORS, Workbench
-from indelible.edits.solving.closed_form import ClosedFormEditor
+from indelible.edits.solving.closed_form import ClosedFormEditor, Measured
 from indelible.edits.solving.solve import equality
 from indelible.edits.solving.spread import Problem, Solver
-from indelible.edits.solving.suffixes import Reference
 from indelible.edits.weight_editor import Layer
 
 DEPTHS = (0.234,)
@@ -31,18 +30,28 @@ class Rome(ClosedFormEditor):
 
     name: ClassVar[str] = "rome"
     depths: ClassVar[tuple[float, ...]] = DEPTHS
-    reference: ClassVar[Reference] = "site"
+    as_published: ClassVar[Mapping[str, Any]] = {
+        **ClosedFormEditor.as_published,
+        "steps": 20,
+        "clamp": 4.0,
+        "reference": "site",
+        "contexts": "rome",
+        "bare_share": None,
+    }
     edits_per_step: Literal[1] = Field(default=1, description="ROME edits one fact at a time.")
     layer: Layer = None
-    clamp: float = Field(
-        default=4.0, gt=0, description="Longest value change, in norms of what the layer's MLP returns at the subject."
-    )
+    reference: Measured = "site"
+    clamp: float = Field(default=4.0, gt=0, description="Longest value change, in norms of what reference names.")
 
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         factors = self.factorised(bench, layers)
         return lambda problem: equality(
-            problem.keys_dn, problem.residual_on, factors[problem.layer], met_dn=self.met(problem)
+            problem.keys_dn, self.missing(bench, problem), factors[problem.layer], met_dn=self.met(problem)
         )
+
+    def missing(self, bench: Workbench, problem: Problem) -> Tensor:
+        """What the values lack of those to be reached."""
+        return problem.residual_on
 
     def met(self, problem: Problem) -> Tensor:
         """The keys at which the new values are met."""

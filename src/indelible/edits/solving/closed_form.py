@@ -1,8 +1,8 @@
 """What the locate-then-edit editors share: values are optimised, and the memories' weights are solved for.
 
 ROME, R-ROME, EMMET, MEMIT, PMET and AlphaEdit are one problem with different constraints (see solve.py), so that an
-editor is its options and its solver. The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``. They
-differ from the published editors in one thing: where the caller names bystanders, their keys are preserved too.
+editor is its options and its solver. The defaults were measured on SmolLM2-135M with ``benchmarks/edit_sweep.py``;
+``published: true`` gives all that the methods' own code does in their place (docs/editors.md has both in a table).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -19,20 +19,30 @@ from torch import Tensor
 
 from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import Workbench
+from indelible.edits.published import Published
 from indelible.edits.solving.covariance import bystander_moments, second_moments
 from indelible.edits.solving.keys import Compared, begins_with_a_sink
 from indelible.edits.solving.solve import factorise
 from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
-from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
+from indelible.edits.solving.texts import After, FactRows, Written, rows_for, sample_contexts
 from indelible.edits.solving.values import Optimiser, ValueOptions, optimise_values
-from indelible.edits.weight_editor import Changer, WeightEditor
+from indelible.edits.weight_editor import Changer
 from indelible.facts.fact import Fact
 
 _RATES: Mapping[Optimiser, float] = {"normalised": 0.25, "adam": 0.5}
 
 
-class ClosedFormEditor(WeightEditor):
+Measured = Annotated[
+    Reference,
+    Field(
+        description="Whose output at the subject clamp and weight_decay are measured in: the value layer's block, or"
+        " the site of a change (its MLP, in PMET also attention)."
+    ),
+]
+
+
+class ClosedFormEditor(Published):
     """Options of an editor that optimises values and solves for the weights. Subclasses implement ``solver``."""
 
     covariance_tokens: int | None = Field(
@@ -40,6 +50,17 @@ class ClosedFormEditor(WeightEditor):
         ge=0,
         description="Tokens for the covariance; None takes 20,000, or twice the key width if more; 0 takes the "
         "identity in its place, as the published ROME does for Llama.",
+    )
+    covariance_texts: int | None = Field(
+        default=None,
+        gt=0,
+        description="Texts of the corpus for the covariance, each read by itself, in place of so many tokens; all "
+        "where there are fewer (published: 100,000).",
+    )
+    first_tokens: bool = Field(
+        default=False,
+        description="Take the first token of a text as any other, as published: in the covariance, and where a wording "
+        "begins with its subject, though in many models its key is an attention sink's.",
     )
     bystander_weight: float = Field(
         default=10.0, ge=0, description="Preservation of bystanders' keys against text's; 0 is the published method."
@@ -56,18 +77,44 @@ class ClosedFormEditor(WeightEditor):
     )
     weight_decay: float = Field(default=0.5, ge=0, description="Of value optimisation.")
     kl_weight: float = Field(default=0.0625, ge=0, description="Keeps what the subject is.")
-    clamp: float = Field(
-        default=0.75, gt=0, description="Longest value change, in norms of the value layer's output at the subject."
+    kl_after: After = Field(
+        default="is a", description="Where the next word is kept: after '<subject> is a', or its subject as published."
     )
+    clamp: float = Field(default=0.75, gt=0, description="Longest value change, in norms of what reference names.")
+    reference: Measured = "block"
     converged: float = Field(default=0.1, ge=0, description="Loss below which a fact's value is not changed further.")
-    contexts: int = Field(default=2, ge=0, description="Texts that the model writes before a wording.")
+    contexts: Annotated[int, Field(ge=0)] | Written = Field(
+        default=2,
+        description="Texts that the model writes before a wording: so many, or those of rome's or memit's.",
+    )
+    bare_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Weight of the bare wording's key in the average over contexts; None weighs all texts alike, as "
+        "ROME's code does, 0.5 is MEMIT's.",
+    )
 
     keeps_keys: ClassVar[bool] = False
     """Whether later edits are to leave the keys of this one alone."""
-    reference: ClassVar[Reference] = "block"
-    """Whose output ``clamp`` and ``weight_decay`` are measured in: the value layer's block, or the site of a delta."""
     compared: ClassVar[Compared] = "block"
     """Whose output in the value layer tells what is still missing of a change."""
+    as_published: ClassVar[Mapping[str, Any]] = {
+        "covariance_texts": 100_000,
+        "first_tokens": True,
+        "bystander_weight": 0.0,
+        "optimiser": "adam",
+        "steps": 25,
+        "learning_rate": 0.5,
+        "weight_decay": 0.5,
+        "kl_weight": 0.0625,
+        "kl_after": "subject",
+        "clamp": 0.75,
+        "reference": "block",
+        "converged": 0.05,
+        "contexts": "memit",
+        "bare_share": 0.5,
+    }
 
     @abstractmethod
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
@@ -78,7 +125,7 @@ class ClosedFormEditor(WeightEditor):
         named = {one.name for one in fields(ValueOptions)} & type(self).model_fields.keys()
         given = {name: getattr(self, name) for name in named}
         given["learning_rate"] = self.learning_rate or _RATES[self.optimiser]
-        return ValueOptions(**given, reference=self.reference)
+        return ValueOptions(**given)
 
     def share(self, layers_left: int) -> float:
         """What the missing change is divided by at a layer, when so many layers (it included) are still to come."""
@@ -95,9 +142,9 @@ class ClosedFormEditor(WeightEditor):
                 layer: torch.eye(width, device=bench.model.device) for layer, width in widths.items()
             }
         else:
-            moments = second_moments(bench, layers, tokens)
+            moments = second_moments(bench, layers, tokens, texts=self.covariance_texts, first_tokens=self.first_tokens)
         if bench.bystanders and self.bystander_weight:
-            beside = bystander_moments(bench, layers)
+            beside = bystander_moments(bench, layers, first_tokens=self.first_tokens)
             moments = {layer: moments[layer] + self.bystander_weight * beside[layer] for layer in layers}
         return moments
 
@@ -135,12 +182,17 @@ class _ClosedForm(Changer):
 
     def _values(self, facts: Sequence[Fact]) -> tuple[list[FactRows], Tensor]:
         bench, layer = self.bench, self.layers[-1]
-        rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts) for fact in facts]
-        if any(row.subject == 0 for texts in rows for wording in texts.wordings for row in wording) and self.sink:
-            rows = [rows_for(bench.tokenizer, fact, self.paraphrases, self.contexts, sink=True) for fact in facts]
+        rows = self._rows(facts, sink=False)
+        first = any(row.subject == 0 for texts in rows for wording in texts.wordings for row in wording)
+        if first and not self.editor.first_tokens and self.sink:
+            rows = self._rows(facts, sink=True)
         options = self.editor.value_options()
         values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
         return rows, values.deltas_fo
+
+    def _rows(self, facts: Sequence[Fact], *, sink: bool) -> list[FactRows]:
+        tokenizer, after = self.bench.tokenizer, self.editor.kl_after
+        return [rows_for(tokenizer, fact, self.paraphrases, self.contexts, sink=sink, kl_after=after) for fact in facts]
 
     def _written(self, rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]) -> Change:
         editor = self.editor
@@ -152,6 +204,7 @@ class _ClosedForm(Changer):
             self.solver,
             share=editor.share,
             compared=editor.compared,
+            bare_share=editor.bare_share,
             earlier=earlier,
         )
         return change if editor.keeps_keys else Change(change.deltas)

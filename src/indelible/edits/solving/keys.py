@@ -1,6 +1,7 @@
 """Keys: what a memory is asked with when the model reads a subject, at the subject's last token.
 
-The key of a wording is averaged over contexts (ROME, Meng et al. 2022, equation 3). Nothing after that token, nor above
+The key of a wording is averaged over contexts (ROME, Meng et al. 2022, equation 3); the code of MEMIT and its
+successors averages over kinds of context, so that the bare wording counts half. Nothing after that token, nor above
 the deepest layer asked for, is computed.
 """
 
@@ -51,8 +52,12 @@ def read_subjects(
     facts: Sequence[FactRows],
     *,
     compared: Compared = "block",
+    bare_share: float | None = None,
 ) -> Readings:
-    """Keys at ``key_layer``, and what is compared at ``value_layer``, which is not below it, in one pass over all."""
+    """Keys at ``key_layer``, and what is compared at ``value_layer``, which is not below it, in one pass over all.
+
+    ``bare_share``: weight of the bare wording's key, those behind contexts sharing the rest; None weighs all alike.
+    """
     states_of = layout.blocks[value_layer] if compared == "block" else layout.memory(value_layer).path
     groups = [(fact, wording) for fact, rows in enumerate(facts) for wording in rows.wordings]
     texts = [row for _, wording in groups for row in wording]
@@ -60,11 +65,17 @@ def read_subjects(
     sizes = [len(wording) for _, wording in groups]
     keys = by_layer[key_layer].split(sizes)
     return Readings(
-        torch.stack([part.mean(dim=0) for part in keys], dim=1),
+        torch.stack([_averaged(part, bare_share) for part in keys], dim=1),
         torch.stack([part[0] for part in keys], dim=1),
         torch.stack([part[0] for part in states.split(sizes)], dim=1),
         torch.tensor([fact for fact, _ in groups], device=states.device),
     )
+
+
+def _averaged(keys_td: Tensor, bare_share: float | None) -> Tensor:
+    if bare_share is None or len(keys_td) == 1:
+        return keys_td.mean(dim=0)
+    return bare_share * keys_td[0] + (1 - bare_share) * keys_td[1:].mean(dim=0)
 
 
 def subject_keys(

@@ -55,6 +55,7 @@ def spread(
     *,
     share: Callable[[int], float] = float,
     compared: Compared = "block",
+    bare_share: float | None = None,
     earlier: Mapping[str, Tensor] | None = None,
 ) -> Change:
     """Change the memories of ``layers`` so that the last one's block, or MLP, returns what the deltas ask for.
@@ -68,6 +69,7 @@ def spread(
         share: what the missing change is divided by, given how many layers are still to come.
         compared: whose output in the value layer is read to tell what is missing. A change below it reaches the
             block's through the residual stream (MEMIT); of the MLP's, the value layer has to give nearly all (PMET).
+        bare_share: weight of the bare wording's key; see ``read_subjects``.
         earlier: by parameter name, ``(d, m)`` keys of earlier edits.
 
     Returns:
@@ -85,7 +87,7 @@ def spread(
     with restored(model, names), torch.no_grad():
         for place, (layer, memory) in enumerate(zip(layers, memories, strict=True)):
             name = memory.weight
-            read = read_subjects(model, layout, layer, value_layer, facts, compared=compared)
+            read = read_subjects(model, layout, layer, value_layer, facts, compared=compared, bare_share=bare_share)
             if wanted_on is None:
                 wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
             missing_on = (wanted_on - read.states_on) / share(len(layers) - place)

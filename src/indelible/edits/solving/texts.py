@@ -6,8 +6,10 @@ short texts that the model itself writes, so that what is edited is the subject 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +21,14 @@ from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.models.trace import evaluating
 
 _OPENINGS = ("The", "Therefore", "Because", "I", "You")
+_LIKELIEST = 5  # tokens, of which published code draws the next
+
+Written = Literal["rome", "memit"]
+"""Contexts of published code: ROME's open with the end of a text, ten have 5 tokens in all and ten have 10; MEMIT's
+(AlphaEdit's, PMET's and EMMET's too) have 10 tokens, behind each of the openings. Both draw among the 5 likeliest."""
+After = Literal["is a", "subject"]
+"""Where the word after what a subject is stays as it was: behind "<subject> is a", or, in published code, right behind
+the subject in it."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class FactRows:
     Attributes:
         wordings: per wording, the bare prompt first and then the prompt behind each context; without target.
         rewrites: prompts with target: every wording bare, and the fact's own prompt behind each context.
-        essence: "<subject> is a", where the model's next word should stay what it was (ROME's KL term).
+        essence: "<subject> is a", or of that up to the subject, where the model's next word should stay what it was
+            (ROME's KL term).
     """
 
     wordings: tuple[tuple[Row, ...], ...]
@@ -49,7 +60,13 @@ class FactRows:
 
 
 def rows_for(
-    tokenizer: PreTrainedTokenizerBase, fact: Fact, paraphrases: int, contexts: Sequence[str], *, sink: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    fact: Fact,
+    paraphrases: int,
+    contexts: Sequence[str],
+    *,
+    sink: bool = False,
+    kl_after: After = "is a",
 ) -> FactRows:
     """Tokenise a fact for editing, with so many further wordings and with texts to put before a wording.
 
@@ -70,8 +87,10 @@ def rows_for(
         wordings.append(tuple(_row(tokenizer, fact, text, None) for text in behind))
         seen = behind if number == 0 else behind[:1]
         rewrites.extend(_row(tokenizer, fact, text, fact.new_object) for text in seen)
-    essence = _readable(tokenizer, fact, f"{SLOT} is a", contexts, sink)[0]
-    return FactRows(tuple(wordings), tuple(rewrites), _row(tokenizer, fact, essence, None))
+    essence = _row(tokenizer, fact, _readable(tokenizer, fact, f"{SLOT} is a", contexts, sink)[0], None)
+    if kl_after == "subject":
+        essence = replace(essence, tokens=essence.tokens[: essence.subject + 1])
+    return FactRows(tuple(wordings), tuple(rewrites), essence)
 
 
 def _readable(
@@ -103,24 +122,40 @@ def _row(tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, target: 
 
 
 def sample_contexts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, *, length: int = 10, seed: int = 0
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, written: int | Written, *, seed: int = 0
 ) -> list[str]:
-    """So many short texts, of so many tokens, that the model writes itself, to stand before a wording.
+    """Short texts that the model writes itself, to stand before a wording: so many of ten tokens behind their openings,
+    drawn from the whole vocabulary, or those of published code.
 
     torch's random state is not touched. Raises EditError if the model's probabilities are none (NaN).
     """
     generator = torch.Generator().manual_seed(seed)
     contexts = []
     with evaluating(model), torch.inference_mode():
-        for number in range(count):
-            tokens = encode_prompt(tokenizer, _OPENINGS[number % len(_OPENINGS)])
-            for _ in range(length):
+        for tokens, length in _openings(tokenizer, written):
+            while len(tokens) < length:
                 logits = model(torch.tensor([tokens], device=model.device), use_cache=False).logits[0, -1]
                 chances = torch.softmax(logits.float().cpu(), dim=-1)
                 if not bool(torch.isfinite(chances).all()):
                     raise EditError("The model gives words no probabilities (NaN).", "Give a model in working order.")
+                if not isinstance(written, int):
+                    chances *= chances >= chances.topk(min(_LIKELIEST, len(chances))).values[-1]
                 tokens.append(int(torch.multinomial(chances, 1, generator=generator)))
-            written = str(tokenizer.decode(tokens, skip_special_tokens=True))
+            text = str(tokenizer.decode(tokens, skip_special_tokens=True)).replace("{", " ").replace("}", " ")
             # A slot in the text would be taken for the subject's, and line breaks end the sentence for many models.
-            contexts.append(" ".join(written.replace("{", " ").replace("}", " ").split()).rstrip(". "))
+            if isinstance(written, int):
+                contexts.append(" ".join(text.split()).rstrip(". "))
+            else:
+                contexts.append(unicodedata.normalize("NFKD", text).replace("\n\n", " "))
     return contexts
+
+
+def _openings(tokenizer: PreTrainedTokenizerBase, written: int | Written) -> list[tuple[list[int], int]]:
+    """What each context begins with, in tokens, and how many tokens it has with them."""
+    if written == "rome":
+        end = tokenizer.eos_token_id
+        start = encode_prompt(tokenizer, _OPENINGS[0]) if end is None else [end]
+        return [(list(start), length) for length in (5, 10) for _ in range(10)]
+    count = len(_OPENINGS) if written == "memit" else written
+    openings = [encode_prompt(tokenizer, _OPENINGS[number % len(_OPENINGS)]) for number in range(count)]
+    return [(tokens, 10 if written == "memit" else len(tokens) + 10) for tokens in openings]

@@ -55,6 +55,8 @@ class ValueOptions:
         kl_weight: weight of KL(after || before) of the word after "<subject> is a".
         clamp: longest delta, as a multiple of the reference's norm.
         converged: a fact whose loss is below this leaves.
+        said_kl: PMET's other way of leaving, None for none: where every target token is the likeliest, a fact leaves if
+            its KL term is at most this, and else the targets count a tenth in its next step.
         tokens_per_batch: facts are taken together up to this many suffix tokens; None fits them to memory. A batch that
             a GPU does not hold after all is taken in halves.
         sites: whose outputs in the value layer get a delta each: the MLP's, for PMET also attention's, before it.
@@ -72,6 +74,7 @@ class ValueOptions:
     sites: tuple[Site, ...] = ("mlp",)
     reference: Reference = "block"
     optimiser: Optimiser = "adam"
+    said_kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ def _optimise_batch(
     for step in range(options.steps):
         last = step == options.steps - 1
         loss_a, slopes_fso = objective(parts, running_a, deltas_fso, with_slopes=not last)
-        stays_a = stays_f[running_a] & (loss_a >= options.converged)
+        stays_a = stays_f[running_a] & (loss_a >= options.converged) & ~objective.settled_f[running_a]
         stays_f[running_a], losses_f[running_a] = stays_a, loss_a
         # The step's one look at the device.
         *seen, reached = torch.cat([loss_a, stays_a, slopes_fso.any().unsqueeze(0)]).tolist()
@@ -203,6 +206,10 @@ class _Objective:
     def __init__(self, runs: SuffixRuns, options: ValueOptions) -> None:
         self._runs, self._options = runs, options
         self._before_fv: Tensor | None = None
+        size, device = len(runs.reference_fs), runs.reference_fs.device
+        self._emphasis_f = torch.ones(size, device=device)  # of targets in the loss
+        self.settled_f = torch.zeros(size, dtype=torch.bool, device=device)
+        """Facts that leave by ``said_kl``, as of the last call."""
 
     def __call__(
         self, parts: Sequence[Suffixes], running_a: Tensor, deltas_fso: nn.Parameter, *, with_slopes: bool
@@ -210,6 +217,7 @@ class _Objective:
         """Losses of the facts that are run, and their slopes by all deltas, zeros where they are not wanted."""
         losses_a, slopes_fso = torch.zeros(len(running_a), device=deltas_fso.device), torch.zeros_like(deltas_fso)
         known = self._before_fv is not None
+        unsaid_a, kls_a = torch.zeros_like(losses_a), torch.zeros_like(losses_a)
 
         def add(part_a: Tensor) -> None:
             losses_a.add_(part_a.detach())
@@ -227,11 +235,19 @@ class _Objective:
                 self._before_fv[running_a[owners_e]] = essence_ev.detach()
             nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.target_share_q
             kl_e = (essence_ev.exp() * (essence_ev - self._before_fv[running_a[owners_e]])).sum(-1)
-            part_a = torch.zeros_like(losses_a).index_add(0, part.facts_r[part.target_rows_q], nll_q)
-            add(part_a.index_add(0, owners_e, self._options.kl_weight * kl_e))
+            owners_q, kl_e = part.facts_r[part.target_rows_q], self._options.kl_weight * kl_e
+            part_a = torch.zeros_like(losses_a).index_add(0, owners_q, nll_q) * self._emphasis_f[running_a]
+            add(part_a.index_add(0, owners_e, kl_e))
+            if self._options.said_kl is not None:
+                kls_a.index_add_(0, owners_e, kl_e.detach())
+                likeliest_q = log_probs_qv.argmax(-1) == part.targets_q
+                unsaid_a.index_add_(0, owners_q, (~likeliest_q).to(unsaid_a))
         if self._options.weight_decay:
             decay_fs = deltas_fso.norm(dim=-1) / self._runs.reference_fs**2
             add(self._options.weight_decay * decay_fs.sum(-1)[running_a])
+        if self._options.said_kl is not None:
+            self._emphasis_f[running_a] = torch.where(unsaid_a == 0, 0.1, 1.0)
+            self.settled_f[running_a] = (unsaid_a == 0) & (kls_a <= self._options.said_kl)
         return losses_a, slopes_fso
 
 
