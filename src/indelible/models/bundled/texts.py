@@ -6,13 +6,17 @@ the cache cannot be written.
 
 from __future__ import annotations
 
+import bz2
 import io
-import itertools
 import json
 import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 from indelible.errors import DataError
+from indelible.models.bundled import restructured, wikitext
 from indelible.models.bundled.fetch import Archive, cache_folder, fetched, kept_in_cache
 
 PROSE = Archive(
@@ -36,6 +40,28 @@ REVIEWS = Archive(
     files=("movieReviewSnippets_GroundTruth.txt",),
 )
 
+ARTICLES = Archive(
+    package="gensim",
+    version="4.3.3",
+    sha256="d662bf96e3d741b6ab61a54be842a7cbf5e45193008b2f4225c758cafd7f9cdc",
+    member="gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2",
+    licence="CC BY-SA 3.0, by the authors of the Wikipedia articles; the package LGPL-2.1",
+    wheel=True,
+    platform="manylinux2014_x86_64",
+)
+
+MANUAL = Archive(
+    package="django",
+    version="5.2.8",
+    sha256="23254866a5bb9a2cfa6004e8b809ec6246eba4b58a7589bc2772f1bcc8456c7f",
+    member="django-5.2.8/docs/",
+    licence="BSD-3-Clause",
+    wheel=False,
+)
+
+CLEANING = 1
+"""How markup is taken off articles and manual; raised when the same archives come to give other paragraphs."""
+
 
 def web_text() -> list[str]:
     """300 web documents (a sample of C4), for training and perplexity."""
@@ -43,18 +69,14 @@ def web_text() -> list[str]:
     return [json.loads(line)["text"] for line in lines if line.strip()]
 
 
-def encyclopedia_articles(passage_words: int = 100) -> list[list[str]]:
-    """Thirty Wikipedia articles in passages of so many words, some 130 tokens, white space made single."""
+def encyclopedia_text(passage_words: int = 100) -> list[str]:
+    """Thirty Wikipedia articles in passages of so many words, some 130 tokens, white space made single.
+
+    For covariances: articles take turns (first passages first), so that a reader who stops early has seen all of them.
+    """
     articles = [article.split() for article in _kept(PROSE, "wiki_demo.txt").splitlines()]
     cuts = range(0, max(map(len, articles), default=0), passage_words)
-    return [[" ".join(words[at : at + passage_words]) for at in cuts if at < len(words)] for words in articles]
-
-
-def encyclopedia_text(passage_words: int = 100) -> list[str]:
-    """The articles' passages, for covariances. Articles take turns (first passages first), so that a reader who stops
-    early has seen all of them."""
-    turns = itertools.zip_longest(*encyclopedia_articles(passage_words))
-    return [passage for turn in turns for passage in turn if passage]
+    return [" ".join(words[at : at + passage_words]) for at in cuts for words in articles if at < len(words)]
 
 
 def instructions() -> list[dict[str, str]]:
@@ -75,21 +97,79 @@ def film_reviews() -> list[tuple[float, str]]:
     return [(float(rating), snippet) for _, rating, snippet in rows]
 
 
-def _kept(archive: Archive, name: str) -> str:
-    """One of the files that are kept of an archive; all are fetched where it is missing (older versions kept fewer)."""
+def article_sections() -> dict[str, list[str]]:
+    """95 Wikipedia articles as of 2016, from "A" to "Azerbaijan": section -> its paragraphs, some 525,000 tokens."""
+
+    def articles(packed: bytes) -> Iterator[tuple[str, str]]:
+        return wikitext.articles(bz2.decompress(_member(packed, ARTICLES.member, ARTICLES)))
+
+    return _sections(ARTICLES, articles, wikitext.article_prose)
+
+
+def manual_sections() -> dict[str, list[str]]:
+    """Django's manual and release notes: section -> its paragraphs, some 575,000 tokens."""
+
+    def documents(packed: bytes) -> Iterator[tuple[str, str]]:
+        found = _members(packed, lambda name: name.startswith(MANUAL.member) and name.endswith(".txt"))
+        texts = sorted((name.removeprefix(MANUAL.member), text.decode()) for name, text in found.items())
+        return (
+            (name.removesuffix(".txt"), text) for name, text in texts if not name.startswith("_")
+        )  # a theme's licence
+
+    return _sections(MANUAL, documents, restructured.document_prose)
+
+
+def _sections(
+    archive: Archive,
+    documents: Callable[[bytes], Iterable[tuple[str, str]]],
+    prose: Callable[[str], Iterable[tuple[int, str]]],
+) -> dict[str, list[str]]:
+    """The paragraphs of all sections ("Albedo 2"), kept as they were cleaned when the archive was fetched."""
+    name = f"sections-{CLEANING}.json"
+
+    def cleaned(path: Path) -> dict[str, bytes]:
+        found: dict[str, list[str]] = {}
+        for title, text in documents(path.read_bytes()):
+            for section, paragraph in prose(text):
+                found.setdefault(f"{title} {section}", []).append(paragraph)
+        origin = {"package": archive.package, "version": archive.version, "licence": archive.licence}
+        return {name: json.dumps(origin | {"sections": found}, ensure_ascii=False).encode()}
+
+    return cast(dict[str, list[str]], json.loads(_kept(archive, name, cleaned))["sections"])
+
+
+def _kept(archive: Archive, name: str, contents: Callable[[Path], Mapping[str, bytes]] | None = None) -> str:
+    """One of the files that are kept of an archive; all are made anew where it is missing (older versions kept others).
+
+    Args:
+        contents: makes of the fetched archive what is kept, by name; None takes its ``files`` as they are.
+    """
     folder = cache_folder() / "prose" / archive.sha256[:12]
     if not (folder / name).is_file():
         with fetched(archive, DataError) as path, kept_in_cache(folder) as unfinished:
-            whole = path.read_bytes()
-            packed = _member(whole, archive.inner, archive) if archive.inner else whole
-            for kept in archive.files:
-                (unfinished / kept).write_bytes(_member(packed, archive.member + kept, archive))
+            made = _files(path.read_bytes(), archive) if contents is None else contents(path)
+            for kept, content in made.items():
+                (unfinished / kept).write_bytes(content)
     return (folder / name).read_text(encoding="utf-8")
 
 
+def _files(packed: bytes, archive: Archive) -> dict[str, bytes]:
+    packed = _member(packed, archive.inner, archive) if archive.inner else packed
+    return {kept: _member(packed, archive.member + kept, archive) for kept in archive.files}
+
+
 def _member(packed: bytes, name: str, archive: Archive) -> bytes:
+    found = _members(packed, name.__eq__)
+    if name not in found:
+        raise DataError(f"{archive.package} {archive.version} holds no {name}.", "Report this as a defect.")
+    return found[name]
+
+
+def _members(packed: bytes, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """The files in a tar or a zip whose paths are wanted."""
+    if packed.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(packed)) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist() if wanted(name)}
     with tarfile.open(fileobj=io.BytesIO(packed)) as opened:
-        member = opened.extractfile(name) if name in opened.getnames() else None
-        if member is None:
-            raise DataError(f"{archive.package} {archive.version} holds no {name}.", "Report this as a defect.")
-        return member.read()
+        files = ((entry.name, opened.extractfile(entry)) for entry in opened if wanted(entry.name))
+        return {name: file.read() for name, file in files if file is not None}

@@ -56,8 +56,9 @@ def corpus_version(source: str) -> str:
 
 def tasks_version() -> str:
     """Versions of what the built-in tasks make their examples from."""
-    archives = f"prose {bundled.PROSE.sha256}, reviews {bundled.REVIEWS.sha256}"
-    return f"reasoning-gym {version('reasoning-gym')}, {archives}"
+    archives = (bundled.PROSE, bundled.REVIEWS, bundled.ARTICLES, bundled.MANUAL)
+    made = ", ".join(f"{archive.package} {archive.sha256}" for archive in archives)
+    return f"reasoning-gym {version('reasoning-gym')}, {made}, cleaning {bundled.CLEANING}"
 
 
 def digest(content: Any) -> str:
