@@ -127,6 +127,15 @@ def test_an_update_is_the_papers_formula_of_what_was_read(
         found = found.T if layout.memory(0).in_out else found
         # States are float32; the formula in float64 from equal inputs is held to 1e-6 in test_solve.py.
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max(), (name, layer)
+    before = states_by_hand(model, family, layers[-1], rows, False)
+    with update.applied(model):
+        moved = states_by_hand(model, family, layers[-1], rows, False) - before
+    for number, fact in enumerate(facts):
+        delta, own = deltas[number].double().numpy(), first.facts_n.numpy() == number
+        share = np.mean(delta @ moved[:, own]) / (delta @ delta)
+        assert update.manifest.arrived[fact.id] == pytest.approx(share, rel=1e-3, abs=1e-4)
+    if name == "rome" and not paraphrases:  # the only one that meets its value at the bare key
+        assert update.manifest.arrived[facts[0].id] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", BY_FORMULA)

@@ -109,7 +109,7 @@ def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(tiny_model: Ma
     model = enliven(tiny_model("llama"))
     model.name_or_path = "someone/some-llama"
     ids = [fact.id for fact in CAPITALS[:3]]
-    first = edit("ft-m", model, tiny_tokenizer, CAPITALS[:2])
+    first = edit("memit", model, tiny_tokenizer, CAPITALS[:2])
     assert first.answered == {}
     first = first.with_answers({ids[0]: "present", ids[1]: "gone", "of no fact": "present"})
     assert first.answered == {ids[0]: "present", ids[1]: "gone"}
@@ -119,6 +119,8 @@ def test_a_sum_says_how_each_fact_was_answered_under_its_own_edit(tiny_model: Ma
     total = (first + second).sealed(model)
     assert total.answered == {ids[0]: "present", ids[1]: "gone", ids[2]: "weakened"}
     assert (first + unasked).answered == {ids[1]: "gone"}, "what was edited again was answered under another edit"
+    assert set(total.manifest.arrived) == set(ids[:2]), "fine-tuning wants no change of a value"
+    assert set((first + unasked).manifest.arrived) == {ids[1]}
     assert total.manifest.model == first.manifest.model
 
 

@@ -71,6 +71,8 @@ def test_an_arm_is_one_line_of_the_run_table_and_of_the_summary(isolated: Outcom
     for name, norm in json.loads(runs.loc["apart", "update_norms"]).items():
         sizes = [float(deltas[name].difference().norm()) for deltas in changes]
         assert len(sizes) == EDITS and norm == pytest.approx(sum(sizes) / EDITS, rel=1e-5)
+    shares = [share for one in folder.iterdir() for share in Edit.load(one).manifest.arrived.values()]
+    assert len(shares) == EDITS and runs.loc["apart", "arrived"] == pytest.approx(sum(shares) / EDITS)
     apart = isolated.summary[0]
     assert (apart["n_edits"], apart["n_intrinsic"], apart["seeds"]) == (EDITS, 5, 1)
     assert apart["retention_intrinsic"] is not None

@@ -254,7 +254,8 @@ def test_runs_say_how_edits_were_made_and_what_tuning_left_out(undisturbed: Outc
     runs = pd.read_parquet(undisturbed.folder / "runs.parquet").set_index("arm")
     edit = runs.loc["memit", "edit"]
     assert edit.startswith("layer") and "bystanders preserved with weight" in edit
-    assert pd.isna(runs.loc["control", "edit"])
+    assert pd.isna(runs.loc["control", "edit"]) and pd.isna(runs.loc["control", "arrived"])
+    assert f">{runs.loc['memit', 'arrived']:.0%}<" in (undisturbed.folder / "report.html").read_text()
     assert (runs["dropped"] >= 0).all()
     reasons = [sum(json.loads(counted).values()) for counted in runs["dropped_reasons"]]
     assert reasons == runs["dropped"].tolist()

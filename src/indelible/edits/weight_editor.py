@@ -120,7 +120,7 @@ class WeightEditor(Editor):
             for counted.step, step in enumerate(steps):
                 with torch.enable_grad():
                     change = changer.change(step, earlier.keys)
-                earlier += Change({}, change.keys)
+                earlier += Change(keys=change.keys)
                 stack.enter_context(restored(bench.model, tuple(change.deltas.keys() - kept)))
                 kept |= change.deltas.keys()
                 with torch.no_grad():
@@ -137,7 +137,8 @@ class WeightEditor(Editor):
 
     def update(self, bench: Workbench, facts: Sequence[Fact], paraphrases: int, change: Change) -> WeightUpdate:
         """What makes that change of the unedited model, without a seal."""
-        manifest = self.manifest(bench, facts, paraphrases, WeightManifest, list(change.deltas))
+        arrived = dict(change.arrived)
+        manifest = self.manifest(bench, facts, paraphrases, WeightManifest, list(change.deltas), arrived=arrived)
         return WeightUpdate(change.deltas, manifest, change.keys)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,11 +121,15 @@ def edit(
             "bytes": size,
             "seconds": round(seconds, 1),
         }
+        if shares := done.manifest.arrived:
+            result["arrived"] = round(fmean(shares.values()), 3)
         if exam:
             result |= {"present": len(found) - len(untaken), "not_taken": [fact.id for fact in untaken]}
         typer.echo(json.dumps(result, indent=2))
         return
     typer.echo(f"{counted(len(found), 'fact')} edited with {editor} in {seconds:.1f} s")
+    if shares := done.manifest.arrived:
+        typer.echo(f"{fmean(shares.values()):.0%} of the change wanted of the value layer's output arrives")
     if exam:
         typer.echo(f"{len(found) - len(untaken)} of {len(found)} are answered under the edit")
     if untaken:

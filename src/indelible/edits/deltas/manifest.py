@@ -89,6 +89,8 @@ class Manifest(_Said):
         facts: that were edited, each with its new object.
         bystanders: ids of facts that were to be left alone.
         answered: by id, how a fact was answered right after the edit, where somebody asked.
+        arrived: by id, how much of the change that the editor wanted of the value layer's output at the subject was
+            there right after the edit, as a share; of editors that want none, nothing.
     """
 
     format: Literal[5] = FORMAT
@@ -100,6 +102,7 @@ class Manifest(_Said):
     facts: tuple[Fact, ...]
     bystanders: tuple[str, ...] = ()
     answered: dict[str, str] = {}
+    arrived: dict[str, float] = {}
 
     @property
     def editor(self) -> str:

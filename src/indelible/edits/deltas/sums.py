@@ -24,11 +24,13 @@ def joined(first: WeightManifest, second: WeightManifest, parameters: Sequence[s
     facts = _joined_facts(first.facts, second.facts, chain)
     again = {fact.id for fact in second.facts}
     states = {id_: state for id_, state in first.answered.items() if id_ not in again} | second.answered
+    arrived = {id_: share for id_, share in first.arrived.items() if id_ not in again} | second.arrived
     return first.but(
         made=first.made + second.made,
         parameters=tuple(parameters),
         facts=facts,
         answered={fact.id: states[fact.id] for fact in facts if fact.id in states},
+        arrived={fact.id: arrived[fact.id] for fact in facts if fact.id in arrived},
         bystanders=tuple(dict.fromkeys(first.bystanders + second.bystanders)),
         # What was made after the last of a chain can follow the chain's sum, too.
         leaves=_leaves(second) if chain else (),

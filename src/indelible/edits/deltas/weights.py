@@ -100,10 +100,14 @@ def combined(first: Delta, second: Delta) -> Delta:
 
 @dataclass(frozen=True)
 class Change:
-    """What an edit does to weights, and ``(d, n)`` keys that later edits should leave alone, by parameter name."""
+    """What an edit does to weights, and ``(d, n)`` keys that later edits should leave alone, by parameter name.
+
+    ``arrived``: by fact, the share of a change that was wanted of the value layer's output which arrives (spread.py).
+    """
 
     deltas: Mapping[str, Delta] = field(default_factory=dict)
     keys: Mapping[str, Tensor] = field(default_factory=dict)
+    arrived: Mapping[str, float] = field(default_factory=dict)
 
     def __add__(self, other: Change) -> Change:
         deltas, keys = dict(self.deltas), dict(self.keys)
@@ -111,7 +115,7 @@ class Change:
             deltas[name] = combined(deltas[name], delta) if name in deltas else delta
         for name, added in other.keys.items():
             keys[name] = torch.cat([keys[name], added], dim=1) if name in keys else added
-        return Change(deltas, keys)
+        return Change(deltas, keys, {**self.arrived, **other.arrived})
 
 
 @EDITS.register("weights")

@@ -7,6 +7,7 @@ editor is its options and its solver. The defaults were measured on SmolLM2-135M
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -172,13 +173,13 @@ class _ClosedForm(Changer):
 
     def change(self, facts: Sequence[Fact], earlier: Mapping[str, Tensor]) -> Change:
         rows, deltas_fo = self._values(facts)
-        return self._written(rows, deltas_fo, earlier)
+        return self._written(facts, rows, deltas_fo, earlier)
 
     def apart(self, facts: Sequence[Fact]) -> Iterator[Change]:
         """Values depend on the unedited model alone, so all of them are optimised in one batch."""
         rows, deltas_fo = self._values(facts)
         for number, row in enumerate(rows):
-            yield self._written([row], deltas_fo[number : number + 1], {})
+            yield self._written(facts[number : number + 1], [row], deltas_fo[number : number + 1], {})
 
     def _values(self, facts: Sequence[Fact]) -> tuple[list[FactRows], Tensor]:
         bench, layer = self.bench, self.layers[-1]
@@ -194,9 +195,11 @@ class _ClosedForm(Changer):
         tokenizer, after = self.bench.tokenizer, self.editor.kl_after
         return [rows_for(tokenizer, fact, self.paraphrases, self.contexts, sink=sink, kl_after=after) for fact in facts]
 
-    def _written(self, rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]) -> Change:
+    def _written(
+        self, facts: Sequence[Fact], rows: Sequence[FactRows], deltas_fo: Tensor, earlier: Mapping[str, Tensor]
+    ) -> Change:
         editor = self.editor
-        change = spread(
+        change, arrived_f = spread(
             self.bench,
             self.layers,
             rows,
@@ -207,4 +210,7 @@ class _ClosedForm(Changer):
             bare_share=editor.bare_share,
             earlier=earlier,
         )
-        return change if editor.keeps_keys else Change(change.deltas)
+        arrived = {
+            fact.id: share for fact, share in zip(facts, arrived_f.tolist(), strict=True) if math.isfinite(share)
+        }
+        return Change(change.deltas, change.keys if editor.keeps_keys else {}, arrived)

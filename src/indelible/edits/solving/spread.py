@@ -3,6 +3,9 @@
 From the lowest layer up, each memory takes a share of what is still missing at the value layer. Keys and what is
 missing are read anew after each, since every change moves what the layers above it see.
 
+How much of the wanted change is there at the end is an edit's strength: editors differ in it by their constraints, so
+that they are compared at equal shares. One part of it is measured, along the wanted change; a share above 1 overshoots.
+
 This holds where a memory's output is added to the residual stream as it is. Where a norm stands between the two, a
 lower layer's share would arrive as something else, so that the value layer is changed alone.
 """
@@ -10,7 +13,7 @@ lower layer's share would arrive as something else, so that the value layer is c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -57,7 +60,7 @@ def spread(
     compared: Compared = "block",
     bare_share: float | None = None,
     earlier: Mapping[str, Tensor] | None = None,
-) -> Change:
+) -> tuple[Change, Tensor]:
     """Change the memories of ``layers`` so that the last one's block, or MLP, returns what the deltas ask for.
 
     Args:
@@ -73,7 +76,9 @@ def spread(
         earlier: by parameter name, ``(d, m)`` keys of earlier edits.
 
     Returns:
-        Differences in the parameters' own orientation, and the keys ``(d, n)`` as they were asked.
+        Differences in the parameters' own orientation, and the keys ``(d, n)`` as they were asked; and for each fact,
+        which share of the wanted change arrives, (after - before) . delta / |delta|^2 of the value layer's block where
+        the model reads the bare wordings, their mean; NaN where no change was wanted.
     """
     model, layout = bench.model, bench.layout
     value_layer = layers[-1]
@@ -84,6 +89,10 @@ def spread(
     deltas: dict[str, LowRank] = {}
     keys: dict[str, Tensor] = {}
     wanted_on: Tensor | None = None
+    bare = [replace(rows, wordings=tuple(wording[:1] for wording in rows.wordings)) for rows in facts]
+    # Behind a norm a change of the block is none of the memory's size.
+    seen_at: Compared = "block" if memories[-1].adds_to_residual else "mlp"
+    before = read_subjects(model, layout, value_layer, value_layer, bare, compared=seen_at)
     with restored(model, names), torch.no_grad():
         for place, (layer, memory) in enumerate(zip(layers, memories, strict=True)):
             name = memory.weight
@@ -92,12 +101,18 @@ def spread(
                 wanted_on = read.states_on + deltas_fo.T[:, read.facts_n]
             missing_on = (wanted_on - read.states_on) / share(len(layers) - place)
             shares_n = torch.bincount(read.facts_n)[read.facts_n].to(missing_on.dtype).rsqrt()
-            before = None if earlier is None or name not in earlier else earlier[name].to(missing_on.device)
+            old = None if earlier is None or name not in earlier else earlier[name].to(missing_on.device)
             keys[name] = read.keys_dn * shares_n
-            problem = Problem(layer, keys[name], read.bare_dn * shares_n, missing_on * shares_n, before)
+            problem = Problem(layer, keys[name], read.bare_dn * shares_n, missing_on * shares_n, old)
             deltas[name] = oriented(solve(problem), in_out=memory.in_out)
             add_difference(model.get_parameter(name), deltas[name])
-    return Change(deltas, {name: key_dn.float().cpu() for name, key_dn in keys.items()})
+        after = read_subjects(model, layout, value_layer, value_layer, bare, compared=seen_at)
+    deltas_on = deltas_fo.T[:, before.facts_n].double()
+    moved_on = (after.states_on - before.states_on).double()
+    shares_n = (moved_on * deltas_on).sum(0) / (deltas_on**2).sum(0)
+    sums_f = torch.zeros(len(facts), dtype=shares_n.dtype, device=shares_n.device)
+    arrived_f = sums_f.index_add(0, before.facts_n, shares_n) / before.facts_n.bincount()
+    return Change(deltas, {name: key_dn.float().cpu() for name, key_dn in keys.items()}), arrived_f.cpu()
 
 
 def oriented(factors: Factors, *, in_out: bool) -> LowRank:

@@ -27,7 +27,10 @@ def arms(run: Run) -> Iterator[Part]:
     yield Words(
         "Bystanders are facts that no question asks about; an editor that preserves them is told to leave their "
         "subjects alone, which the published method does not do. Dropped training lines spoke of an edited or "
-        "intrinsic fact. Norms are Frobenius norms of the change, the mean over seeds.",
+        "intrinsic fact. Norms are Frobenius norms of the change, the mean over seeds. "
+        "Arrived is how much of the change that the editor wanted of its value layer's output at the subject is there "
+        "right after the edit, where the model reads the edited wordings; editors of like strength have like shares, "
+        "and those that want no such change none.",
         "note",
     )
     yield Heading("Failures", "failures")
@@ -50,6 +53,7 @@ def _carried_out(arm: object, runs: pd.DataFrame) -> dict[str, object]:
         "editor": first["editor"],
         "how the edit was made": " / ".join(map(str, made)) or MISSING,
         "norm of each update": _norms(runs) or MISSING,
+        "arrived": _arrived(runs) or MISSING,
         "wordings of each fact": 1 + int(first["paraphrases"]) if edits else MISSING,
         "tuning": f"{first['objective']}, {first['tuner']}{frozen}",
         "training lines dropped as relevant": _dropped(runs) or MISSING,
@@ -62,6 +66,13 @@ def _norms(runs: pd.DataFrame) -> str:
         return ""
     means = pd.DataFrame([json.loads(text) for text in runs["update_norms"].dropna()]).mean()
     return ", ".join(f"{str(name).removesuffix('.weight')} {norm:.3g}" for name, norm in means.items())
+
+
+def _arrived(runs: pd.DataFrame) -> str:
+    """Mean over seeds, in per cent."""
+    if "arrived" not in runs or runs["arrived"].isna().all():
+        return ""
+    return f"{runs['arrived'].astype(float).mean():.0%}"
 
 
 def _dropped(runs: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.p
 RUN_COLUMNS = (
     *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
-    *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms"),
+    *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms", "arrived"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
 
@@ -58,8 +58,9 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     ``status`` is "done", "failed", or "partly" where some copies of an isolated arm did not come to their end.
     ``protocol``, ``options`` and ``tuning`` (JSON) are what else the arm is.
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
-    how the edit was made, ``update_norms`` (JSON) how large it is. ``downstream`` (JSON) holds all downstream figures
-    before and after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
+    how the edit was made, ``update_norms`` (JSON) how large it is, ``arrived`` which share of the change
+    that its editor wanted arrives, the mean over facts. ``downstream`` (JSON) holds all downstream figures before and
+    after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
     (JSON) counts them by reason. ``failures``: what went wrong, by step key.
     """
     lines = []
@@ -74,6 +75,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
             record = store.record_of(run.edit)
             line["edit"] = _edit_in_words(run.arm, record)
             line["update_norms"] = json.dumps(record["norms"])
+            line["arrived"] = fmean(record["arrived"].values()) if record["arrived"] else None
         if finished:
             line |= _tuning_line([read_json(store.path(step) / TUNING) for step in finished])
         lines.append(line)

@@ -23,7 +23,7 @@ class MakeEdit(Work):
     """An edit: of all facts at once, or of each by itself where ``isolated``."""
 
     kind: ClassVar[str] = "edit"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
 
     editor: Editor
     paraphrases: int
@@ -59,7 +59,8 @@ class MakeEdit(Work):
             edit.save(edit_path(job.folder, copy if self.isolated else None))
         names = {name for edit in edits for name in edit.parameters}
         layers = sorted({layer for name in names if (layer := lent.layout.layer_of(name)) is not None})
-        record = {"layers": layers, "bystanders": len(bystanders), "norms": update_norms(edits)}
+        arrived = {id_: share for edit in edits for id_, share in edit.manifest.arrived.items()}
+        record = {"layers": layers, "bystanders": len(bystanders), "norms": update_norms(edits), "arrived": arrived}
         return Done(_what_changed(edits), record)
 
 
