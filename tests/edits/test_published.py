@@ -49,7 +49,7 @@ ROME = {
     "bare_share": None,
 }
 MEMIT = {**ROME, "steps": 25, "clamp": 0.75, "reference": "block", "contexts": "memit", "bare_share": 0.5}
-FT = {"steps": 25, "learning_rate": 5e-4, "stop_below": 0.01}
+FT = {"steps": 25, "learning_rate": 5e-4, "stop_below": 0.01, "texts_per_step": 64}
 FIGURES: dict[str, dict[str, Any]] = {
     "rome": ROME,
     "r-rome": {**ROME, "bare_value": True},

@@ -43,7 +43,7 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
     assert rome.isolated and rome.mask == "none"
     wanted = {"layer": 17, "steps": 20, "learning_rate": 0.5, "weight_decay": 0.5, "clamp": 4.0, "kl_weight": 0.0625}
     assert {key: options(rome)[key] for key in wanted} == wanted
-    assert rome.editor.optimiser == "adam"
+    assert rome.editor.published and rome.editor.optimiser == "adam" and rome.editor.covariance_texts == 100_000
     assert rome.editor.bystander_weight == 0 and config.facts.bystanders == 0
     tuning = rome.tuning.model_dump()
     assert (tuning["objective"], tuning["tuner"], tuning["learning_rate"]) == ("text", "full", 1e-4)
@@ -59,7 +59,36 @@ def test_the_paper_preset_has_the_figures_of_wen_and_zhang(model: str) -> None:
 def test_the_paper_preset_on_llama_edits_layer_1_without_a_covariance(model: str) -> None:
     rome = resolved(load_config("paper", [f"model={model}"]))["rome"]
     assert (rome.editor.layer, rome.editor.covariance_tokens) == (1, 0)
+    assert (rome.editor.steps, rome.editor.weight_decay, rome.editor.clamp) == (25, 1e-3, 4)
     assert options(resolved(load_config("paper"))["rome"])["layer"] is None
+
+
+MIDDLE, LOWER = [13, 14, 15, 16, 17], [4, 5, 6, 7, 8]
+OF_MODELS: dict[str, dict[str, dict[str, Any]]] = {
+    "gpt2-xl": {
+        "rome": {"layer": 17, "steps": 20, "learning_rate": 0.5, "contexts": "rome", "kl_after": "subject"},
+        "r-rome": {"layer": 17, "steps": 20, "learning_rate": 0.5, "bare_value": True},
+        "memit": {"layers": MIDDLE, "steps": 20, "learning_rate": 0.5, "covariance_weight": 20_000, "bare_share": 0.5},
+        "alphaedit": {"layers": MIDDLE, "steps": 20, "null_threshold": 0.02, "size_weight": 10, "units": "absolute"},
+        "emmet": {"layers": [17], "steps": 20, "slack": 100, "clamp": 0.75, "reference": "block"},
+        "ft": {"layer": 1, "steps": 25, "learning_rate": 5e-4, "stop_below": 0.01},
+        "ft-l": {"layer": 0, "steps": 25, "learning_rate": 5e-4, "bound": 5e-4},
+    },
+    "meta-llama/Llama-3.1-8B": {
+        "memit": {"layers": LOWER, "steps": 25, "learning_rate": 0.1, "covariance_weight": 15_000, "clamp": 0.75},
+        "alphaedit": {"layers": LOWER, "steps": 25, "learning_rate": 0.1, "null_threshold": 0.02, "size_weight": 10},
+        "ft": {"layer": 21, "steps": 25, "learning_rate": 5e-4},
+    },
+}
+
+
+@pytest.mark.parametrize(("model", "editor"), [(model, name) for model, those in OF_MODELS.items() for name in those])
+def test_the_paper_preset_has_the_published_figures_of_every_editor(model: str, editor: str) -> None:
+    """The study's arms are ROME and FT; another editor in an arm's place is as published, too."""
+    config = load_config("paper", [f"model={model}", f"arms.rome.editor={editor}"])
+    found = options(resolved(config)["rome"])
+    wanted = OF_MODELS[model][editor] | {"published": True}
+    assert {key: found[key] for key in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -78,8 +107,9 @@ def test_the_decay_preset_has_the_figures_of_cheng_and_others(model: str, layers
     arms = resolved(load_config("decay", [f"model={model}"]))
     memit, alphaedit = arms["memit, full"], arms["alphaedit, dora"]
     assert tuple(memit.editor.layers) == layers and memit.editor.covariance_weight == weight
-    assert memit.editor.optimiser == "adam"
+    assert memit.editor.published and memit.editor.contexts == "memit"
     published = {
+        "published": True,
         "layers": list(layers),
         "optimiser": "adam",
         "null_threshold": 0.02,

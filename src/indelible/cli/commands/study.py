@@ -128,6 +128,8 @@ def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, a
 
 
 def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Sequence[str], as_json: bool) -> None:
+    from indelible.edits.editor import EDITORS
+
     steps = [
         {"step": step.title, "kind": step.kind, "key": step.key, "done": step.key in preview.reused}
         for step in preview.plan.steps
@@ -136,7 +138,11 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
         typer.echo(json.dumps(steps, indent=2))
         return
     shared = config.as_dict()
-    editors = {f"editors.{name}": options for name, options in shared["editors"].items()}
+    # With what stands behind `published: true`.
+    editors = {
+        f"editors.{name}": EDITORS.get(name)(**options).model_dump(mode="json", exclude_unset=True)
+        for name, options in shared["editors"].items()
+    }
     for name in ("model", "seeds", "facts", "tuning", "exam", *editors):
         typer.echo(f"{name}: {_flow({**shared, **editors}[name])}")
     # Steps that differ in the number of the copy alone, and are all done or all not, are one line.

@@ -34,7 +34,12 @@ class FineTuning(Published, GradientEditor):
 
     name: ClassVar[str] = "ft"
     depths: ClassVar[tuple[float, ...]] = DEPTHS
-    as_published: ClassVar[Mapping[str, Any]] = {"steps": 25, "learning_rate": 5e-4, "stop_below": 0.01}
+    as_published: ClassVar[Mapping[str, Any]] = {
+        "steps": 25,
+        "learning_rate": 5e-4,
+        "stop_below": 0.01,
+        "texts_per_step": 64,
+    }
     learning_rate: float = Field(default=2e-3, gt=0, le=3e37, description="Of Adam.")
     layer: Layer = None
 

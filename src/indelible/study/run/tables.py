@@ -17,6 +17,7 @@ from indelible.files import read_table, remove, whole_file
 from indelible.numbers.measures import FACTORS
 from indelible.report.folder import report_on
 from indelible.study.design.arms import Arm
+from indelible.study.design.checks import COVARIANCE_TOKENS
 from indelible.study.run.kept import ROWS, TUNING, read_json
 from indelible.study.run.plan import ArmRun, Plan
 from indelible.study.run.store import Store
@@ -138,9 +139,13 @@ def _of_arm(run: ArmRun, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
-    """What the editor's name does not say: the layers, and whether bystanders were preserved beside ordinary text."""
+    """What the editor's name does not say: the layers, what its covariance lacks of the texts that it asks for, and
+    whether bystanders were preserved beside ordinary text."""
     layers = record["layers"]
     words = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+    wanted = getattr(arm.editor, "covariance_texts", None)
+    if wanted is not None and record["texts"] < wanted and getattr(arm.editor, COVARIANCE_TOKENS) != 0:
+        words += f"; covariance of {record['texts']:,} texts, all that there are, of {wanted:,}"
     weight = getattr(arm.editor, "bystander_weight", None)
     if weight is None:
         return words

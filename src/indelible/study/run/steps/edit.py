@@ -39,6 +39,7 @@ class MakeEdit(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])
         bystanders = chosen_bystanders(job.inputs["bystanders"]) if "bystanders" in job.inputs else []
+        corpus = material.corpus() if self.editor.uses_text else ()
         lent = material.lent
         with lent.base_model() as model:
             made = (self.editor.edit_each if self.isolated else self.editor.edit)(
@@ -47,7 +48,7 @@ class MakeEdit(Work):
                 chosen.edited,
                 paraphrases=self.paraphrases,
                 seed=job.step.seed,
-                corpus=material.corpus() if self.editor.uses_text else (),
+                corpus=corpus,
                 bystanders=bystanders,
                 cache=cache_folder() / "covariances",
                 layout=lent.layout,
@@ -61,6 +62,7 @@ class MakeEdit(Work):
         layers = sorted({layer for name in names if (layer := lent.layout.layer_of(name)) is not None})
         arrived = {id_: share for edit in edits for id_, share in edit.manifest.arrived.items()}
         record = {"layers": layers, "bystanders": len(bystanders), "norms": update_norms(edits), "arrived": arrived}
+        record["texts"] = len(corpus)
         return Done(_what_changed(edits), record)
 
 
