@@ -106,7 +106,8 @@ def values(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
     model, layout, editor = loaded.model, find_layout(loaded.model), Memit()
     contexts = sample_contexts(model, loaded.tokenizer, editor.contexts, seed=options.seed)
     rows = [rows_for(loaded.tokenizer, fact, 0, contexts) for fact in facts]
-    suffixes._PASS_TOKENS.clear()  # the CPU's: cut as elsewhere
+    for table in ("_PASS_TOKENS", "_TOKENS_AT_ONCE"):  # the CPU's: cut as elsewhere
+        vars(suffixes).get(table, {}).clear()
     layer = editor.layers_in(layout)[-1]
     return counted(model, lambda: optimise_values(model, layout, layer, rows, editor.value_options()))
 

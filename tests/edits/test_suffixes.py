@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 from worked_facts import VARIED
 
-from indelible.edits.solving.prefixes import hardest
+from indelible.edits.solving.prefixes import Trees, hardest
 from indelible.edits.solving.suffixes import SuffixRuns
 from indelible.edits.solving.texts import rows_for
 from indelible.models.layout import find_layout
@@ -22,8 +23,7 @@ CONTEXTS = ("It rains in the north and the wind blows over the hills", "I said")
 
 
 class Unplaced(LlamaForCausalLM):
-    """Counts positions by itself, from the padding on: rows are right that have none, and those that are nothing but
-    padding before their subject."""
+    """Counts positions by itself, from what is cached on."""
 
     def forward(  # type: ignore[override]
         self,
@@ -55,26 +55,28 @@ def test_every_row_is_read_as_by_itself(kind: str, cached: bool, tiny_tokenizer:
     with evaluating(model), torch.no_grad():
         runs = SuffixRuns(model, layout, 1, ("mlp",), facts)
         deltas_fso = torch.randn(len(facts), 1, layout.hidden_size, generator=torch.Generator().manual_seed(0))
-        targets = 0
+        found = defaultdict[int, list[float]](list)
         for part in runs.parts(range(len(facts))):
             assert (part.cache is not None) is cached
-            found_qv, _ = runs.predict(part, deltas_fso)
-            nll_q = -found_qv.gather(1, part.targets_q[:, None])[:, 0]
-            expected = dict[int, torch.Tensor]()
-            for number in part.target_rows_q.unique().tolist():
-                fact = int(part.facts_r[number])
-                read = part.tokens_rs[number][: int(part.mask_rk[number, -part.tokens_rs.shape[1] :].sum())].tolist()
-                (row,) = {
-                    row
-                    for row in facts[fact].rewrites
-                    if list(row.tokens[:-1])[-len(read) :] == read
-                    and len(row.tokens) - 1 - len(read) == int(part.mask_rk[number].sum()) - len(read)
-                }
-                expected[number] = whole(model, layout.memory(1).path, row, deltas_fso[fact, 0])
-            wanted_q = torch.cat([expected[number] for number in part.target_rows_q.unique().tolist()])
-            torch.testing.assert_close(nll_q, wanted_q, atol=1e-4, rtol=1e-4)
-            targets += len(nll_q)
-    assert targets == sum(row.target for fact in facts for row in fact.rewrites)
+            log_probs_qv, _ = runs.predict(part, deltas_fso)
+            nll_q = -log_probs_qv.gather(1, part.targets_q[:, None])[:, 0]
+            for fact, nll in zip(part.facts_q.tolist(), nll_q.tolist(), strict=True):
+                found[fact].append(nll)
+    for fact, texts in enumerate(facts):
+        each = [whole(model, layout.memory(1).path, row, deltas_fso[fact, 0]) for row in texts.rewrites]
+        assert sorted(found[fact]) == pytest.approx(sorted(torch.cat(each).tolist()), abs=1e-4, rel=1e-4)
+
+
+def test_prefixes_that_begin_alike_share_tokens_and_each_sees_its_own() -> None:
+    trees = Trees.of([(5, 6, 7), (), (5, 6), (5, 8), (9,)], 10)
+    assert trees is not None and trees.tokens_rt.tolist() == [[5, 6, 7, 8, 9]]
+    assert trees.positions_rt.tolist() == [[0, 1, 2, 1, 0]]
+    assert trees.slots == {(): [], (5, 6): [0, 1], (5, 6, 7): [0, 1, 2], (5, 8): [0, 3], (9,): [4]}
+    assert [row.nonzero().flatten().tolist() for row in trees.sees_rtt[0]] == [[0], [0, 1], [0, 1, 2], [0, 3], [4]]
+    two = Trees.of([(5, 6, 7), (5, 8), (9,)], 3)
+    assert two is not None and two.tokens_rt.tolist() == [[5, 6, 7], [5, 8, 9]]
+    assert two.slots == {(): [], (5, 6, 7): [0, 1, 2], (5, 8): [3, 4], (9,): [5]}
+    assert Trees.of([()], 3) is None
 
 
 def whole(model: PreTrainedModel, memory: str, row: Any, delta: torch.Tensor) -> torch.Tensor:

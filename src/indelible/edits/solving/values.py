@@ -3,12 +3,12 @@
 For every fact a vector delta, added to what the value layer's MLP returns at the subject's last token, is optimised
 until the model predicts the new object (ROME, Meng et al. 2022, equation 4). This is nearly all of an edit's cost. Here
 
-- everything before the subject's last token is run once for all texts that begin alike, and its attention keys and
-  values are kept;
+- everything before the subject's last token is run once, in one tree of all that texts begin with alike, and its
+  attention keys and values are kept;
 - everything up to the value layer is run once, and its output is kept;
 - each step runs the rest of the tokens through the rest of the layers, for all facts together, and the first of these
   passes is also the one that says what the model predicts before any change;
-- texts of like length share a batch, which is cut anew when facts leave, so that little of it is padding;
+- texts stand side by side in rows, which are cut anew when facts leave, so that little of them is padding;
 - logits are computed only where a target token, or the word after "<subject> is a", is predicted;
 - no gradient of a parameter is computed, and a fact that has converged leaves the batch.
 
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from indelible.edits.solving.suffixes import Reference, Site, Suffixes, SuffixRuns
+from indelible.edits.solving.parts import Suffixes
+from indelible.edits.solving.suffixes import Reference, Site, SuffixRuns
 from indelible.edits.solving.texts import FactRows
 from indelible.errors import EditError
 from indelible.models.batches import in_halves
@@ -228,14 +229,14 @@ class _Objective:
             log_probs_qv, essence_ev = self._runs.predict(part, deltas_fso[running_a])
             if not log_probs_qv.requires_grad:
                 raise EditError(f"{type(self._runs.model).__name__} lets no gradient through.", "Edit another model.")
-            owners_e = part.facts_r[part.essence_rows_e]
+            owners_e = part.facts_e
             if self._before_fv is None:
                 self._before_fv = essence_ev.new_empty(len(deltas_fso), essence_ev.shape[-1])
             if not known:
                 self._before_fv[running_a[owners_e]] = essence_ev.detach()
-            nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.target_share_q
+            nll_q = -log_probs_qv.gather(1, part.targets_q.unsqueeze(1)).squeeze(1) * part.shares_q
             kl_e = (essence_ev.exp() * (essence_ev - self._before_fv[running_a[owners_e]])).sum(-1)
-            owners_q, kl_e = part.facts_r[part.target_rows_q], self._options.kl_weight * kl_e
+            owners_q, kl_e = part.facts_q, self._options.kl_weight * kl_e
             part_a = torch.zeros_like(losses_a).index_add(0, owners_q, nll_q) * self._emphasis_f[running_a]
             add(part_a.index_add(0, owners_e, kl_e))
             if self._options.said_kl is not None:
