@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from indelible.errors import FactsError, ModelError, SpellingError
 from indelible.exam import batching, exam, tree
-from indelible.exam.exam import Answer, answers_frame, known_facts, take_exam
+from indelible.exam.exam import Answer, answers_frame, how_held, known_facts, take_exam
 from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, questions_for
 from indelible.exam.scoring import WAYS, Reader
@@ -238,6 +238,9 @@ def test_known_facts_are_those_passed(family: str, tiny_tokenizer: Tokenizer, mo
     seen: list[tuple[int, int, str]] = []
     assert known_facts(model, tiny_tokenizer, facts, progress=lambda *now: seen.append(now)) == passed
     assert seen[-1] == (30, 30, f"{len(passed)} known")
+    held = how_held(model, tiny_tokenizer, facts)
+    assert [(one.fact, one.known) for one in held] == [(fact, fact in passed) for fact in facts]
+    assert [one.probability for one in held] == pytest.approx([answer.probability for answer in answers], rel=1e-3)
     seen.clear()
     assert known_facts(model, tiny_tokenizer, facts, enough=2, progress=lambda *now: seen.append(now)) == passed[:2]
     assert seen[-1][0] < 30
@@ -286,6 +289,8 @@ def test_rows_have_the_agreed_columns(tiny_model: Make, tiny_tokenizer: Tokenize
     assert first["margin"] == pytest.approx(answers[0].log_prob - answers[0].rival_log_prob)
     assert told[-1][:2] == (3, 3)
     assert answers_frame([]).shape == (0, 16)
+    untold = questions_for([dataclasses.replace(fact, true_object="")], "edited")[:1]
+    assert math.isnan(answers_frame(take_exam(tiny_model("gpt2"), tiny_tokenizer, untold))["margin"][0])
     asked = questions_for([dataclasses.replace(fact, new_object=None)], "intrinsic")[:1]
     assert math.isnan(answers_frame(take_exam(tiny_model("gpt2"), tiny_tokenizer, asked))["margin"][0])
 

@@ -10,7 +10,14 @@ from dataclasses import replace
 import pytest
 
 from indelible.errors import FactsError
-from indelible.facts.choose import choose_sets, draw_neighbours, draw_object
+from indelible.facts.choose import (
+    choose_bystanders,
+    choose_sets,
+    draw_neighbours,
+    draw_object,
+    relation_apart,
+    strata_counts,
+)
 from indelible.facts.fact import Fact, Neighbour
 
 SEEDS = range(6)
@@ -163,3 +170,72 @@ def test_in_scripts_without_spaces_names_are_inside_names_too(inner: str, outer:
         choose_sets(facts, 2, 1, 0)
     near = (Neighbour(f"ค{inner}の", "Rome"), Neighbour(f"{other}の", "Bonn"))
     assert draw_neighbours(replace(facts[1], neighbours=near), (), (), (inner,), random.Random(0)) == near[1:]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_intrinsic_facts_are_a_third_of_each_stratum_and_spread_over_relations(known: list[Fact], seed: int) -> None:
+    generator = random.Random(seed)
+    probability = {fact.id: generator.choice((0.1, 0.49, 0.5, 0.79, 0.8, 0.99, 0.99, 0.99)) for fact in known}
+    edited, intrinsic = choose_sets(known, 20, 60, seed, probability=probability)
+    assert list(strata_counts(probability[fact.id] for fact in intrinsic).values()) == [20, 20, 20]
+    for low, high in ((0, 0.5), (0.5, 0.8), (0.8, 1)):
+        offered = Counter(fact.relation for fact in known if low <= probability[fact.id] < high)
+        drawn = Counter(fact.relation for fact in intrinsic if low <= probability[fact.id] < high)
+        for relation, count in offered.items():
+            assert abs(drawn[relation] / 20 - count / offered.total()) < 0.15, relation
+    unstratified, _ = choose_sets(known, 20, 60, seed)
+    assert [(fact.id, fact.new_object) for fact in edited] == [(fact.id, fact.new_object) for fact in unstratified]
+
+
+def test_a_stratum_of_too_few_is_filled_from_the_others(known: list[Fact]) -> None:
+    probability = {fact.id: 0.9 if index % 3 else 0.6 for index, fact in enumerate(known)}
+    probability |= {fact.id: 0.2 for fact in random.Random(0).sample(known, 5)}
+    _, intrinsic = choose_sets(known, 0, 60, 0, probability=probability)
+    low, *rest = strata_counts(probability[fact.id] for fact in intrinsic).values()
+    assert 0 < low <= 5 and abs(rest[0] - rest[1]) <= 1 and low + sum(rest) == 60
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_neighbour_is_asked_as_an_intrinsic_fact(known: list[Fact], world: list[Fact], seed: int) -> None:
+    edited, intrinsic = choose_sets(known, 30, 120, seed, pool=world)
+    asked = {text for fact in intrinsic for text in (fact.text(), *map(fact.text, fact.held_out))}
+    assert not asked & {near.prompt for fact in edited for near in fact.neighbours}
+    assert sum(bool(fact.neighbours) for fact in edited) > 25
+
+
+def test_a_neighbour_that_a_fact_brings_along_is_not_asked_as_an_intrinsic_one() -> None:
+    facts = few(("Ann", "Rome"), ("Bob", "Oslo"))
+    near = tuple(Neighbour(f"{name} lives in", "Ulm") for name in ("Ann", "Bob", "Cid"))
+    known = [replace(fact, new_object="Bonn", neighbours=near) for fact in facts]
+    (edited,), (intrinsic,) = choose_sets(known, 1, 1, 0, redraw=False)
+    assert [one.prompt for one in edited.neighbours] == [f"{edited.subject} lives in", "Cid lives in"]
+    assert intrinsic.subject != edited.subject
+
+
+def test_facts_that_no_model_knows_can_be_edited_and_are_not_asked_as_known() -> None:
+    facts = few(*((f"N{index}", f"Place{index % 5}") for index in range(40)))
+    known = facts[:20]
+    edited, intrinsic = choose_sets(known, 10, 10, 0, editable=facts)
+    assert 0 < sum(fact.id in {one.id for one in known} for fact in edited) < 10
+    assert {fact.id for fact in intrinsic} <= {fact.id for fact in known} - {fact.id for fact in edited}
+    with pytest.raises(FactsError, match=r"20 known facts \(20 different subjects\) of 40 \(40\) give only 10 and"):
+        choose_sets(known, 10, 20, 0, editable=facts)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_one_relation_of_edited_facts_gives_no_bystanders(world: list[Fact], seed: int) -> None:
+    edited, intrinsic = choose_sets(world, 20, 20, seed)
+    apart = relation_apart(world, edited, seed)
+    assert apart in {fact.relation for fact in edited} and apart == relation_apart(world, edited[::-1], seed)
+    pool = [fact for fact in world if fact.relation != apart]
+    assert len(choose_bystanders(pool, edited, intrinsic, 400, seed)) == 400
+    alone = [fact for fact in world if fact.relation == edited[0].relation]
+    assert relation_apart(alone, edited[:1], seed) is None
+
+
+def test_names_that_differ_in_accents_are_the_same() -> None:
+    facts = few(("São Tomé", "Rome"), ("Sao Tome", "Oslo"), ("Ann", "Bonn"))
+    with pytest.raises(FactsError, match="only 2 and 0"):
+        choose_sets(facts, 2, 1, 0)
+    rng = random.Random(0)
+    assert draw_object(Fact("x", "x", "home", "{} in", "São Paulo"), ["Sao Paulo", "Rio"], rng) == "Rio"

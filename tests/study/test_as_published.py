@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from indelible.errors import ConfigError
 from indelible.exam.criterion import appears
 from indelible.study.design.config import parse_config
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.kept import ChosenFacts, chosen_facts
 from indelible.study.run.run import Outcome, preview_study, run_study
-from tiny_studies import study_settings
+from indelible.study.run.sources import candidate_facts
+from indelible.study.run.step import Job, Material, World, do_step
+from tiny_studies import study_settings, taught_facts
 
 
 @pytest.mark.parametrize(
@@ -76,4 +80,36 @@ def test_what_is_judged_by_one_criterion_alone_cannot_be_asked_for(setting: str,
 def test_steps_of_the_corrected_protocol_are_not_taken_for_them(published: Outcome, taught: Path) -> None:
     preview = preview_study(small(taught), published.folder, update=True)
     reused = {step.kind for step in preview.plan.steps if step.key in preview.reused}
-    assert reused == {"select", "bystanders", "edit"}
+    assert reused == set(), "other facts are chosen"
+
+
+def chosen(taught: Path, folder: Path, **changes: Any) -> tuple[ChosenFacts, dict[str, Any]]:
+    """What a study chooses of the taught facts and as many that nobody taught, and the record of it."""
+    rows = taught_facts()
+    foreign = [
+        {**row, "id": f"not {row['id']}", "subject": f"New {row['subject']}", "true_object": "Quito"} for row in rows
+    ]
+    (folder / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows + foreign), encoding="utf-8")
+    facts = {"source": str(folder / "facts.jsonl"), "n_edits": 6, "n_intrinsic": 9, "redraw": True}
+    config = small(taught, facts={**facts, **changes.pop("facts", {})}, **changes)
+    step = preview_study(config, folder / "run").plan.steps[0]
+    (folder / "made").mkdir()
+    done = do_step(Job(step, {}, folder / "made"), Material(World(config.model, candidate_facts(config.facts), "")))
+    return chosen_facts(folder / "made"), {"note": done.note, **done.record}
+
+
+@pytest.mark.parametrize("changes", [{"as_published": True}, {"facts": {"edited": "any"}}])
+def test_facts_are_edited_whether_or_not_they_are_known(changes: dict[str, Any], taught: Path, tmp_path: Path) -> None:
+    facts, record = chosen(taught, tmp_path, **changes)
+    assert 0 < record["edited_known"] < len(facts.edited) == 6
+    assert not any(fact.id.startswith("not ") for fact in facts.intrinsic)
+
+
+@pytest.mark.parametrize("changes", [{}, {"as_published": True, "facts": {"edited": "known"}}])
+def test_only_known_facts_are_edited_where_that_is_asked(changes: dict[str, Any], taught: Path, tmp_path: Path) -> None:
+    facts, record = chosen(taught, tmp_path, **changes)
+    assert record["edited_known"] == len(facts.edited)
+    drawn, known = record["strata"]["intrinsic"], record["strata"]["known"]
+    assert sum(drawn.values()) == len(facts.intrinsic) == 9 and sum(known.values()) == record["known"]
+    lacking = [name for name, count in drawn.items() if count < 3]
+    assert ("there are no more" in record["note"]) == bool(lacking and not changes)

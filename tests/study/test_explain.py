@@ -79,7 +79,7 @@ def test_arms_that_cannot_be_explained_say_so(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"'arms.control.explain' is set, but the arm edits nothing"):
         plan_of(config_of(explaining(settings, "control")))
     settings["arms"][0] |= {"protocol": "isolated", "explain": True}
-    with pytest.raises(ConfigError, match=r"'arms.memit.explain' is set, but the arm tunes a copy for every edit"):
+    with pytest.raises(ConfigError, match=r"'arms.memit.explain' is set, but the arm has a copy for every edit"):
         plan_of(config_of(settings))
     # What holds for the whole study leaves out where it cannot be, and arms speak louder than it.
     settings["arms"][0]["explain"] = None

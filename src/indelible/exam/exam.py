@@ -73,6 +73,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Held:
+    """A fact as a model holds it: whether it answers the fact's own prompt by the success criterion, and how probable
+    the whole true object is there."""
+
+    fact: Fact
+    known: bool
+    probability: float
+
+
+@dataclass(frozen=True)
 class _Asked:
     """A question in tokens, the target before the rival, and how many may be written in answer to it."""
 
@@ -187,28 +197,42 @@ def known_facts(
         FactsError: if a prompt or an answer has no tokens.
     """
     known: list[Fact] = []
-    longest, turns, ways = most_tokens(model), turning_points(model), ways or Ways()
-    transcript = Transcript(model, tokenizer)
+    ways = ways or Ways()
     for start in range(0, len(facts), KNOWN_FACTS_CHUNK):
         chunk = facts[start : start + KNOWN_FACTS_CHUNK]
-        fitting = []
-        for fact, question in zip(chunk, own_prompts(chunk, "intrinsic", context=context), strict=True):
-            with suppress(SpellingError):  # what cannot be spelled is not answered
-                (item,) = _in_tokens(model, tokenizer, [question], None)
-                if item.length <= longest and item.turns(turns) is None:
-                    fitting.append((fact, item))
-        sittings = _sittings([item for _, item in fitting], until_settled=True)
-        outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings, ways)}
-        known += [
-            fact
-            for fact, item in fitting
-            if succeeds(transcript.text(outcomes[item.prompt].written, item.budget), fact.true_object)
-        ]
+        held = how_held(model, tokenizer, chunk, context=context, ways=ways)
+        known += [one.fact for one in held if one.known]
         if progress is not None:
             progress(start + len(chunk), len(facts), f"{len(known)} known")
         if enough is not None and len(known) >= enough:
             return known[:enough]
     return known
+
+
+def how_held(
+    model: Any, tokenizer: Any, facts: Sequence[Fact], *, context: str = "", ways: Ways | None = None
+) -> list[Held]:
+    """How a model holds each fact that it can be asked about, in their order: for its true object, by its own prompt.
+
+    Left out are facts whose prompt is too long for the model, or whose object its tokenizer cannot spell. Arguments and
+    errors are those of ``known_facts``.
+    """
+    longest, turns = most_tokens(model), turning_points(model)
+    transcript = Transcript(model, tokenizer)
+    fitting = []
+    for fact, question in zip(facts, own_prompts(facts, "intrinsic", context=context), strict=True):
+        with suppress(SpellingError):  # what cannot be spelled is not answered
+            (item,) = _in_tokens(model, tokenizer, [question], None)
+            if item.length <= longest and item.turns(turns) is None:
+                fitting.append((fact, item))
+    sittings = _sittings([item for _, item in fitting], until_settled=True)
+    outcomes = {sitting.prompt: outcome for sitting, outcome in sit(model, transcript, sittings, ways or Ways())}
+    held = []
+    for fact, item in fitting:
+        outcome = outcomes[item.prompt]
+        known = succeeds(transcript.text(outcome.written, item.budget), fact.true_object)
+        held.append(Held(fact, known, math.exp(outcome.scores[item.answers[0]].log_prob)))
+    return held
 
 
 def answers_frame(answers: Sequence[Answer]) -> pd.DataFrame:
@@ -241,14 +265,14 @@ def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_ne
 
 
 def _sittings(asked: Sequence[_Asked], *, until_settled: bool = False) -> list[Sitting]:
-    """Each distinct prompt once: with the answers to score, or just to be written on while one may still be given."""
+    """Each distinct prompt once, with the answers to score; ``until_settled``: only the targets, and no more is written
+    than tells whether they are given."""
     sittings: dict[Tokens, Sitting] = {}
     for item in asked:
         sitting = sittings.setdefault(item.prompt, Sitting(item.prompt, targets=[] if until_settled else None))
         sitting.budget = max(sitting.budget, item.budget)
-        if sitting.targets is None:
-            sitting.answers.update(dict.fromkeys(item.answers))
-        else:
+        sitting.answers.update(dict.fromkeys(item.answers[:1] if until_settled else item.answers))
+        if sitting.targets is not None:
             sitting.targets.append(item.question.target)
     return list(sittings.values())
 

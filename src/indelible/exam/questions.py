@@ -56,7 +56,7 @@ def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = ""
         if fact_set == "edited":
             if fact.new_object is None:
                 raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
-            target, rival = fact.new_object, fact.true_object
+            target, rival = fact.new_object, fact.true_object or None
         neighbours = fact.neighbours if fact_set == "edited" else ()
         asked: list[tuple[Kind, int, str, str, str | None]] = [
             ("prompt", 0, fact.text(), target, rival),

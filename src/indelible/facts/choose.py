@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, zip_longest
 
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.folding import folded
 from indelible.facts.joining import runs_on
 
 NEIGHBOURS = 5
+STRATA = {"below 0.5": 0.0, "up to 0.8": 0.5, "from 0.8": 0.8}
+"""Of probabilities, with the lowest of each: an edit may stand in any of them and be held against facts like it."""
 
 
 def in_turns(facts: Sequence[Fact], seed: int) -> list[Fact]:
@@ -38,6 +42,8 @@ def choose_sets(
     *,
     pool: Sequence[Fact] = (),
     redraw: bool = True,
+    editable: Sequence[Fact] | None = None,
+    probability: Mapping[str, float] | None = None,
 ) -> tuple[list[Fact], list[Fact]]:
     """Draw the edited and the intrinsic facts of a study from the facts that a model knows.
 
@@ -47,28 +53,33 @@ def choose_sets(
         pool: further facts, known or not, that may be neighbours where the known ones do not suffice.
         redraw: draw new objects and neighbours for every fact; False keeps those that a fact brings along (a benchmark
             comes with its own) and draws only what is missing.
+        editable: facts to draw the edited ones from, known or not; the known ones if None.
+        probability: of the true object of each known fact, by its id. Intrinsic facts are then drawn from all STRATA in
+            turns, a third of them from each (or what there is, and the more from the others). If None, as they come.
 
     Returns:
-        (edited, intrinsic). Both carry a new object, drawn from the true objects that ``known`` has for the same
+        (edited, intrinsic). Both carry a new object, drawn from the true objects that ``editable`` has for the same
         relation (a fact whose relation offers none keeps its own); an intrinsic fact's is only the rival in the margin.
 
         - No subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
           another chosen one or the other way round ("Sudan", "South Sudan").
-        - The shares of the relations are alike in both sets: proportional to what is known.
+        - The shares of the relations are alike in both sets: proportional to what is offered, in each stratum.
         - No edited fact has the same pair of true and new object, in either order, as an intrinsic one.
         - No intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
           an edit ("France -> Paris" is not edited while "Paris -> France" is asked). An intrinsic fact's true object
           may well be the new object of some edit: with six continents nothing else would be left.
-        - Neighbours of edited facts have subjects that are not edited; see ``draw_neighbours``.
+        - Neighbours of edited facts have subjects that are not edited, see ``draw_neighbours``, and none is asked as a
+          wording of an intrinsic fact.
 
     Raises:
-        FactsError: when the known facts do not suffice, saying how many there would be.
+        FactsError: when the facts do not suffice, saying how many there would be.
     """
     if n_edits < 0 or n_intrinsic < 0:
         raise FactsError(f"Cannot choose {n_edits} edited and {n_intrinsic} intrinsic facts.", "Give counts from 0 up.")
     rng = random.Random(seed)
-    objects = _objects_by_relation(known)
-    candidates = _one_per_subject(known, rng)
+    offered = known if editable is None else editable
+    objects = _objects_by_relation(offered)
+    candidates = _one_per_subject(offered, rng)
     edited: list[Fact] = []
     for fact in _spread(candidates):
         if len(edited) == n_edits:
@@ -79,16 +90,26 @@ def choose_sets(
         drawn = fact.new_object if keeps else draw_object(fact, objects[fact.relation], rng)
         if drawn is not None:
             edited.append(replace(fact, new_object=drawn))
-    intrinsic = _choose_intrinsic(edited, candidates, objects, n_intrinsic, rng, redraw)
+    askable = candidates if editable is None else _one_per_subject(known, rng)
+    fitting = _may_be_intrinsic(edited, askable, objects, rng, redraw)
+    intrinsic = (_spread(fitting) if probability is None else _by_strata(fitting, probability))[:n_intrinsic]
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
+        of = f"{len(known)} known facts ({len(askable)} different subjects)"
+        of += "" if editable is None else f" of {len(editable)} ({len(candidates)})"
         raise FactsError(
-            f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {len(known)} known facts "
-            f"({len(candidates)} different subjects) give only {len(edited)} and {len(intrinsic)}.",
+            f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {of} give only "
+            f"{len(edited)} and {len(intrinsic)}.",
             "Ask for fewer, or give more facts that the model knows.",
         )
     subjects = [fact.subject for fact in edited]
-    near = [fact for fact in known if not _any_nested(fact.subject, subjects)]
-    far = [fact for fact in pool if not _any_nested(fact.subject, subjects)]
+    asked = {text for fact in intrinsic for text in (fact.text(), *map(fact.text, fact.held_out))}
+    near, far = (
+        [fact for fact in facts if fact.text() not in asked and not _any_nested(fact.subject, subjects)]
+        for facts in (known, pool)
+    )
+    edited = [
+        replace(fact, neighbours=tuple(near for near in fact.neighbours if near.prompt not in asked)) for fact in edited
+    ]
     edited = [
         replace(fact, neighbours=_undisturbed(fact, [name for name in subjects if name != fact.subject]))
         if fact.neighbours and not redraw
@@ -114,6 +135,20 @@ def choose_bystanders(
         if not _any_nested(fact.subject, asked) and not any(_name(fact.subject) in text for text in prompts)
     )
     return list(islice(free, count))
+
+
+def relation_apart(pool: Sequence[Fact], edited: Sequence[Fact], seed: int) -> str | None:
+    """The relation that gives no bystanders, so that its edits' neighbours show what an edit does to facts that it was
+    not told to leave alone: drawn from those of edited facts with neighbours; None where the pool has no other."""
+    relations = {fact.relation for fact in edited if fact.neighbours} or {fact.relation for fact in edited}
+    drawn = random.Random(seed).choice(sorted(relations))
+    return drawn if any(fact.relation != drawn for fact in pool) else None
+
+
+def strata_counts(probabilities: Iterable[float]) -> dict[str, int]:
+    """How many of some probabilities are in each of STRATA."""
+    counts = Counter(map(_stratum, probabilities))
+    return {name: counts[place] for place, name in enumerate(STRATA)}
 
 
 def draw_object(
@@ -167,14 +202,14 @@ def _first_apart(fact: Fact, others: Sequence[Fact]) -> list[Fact]:
     return list(chosen.values())
 
 
-def _choose_intrinsic(
+def _may_be_intrinsic(
     edited: Sequence[Fact],
     candidates: Sequence[Fact],
-    objects: dict[str, list[str]],
-    wanted: int,
+    objects: Mapping[str, Sequence[str]],
     rng: random.Random,
     redraw: bool,
 ) -> list[Fact]:
+    """The candidates that no edit touches, with their rivals."""
     subjects = {fact.subject.casefold() for fact in edited}
     names = [fact.subject for fact in edited]
     pairs = {frozenset((fact.true_object, fact.new_object or "")) for fact in edited}
@@ -189,7 +224,7 @@ def _choose_intrinsic(
         rival = own if keeps else draw_object(fact, objects[fact.relation], rng, pairs)
         if rival is not None:
             fitting.append(replace(fact, new_object=rival))
-    return _spread(fitting)[:wanted]
+    return fitting
 
 
 def _objects_by_relation(facts: Iterable[Fact]) -> dict[str, list[str]]:
@@ -225,8 +260,21 @@ def _spread(facts: Sequence[Fact]) -> list[Fact]:
     return [fact for _, _, fact in sorted(placed, key=lambda entry: entry[:2])]
 
 
+def _by_strata(facts: Sequence[Fact], probability: Mapping[str, float]) -> list[Fact]:
+    """The facts in an order of which every beginning has equally many of each stratum, as long as there are any, and
+    each relation in about its share of the stratum."""
+    strata: list[list[Fact]] = [[] for _ in STRATA]
+    for fact in facts:
+        strata[_stratum(probability[fact.id])].append(fact)
+    return [fact for turn in zip_longest(*map(_spread, strata)) for fact in turn if fact is not None]
+
+
+def _stratum(probability: float) -> int:
+    return bisect([*STRATA.values()], probability) - 1
+
+
 def _overlap(left: str, right: str) -> bool:
-    left, right = left.casefold(), right.casefold()
+    left, right = folded(left), folded(right)
     return left in right or right in left
 
 
@@ -243,7 +291,7 @@ def _name(subject: str) -> str:
 def _words(text: str) -> str:
     """The text as lower-case words with one space between and around them, so that ``in`` finds whole words; where a
     script has no ends of words to be seen, letters."""
-    lowered = text.casefold()
+    lowered = folded(text)
     if not lowered.isascii():
         lowered = "".join(f" {letter} " if runs_on(letter) else letter for letter in lowered)
     words = re.findall(r"\w+", lowered) or [text]

@@ -34,7 +34,7 @@ class Fact:
         relation: short name shared by all facts of the relation, e.g. "capital".
         prompt: template with one slot for the subject, e.g. "The capital of {} is"; the object follows
             (see ``joining`` for the space between).
-        true_object: what the world says.
+        true_object: what the world says; may be empty where a fact is only edited, and no world's was found.
         new_object: what an edit makes of it; None for facts that are only asked.
         paraphrases: further templates (each with one slot) that may be used *in* an edit.
         held_out: templates, or complete texts without a slot, kept apart for judging generalization.

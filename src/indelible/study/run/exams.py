@@ -1,8 +1,8 @@
 """Exams as a study takes them: by which criterion, and as rows that say when and of which copy of the model.
 
 Answers are judged as everywhere (see exam.criterion), unless the study is ``as_published``: then edits are judged by
-their first token, and knowledge from pre-training by the answer's being somewhere in 50 tokens (Wen & Zhang, arXiv
-2507.14198).
+their first token, and knowledge from pre-training by the answer's being somewhere in 50 tokens, across ends of lines
+(Wen & Zhang, arXiv 2507.14198).
 """
 
 from __future__ import annotations

@@ -93,7 +93,11 @@ class _Seed:
     def runs(self, arms: Sequence[Arm]) -> list[ArmRun]:
         """All arms: their edits first, then their tuning, then what explains it."""
         facts, published = self.config.facts, self.config.as_published
-        work = Select(facts.n_edits, facts.n_intrinsic, facts.redraws, facts.held_out, facts.neighbours)
+        work = Select(
+            *(facts.n_edits, facts.n_intrinsic, facts.redraws, facts.held_out, facts.neighbours),
+            edited=facts.edited or ("any" if published else "known"),
+            stratified=not published,
+        )
         select = self.add(work, "choose facts")
         base = self.add(Probe("base", published), "ask the base model", select=select)
         bystanders = None

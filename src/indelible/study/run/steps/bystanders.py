@@ -1,11 +1,15 @@
-"""Choosing further facts whose subjects closed-form editors are told to leave alone."""
+"""Choosing further facts whose subjects closed-form editors are told to leave alone.
+
+One of the edited facts' relations gives none: bystanders share relations and templates with the neighbours that
+locality is measured on, and where they do, it is measured on what the editor was told to preserve.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-from indelible.facts.choose import choose_bystanders
+from indelible.facts.choose import choose_bystanders, relation_apart
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost
@@ -18,6 +22,7 @@ class ChooseBystanders(Work):
     """``count``: how many there are to be."""
 
     kind: ClassVar[str] = "bystanders"
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[Outside, ...]] = ("facts",)
 
     count: int
@@ -27,6 +32,9 @@ class ChooseBystanders(Work):
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])
-        found = choose_bystanders(material.world.candidates, chosen.edited, chosen.intrinsic, self.count, job.step.seed)
+        apart = relation_apart(material.world.candidates, chosen.edited, job.step.seed)
+        pool = [fact for fact in material.world.candidates if fact.relation != apart]
+        found = choose_bystanders(pool, chosen.edited, chosen.intrinsic, self.count, job.step.seed)
         write_json(job.folder / BYSTANDERS, [asdict(fact) for fact in found])
-        return Done(f"{len(found)} chosen")
+        none_of = "there is one relation, so none is kept apart" if apart is None else f"none of the relation {apart}"
+        return Done(f"{len(found)} chosen, {none_of}", {"relation_apart": apart})

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import pandas as pd
 from transformers import PreTrainedModel
 
+from indelible.facts.choose import strata_counts
 from indelible.numbers.measures import Phase
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
@@ -42,7 +43,13 @@ class Probe(Work):
                 job, lent, model, phase=self.phase, isolated=self.isolated, published=self.published, progress=progress
             )
         keep_rows(job.folder, rows)
-        return Done(successes(rows))
+        right = rows[(rows["kind"] == "prompt") & rows["success"]]
+        strata = {str(name): strata_counts(group["probability"]) for name, group in right.groupby("fact_set")}
+        held = "; ".join(
+            f"{name} {', '.join(f'{count} {stratum}' for stratum, count in counts.items())}"
+            for name, counts in strata.items()
+        )
+        return Done(f"{successes(rows)}; of these in probability {held or 'none'}", {"strata": strata})
 
 
 def ask_copies(

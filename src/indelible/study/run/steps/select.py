@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
 from indelible.errors import FactsError
-from indelible.exam.exam import known_facts
-from indelible.facts.choose import choose_sets, in_turns
+from indelible.exam.exam import Held, how_held
+from indelible.facts.choose import choose_sets, in_turns, strata_counts
 from indelible.facts.fact import Fact
 from indelible.progress import Progress
-from indelible.study.design.settings import FactsSettings
+from indelible.study.design.settings import Edited, FactsSettings
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
 from indelible.study.run.kept import FACTS, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
@@ -25,7 +25,7 @@ KNOWN_PER_CHOSEN = 2
 
 @dataclass(frozen=True)
 class Select(Work):
-    """See FactsSettings for the fields."""
+    """See FactsSettings for the fields; ``stratified``: intrinsic facts are drawn by how probable they are."""
 
     kind: ClassVar[str] = "select"
     version: ClassVar[int] = 4
@@ -36,35 +36,55 @@ class Select(Work):
     redraw: bool
     held_out: int | None
     neighbours: int | None
+    edited: Edited
+    stratified: bool
 
     def cost(self, facts: FactsSettings) -> Cost:
         return Cost(questions_per_fact(facts) * prompts_cost(facts))
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
-        goal = KNOWN_PER_CHOSEN * (self.n_edits + self.n_intrinsic)
+        goal = KNOWN_PER_CHOSEN * (self.n_intrinsic + (self.n_edits if self.edited == "known" else 0))
         candidates = material.world.candidates
         waiting = in_turns(candidates, job.step.seed)
-        known: list[Fact] = []
+        held: list[Held] = []
         asked = 0
         with material.lent.base_model() as model:
             while True:
                 batch = waiting[asked : asked + ASKED_AT_ONCE]
-                known += known_facts(model, material.lent.tokenizer, batch, enough=None, ways=material.lent.ways)
+                held += how_held(model, material.lent.tokenizer, batch, ways=material.lent.ways)
                 asked += len(batch)
-                _tell(progress, len(known), goal, asked, len(waiting))
-                if len(known) < goal and asked < len(waiting):
+                probability = {one.fact.id: one.probability for one in held if one.known}
+                _tell(progress, len(probability), goal, asked, len(waiting))
+                if len(probability) < goal and asked < len(waiting):
                     continue
                 try:
                     edited, intrinsic = choose_sets(
-                        known, self.n_edits, self.n_intrinsic, job.step.seed, pool=candidates, redraw=self.redraw
+                        [one.fact for one in held if one.known],
+                        self.n_edits,
+                        self.n_intrinsic,
+                        job.step.seed,
+                        pool=candidates,
+                        redraw=self.redraw,
+                        editable=None if self.edited == "known" else [one.fact for one in held],
+                        probability=probability if self.stratified else None,
                     )
                     break
                 except FactsError:
                     if asked >= len(waiting):
                         raise
         write_json(job.folder / FACTS, {"edited": self._as_asked(edited), "intrinsic": self._as_asked(intrinsic)})
-        record = {"asked": asked, "known": len(known), "candidates": len(waiting)}
-        return Done(f"{len(known)} of {asked} asked are known", record)
+        strata = strata_counts(probability[fact.id] for fact in intrinsic)
+        record = {
+            "asked": asked,
+            "known": len(probability),
+            "candidates": len(waiting),
+            "edited_known": sum(fact.id in probability for fact in edited),
+            "strata": {"known": strata_counts(probability.values()), "intrinsic": strata},
+        }
+        drawn = ", ".join(f"{count} {name}" for name, count in strata.items())
+        short = [name for name, count in strata.items() if self.stratified and count < self.n_intrinsic // len(strata)]
+        lacking = f"; there are no more {', '.join(short)}" if short else ""
+        return Done(f"{len(probability)} of {asked} asked are known; intrinsic probability {drawn}{lacking}", record)
 
     def _as_asked(self, facts: Sequence[Fact]) -> list[dict[str, object]]:
         """The facts with as many held-out wordings and neighbours as are to be asked."""
