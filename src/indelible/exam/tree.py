@@ -6,7 +6,9 @@ each further pass reads on, by one token, the texts that are still being written
 has been read already. So a batch takes as many passes as the longest text has tokens to write, however many texts
 there are, and nothing is padded but what makes rows equally long.
 
-Attention compares every slot of a row with every other, so a large tree is cut into rows, each a tree by itself.
+Attention compares every slot of a row with every other, so a large tree is cut into rows, each a tree by itself. They
+have as many texts and about as many slots each, as a pass takes all rows to be as long as the longest; those in which
+nothing is left to write are given up.
 
 Shape suffixes: r rows, n slots in all, t slots of a pass, k texts whose next token is wanted, a tokens asked about,
 v vocabulary.
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +31,11 @@ from indelible.exam.sitting import Outcome, Sitting, Tokens, Transcript
 from indelible.models.batches import in_pieces
 from indelible.models.tokens import common_start
 
-# With some hundred slots in a row, attention costs a tenth of the rest; but a row holds several texts in any case.
-ROW_SLOTS = 512
+# With two hundred slots in a row, attention costs a tenth of the rest; but a row holds several texts in any case.
+ROW_SLOTS = 200
 TEXTS_PER_ROW = 4
+# Of neighbouring texts, of which a row is made up: more make rows more alike, and read what texts begin with anew.
+PIECES_PER_ROW = 4
 # Logits are gone through some texts at a time, so that they are not held several times over.
 TEXTS_AT_A_TIME = 32
 ROOT = -1
@@ -52,6 +56,19 @@ def sizes(sittings: Sequence[Sitting]) -> list[int]:
     return found
 
 
+def dealt(sizes: Sequence[int], rows: int) -> list[int]:
+    """The row of each text: pieces of neighbours, as many in each, dealt out, the longest to the emptiest rows."""
+    count, pieces = len(sizes), PIECES_PER_ROW * rows
+    cuts = [range(count * at // pieces, count * (at + 1) // pieces) for at in range(pieces)]
+    cuts.sort(key=lambda piece: -sum(sizes[piece.start : piece.stop]))
+    found, filled = [0] * count, [0] * rows
+    for round_ in in_pieces(cuts, rows):
+        for row, piece in zip(sorted(range(rows), key=filled.__getitem__), round_, strict=True):
+            filled[row] += sum(sizes[piece.start : piece.stop])
+            found[piece.start : piece.stop] = [row] * len(piece)
+    return found
+
+
 @dataclass(frozen=True)
 class Next:
     """What follows a text: the most probable token and its log-probability, and how likely those asked about are."""
@@ -65,9 +82,11 @@ class Tree:
     """Texts read by a model, and its cache of them."""
 
     def __init__(self, reader: Reader, rows: int) -> None:
-        self.reader, self.cache = reader, DynamicCache()
+        self.reader = reader
+        self.cache: Any = DynamicCache()
         self.slots: dict[tuple[Place, int], Place] = {}  # where a token stands after a text
         self.new: list[list[tuple[int, int]]] = [[] for _ in range(rows)]  # parent's slot and token, to be read
+        self.held = list(range(rows))  # rows that are in the cache, in its order
         self.sees_rnn = np.zeros((rows, 0, 0), dtype=bool)
 
     @property
@@ -89,13 +108,15 @@ class Tree:
         return places
 
     def read(self, wanted: Wanted) -> dict[Place, Next]:
-        """Read what waits, and all that is wanted waits; what follows each of those texts."""
+        """Read what waits, and all that is wanted waits; what follows each of those texts. A row in which nothing waits
+        is read no more."""
+        self._give_up()
         before, width = self.width, self.width + max(map(len, self.new))
-        sees_rnn = np.zeros((len(self.new), width, width), dtype=bool)
+        sees_rnn = np.zeros((len(self.held), width, width), dtype=bool)
         sees_rnn[:, :before, :before] = self.sees_rnn
         sees_rnn[:, range(width), range(width)] = True  # what only makes rows equally long sees itself
-        tokens_rt = np.zeros((len(self.new), width - before), dtype=np.int64)
-        for row, new in enumerate(self.new):
+        tokens_rt = np.zeros((len(self.held), width - before), dtype=np.int64)
+        for row, new in enumerate(self.new[row] for row in self.held):
             for slot, (parent, token) in enumerate(new, before):
                 tokens_rt[row, slot - before] = token
                 if parent != ROOT:
@@ -103,11 +124,18 @@ class Tree:
             new.clear()
         self.sees_rnn = sees_rnn
         places = sorted(wanted)
-        at_k = [(row, slot - before) for row, slot in places]
+        at_k = [(self.held.index(row), slot - before) for row, slot in places]
         logits_kv = self.reader.grow(
             torch.from_numpy(tokens_rt), torch.from_numpy(sees_rnn[:, before:]), self.cache, at_k
         )
         return dict(zip(places, _next([sorted(wanted[place]) for place in places], logits_kv), strict=True))
+
+    def _give_up(self) -> None:
+        """Let go of rows in which nothing waits."""
+        kept = [at for at, row in enumerate(self.held) if self.new[row]]
+        if len(kept) < len(self.held):
+            self.held, self.sees_rnn = [self.held[at] for at in kept], self.sees_rnn[kept]
+            self.cache.reorder_cache(torch.tensor(kept))
 
 
 def _next(asked: Sequence[Sequence[int]], logits_kv: Tensor) -> Iterator[Next]:
@@ -139,13 +167,13 @@ class TreeReading:
 
     def __init__(self, reader: Reader, transcript: Transcript, batch: Sequence[Sitting]) -> None:
         self.transcript, self.batch = transcript, batch
-        ends = list(accumulate(sizes(batch)))
+        slots = sizes(batch)
         row_slots = max(ROW_SLOTS, TEXTS_PER_ROW * max(len(sitting.prompt) for sitting in batch))
-        rows = max(1, round(ends[-1] / row_slots))
+        rows = max(1, round(sum(slots) / row_slots))
         self.tree = Tree(reader, rows)
         self.paths: list[list[Place]] = []  # to the end of each prompt
-        for sitting, end in zip(batch, ends, strict=True):
-            root = ((end - 1) * rows // ends[-1], ROOT)
+        for sitting, row in zip(batch, dealt(slots, rows), strict=True):
+            root = (row, ROOT)
             self.paths.append([root, *self.tree.grow(root, sitting.prompt)])
         self.known: dict[Place, Next] = {}
         self.written: list[list[int]] = [[] for _ in batch]
