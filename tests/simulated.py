@@ -162,7 +162,8 @@ def answer_row(fact_set: str, fact_id: str, phase: str, success: bool, **more: o
     """One answer: that of arm "memit" to a fact's own prompt, unless more is said."""
     about = {"arm": "memit", "editor": "memit", "seed": 0, "copy": 0, "step": 0, "kind": "prompt", "wording": 0}
     asked = {"fact_set": fact_set, "fact_id": fact_id, "phase": phase}
-    return {**about, **asked, "success": success, "first_token": success, **more}
+    held = {"relation": "capital", "log_prob": -0.5 if success else -4.0}
+    return {**about, **asked, "success": success, "first_token": success, **held, **more}
 
 
 def joint_of(counts: Counts, *, draws: int, seed: int = 0) -> Replicates:
@@ -278,6 +279,53 @@ def simulate_confidence(
             rows.append(about.assign(phase="tuned", success=generator.random(facts) < chance))
     table = pd.concat(rows, ignore_index=True).assign(arm="memit", editor="memit", copy=0, step=0)
     return table.assign(kind="prompt", wording=0), float(np.mean(np.concatenate(costs)))
+
+
+def simulate_losses(
+    *,
+    seeds: int = 1,
+    n_edits: int = 60,
+    n_intrinsic: int = 120,
+    wordings: int = 2,
+    starts: tuple[float, float] = (2.0, 0.7),
+    effect: float = 0.0,
+    slope: float = 0.4,
+    curved: bool = False,
+    skewed: bool = False,
+    spread: float = 0.0,
+    relations: Sequence[str] = ("capital", "language", "currency"),
+    generator: np.random.Generator,
+) -> tuple[pd.DataFrame, float]:
+    """A table as of `log_odds.losses`, of an arm in which what is held firmly loses more, and edits are held firmly.
+
+    ``starts`` are the mean log-odds before tuning, of edits and intrinsic facts (facts vary by 2, their wordings by 1),
+    ``slope`` how much more each nat of start loses, and ``effect`` what being an edit adds, which varies by ``spread``
+    between seeds that share no facts. Losses vary by 1 between facts and by 1 between wordings, ``skewed`` with a long
+    tail; ``curved`` makes the slope that of a logistic curve.
+
+    Returns:
+        the table, and the effect.
+    """
+    parts = []
+    for seed in range(seeds):
+        of_seed = effect + generator.normal(0, spread)
+        for fact_set, facts, start in zip(("edited", "intrinsic"), (n_edits, n_intrinsic), starts, strict=True):
+            firmness = generator.normal(start, 2, (facts, 1)) + generator.normal(0, 1, (facts, wordings))
+            noise = generator.normal(0, 1, (facts, 1)) + generator.normal(0, 1, (facts, wordings))
+            if skewed:
+                noise = generator.exponential(1, (facts, 1)) - 1 + generator.normal(0, 1, (facts, wordings))
+            relation = np.arange(facts) % len(relations)
+            expected = 6 * slope * _logistic(firmness) if curved else slope * firmness
+            loss = 1 + expected + noise + 0.3 * relation[:, None]
+            if fact_set == "edited":
+                loss += of_seed
+            about = {"seed": seed, "copy": 0, "fact_set": fact_set, "fact_id": np.repeat(np.arange(facts), wordings)}
+            table = pd.DataFrame({**about, "start": firmness.ravel(), "loss": loss.ravel()})
+            table["fact_id"] = f"{seed}-" + table["fact_id"].astype(str)
+            table["kind"] = np.tile(["prompt", *["paraphrase"] * (wordings - 1)], facts)
+            table["wording"] = np.tile([0, *range(wordings - 1)], facts)
+            parts.append(table.assign(relation=np.array(relations)[np.repeat(relation, wordings)]))
+    return pd.concat(parts, ignore_index=True), effect
 
 
 def _logistic(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def only(claim: Claim, *arms: SimulatedArm, **study_options: int) -> Ruling:
 
 def test_built_in_claims_are_those_that_the_field_disputes() -> None:
     claims = {claim.name: claim for claim in built_in_claims()}
-    assert len(claims) == 9
-    assert claims["not-only-less-confident"].estimate == "matched_gap"
+    assert len(claims) == 10
+    assert claims["edits-lose-more"].estimate == "excess_loss"
+    assert {claim.counts_from for claim in claims.values() if claim.measure.unit == "nats"} == {0.2}
     doses = claims["paraphrases-help"].compare
     assert doses is not None
     assert (doses.of, doses.against) == ((1, 3, 5, 10), 0)
@@ -58,7 +60,8 @@ def test_built_in_claims_are_those_that_the_field_disputes() -> None:
         "freezing-all-below-helps",
         "reinforcement-forgets-less",
     }
-    assert {name for name, claim in claims.items() if claim.sign == -1} == {
+    of_losses = {name for name, claim in claims.items() if claim.estimate == "edits_loss_equal"}
+    assert {name for name in of_losses if claims[name].sign == 1} == {
         "alphaedit-decays-more",
         "training-around-edits-harms",
     }
@@ -71,10 +74,10 @@ def test_built_in_claims_are_those_that_the_field_disputes() -> None:
         ({"estimate": "retention_edited"}, "say which with 'compare'"),
         ({"name": "Two words"}, "pattern"),
         ({"compare": {"factor": "mask", "of": ["none"], "against": "none"}}, "compared with itself"),
-        ({"compare": {"factor": "mask", "of": ["head"], "against": "none"}}, "leave 'compare' out"),
         ({"compare": {"factor": "paraphrases", "of": ["3"], "against": 0}}, "paraphrases are numbers"),
         ({"where": {"colour": ["red"]}}, "colour"),
         ({"smallest": 5}, "less than 1"),
+        ({"strain": 2}, "less than or equal to 1"),
     ],
 )
 def test_claims_that_cannot_be_judged_are_refused(changed: dict[str, object], said: str) -> None:
@@ -109,26 +112,89 @@ def test_files_of_claims_that_cannot_be_used(text: str | None, said: str, tmp_pa
     assert "\n" not in str(caught.value)
 
 
-def test_a_true_gap_is_supported_and_its_opposite_contradicted() -> None:
+def test_a_true_gap_is_supported_and_its_opposite_excluded() -> None:
     true = only(LOST_MORE, PLAIN)
     assert true.decision == "supported"
     assert true.effect.value == pytest.approx(0.3, abs=0.12)
     opposite = only(LOST_MORE.model_copy(update={"direction": "below"}), PLAIN)
-    assert opposite.decision == "contradicted"
+    assert opposite.decision == "excluded" and opposite.why.count("It is the other way.") == 1
     assert opposite.effect.value == pytest.approx(-(true.effect.value or 0))
 
 
-def test_an_effect_that_is_excluded_is_contradicted_and_says_so() -> None:
+def test_an_effect_that_is_excluded_is_said_to_be_excluded_here() -> None:
     alike = replace(PLAIN, retention_edited=0.8)
     ruling = only(LOST_MORE.model_copy(update={"smallest": 0.3}), alike, n_edits=80)
-    assert ruling.decision == "contradicted"
-    assert "30 points or more is excluded" in ruling.why
+    assert ruling.decision == "excluded"
+    assert "An effect of 30 points or more is excluded here." in ruling.why
 
 
-def test_too_little_data_is_undecided_and_says_how_much_more() -> None:
+def test_too_little_data_says_what_the_design_could_have_shown() -> None:
     ruling = only(LOST_MORE, replace(PLAIN, retention_edited=0.7), n_edits=8)
-    assert ruling.decision == "undecided"
-    assert "would decide it" in ruling.why
+    assert ruling.decision == "cannot tell"
+    low, high = ruling.effect.low, ruling.effect.high
+    assert low is not None and high is not None and ruling.detectable is not None
+    assert ruling.detectable == pytest.approx((high - low) * (1.959964 + 0.841621) / (2 * 1.959964), rel=1e-5)
+    assert f"shows in four of five studies is {ruling.detectable * 100:.3g} points" in ruling.why
+    assert "100 times" not in ruling.why
+
+
+def test_a_ceiling_is_called_a_ceiling() -> None:
+    """Where 98 of 100 edits are kept without paraphrases, five points of gain are out of reach."""
+    plain, dosed = (replace(arm, retention_edited=kept) for arm, kept in ((PLAIN, 0.98), (DOSED, 1.0)))
+    ruling = only(PARAPHRASES, plain, dosed, n_edits=100)
+    assert ruling.decision == "cannot tell: ceiling"
+    assert re.search(
+        r"leaves room for [0-4]\.\d points, and 5 would count: such an effect is out of reach here", ruling.why
+    )
+    small = only(PARAPHRASES.model_copy(update={"smallest": 0.001}), plain, dosed, n_edits=100)
+    assert small.decision != "cannot tell: ceiling"
+    fewer = PARAPHRASES.model_copy(update={"direction": "below"})  # for a loss there is room
+    assert only(fewer, plain, dosed, n_edits=100).decision == "excluded"
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_a_dose_that_took_too_little_is_called_so(control: bool) -> None:
+    """What the control lost says how much tuning strained; without one, the intrinsic facts of the edited model do."""
+    own, unedited = (0.6, 0.93) if control else (0.95, 0.6)  # what is not asked does not matter
+    arms = [replace(PLAIN, retention_edited=own, retention_intrinsic=own)]
+    arms += [SimulatedArm("control", editor="none", retention_intrinsic=unedited)] if control else []
+    claim = LOST_MORE.model_copy(update={"smallest": 0.3})
+    ruling = only(claim, *arms, n_edits=100)
+    assert ruling.decision == "cannot tell: dose"
+    assert "at least 10% is asked for" in ruling.why
+    assert only(claim.model_copy(update={"strain": 0.01}), *arms, n_edits=100).decision == "excluded"
+
+
+def test_an_effect_that_is_shown_needs_no_dose() -> None:
+    arms = replace(PLAIN, retention_edited=0.5, retention_intrinsic=0.97)
+    assert only(LOST_MORE, arms).decision == "supported"
+
+
+def test_unlike_families_are_judged_apart() -> None:
+    """A mean over an editor with a gap and one without would be neither's."""
+    alike = replace(PLAIN, name="ft", editor="ft", retention_edited=0.8)
+    first, second = judged([LOST_MORE], *study(PLAIN, alike, n_edits=80), draws=800)
+    assert [(one.family, one.decision) for one in (first, second)] == [("memit", "supported"), ("ft", "cannot tell")]
+    assert [len(one.findings) for one in (first, second)] == [1, 1]
+    masks = replace(PLAIN, name="frozen", mask="head")
+    (both,) = judged([LOST_MORE], *study(PLAIN, masks), draws=200)
+    assert both.family == "" and len(both.findings) == 2
+    assert first.name == "lost-more-memit" and both.name == "lost-more"
+
+
+def test_families_of_other_settings_are_named_by_their_arms() -> None:
+    rows, runs = study(PLAIN, replace(PLAIN, name="longer"), n_edits=20)
+    runs = runs.assign(tuning=np.where(runs["arm"] == "longer", '{"steps": 9}', '{"steps": 3}'))
+    assert [one.family for one in judged([LOST_MORE], rows, runs)] == ["memit", "longer"]
+
+
+def test_verdicts_are_corrected_over_the_families_of_a_claim() -> None:
+    alone = only(LOST_MORE, PLAIN).effect
+    rows, runs = study(PLAIN)
+    other = [table.assign(arm="ft", editor="ft") for table in (rows, runs)]
+    both = judged([LOST_MORE], *(pd.concat(pair) for pair in zip((rows, runs), other, strict=True)), draws=800)
+    assert alone.p is not None
+    assert [one.effect.p for one in both] == pytest.approx([2 * alone.p] * 2, rel=0.3)
 
 
 def test_arms_are_compared_that_differ_in_the_claims_factor_alone() -> None:
@@ -179,7 +245,7 @@ def test_matched_utility_leaves_out_arms_that_did_not_reach_their_figure() -> No
     assert full.decision == "supported" and "left out" not in full.why
     short = runs.assign(reached=(runs["arm"] != "memit") | (runs["seed"] != 2))
     (none,) = judged([claim], rows, short)
-    assert none.decision == "undecided" and none.findings == ()
+    assert none.decision == "cannot tell" and none.findings == ()
     assert none.why.startswith("1 comparison is left out")
 
 
@@ -212,29 +278,29 @@ def test_a_tuner_brings_its_own_rate_and_an_objective_its_own_length() -> None:
 def test_a_claim_of_ones_own_is_answered_even_where_nothing_can_be_compared() -> None:
     rows, runs = study(PLAIN, n_edits=4)
     (ruling,) = judged([PARAPHRASES], rows, runs, always=frozenset({"paraphrases"}))
-    assert ruling.decision == "undecided"
+    assert ruling.decision == "cannot tell"
     assert ruling.why == "The study has no arms to compare for it; its paraphrases is 0."
 
 
 def test_an_exclusion_is_corrected_over_the_comparisons() -> None:
     effect = Estimate(0.02, -0.01, 0.049, 0.2, 100, 3)
-    assert decide(effect, 0.05, 0.02) == "contradicted"
-    assert decide(effect, 0.05, 0.2) == "undecided"
+    assert decide(effect, LOST_MORE, p_smaller=0.02) == "excluded"
+    assert decide(effect, LOST_MORE, p_smaller=0.2) == "cannot tell"
 
 
 def test_an_effect_that_is_there_but_too_small_says_so() -> None:
-    ruling = only(LOST_MORE.model_copy(update={"smallest": 0.9}), PLAIN)
-    assert ruling.decision == "contradicted"
-    assert "There is an effect in the claimed direction" in ruling.why
+    ruling = only(LOST_MORE.model_copy(update={"smallest": 0.7}), PLAIN)
+    assert ruling.decision == "excluded"
+    assert "An effect of 70 points or more is excluded here, though there is a smaller one." in ruling.why
 
 
 def test_arms_without_a_common_seed_are_said_to_have_none() -> None:
-    rows, runs = study(PLAIN, replace(PLAIN, name="ft", editor="ft"))
-    own = {"memit": 0, "ft": 1}
+    rows, runs = study(PLAIN, replace(PLAIN, name="frozen", mask="head"))
+    own = {"memit": 0, "frozen": 1}
     parts = [table[table["arm"].map(own) == table["seed"]] for table in (rows, runs)]
     (ruling,) = judged([LOST_MORE], *parts)
     assert [finding.effect.value is not None for finding in ruling.findings] == [True, True]
-    assert ruling.decision == "undecided" and ruling.why.startswith("No seed finished in all of the arms")
+    assert ruling.decision == "cannot tell" and ruling.why.startswith("No seed finished in all of the arms")
 
 
 def test_edits_without_a_match_are_counted() -> None:
@@ -255,17 +321,17 @@ def test_controls_and_unfinished_arms_are_not_compared() -> None:
     ("value", "low", "high", "p", "decision"),
     [
         (0.2, 0.1, 0.3, 0.01, "supported"),
-        (0.2, 0.1, 0.3, 0.2, "undecided"),  # not after correction
+        (0.2, 0.1, 0.3, 0.2, "cannot tell"),  # not after correction
         (0.2, 0.1, 0.3, None, "supported"),
-        (0.03, 0.01, 0.08, 0.01, "undecided"),  # may be too small to count
-        (0.03, 0.01, 0.045, 0.01, "contradicted"),  # is too small to count
-        (-0.2, -0.3, -0.1, 0.01, "contradicted"),
-        (0.1, -0.1, 0.3, 0.4, "undecided"),
+        (0.03, 0.01, 0.08, 0.01, "cannot tell"),  # may be too small to count
+        (0.03, 0.01, 0.045, 0.01, "excluded"),  # is too small to count
+        (-0.2, -0.3, -0.1, 0.01, "excluded"),
+        (0.1, -0.1, 0.3, 0.4, "cannot tell"),
     ],
 )
 def test_what_an_effect_decides(value: float, low: float, high: float, p: float | None, decision: str) -> None:
-    assert decide(Estimate(value, low, high, p, 100, 3), 0.05) == decision
+    assert decide(Estimate(value, low, high, p, 100, 3), LOST_MORE) == decision
 
 
 def test_an_effect_that_cannot_be_formed_decides_nothing() -> None:
-    assert decide(Estimate(), 0.05) == "undecided"
+    assert decide(Estimate(), LOST_MORE) == "cannot tell"

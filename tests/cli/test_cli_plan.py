@@ -30,6 +30,18 @@ def test_a_plan_names_the_edits_for_four_in_five(capsys: pytest.CaptureFixture[s
     assert "for 80%" in shown
 
 
+def test_without_a_gap_it_says_what_designs_of_several_sizes_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert "power" not in content
+    found = {(line["edits"], line["seeds"]): line for line in content["detectable"]}
+    small, large = found[24, 3], found[400, 3]
+    assert small["extra_loss"] > large["extra_loss"] > 0 and small["gap"] > large["gap"] > 0
+    assert main(["plan"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{small['extra_loss']:.2f}" in shown and f"{small['gap'] * 100:.1f}" in shown
+
+
 def test_a_run_gives_what_is_not_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = pd.DataFrame(
         answer_row(fact_set, str(fact), phase, phase == "edited" or fact % 4 != 0, seed=4)

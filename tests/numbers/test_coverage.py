@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from indelible.claims.claim import Claim
 from indelible.claims.judge import decide
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
@@ -16,7 +17,7 @@ from indelible.numbers.measures import MEASURES, RateKey
 from simulated import joint_of, simulate_confidence, simulate_counts, simulate_isolated
 
 STUDIES = 400
-MATCHED_STUDIES = 200
+MATCHED_STUDIES = 100
 ISOLATED_STUDIES = 120
 DRAWS = 400
 TRUTH = {"memit": (0.6, 0.8), "with paraphrases": (0.75, 0.8), "again": (0.6, 0.8)}
@@ -31,6 +32,7 @@ def covers(found: Estimate, truth: float) -> bool:
     return found.low <= truth <= found.high
 
 
+ANY = Claim(name="any", sentence="Edits fail more often.", estimate="gap", smallest=0.0)
 CONTRASTS = {
     "edited retention": (of("memit", "edited"), 0.6),
     "intrinsic retention": (of("memit", "intrinsic"), 0.8),
@@ -56,7 +58,7 @@ def test_intervals_cover_the_truth_in_95_percent_and_no_effect_is_rarely_claimed
             effect = joint.estimate(weights)
             covered[name] += covers(effect, truth)
             if name == "no difference":
-                claimed += decide(effect, 0.0) == "supported"
+                claimed += decide(effect, ANY) == "supported"
                 excluded += effect.side != 0
     shares = {name: count / STUDIES for name, count in covered.items()}
     assert all(0.925 <= share <= 0.975 for share in shares.values()), shares  # and what 400 studies may take or add
@@ -101,4 +103,4 @@ def test_the_matched_gap_removes_a_confidence_that_the_plain_gap_takes_for_a_los
     assert np.mean([effect.value for effect in plain]) > 0.2
     assert np.mean([effect.side == 1 for effect in plain]) > 0.5
     assert abs(np.mean(matched)) < 0.02 + 2 * mean_error
-    assert 0.93 <= covered / MATCHED_STUDIES <= 0.99
+    assert 0.91 <= covered / MATCHED_STUDIES <= 1

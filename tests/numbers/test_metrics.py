@@ -127,5 +127,5 @@ def test_a_missing_column_is_named() -> None:
 def test_names_that_are_no_rate_are_refused() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'retention_edited'"):
         rate_named("retention_edit")
-    with pytest.raises(TypeError, match="combination"):
+    with pytest.raises(TypeError, match="gap is no rate"):
         rate_named("gap")

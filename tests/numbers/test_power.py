@@ -1,4 +1,4 @@
-"""Power is what simulated studies show, and how much more data an undecided effect wants."""
+"""Power is what simulated studies show, and the smallest effect that a design shows has it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,20 @@ import pytest
 from indelible.errors import DataError
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES
-from indelible.numbers.power import Plan, expected, facts_needed, more_facts, power, power_table
-from simulated import SimulatedArm, joint_of, simulate, simulate_counts
+from indelible.numbers.power import (
+    Noise,
+    Plan,
+    chance,
+    detectable,
+    detectable_gap,
+    detectable_loss,
+    expected,
+    facts_needed,
+    noise_of,
+    power,
+    power_table,
+)
+from simulated import SimulatedArm, answer_row, joint_of, simulate, simulate_counts
 
 
 @pytest.mark.parametrize(
@@ -98,51 +110,46 @@ def _at(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high", "smallest", "says"),
-    [
-        (0.10, -0.10, 0.30, 0.05, "About 4.0 times the facts (401 over all seeds in place of 100)"),
-        (0.10, -0.05, 0.30, 0.05, "About 2.3 times the facts (226 over"),
-        (0.10, 0.01, 0.19, 0.05, None),  # excludes zero, and large enough
-        (0.01, -0.11, 0.13, 0.05, "About 9.0 times the facts (901 over"),  # to exclude the smallest that counts
-        (0.01, -0.02, 0.04, 0.05, None),  # excludes the smallest that counts
-        (0.04, 0.02, 0.06, 0.05, "About 4.0 times the facts (401 over"),
-        (0.049, -0.10, 0.20, 0.05, "Even 100 times the facts"),
-        (0.00, -0.10, 0.10, 0.00, "Even 100 times the facts"),
-    ],
-)
-def test_how_much_more_data_an_undecided_effect_wants(
-    value: float, low: float, high: float, smallest: float, says: str | None
-) -> None:
-    found = more_facts(Estimate(value, low, high, 0.5, 100, 3), smallest)
-    assert found is None if says is None else found is not None and found.startswith(says)
+def test_a_study_shows_its_smallest_gap_in_four_of_five() -> None:
+    plan = Plan(0.1)
+    smallest = detectable_gap(plan, 60)
+    assert smallest is not None
+    assert power(replace(plan, gap=smallest), 60) == pytest.approx(0.8, abs=0.001)
+    assert detectable_gap(replace(plan, gap=0.3), 60) == smallest  # whatever gap the plan has
+    assert detectable_gap(replace(plan, retention=0.05), 10) is None  # not even edits that are all lost
 
 
-@pytest.mark.parametrize(
-    ("low", "seed_share", "says"),
-    [
-        # By hand: the interval's half width must fall from 0.2 to 0.1, the variance to a quarter of what it is.
-        (-0.10, 0.0, "About 4.0 times the facts"),
-        (-0.10, 0.2, "About 16.0 times the facts (1601 over"),  # 0.8 / (0.25 - 0.2)
-        (-0.10, 0.9, "More seeds would decide it, not more facts: about 13 in place of 3"),  # above 3 · 4
-        (-2.00, 0.9, "Even 100 times the facts"),
-    ],
-)
-def test_what_seeds_add_is_not_lessened_by_facts(low: float, seed_share: float, says: str) -> None:
-    found = more_facts(Estimate(0.10, low, 0.20 - low, 0.5, 100, 3, seed_share), 0.05)
-    assert found is not None and found.startswith(says)
+def test_a_study_shows_its_smallest_extra_loss_in_four_of_five() -> None:
+    """Power is that of simulated studies: losses with the noise that the table of losses is made with."""
+    noise = Noise(of_edit=2.0, of_seed=0.0)
+    smallest = detectable_loss(noise, 50, 2)
+    assert chance(smallest, noise, 50, 2) == pytest.approx(0.8, abs=0.002)
+    # By hand: with seeds that add nothing the standard error is 2/√100, and 2.8 of it are shown, a little more where
+    # seeds happen to differ.
+    assert smallest == pytest.approx(2.802 * 0.2, rel=0.15) and smallest > 2.8 * 0.2
+    assert detectable_loss(noise, 50, 1) == pytest.approx(2.802 * 2 / np.sqrt(50), rel=0.001)
 
 
-def test_the_share_of_seeds_is_that_of_the_variance() -> None:
-    """Of a gap with many facts nearly all variance is seeds'; without spread, none is."""
-    shares = {}
-    for spread in (0.0, 0.1):
-        counts = simulate_counts(
-            {"arm": (0.6, 0.8)}, seeds=5, n_edits=2_000, n_intrinsic=2_000, spread=spread, generator=_at(2)
-        )
-        shares[spread] = joint_of(counts, draws=2_000).of("arm", MEASURES.get("gap")).seed_share
-    assert shares[0.0] < 0.5 and 0.9 < shares[0.1] <= 1
+def test_the_noise_of_a_run_is_that_of_its_losses() -> None:
+    """An edit that loses more or less by 1 nat beside many intrinsic facts that all lose alike adds 1 nat."""
+    lost = np.tile([0.0, 2.0], 40)
+    rows = []
+    for fact_set, losses in (("edited", lost), ("intrinsic", np.ones(400))):
+        for fact, loss in enumerate(losses):
+            of_fact = f"{fact_set}-{fact}"
+            rows.append(answer_row(fact_set, of_fact, "edited", True, log_prob=log_prob_of(0.0)))
+            rows.append(answer_row(fact_set, of_fact, "tuned", True, log_prob=log_prob_of(-loss)))
+    noise = noise_of(pd.DataFrame(rows))
+    assert noise is not None
+    assert noise.of_edit == pytest.approx(1.0, rel=0.02) and noise.of_seed == 0
+    assert noise_of(pd.DataFrame(rows).assign(editor="none")) is None
 
 
-def test_an_effect_without_an_interval_wants_nothing_that_can_be_said() -> None:
-    assert more_facts(Estimate(0.1, facts=1, seeds=1), 0.05) is None
+def log_prob_of(log_odds: float) -> float:
+    return float(-np.log1p(np.exp(-log_odds)))
+
+
+def test_what_a_finished_design_shows_follows_from_the_width_of_its_interval() -> None:
+    assert detectable(Estimate(0.3, -0.1, 0.1)) == pytest.approx(0.1 * 2.801585 / 1.959964, rel=1e-5)
+    assert detectable(Estimate(-0.7, -0.8, -0.6)) == pytest.approx(detectable(Estimate(0.0, -0.1, 0.1)))
+    assert detectable(Estimate(0.3)) is None

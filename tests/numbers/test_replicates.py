@@ -87,14 +87,14 @@ def test_seeds_are_aligned_by_fact() -> None:
     )
     key = ("memit", "retention_edited")
     counts = {key: pd.DataFrame({"hits": [1, 2, 0, 1], "asked": [1, 3, 3, 1]}, index=index)}
-    (sample,) = joint_of(counts, draws=100).samples([key]) or []
+    (sample,) = joint_of(counts, draws=100).terms([key]) or []
     assert (sample.hits.tolist(), sample.asked.tolist()) == ([[0, 1, 2], [1, 0, 0]], [[0, 1, 3], [1, 0, 3]])
 
 
 def test_a_batch_arm_is_drawn_alike_beside_an_isolated_one(study: Tables) -> None:
     rows = study[0][study[0]["arm"].isin(["memit", "ft"])]
     mixed, apart = Answers(isolated(rows, "ft"), draws=500).replicates, Answers(rows, draws=500).replicates
-    assert [len(sample.by_model.hits) for sample in mixed.samples(gap("ft")) or [] if sample.by_model] == [72, 72]
+    assert [len(sample.by_model.hits) for sample in mixed.terms(gap("ft")) or [] if sample.by_model] == [72, 72]
     assert mixed.estimate(gap("memit")) == apart.estimate(gap("memit"))
     assert mixed.estimate(gap("ft")) != apart.estimate(gap("ft"))
 
@@ -220,7 +220,7 @@ def test_what_a_factor_changed_is_the_mean_over_the_pairs_that_differ_in_it_alon
     assert {(factor, measure) for factor, _, _, measure in table.index} == {
         (factor, measure)
         for factor in ("mask", "editor")
-        for measure in ("retention_edited", "retention_intrinsic", "gap")
+        for measure in ("excess_loss", "retention_edited", "retention_intrinsic", "gap")
     }
     of_one_pair = runs["arm"].isin(["memit, none", "memit, head", "control"])
     assert contrasts_table(Answers(rows, draws=400), runs[of_one_pair]).empty

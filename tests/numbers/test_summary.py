@@ -18,13 +18,14 @@ from simulated import ARMS, Tables, simulate
 
 KEYS = [
     "arm", "editor", "paraphrases", "objective", "tuner", "mask", "seeds", "n_edits", "n_intrinsic", "edit_success",
-    "edit_success_first_token", "paraphrase_success", "locality", "retention_edited", "retention_intrinsic", "gap",
-    "gap_low", "gap_high", "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",
+    "edit_success_first_token", "paraphrase_success", "locality", "excess_loss", "excess_loss_low",
+    "excess_loss_high", "retention_edited", "retention_intrinsic", "gap", "gap_low", "gap_high",
+    "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",
     "retention_paraphrase", "retention_intrinsic_paraphrase", "retention_intrinsic_base",
     "retention_edited_first_token", "retention_neighbour",
 ]  # fmt: skip
-AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap"))}
-OF_EDITS = {key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap"))} | {
+AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap", "excess"))}
+OF_EDITS = {key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap", "excess"))} | {
     "retention_edited", "retention_paraphrase", "retention_edited_first_token", "retention_neighbour"
 }  # fmt: skip
 
@@ -122,6 +123,7 @@ def test_the_headline_shows_one_row_per_arm(study: Tables) -> None:
         "first token": MISSING,
         "paraphrases": MISSING,
         "locality": MISSING,
+        "extra loss of edits, nats [95%]": MISSING,
         "edited kept": "13%",
         "intrinsic kept": MISSING,
         "gap, points [95%]": f"{MINUS}15 [{MINUS}30, +0.2]",

@@ -46,15 +46,18 @@ GRID = [
 ] + [SimulatedArm("control, text", editor="none", objective="text")]
 
 RULING = Ruling(
-    claim="edits-are-lost-more",
-    sentence="Edits are lost more.",
+    claim="edits-fail-more-often",
+    family="",
+    sentence="Edits fail more often.",
     decision="supported",
     effect=Estimate(0.2, 0.1, 0.3),
+    unit="share",
     smallest=0.05,
+    detectable=0.14,
     why="Because.",
     findings=(
         Finding("memit, text", "supported", Estimate(0.3, 0.1, 0.5, 0.001, 24, 3)),
-        Finding("a comparison with a name that is much longer than its column", "undecided", Estimate()),
+        Finding("a comparison with a name that is much longer than its column", "cannot tell", Estimate()),
     ),
 )
 MIXTURES = pd.DataFrame(
@@ -118,8 +121,9 @@ def test_every_figure_keeps_its_words_inside(run: Run) -> None:
             assert inside, (name, words, box)
     assert names == [
         "overview",
-        "claim-edits-are-lost-more",
+        "claim-edits-fail-more-often",
         "curves",
+        "extra-loss",
         "gap",
         "heat-map-retention",
         "heat-map-gap",
@@ -129,12 +133,19 @@ def test_every_figure_keeps_its_words_inside(run: Run) -> None:
     ]
 
 
-def test_the_forest_groups_by_editor_and_shows_every_gap(run: Run) -> None:
-    shown = texts(inline_svg(forest(run), "forest", "d"))
+@pytest.mark.parametrize("measure", ["gap", "excess_loss"])
+def test_the_forest_groups_by_editor_and_shows_every_arm(run: Run, measure: str) -> None:
+    shown = texts(inline_svg(forest(run, measure), "forest", "d"))
     assert shown.count("memit") == shown.count("ft-m") == 1
     assert "text, none <&$x_1$>" in shown  # its editor's name stands above it
+    assert "mean over arms" not in shown  # of unlike editors
+    assert sum(re.fullmatch(r"(0|[+−][\d.]+) \[.*\]", words) is not None for words in shown) == 8  # noqa: RUF001
+
+
+def test_the_forest_of_one_family_ends_with_its_mean() -> None:
+    rows, runs = simulate(ARMS[:3], n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
+    shown = texts(inline_svg(forest(Run("run", Answers(rows, draws=100), runs), "gap"), "forest", "d"))
     assert "mean over arms" in shown
-    assert sum(re.fullmatch(r"(0|[+−][\d.]+) \[.*\]", words) is not None for words in shown) == 8 + 1  # noqa: RUF001
 
 
 def test_a_gap_is_marked_by_what_its_interval_says() -> None:

@@ -16,7 +16,7 @@ import pytest
 from indelible.claims.verdict import Average, verdict
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.words import percent, points, points_with_interval
+from indelible.numbers.words import MINUS, percent, points, points_with_interval
 from indelible.report.exhibit import shown
 from indelible.report.exhibits.again import commands
 from indelible.report.exhibits.facts import LARGEST_LIST
@@ -117,6 +117,7 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: Tables) -> N
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
         "Retention while tuning",
+        "Edits against intrinsic facts at equal start",
         "The gap",
         "Who pays what",
         "What was asked, and what the model said",
@@ -129,10 +130,10 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: Tables) -> N
     ]
     assert run_of(*study).verdict.detail in text
     assert "judged alike" in text and "Judged as published" not in text
-    assert "On average over 2 arms" in text
+    assert "At equal start, on average over 2 arms, fine-tuning took" in text
     assert page.count('<details class="arm"') == 4
-    # The overview, the curves of all arms but the failed one, the gap, and what it was paid for.
-    assert page.count("<svg") == 6
+    # The overview, the curves of all arms but the failed one, the extra loss, the gap, and what it was paid for.
+    assert page.count("<svg") == 7
     assert "tuning.learning_rate" in text and "0.0001" in text and "smollm2-135m" in text
     assert "is not a number." in text
     assert len(page) < 400_000
@@ -207,6 +208,7 @@ def test_an_interval_that_misses_zero_does_not_seem_to_touch_it() -> None:
 def line(
     arm: str, edited: float, intrinsic: float, low: float | None, high: float | None, **more: Any
 ) -> dict[str, Any]:
+    """A line of a summary; the interval is that of the extra loss."""
     return {
         "arm": arm,
         "editor": "memit",
@@ -214,9 +216,12 @@ def line(
         "edit_success": 0.9,
         "retention_edited": edited,
         "retention_intrinsic": intrinsic,
+        "retention_paraphrase": None,
+        "retention_intrinsic_paraphrase": None,
+        "excess_loss": 0.5,
+        "excess_loss_low": low,
+        "excess_loss_high": high,
         "gap": intrinsic - edited,
-        "gap_low": low,
-        "gap_high": high,
         "better": "lower",
         "downstream_before": 3.0,
         "downstream_after": 2.0,
@@ -225,41 +230,66 @@ def line(
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "says"),
+    ("value", "low", "high", "says"),
     [
-        (0.02, 0.4, "a gap of +20 [+2, +40] points, so edits were lost more often than intrinsic facts."),
-        (-0.4, -0.02, "a gap of +20 [−40, −2] points, so edits were lost less often than intrinsic facts."),  # noqa: RUF001
-        (-0.1, 0.4, "a gap of +20 [−10, +40] points, which shows neither a difference nor its absence."),  # noqa: RUF001
-        (None, None, "a gap of +20 points, on too few facts to give an interval."),
+        (0.5, 0.02, 0.9, "+0.50 [+0.02, +0.90] nats of log-odds more from edits than from {}: edits lose more."),
+        (-0.5, -0.9, -0.02, "-0.02] nats of log-odds more from edits than from {}: edits lose less."),
+        (0.05, -0.1, 0.18, "{}: they lose alike, to within 0.2 nats."),
+        (-0.2, -0.5, 0.18, "{}: edits do not lose more by 0.2 nats or above."),
+        (0.5, -0.1, 1.1, "{}, which shows neither a difference nor its absence."),
+        (0.5, None, None, "{}, on too few facts to give an interval."),
     ],
 )
-def test_the_words_follow_the_interval(low: float | None, high: float | None, says: str) -> None:
-    said = verdict([line("memit", 0.5, 0.7, low, high)])
-    assert said.answer.endswith(says)
-    assert said.answer.startswith("Of the edits that worked before fine-tuning 50% still worked after it, against 70%")
-    assert said.detail == ""
+def test_the_words_follow_the_interval(value: float, low: float | None, high: float | None, says: str) -> None:
+    said = verdict([line("memit", 0.5, 0.7, low, high, excess_loss=value)])
+    assert said.answer.startswith("At equal start, fine-tuning took ")
+    assert said.answer.replace(MINUS, "-").endswith(says.format("intrinsic facts held as firmly"))
+    kept = "Of the edits that worked before fine-tuning 50% still worked after it; of the intrinsic facts, 70%."
+    assert said.detail == kept
 
 
-def test_several_arms_are_answered_by_their_mean() -> None:
+def test_what_was_kept_of_other_wordings_is_said_of_both_sets() -> None:
+    wordings = {"retention_paraphrase": 0.54, "retention_intrinsic_paraphrase": 0.6}
+    said = verdict([line("memit", 0.5, 0.7, 0.1, 0.9, **wordings)]).detail
+    assert said.endswith("In held-out wordings: 54% of the edits, 60% of the intrinsic facts.")
+
+
+def test_no_answer_is_given_where_starts_hardly_overlap() -> None:
+    said = verdict([line("memit", 0.5, 0.7, None, None, excess_loss=None)]).answer
+    assert said.startswith("This study cannot say whether edits lose more") and "too few edits that worked" in said
+
+
+def test_several_arms_of_one_family_are_answered_by_their_mean() -> None:
     arms = [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1)]
-    said = verdict(arms, Average(2, Estimate(0.6), Estimate(0.8), Estimate(0.2, 0.1, 0.3))).answer
-    assert said.startswith("On average over 2 arms, of the edits that worked before fine-tuning 60% still worked")
-    assert said.endswith("so edits were lost more often than intrinsic facts.")
-    assert "no seed finished in all of them" in verdict(arms, Average(2, Estimate(), Estimate(0.8), Estimate())).answer
+    of = dict.fromkeys(("retention_paraphrase", "retention_intrinsic_paraphrase"), Estimate())
+    of |= {"retention_edited": Estimate(0.6), "retention_intrinsic": Estimate(0.8)}
+    said = verdict(arms, Average(2, of | {"excess_loss": Estimate(0.5, 0.1, 0.9)}))
+    assert said.answer.startswith("At equal start, on average over 2 arms, fine-tuning took +0.50")
+    assert said.answer.endswith("edits lose more.")
+    assert said.detail.startswith("Of the edits that worked before fine-tuning 60% still worked")
+    assert "no seed finished in all arms" in verdict(arms, Average(2, of | {"excess_loss": Estimate()})).answer
 
 
-def test_several_arms_are_counted_too() -> None:
-    said = verdict(
-        [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1), line("c", 0.7, 0.7, -0.1, 0.1)]
-    ).detail
-    assert "between 50% (a) and 90% (b)" in said
-    assert "lost more often in 1 and less often in 1 of 3 arms; in the other 1 this study cannot tell" in said
+def test_unlike_arms_have_no_one_answer() -> None:
+    arms = [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1), line("c", 0.7, 0.7, -0.1, 0.1)]
+    said = verdict(arms)
+    assert said.answer.startswith("These 3 arms are unlike, and have no one answer.")
+    assert "lost more in 1 and less in 1 of 3 arms; in the other 1 this study cannot tell" in said.answer
+    assert "between 50% (a) and 90% (b)" in said.detail
+
+
+def test_a_small_dose_is_said_beside_the_answer() -> None:
+    control = line("control", 0.0, 0.95, None, None, editor="none", gap=None, edit_success=None)
+    cautions = verdict([line("a", 0.9, 0.9, -0.1, 0.1), control]).cautions
+    assert any("less than the 10% that tuning should cost" in caution for caution in cautions)
+    strained = verdict([line("a", 0.9, 0.9, -0.1, 0.1), control | {"retention_intrinsic": 0.7}]).cautions
+    assert not any("so small a dose" in caution for caution in strained)
 
 
 def test_what_weakens_an_answer_is_said() -> None:
     one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
     cautions = " ".join(one_seed.cautions)
-    for words in ("one seed", "did not improve", "not matched"):
+    for words in ("one seed", "did not improve", "how firmly it was held"):
         assert words in cautions
     assert "equal utility" not in cautions
     short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions

@@ -1,17 +1,20 @@
 """A claim is data: a sentence, the arms it compares, the estimate, the direction, and the smallest effect that counts.
 
+A claim has one estimate. Of the arms that it speaks of, those of one family (`arms.family`: one editor, objective and
+tuner, edited and tuned alike) are judged together, and each family by itself; ``where`` names a family.
+
 Read from YAML, the built-in ones (claims.yaml beside this file) like a user's own:
 
     - name: paraphrases-help
-      sentence: Edits made with paraphrases are retained better.
-      estimate: retention_edited
+      sentence: Edits made with paraphrases lose less than edits made without, held equally firmly.
+      estimate: edits_loss_equal
       compare: {factor: paraphrases, of: [1, 3, 5, 10], against: 0}
       where: {mask: [none]}
-      direction: above
-      smallest: 0.05
+      direction: below
+      smallest: 0.2
 
-Without ``compare`` the estimate is one that an arm has on its own, the gap or the matched gap, and each arm is a
-comparison of edited with intrinsic facts.
+Without ``compare`` the estimate is one that an arm has on its own, the extra loss of edits at equal start or a gap, and
+each arm is a comparison of edited with intrinsic facts.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from indelible.errors import ConfigError
 from indelible.files import read_text
-from indelible.numbers.measures import MEASURES, Factor, Measure, measures
+from indelible.numbers.measures import MEASURES, SMALLEST, Factor, Measure, measures
 from indelible.validation import validated
 
 
@@ -58,7 +61,10 @@ class Claim(BaseModel):
         compare: which arms against which.
         where: only arms with these values, by factor; editor "none" (a control) never counts.
         direction: whether the claim is that the estimate is above or below zero.
-        smallest: the smallest effect that counts, as a fraction (0.05 is five points).
+        smallest: the smallest effect that counts: a fraction (0.05 is five points), or nats of log-odds; where it is
+            not given, `measures.SMALLEST` of the estimate's unit (`counts_from`).
+        strain: the least share of intrinsic facts that tuning must have cost without the edit, or else nothing is said
+            against the claim.
         matched_utility: only arms that stopped at the downstream figure that they should reach in every seed.
     """
 
@@ -70,7 +76,8 @@ class Claim(BaseModel):
     compare: Comparison | None = None
     where: dict[Factor, tuple[str | int, ...]] = {}
     direction: Literal["above", "below"] = "above"
-    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    smallest: Annotated[float | None, Field(ge=0)] = None
+    strain: Annotated[float, Field(ge=0, le=1)] = 0.1
     matched_utility: bool = False
 
     @field_validator("estimate")
@@ -83,18 +90,21 @@ class Claim(BaseModel):
 
     @model_validator(mode="after")
     def _estimate_fits(self) -> Self:
-        if self.compare is not None and self.measure.differences:
-            raise ValueError(
-                f"{self.estimate!r} is what one arm has on its own: leave 'compare' out, or choose a retention"
-            )
         if self.compare is None and not self.measure.differences:
             raise ValueError(f"{self.estimate!r} is compared between arms: say which with 'compare'")
+        if self.measure.unit == "share" and self.counts_from >= 1:
+            raise ValueError(f"smallest is {self.smallest:g}, and a share is less than 1: 0.05 is five points")
         return self
 
     @property
     def measure(self) -> Measure:
         """What the estimate is."""
         return MEASURES.get(self.estimate)
+
+    @property
+    def counts_from(self) -> float:
+        """The smallest effect that counts, in the estimate's unit."""
+        return SMALLEST[self.measure.unit] if self.smallest is None else self.smallest
 
     @property
     def sign(self) -> int:

@@ -1,5 +1,6 @@
-"""The answer in words, written from the summary alone and never kinder than its intervals: "more often" or "less often"
-stands only where the 95% interval of the gap excludes zero. What weakens an answer is said beside it.
+"""The answer in words, written from the summary and never kinder than its intervals: "more" or "less" stands only where
+the 95% interval of the extra loss at equal start, the primary estimand, excludes zero, and "alike" only where it
+excludes what counts. What was kept is said beside it, and what weakens an answer after it.
 """
 
 from __future__ import annotations
@@ -8,29 +9,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from indelible.claims.claim import Claim
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.words import in_points, percent
+from indelible.numbers.measures import CONTROL_EDITOR, SMALLEST
+from indelible.numbers.words import in_nats, percent, size
 
 Summary = Mapping[str, Any]
 FEWEST_WORKING = 0.5
 """Share of edits that should have worked before tuning."""
+STRAIN: float = Claim.model_fields["strain"].default
+"""Share of intrinsic facts that tuning should cost the control."""
+KEPT = ("retention_edited", "retention_intrinsic", "retention_paraphrase", "retention_intrinsic_paraphrase")
 
 
 @dataclass(frozen=True)
 class Average:
-    """Means over arms, each arm counting the same: how many they are, and their estimates."""
+    """Means over arms of one family, each arm counting the same: how many they are, and their estimates by measure."""
 
     arms: int
-    edited: Estimate
-    intrinsic: Estimate
-    gap: Estimate
+    of: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer of a study in one sentence, with its interval where there is one; over several arms, in detail, how
-    far apart they are and in how many the interval excludes zero; and what a reader should hold against it."""
+    """The answer of a study in one sentence, with its interval where there is one; in detail, what was kept and, over
+    several arms, how far they are apart; and what a reader should hold against it."""
 
     answer: str
     detail: str
@@ -38,10 +41,10 @@ class Verdict:
 
 
 def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdict:
-    """A summary (`summary.summarise`) in words; the average is over its arms with a gap, where they are several."""
+    """A summary (`summary.summarise`) in words; the average is over its arms with edits and intrinsic facts, where they
+    are several of one family."""
     measured = [arm for arm in summary if arm["gap"] is not None]
-    detail = _detail(measured) if len(measured) > 1 else ""
-    return Verdict(_answer(measured, average), detail, tuple(_cautions(summary, measured)))
+    return Verdict(_answer(measured, average), _detail(measured, average), tuple(_cautions(summary, measured)))
 
 
 def with_unlike_criteria(found: Verdict) -> Verdict:
@@ -53,52 +56,74 @@ def with_unlike_criteria(found: Verdict) -> Verdict:
     return replace(found, cautions=(caution, *found.cautions))
 
 
-def gap_of(arm: Summary) -> Estimate:
-    """The gap in one line of a summary."""
-    return Estimate(arm["gap"], arm["gap_low"], arm["gap_high"])
+def of_line(arm: Summary, measure: str) -> Estimate:
+    """A measure in one line of a summary, with its interval where the line has one."""
+    return Estimate(arm[measure], arm.get(f"{measure}_low"), arm.get(f"{measure}_high"))
 
 
 def _answer(measured: Sequence[Summary], average: Average | None) -> str:
     if not measured:
         return "This study cannot say: in no arm were both edits and intrinsic facts measured before and after tuning."
     if len(measured) == 1:
-        only = measured[0]
-        return _sentence("Of", only["retention_edited"], only["retention_intrinsic"], gap_of(only))
-    if average is None or average.edited.value is None or average.intrinsic.value is None or average.gap.value is None:
-        return f"This study has no one figure for its {len(measured)} arms: no seed finished in all of them."
-    start = f"On average over {average.arms} arms, of"
-    return _sentence(start, average.edited.value, average.intrinsic.value, average.gap)
+        return _sentence("At equal start", of_line(measured[0], "excess_loss"))
+    if average is not None:
+        return _sentence(f"At equal start, on average over {average.arms} arms", average.of["excess_loss"])
+    return f"These {len(measured)} arms are unlike, and have no one answer. {_sides(measured)}"
 
 
-def _sentence(start: str, edited: float, intrinsic: float, gap: Estimate) -> str:
+def _sentence(start: str, loss: Estimate) -> str:
+    if loss.value is None:
+        return (
+            "This study cannot say whether edits lose more than intrinsic facts at equal start: too few edits that "
+            "worked have a counterpart that was held as firmly, or no seed finished in all arms."
+        )
     said = (
-        f"{start} the edits that worked before fine-tuning {percent(edited)} still worked after it, against "
-        f"{percent(intrinsic)} of the intrinsic facts: a gap of {in_points(gap)} points"
+        f"{start}, fine-tuning took {in_nats(loss)} nats of log-odds more from edits than from intrinsic facts held as "
+        "firmly"
     )
-    if gap.interval is None:
+    if loss.low is None or loss.high is None:
         return f"{said}, on too few facts to give an interval."
-    if gap.side:
-        return f"{said}, so edits were lost {'more' if gap.side > 0 else 'less'} often than intrinsic facts."
+    if loss.side:
+        return f"{said}: edits lose {'more' if loss.side > 0 else 'less'}."
+    most = max(-loss.low, loss.high)
+    if most < SMALLEST["nats"]:
+        return f"{said}: they lose alike, to within {size(SMALLEST['nats'], 'nats')}."
+    if loss.high < SMALLEST["nats"]:
+        return f"{said}: edits do not lose more by {size(SMALLEST['nats'], 'nats')} or above."
     return f"{said}, which shows neither a difference nor its absence."
 
 
-def _detail(measured: Sequence[Summary]) -> str:
-    first = (
-        f"Of the edits, {_span(measured, 'retention_edited')} were kept; of the intrinsic facts, "
-        f"{_span(measured, 'retention_intrinsic')}."
-    )
-    sides = [gap_of(arm).side for arm in measured]
+def _detail(measured: Sequence[Summary], average: Average | None) -> str:
+    if not measured:
+        return ""
+    edited, intrinsic, other_edited, other_intrinsic = (_kept(measured, average, measure) for measure in KEPT)
+    said = f"Of the edits that worked before fine-tuning {edited} still worked after it"
+    said += f"; of the intrinsic facts, {intrinsic}."
+    if None not in (other_edited, other_intrinsic):
+        said += f" In held-out wordings: {other_edited} of the edits, {other_intrinsic} of the intrinsic facts."
+    return f"{said} {_sides(measured)}" if len(measured) > 1 and average is not None else said
+
+
+def _kept(measured: Sequence[Summary], average: Average | None, measure: str) -> str | None:
+    """What was kept: on average, or from one arm to another; None where nothing is known of it."""
+    if average is not None:
+        return None if (found := average.of[measure].value) is None else percent(found)
+    known = [arm for arm in measured if arm[measure] is not None]
+    return _span(known, measure) if known else None
+
+
+def _sides(measured: Sequence[Summary]) -> str:
+    """In how many arms edits lost more or less at equal start."""
+    sides = [of_line(arm, "excess_loss").side for arm in measured]
     more, less = sides.count(1), sides.count(-1)
     total = len(measured)
     if total in (more, less):
-        second = f"Edits were lost {'more' if more else 'less'} often than intrinsic facts in all {total} arms."
-    elif more + less == 0:
-        second = f"In none of the {total} arms does the 95% interval of the gap exclude zero."
-    else:
-        found = [f"{words} often in {count}" for words, count in (("more", more), ("less", less)) if count]
-        second = f"Compared with intrinsic facts, edits were lost {' and '.join(found)} of {total} arms"
-        second += f"; in the other {total - more - less} this study cannot tell." if more + less < total else "."
-    return f"{first} {second}"
+        return f"Edits lost {'more' if more else 'less'} at equal start in all {total} arms."
+    if more + less == 0:
+        return f"In none of the {total} arms does the 95% interval of the extra loss exclude zero."
+    found = [f"{words} in {count}" for words, count in (("more", more), ("less", less)) if count]
+    said = f"At equal start edits lost {' and '.join(found)} of {total} arms"
+    return said + (f"; in the other {total - more - less} this study cannot tell." if more + less < total else ".")
 
 
 def _span(measured: Sequence[Summary], key: str) -> str:
@@ -117,6 +142,11 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> Iterat
                 f"Without any edit ({arm['arm']}), the same tuning kept {percent(arm['retention_intrinsic'])} of the "
                 "intrinsic facts: forgetting up to that point is not the edit's doing."
             )
+            if 1 - arm["retention_intrinsic"] < STRAIN:
+                yield (
+                    f"That is less than the {percent(STRAIN)} that tuning should cost: at so small a dose the absence "
+                    "of a difference says little."
+                )
     unfinished = [arm for arm in summary if arm["seeds"] == 0]
     partly = [arm for arm in unfinished if arm["retention_intrinsic"] is not None]
     without = [arm for arm in unfinished if arm["retention_intrinsic"] is None]
@@ -124,8 +154,8 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> Iterat
     yield from _of("Not finished in any seed, so without figures on retention", without)
     if measured:
         yield (
-            "Edited and intrinsic facts are not matched on how firmly the model held them before tuning: a gap, or the "
-            "absence of one, can come from that."
+            "What is kept depends on how firmly it was held before tuning, in which edits and intrinsic facts differ: "
+            "a gap, or the absence of one, can come from that. The extra loss at equal start does not."
         )
         seeds = {arm["seeds"] for arm in measured}
         if max(seeds) <= 1:

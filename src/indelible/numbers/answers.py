@@ -14,9 +14,21 @@ import numpy as np
 import pandas as pd
 
 from indelible.errors import DataError
+from indelible.numbers.alike.adjusting import with_counterpart
+from indelible.numbers.alike.log_odds import losses, part_of
+from indelible.numbers.alike.matching import matched_counts
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.matching import matched_counts
-from indelible.numbers.measures import PHASES, QUESTION, FactSet, Measure, Rate, is_control, rate_named, require_columns
+from indelible.numbers.measures import (
+    FACT_SETS,
+    PHASES,
+    QUESTION,
+    FactSet,
+    Measure,
+    Rate,
+    is_control,
+    rate_named,
+    require_columns,
+)
 from indelible.numbers.paired import compare, hits_among
 from indelible.numbers.replicates import Replicates
 
@@ -27,7 +39,7 @@ class Answers:
 
     def __init__(self, rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> None:
         self.rows = rows
-        self.replicates = Replicates(self._counts_of, draws=draws, seed=seed)
+        self.replicates = Replicates(self._counts_of, self._losses_of, draws=draws, seed=seed)
         self._of_arm = (
             {str(name): part for name, part in rows.groupby("arm", sort=False, observed=True)} if len(rows) else {}
         )
@@ -35,6 +47,7 @@ class Answers:
         self._matched: dict[str, dict[FactSet, pd.DataFrame]] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
         self._hits: dict[tuple[str, str], pd.DataFrame] = {}
+        self._losses: dict[str, pd.DataFrame] = {}
 
     def arm(self, name: str) -> pd.DataFrame:
         """The rows of an arm; none for one that never got to ask."""
@@ -71,6 +84,21 @@ class Answers:
             )
         return self._counts[arm, rate]
 
+    def losses(self, arm: str) -> pd.DataFrame:
+        """`log_odds.losses` of an arm."""
+        if arm not in self._losses:
+            self._losses[arm] = losses(self.arm(arm), self.outcomes(arm))
+        return self._losses[arm]
+
+    def without_counterpart(self, arm: str) -> tuple[int, list[str]]:
+        """Of the edits' questions of an arm that worked before tuning, how many have no counterpart among those of
+        intrinsic facts, so that the extra loss at equal start says nothing about them; and the facts that they ask."""
+        edited, intrinsic = (part_of(self.losses(arm), name) for name in FACT_SETS)
+        compared = with_counterpart(edited, intrinsic)
+        left = edited.merge(compared[QUESTION], on=QUESTION, how="left", indicator=True)
+        left = left[left["_merge"] == "left_only"]
+        return len(left), sorted(left["fact_id"].unique())
+
     def difference(
         self, arm: str, other: str, measure: Measure, *, sign: float = 1.0, generator: np.random.Generator
     ) -> tuple[Estimate, str]:
@@ -79,7 +107,7 @@ class Answers:
         The p of a rate is the larger of the bootstrap's and the paired test's, whose permutations come from the
         generator.
         """
-        estimate = self.replicates.estimate(measure.of(arm, sign) | measure.of(other, -sign))
+        estimate = self.replicates.estimate(measure.between(arm, other, sign))
         if estimate.value is None or not isinstance(measure, Rate):
             return estimate, "bootstrap"
         first, second = self._hits_of(arm, measure), self._hits_of(other, measure)
@@ -89,6 +117,10 @@ class Answers:
     def _counts_of(self, rate: str) -> dict[str, pd.DataFrame]:
         """Counts of every arm that has a rate."""
         return {arm: count for arm in self._of_arm if (count := self.counts(arm, rate)) is not None}
+
+    def _losses_of(self) -> dict[str, pd.DataFrame]:
+        """Losses of every arm."""
+        return {arm: self.losses(arm) for arm in self._of_arm}
 
     def _matched_of(self, arm: str) -> dict[FactSet, pd.DataFrame]:
         if arm not in self._matched:

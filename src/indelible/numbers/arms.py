@@ -22,6 +22,9 @@ OF_THE_TUNER = ("tuner", "rank", "alpha", "dropout", "target_modules", "tuner_op
 TUNED_ALIKE = ("objective", "tuner", "tuning")
 """In what an arm's control is tuned as the arm is."""
 
+KINDS: tuple[Factor, ...] = ("editor", "objective", "tuner")
+"""Factors whose values are so unlike that no mean over them answers a claim."""
+
 
 @dataclass(frozen=True)
 class ArmFactors:
@@ -69,6 +72,12 @@ def comparable(arm: ArmFactors, other: ArmFactors, factor: Factor) -> bool:
     ignored = set(arm.tuning) | set(other.tuning) if factor == "objective" else set[str]()
     ignored |= set(OF_THE_TUNER) if factor == "tuner" else set[str]()
     return _without(arm.tuning, ignored) == _without(other.tuning, ignored)
+
+
+def family(arm: ArmFactors) -> str:
+    """What arms have to share to be judged as one: all but the mask, the paraphrases and the figure reached."""
+    alike = [arm.factors[name] for name in KINDS]
+    return json.dumps([*alike, arm.protocol, arm.options, arm.tuning], sort_keys=True)
 
 
 def factor_between(arm: ArmFactors, other: ArmFactors) -> Factor | None:

@@ -1,5 +1,7 @@
 """How far a rate, or a weighted sum of rates, could move with other facts and other seeds.
 
+Beside rates there are effects in nats (`alike.adjusting`): sums over facts that have no ends, and no half facts.
+
 A rate is hits over asked, summed over facts and seeds. Its interval comes from a bootstrap with two levels.
 
 *Facts.* One draw gives every fact a random weight from the exponential distribution and forms the ratio of the two
@@ -40,9 +42,11 @@ difference of intrinsic retention from a batch arm's, with 100 facts and luck of
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,27 +61,43 @@ _FINENESS = 10**9
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a rate is made of.
+class Term(ABC):
+    """One term of a weighted sum, over seeds and facts.
 
     Attributes:
-        hits: (seeds, facts), counts or sums of weights; 0 where nothing was asked.
-        asked: (seeds, facts), likewise; 0 where a seed does not have a fact, or has it outside the denominator.
-        population: name of the set that the facts are from. Column i of two samples of one population is one fact.
+        asked: (seeds, facts) how much was asked, counts or sums of weights; 0 where a seed does not have a fact, or has
+            it outside the denominator.
+        population: name of the set that the facts are from. Column i of two terms of one population is one fact.
         by_model: the same as (models, facts), where any seed has several models: the copies of isolated arms; or None.
     """
 
-    hits: Floats
     asked: Floats
     population: str
-    by_model: Sample | None = None
+    by_model: Term | None
+    ends: ClassVar[tuple[float, float]]
 
     @property
+    @abstractmethod
     def rate(self) -> float:
-        """Hits over asked, pooled over facts and seeds; NaN when nothing was asked."""
-        total = float(self.asked.sum())
-        return float(self.hits.sum()) / total if total else float("nan")
+        """Its value, over facts and seeds."""
+
+    @abstractmethod
+    def deviations(self) -> Floats:
+        """(seeds, facts): what each fact in each seed contributes to the value's error."""
+
+    @abstractmethod
+    def drawn(self, fact_weights: Floats, half_facts: Floats) -> Floats:
+        """(draws,) the value when facts are redrawn and seeds stay.
+
+        Args:
+            fact_weights: (facts, draws) exponential numbers, one row per fact of the population.
+            half_facts: (2, draws) from the gamma distribution with shape ½: weights of the half facts kept and lost.
+        """
+
+    @abstractmethod
+    def made_up_for(self, *, paired: bool) -> float:
+        """By how much its draws' deviations are too small, as a factor; ``paired`` where another term of the sum is of
+        the same facts."""
 
     @cached_property
     def asked_about(self) -> NDArray[np.bool_]:
@@ -89,10 +109,73 @@ class Sample:
         """Distinct facts that were asked about."""
         return int(np.count_nonzero(self.asked_about))
 
+    def _student(self) -> float:
+        """Student's quantile in place of the normal one, as a factor."""
+        return float(stats.t.ppf((1 + LEVEL) / 2, self.facts - 1) / stats.norm.ppf((1 + LEVEL) / 2))
+
+
+@dataclass(frozen=True)
+class Sample(Term):
+    """What a rate is made of: ``hits`` (seeds, facts), counts or sums of weights; 0 where nothing was asked."""
+
+    hits: Floats
+    asked: Floats
+    population: str
+    by_model: Sample | None = None
+    ends: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    @property
+    def rate(self) -> float:
+        """Hits over asked, pooled over facts and seeds; NaN when nothing was asked."""
+        total = float(self.asked.sum())
+        return float(self.hits.sum()) / total if total else float("nan")
+
     def deviations(self) -> Floats:
-        """(seeds, facts): what each fact in each seed contributes to the rate's error; they sum to 0."""
+        """They sum to 0."""
         deviations: Floats = (self.hits - self.rate * self.asked) / self.asked.sum()
         return deviations
+
+    def drawn(self, fact_weights: Floats, half_facts: Floats) -> Floats:
+        """Of a rate of which something was asked."""
+        hits, asked = self.hits.sum(axis=0), self.asked.sum(axis=0)
+        kept, lost = half_facts * _size_of_a_fact(self)
+        rates: Floats = (hits @ fact_weights + kept) / (asked @ fact_weights + kept + lost)
+        return rates
+
+    def made_up_for(self, *, paired: bool) -> float:
+        """Weights of the exponential distribution vary a mean by (n - 1)/(n + 1) of its unbiased variance. In Jeffreys'
+        interval of a single rate nothing is missing: the half facts make it up. Differences of the same facts have no
+        such posterior; they get Student's quantile for the normal one besides."""
+        facts = self.facts
+        return float(np.sqrt((facts + 1) / (facts - 1))) * (self._student() if paired else 1.0)
+
+
+@dataclass(frozen=True)
+class Effect(Term):
+    """What facts of one population do to an effect: its value (0 in the second of two populations, so that it counts
+    once), and ``errors`` (seeds, facts), the change of it that each makes."""
+
+    value: float
+    errors: Floats
+    asked: Floats
+    population: str
+    by_model: Effect | None = None
+    ends: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
+
+    @property
+    def rate(self) -> float:
+        return self.value
+
+    def deviations(self) -> Floats:
+        return self.errors
+
+    def drawn(self, fact_weights: Floats, half_facts: Floats) -> Floats:
+        moved = self.errors.sum(axis=0) @ fact_weights
+        draws: Floats = self.value + moved - moved.mean()
+        return draws
+
+    def made_up_for(self, *, paired: bool) -> float:
+        return self._student()
 
 
 @dataclass(frozen=True)
@@ -126,7 +209,7 @@ def rate_interval(sample: Sample, *, draws: int, generator: np.random.Generator)
     seeds, facts = sample.asked.shape
     weights, halves = generator.standard_exponential((facts, draws)), generator.standard_gamma(0.5, (2, draws))
     normal = generator.standard_normal((seeds, draws))
-    return contrast([sample], [1.0], [fact_draws(sample, weights, halves)], normal).interval
+    return contrast([sample], [1.0], [sample.drawn(weights, halves)], normal).interval
 
 
 def mean_interval(
@@ -152,21 +235,8 @@ def mean_interval(
     return None if found is None else (least + found[0] * span, least + found[1] * span)
 
 
-def fact_draws(sample: Sample, fact_weights: Floats, half_facts: Floats) -> Floats:
-    """(draws,) a rate, of which something was asked, when facts are redrawn and seeds stay.
-
-    Args:
-        fact_weights: (facts, draws) exponential numbers, one row per fact of the population.
-        half_facts: (2, draws) from the gamma distribution with shape ½: weights of the half facts kept and lost.
-    """
-    hits, asked = sample.hits.sum(axis=0), sample.asked.sum(axis=0)
-    kept, lost = half_facts * _size_of_a_fact(sample)
-    rates: Floats = (hits @ fact_weights + kept) / (asked @ fact_weights + kept + lost)
-    return rates
-
-
 def contrast(
-    samples: Sequence[Sample],
+    samples: Sequence[Term],
     weights: Sequence[float],
     drawn: Sequence[Floats],
     normal: Floats,
@@ -174,26 +244,27 @@ def contrast(
 ) -> Contrast:
     """A weighted sum of rates, with the draws of its facts and of what seeds and models add.
 
-    All rates are over the same seeds (and models, where they have any), each with something asked and its `fact_draws`;
-    the standard normal numbers are (seeds, draws), and (models, draws) where the samples have models.
+    All rates are over the same seeds (and models, where they have any), each with something asked and its draws
+    (`Term.drawn`); the standard normal numbers are (seeds, draws), and (models, draws) where the samples have models.
     """
     value = sum(weight * sample.rate for weight, sample in zip(weights, samples, strict=True))
     variances = np.array([weight**2 * rates.var() for weight, rates in zip(weights, drawn, strict=True)])
-    pulls = np.minimum(2 * variances / variances.sum(), 1)
+    pulls = np.minimum(2 * variances / (variances.sum() or 1.0), 1)
     draws = np.full(normal.shape[1], value)
     for weight, sample, rates, pull in zip(weights, samples, drawn, pulls, strict=True):
         mean = rates.mean()
         paired = sum(other.population == sample.population for other in samples) > 1
-        wider = _made_up_for(sample, paired=paired) if len(samples) > 1 else 1.0
+        wider = sample.made_up_for(paired=paired) if len(samples) > 1 or isinstance(sample, Effect) else 1.0
         draws += weight * ((rates - mean) * wider + pull * (mean - sample.rate))
     draws += _luck(samples, weights, normal, between_seeds(samples, weights))
     if model_normal is not None and (of_models := between_models(samples, weights)) > 0:
         draws += _luck(*_by_model(samples, weights), model_normal, of_models)
-    lowest, highest = (sum(side(weight, 0.0) for weight in weights) for side in (min, max))
+    reached = [sorted(weight * end for end in sample.ends) for weight, sample in zip(weights, samples, strict=True)]
+    lowest, highest = np.sum(reached, axis=0)
     return Contrast(value, np.sort(np.clip(draws, lowest, highest)))
 
 
-def between_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+def between_seeds(samples: Sequence[Term], weights: Sequence[float]) -> float:
     """The variance of a weighted sum of rates that comes from seeds, beyond what facts and single models explain.
 
     An unbiased estimate, and so negative where seeds agree more than their facts would let expect; 0 with one seed.
@@ -201,13 +272,13 @@ def between_seeds(samples: Sequence[Sample], weights: Sequence[float]) -> float:
     return _between(samples, weights) - max(between_models(samples, weights), 0.0) if _rows(samples) > 1 else 0.0
 
 
-def between_models(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+def between_models(samples: Sequence[Term], weights: Sequence[float]) -> float:
     """The variance that comes from models, beyond what facts explain; likewise, and 0 where seeds have one each."""
     models, their_weights = _by_model(samples, weights)
     return _between(models, their_weights) if models else 0.0
 
 
-def _by_model(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[list[Sample], list[float]]:
+def _by_model(samples: Sequence[Term], weights: Sequence[float]) -> tuple[list[Term], list[float]]:
     """Those samples of which a seed has several models, with a row per model, and their weights.
 
     A sample with one model per seed says nothing about the luck of single models. Beside others' copies its few rows
@@ -218,12 +289,12 @@ def _by_model(samples: Sequence[Sample], weights: Sequence[float]) -> tuple[list
     return [sample for sample, _ in found], [weight for _, weight in found]
 
 
-def _rows(samples: Sequence[Sample]) -> int:
+def _rows(samples: Sequence[Term]) -> int:
     """Seeds or models that were asked anything."""
     return int(np.count_nonzero(sum(sample.asked.sum(axis=1) for sample in samples)))
 
 
-def _between(samples: Sequence[Sample], weights: Sequence[float]) -> float:
+def _between(samples: Sequence[Term], weights: Sequence[float]) -> float:
     """The variance of a weighted sum of rates that comes from the rows of its samples, beyond what facts explain."""
     rows = _rows(samples)
     by_population: dict[str, Floats] = {}
@@ -244,14 +315,14 @@ def _between(samples: Sequence[Sample], weights: Sequence[float]) -> float:
     return (rows * float(of_rows @ of_rows) - explained) / (rows - 1)
 
 
-def _of_rows(samples: Sequence[Sample], weights: Sequence[float]) -> Floats:
+def _of_rows(samples: Sequence[Term], weights: Sequence[float]) -> Floats:
     """(rows,): by how much each seed or model moves a weighted sum of rates."""
     parts = [weight * sample.deviations().sum(axis=1) for sample, weight in zip(samples, weights, strict=True)]
     total: Floats = np.sum(parts, axis=0)
     return total
 
 
-def _luck(samples: Sequence[Sample], weights: Sequence[float], normal: Floats, variance: float) -> Floats:
+def _luck(samples: Sequence[Term], weights: Sequence[float], normal: Floats, variance: float) -> Floats:
     """(draws,): what the sum moves by with other seeds or models, of a given variance."""
     of_rows = _of_rows(samples, weights)
     squares = float(of_rows @ of_rows)
@@ -259,18 +330,6 @@ def _luck(samples: Sequence[Sample], weights: Sequence[float], normal: Floats, v
         return np.zeros(normal.shape[1])
     draws: Floats = (of_rows @ (normal - normal.mean(axis=0))) * np.sqrt(variance / squares)
     return draws
-
-
-def _made_up_for(sample: Sample, *, paired: bool) -> float:
-    """By how much deviations from weights of the exponential distribution are too small, as a factor.
-
-    They vary a mean by (n − 1)/(n + 1) of its unbiased variance. In Jeffreys' interval of a single rate nothing is
-    missing: the half facts make it up. Differences of the same facts have no such posterior; they get Student's
-    quantile for the normal one besides.
-    """
-    facts = sample.facts
-    student = stats.t.ppf((1 + LEVEL) / 2, facts - 1) / stats.norm.ppf((1 + LEVEL) / 2) if paired else 1.0
-    return float(np.sqrt((facts + 1) / (facts - 1)) * student)
 
 
 def _size_of_a_fact(sample: Sample) -> float:

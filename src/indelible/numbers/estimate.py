@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Estimate:
-    """A rate, a difference of rates, or a mean, in fractions unless it is said otherwise.
+    """A rate, a difference of rates, or a mean, in fractions unless it is said otherwise; a loss, in nats.
 
     Attributes:
         value: None where there is nothing to form it of.
@@ -15,9 +15,6 @@ class Estimate:
         p: two-sided, against zero, from the draws of the interval; None where there is none.
         facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
         seeds: seeds that it rests on.
-        seed_share: of the variance, what seeds add beyond what facts and single models explain, as a fraction; 0 with
-            one seed, or where seeds agree. More facts do not lessen this part. (What copies of isolated arms add is
-            lessened by more of them, that is by more edits.)
     """
 
     value: float | None = None
@@ -26,7 +23,6 @@ class Estimate:
     p: float | None = None
     facts: int = 0
     seeds: int = 0
-    seed_share: float = 0.0
 
     def figures(self) -> dict[str, float | None]:
         """As columns of a table."""

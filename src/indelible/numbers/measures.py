@@ -5,7 +5,11 @@
 - *retention* of a set = successes in *tuned* among those that succeeded in *edited* (for intrinsic facts: also among
   those that succeeded in *edited*, and separately against *base*, so that damage by the edit is not blamed on tuning).
 - *edit flip ratio* = 1 − retention. *retention gap* = intrinsic retention − edited retention.
-- *matched gap*: the same between edits and intrinsic facts that are matched on relation and on probability in *edited*.
+- *matched gap*, or gap at equal start: the same between edits and intrinsic facts that are matched on relation and on
+  probability in *edited*.
+- *extra loss of edits at equal start*, the primary estimand: by how many nats of log-odds more tuning takes from edits
+  than from intrinsic facts that the edited model held as firmly, in own and held-out wordings (`alike.adjusting`).
+  Rates are headroom and durability in one: what is held firmly can lose much and still succeed. This is durability.
 - *control*: the unedited model fine-tuned alike, so that forgetting without any edit is known. It has no edited phase,
   so that what it knew before tuning is what it knew in base.
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from indelible.errors import DataError
@@ -41,12 +46,17 @@ CONTROL_EDITOR = "none"
 QUESTION = ["seed", "copy", "fact_set", "fact_id", "kind", "wording"]
 """What tells one question of an arm from another; ``copy`` numbers the models of an isolated arm, else it is 0."""
 
-Place = Literal["summary", "headline", "sizes", "curves", "effects", "changes", "claims"]
-"""Where a measure can show: in summary.json; in the table of all arms that opens the report; in the table of further
-rates; as a curve over training steps (and with its interval in retention.csv); in effects.csv, by itself and as a
-difference between arms; in the comparison of two runs; and as the estimate of a claim."""
-RateKey = tuple[str, str]
-"""Name of an arm, and name of a rate."""
+Place = Literal["summary", "headline", "kept", "sizes", "curves", "effects", "changes", "claims"]
+"""Where a measure can show: in summary.json; in the table of all arms that opens the report; in the table that sets
+beside the primary estimand what else can be said to be kept; in the table of further rates; as a curve over training
+steps (and with its interval in retention.csv); in effects.csv, by itself and as a difference between arms; in the
+comparison of two runs; and as the estimate of a claim."""
+RateKey = tuple[str, ...]
+"""Name of an arm and of a rate or a loss; and of another arm, for what is formed of two."""
+Unit = Literal["share", "nats"]
+SMALLEST: Mapping[Unit, float] = MappingProxyType({"share": 0.05, "nats": 0.2})
+"""The smallest effect that counts where nothing else is said: five points; and as many nats as change a probability by
+at most five points, which they do near one half."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ class Measure(ABC):
         shows: where it stands.
         differences: whether it is a difference, in points and tested against zero, rather than a share of something.
         constant: added to the weighted sum of rates that the measure is.
+        unit: what it is counted in, shares of questions or nats of log-odds.
     """
 
     name: str
@@ -68,10 +79,15 @@ class Measure(ABC):
     shows: tuple[Place, ...] = field(default=("summary", "sizes", "effects", "claims"), kw_only=True)
     differences: bool = field(default=False, kw_only=True)
     constant: float = field(default=0.0, kw_only=True)
+    unit: Unit = field(default="share", kw_only=True)
 
     @abstractmethod
     def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
         """The weighted sum of rates that the measure is in one arm, times ``sign``."""
+
+    def between(self, arm: str, other: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """The weighted sum of rates that one arm has more of it than another, times ``sign``."""
+        return self.of(arm, sign) | self.of(other, -sign)
 
 
 @dataclass(frozen=True)
@@ -124,6 +140,29 @@ class Combination(Measure):
         return {(arm, name): sign * weight for name, weight in self.weights.items()}
 
 
+@dataclass(frozen=True)
+class Loss(Measure):
+    """By how many nats tuning lowered the log-odds of a set's questions, own and held-out wordings (`alike`).
+
+    Attributes:
+        fact_set: the set that loses.
+        against: the set of the same arm than which it loses more at equal start; or "arm": the same set in another arm,
+            so that the measure is one of two arms; or None: the mean loss, of whatever start.
+    """
+
+    fact_set: FactSet
+    against: FactSet | Literal["arm"] | None = None
+    unit: Unit = field(default="nats", kw_only=True)
+
+    def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """Itself; nothing where it takes two arms."""
+        return {} if self.against == "arm" else {(arm, self.name): sign}
+
+    def between(self, arm: str, other: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """Formed of both arms at once where it takes two."""
+        return {(arm, self.name, other): sign} if self.against == "arm" else super().between(arm, other, sign)
+
+
 MEASURES: Registry[Measure] = Registry("measure", group="indelible.measures")
 
 
@@ -147,7 +186,7 @@ def rate_named(name: str) -> Rate:
     """A rate; a TypeError for a measure that is none."""
     found = MEASURES.get(name)
     if not isinstance(found, Rate):
-        raise TypeError(f"{name} is a combination of rates and no rate")
+        raise TypeError(f"{name} is no rate")
     return found
 
 
@@ -167,9 +206,10 @@ def is_control(rows: pd.DataFrame) -> bool:
 
 
 _AT_THE_EDIT: tuple[Place, ...] = ("summary", "headline", "changes")
-_KEPT: tuple[Place, ...] = ("summary", "headline", "curves", "effects", "changes", "claims")
-_KEPT_OTHERWISE: tuple[Place, ...] = ("summary", "sizes", "curves", "effects", "changes", "claims")
-_GAPS: tuple[Place, ...] = ("effects", "claims")
+_KEPT: tuple[Place, ...] = ("summary", "headline", "kept", "curves", "effects", "changes", "claims")
+_KEPT_OTHERWISE: tuple[Place, ...] = ("summary", "kept", "curves", "effects", "changes", "claims")
+_GAPS: tuple[Place, ...] = ("kept", "effects", "claims")
+_LOST: tuple[Place, ...] = ("sizes", "effects")
 
 # fmt: off
 for _measure in (
@@ -179,15 +219,27 @@ for _measure in (
     Rate("paraphrase_success", "paraphrase success", "edited", "paraphrase", "edited",
          heading="paraphrases", shows=_AT_THE_EDIT),
     Rate("locality", "locality", "edited", "neighbour", "edited", "base", shows=_AT_THE_EDIT),
+    Loss("excess_loss", "extra loss of edits at equal start", "edited", "intrinsic", differences=True,
+         heading="extra loss of edits", shows=("summary", "headline", "changes", *_GAPS)),
+    Combination("matched_gap", "gap at equal start", {"matched_intrinsic": 1.0, "matched_edited": -1.0},
+                differences=True, shows=_GAPS),
     Rate("retention_edited", "edited kept", "edited", "prompt", "tuned", "before", series="edited", shows=_KEPT),
     Combination("flip_ratio", "flip ratio", {"retention_edited": -1.0}, constant=1.0, shows=("effects",)),
-    Rate("retention_paraphrase", "edited kept, held-out wordings", "edited", "paraphrase", "tuned", "before",
-         series="paraphrase", shows=_KEPT_OTHERWISE),
     Rate("retention_intrinsic", "intrinsic kept", "intrinsic", "prompt", "tuned", "before",
          series="intrinsic", shows=_KEPT),
+    Combination("gap", "gap", {"retention_intrinsic": 1.0, "retention_edited": -1.0},
+                differences=True, shows=("summary", "headline", "changes", *_GAPS)),
+    Rate("retention_paraphrase", "edited kept, held-out wordings", "edited", "paraphrase", "tuned", "before",
+         series="paraphrase", shows=_KEPT_OTHERWISE),
     Rate("retention_intrinsic_paraphrase", "intrinsic kept, held-out wordings", "intrinsic", "paraphrase", "tuned",
-         "before", shows=("summary", "sizes")),
-    Rate("retention_intrinsic_base", "intrinsic kept, against base", "intrinsic", "prompt", "tuned", "base"),
+         "before", shows=("summary", "kept", "effects", "claims")),
+    Combination("gap_paraphrase", "gap, held-out wordings",
+                {"retention_intrinsic_paraphrase": 1.0, "retention_paraphrase": -1.0},
+                differences=True, shows=_GAPS),
+    Rate("retention_intrinsic_base", "intrinsic kept, against base", "intrinsic", "prompt", "tuned", "base",
+         shows=("summary", "kept", "effects", "claims")),
+    Combination("gap_base", "gap, against base", {"retention_intrinsic_base": 1.0, "retention_edited": -1.0},
+                differences=True, shows=_GAPS),
     Rate("retention_edited_first_token", "edited kept, first token", "edited", "prompt", "tuned", "before",
          criterion="first_token", shows=("summary", "sizes", "claims")),
     Rate("retention_neighbour", "neighbours kept", "edited", "neighbour", "tuned", "before",
@@ -195,12 +247,9 @@ for _measure in (
     Rate("matched_edited", "edited kept, matched", "edited", "prompt", "tuned", "before", matched=True, shows=()),
     Rate("matched_intrinsic", "intrinsic kept, matched", "intrinsic", "prompt", "tuned", "before",
          matched=True, shows=()),
-    Combination("gap", "gap", {"retention_intrinsic": 1.0, "retention_edited": -1.0},
-                differences=True, shows=("summary", "headline", "changes", *_GAPS)),
-    Combination("gap_base", "gap, against base", {"retention_intrinsic_base": 1.0, "retention_edited": -1.0},
-                differences=True, shows=_GAPS),
-    Combination("matched_gap", "matched gap", {"matched_intrinsic": 1.0, "matched_edited": -1.0},
-                differences=True, shows=_GAPS),
+    Loss("edits_loss", "loss of edits", "edited", shows=_LOST),
+    Loss("intrinsic_loss", "loss of intrinsic facts", "intrinsic", shows=_LOST),
+    Loss("edits_loss_equal", "loss of edits at equal start", "edited", "arm", shows=("effects", "claims")),
 ):
     add(_measure)
 # fmt: on

@@ -19,7 +19,7 @@ from scipy import stats
 from indelible.numbers.answers import Answers, pooled
 from indelible.numbers.arms import pairs_of_arms, pairs_with_control
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, MEASURES, Measure, Rate, measures, require_columns
+from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, MEASURES, Loss, Measure, Rate, measures, require_columns
 from indelible.numbers.replicates import generator_of
 
 FIGURES = ("figure", "better", "downstream_before", "downstream_after", "reached", "seconds")
@@ -75,6 +75,10 @@ def _summarise_arm(arm: str, answers: Answers, runs: pd.DataFrame) -> dict[str, 
     summary["n_edits"] = 0 if about["editor"] == CONTROL_EDITOR else _facts_per_seed(rows, "edited")
     summary["n_intrinsic"] = _facts_per_seed(rows, "intrinsic")
     for measure in measures("summary"):
+        if isinstance(measure, Loss):
+            found = answers.replicates.of(arm, measure)
+            summary |= dict(zip(_keys(measure), (found.value, found.low, found.high), strict=True))
+            continue
         weights = measure.of(arm)
         known = [rate for _, name in weights if (rate := pooled(answers.counts(arm, name))) is not None]
         if len(known) < len(weights):
@@ -154,7 +158,7 @@ def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
 def _differences(arm: str, versus: str, shown: Sequence[Measure], answers: Answers) -> Iterator[dict[str, Any]]:
     """One arm less the other. What is 1 less a rate has no line of its own: the rate's says as much."""
     for measure in shown:
-        if measure.differences or isinstance(measure, Rate):
+        if not measure.constant:
             generator = generator_of(answers.replicates.seed, "permutation", arm, versus, measure.name)
             yield _line(arm, versus, measure.name, *answers.difference(arm, versus, measure, generator=generator))
 

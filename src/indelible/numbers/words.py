@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import Measure, measures
+from indelible.numbers.measures import Measure, Unit, measures
 
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+UNITS: Mapping[Unit, str] = MappingProxyType({"share": "points", "nats": "nats"})
+"""In what a difference is said."""
 ROUNDING = 1e-9
 """Points of difference between what are the same sums of fractions."""
 
@@ -33,13 +36,29 @@ def headline(summary: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list
 
 def heading(measure: Measure) -> str:
     """What stands above the column of a measure."""
-    return f"{measure.heading or measure.label}{', points [95%]' if measure.differences else ''}"
+    unit = f", {UNITS[measure.unit]} [95%]" if measure.differences or measure.unit == "nats" else ""
+    return f"{measure.heading or measure.label}{unit}"
 
 
 def cell(arm: Mapping[str, Any], measure: Measure) -> str:
-    """A measure in one line of a summary: a share in percent, a difference in points with its interval."""
-    value, *ends = (arm.get(f"{measure.name}{end}") for end in ("", "_low", "_high"))
-    return points_with_interval(value, *ends) if measure.differences else percent_with_interval(value, *ends)
+    """A measure in one line of a summary, as `figure` has it."""
+    value, low, high = (arm.get(f"{measure.name}{end}") for end in ("", "_low", "_high"))
+    return figure(Estimate(value, low, high), measure)
+
+
+def figure(found: Estimate, measure: Measure) -> str:
+    """A figure with its interval: a share in percent, a difference in points, a loss in nats."""
+    return in_unit(found, measure.unit) if measure.differences or measure.unit == "nats" else in_percent(found)
+
+
+def in_unit(difference: Estimate, unit: Unit) -> str:
+    """A difference with its interval, without the name of its unit."""
+    return in_points(difference) if unit == "share" else in_nats(difference)
+
+
+def size(value: float, unit: Unit) -> str:
+    """How large an effect is, with its unit: "5 points", "0.2 nats"."""
+    return f"{value * 100:.3g} points" if unit == "share" else f"{value:.2g} nats"
 
 
 def percent(rate: float | None) -> str:
@@ -84,6 +103,32 @@ def points_with_interval(difference: float | None, low: float | None, high: floa
     if _missing(difference, low, high):
         return points(difference)
     return f"{points(difference)} [{points(low)}, {points(high)}]"
+
+
+def nats(difference: float | None) -> str:
+    """A difference of log-odds, signed, to the hundredth: -0.314 -> "−0.31".
+
+    Below half of that three decimals are shown, a thousandth at least, so that an interval that just misses zero
+    doesn't seem to touch it.
+    """
+    if difference is None or _missing(difference):
+        return MISSING
+    size = abs(difference)
+    if size < ROUNDING:
+        return "0"
+    return f"{'+' if difference > 0 else MINUS}{f'{size:.2f}' if size >= 0.005 else f'{max(size, 0.001):.3f}'}"
+
+
+def nats_with_interval(difference: float | None, low: float | None, high: float | None) -> str:
+    """A difference with its interval, in nats: "+0.31 [+0.10, +0.52]"; without one, just the difference."""
+    if _missing(difference, low, high):
+        return nats(difference)
+    return f"{nats(difference)} [{nats(low)}, {nats(high)}]"
+
+
+def in_nats(difference: Estimate) -> str:
+    """A difference of log-odds with its interval: "+0.31 [+0.10, +0.52]"."""
+    return nats_with_interval(difference.value, difference.low, difference.high)
 
 
 def in_percent(share: Estimate) -> str:

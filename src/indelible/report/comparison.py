@@ -19,7 +19,7 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import FACTORS, MEASURES, Measure, measures
 from indelible.numbers.replicates import Replicates
-from indelible.numbers.words import MISSING, in_percent, in_points, p_value, points
+from indelible.numbers.words import MISSING, UNITS, figure, in_points, in_unit, p_value
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Picture, Words
 from indelible.report.page import render
@@ -149,7 +149,7 @@ def _changes(found: Replicates, first: str, second: str) -> dict[str, Change]:
     for measure in measures("changes"):
         before, after = found.of(first, measure), found.of(second, measure)
         if before.value is not None and after.value is not None:
-            less = found.estimate(measure.of(second) | measure.of(first, -1.0))
+            less = found.estimate(measure.between(second, first))
             changes[measure.name] = Change(measure, before, after, less)
     return changes
 
@@ -236,7 +236,7 @@ def forest(comparison: Comparison) -> Figure:
     blocks = [Block("", [Dot(title, CHANGES[direction(change)], change) for title, change in changes])]
     if comparison.mean is not None and len(changes) > 1:
         blocks.append(Block("", [Dot("mean over arms", "mean", comparison.mean)]))
-    return dot_plot(blocks, label="change of edited retention, points", differences=True)
+    return dot_plot(blocks, label="change of edited retention, points", differences="share")
 
 
 def _measured(comparison: Comparison) -> list[ArmChange]:
@@ -248,9 +248,11 @@ def _table(comparison: Comparison, first: str, second: str) -> pd.DataFrame:
     for arm in comparison.arms:
         for found in arm.changes.values():
             both, less = (found.first, found.second), found.difference
-            shown = [points(one.value) if found.measure.differences else in_percent(one) for one in both]
-            rows.append((arm.title, found.measure.label, *shown, in_points(less), p_value(less.p), str(less.seeds)))
-    return pd.DataFrame(rows, columns=["arm", "measure", first, second, "change, points [95%]", "p", "shared seeds"])
+            unit = found.measure.unit
+            shown = [figure(one, found.measure) for one in both]
+            change = f"{in_unit(less, unit)} {UNITS[unit]}"
+            rows.append((arm.title, found.measure.label, *shown, change, p_value(less.p), str(less.seeds)))
+    return pd.DataFrame(rows, columns=["arm", "measure", first, second, "change [95%]", "p", "shared seeds"])
 
 
 def _flips(arm: ArmChange, first: str, second: str) -> Part:

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from indelible.claims.rulings import Ruling
-from indelible.claims.verdict import Average, Verdict, verdict, with_unlike_criteria
+from indelible.claims.verdict import KEPT, Average, Verdict, verdict, with_unlike_criteria
 from indelible.numbers.answers import Answers
+from indelible.numbers.arms import arms_of, family
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import CONTROL_EDITOR, MEASURES
 from indelible.numbers.summary import summarise
@@ -66,13 +67,13 @@ class Run:
 
     @cached_property
     def average(self) -> Average | None:
-        """Over the arms that have a gap; None where there are not at least two."""
+        """Over the arms that have a gap; None where there are not at least two, all of one family."""
         arms = [str(line["arm"]) for line in self.measured]
-        if len(arms) < 2:
+        if len(arms) < 2 or len({family(arm) for arm in arms_of(self.runs) if arm.name in arms}) > 1:
             return None
-        shown = map(MEASURES.get, ("retention_edited", "retention_intrinsic", "gap"))
         pairs = [(arm, None) for arm in arms]
-        return Average(len(arms), *(self.answers.replicates.mean(measure, pairs) for measure in shown))
+        shown = ("excess_loss", "gap", *KEPT)
+        return Average(len(arms), {name: self.answers.replicates.mean(MEASURES.get(name), pairs) for name in shown})
 
     @property
     def as_published(self) -> bool:

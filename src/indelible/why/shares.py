@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from indelible.errors import DataError, suggest
-from indelible.numbers.bootstrap import FEWEST_FACTS, Floats, Sample, contrast, fact_draws, mean_interval
+from indelible.numbers.bootstrap import FEWEST_FACTS, Floats, Sample, contrast, mean_interval
 from indelible.numbers.measures import require_columns
 from indelible.numbers.replicates import generator_of
 
@@ -228,7 +228,7 @@ class _Drawn:
         """Each mixture's retention in all draws; a fact weighs the same in all mixtures."""
         draw, halves = self.generator, (2, self.draws)
         facts = draw.standard_exponential((self.game.counted.shape[1], self.draws))
-        return [fact_draws(sample, facts, draw.standard_gamma(0.5, halves)) for sample in self.samples]
+        return [sample.drawn(facts, draw.standard_gamma(0.5, halves)) for sample in self.samples]
 
     @cached_property
     def normal(self) -> Floats:

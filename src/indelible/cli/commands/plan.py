@@ -1,8 +1,9 @@
-"""``indelible plan``: how many facts and seeds would show a gap of a given size."""
+"""``indelible plan``: the smallest effects that a design shows, and how many facts and seeds a given gap needs."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +15,14 @@ from indelible.errors import ConfigError, StoreError
 from indelible.numbers.words import counted
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from indelible.numbers.power import Plan
 
 EXAMPLES = (
     "Examples:",
-    "`indelible plan --gap 0.1` # for a gap of ten points",
+    "`indelible plan` # the smallest effects that studies of several sizes show",
+    "`indelible plan --gap 0.1` # how many edits and seeds show a gap of ten points",
     "`indelible plan --gap 0.05 --from runs/quick` # with the rates and the spread of a finished run",
 )
 EDITS = (10, 24, 50, 100, 200, 400)
@@ -26,7 +30,9 @@ SEEDS = (1, 3, 5, 10)
 
 
 def plan(
-    gap: Annotated[float, typer.Option(help="The gap to show: intrinsic less edited retention, e.g. 0.1.")],
+    gap: Annotated[
+        float | None, typer.Option(help="A gap to show: intrinsic less edited retention, e.g. 0.1.", show_default=False)
+    ] = None,
     retention: Annotated[
         float | None, typer.Option(min=0, max=1, help="Retention of intrinsic facts.  [default: 0.7]")
     ] = None,
@@ -42,48 +48,98 @@ def plan(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how many working edits per seed, and seeds, would show a gap: its 95% interval then excludes zero."""
-    from indelible.numbers.power import USUAL_POWER, Plan, facts_needed, power_table
+    """Say what a study can show: the smallest extra loss of edits at equal start and the smallest gap whose 95%
+    intervals exclude zero in four of five studies; with --gap, how many working edits and seeds that gap needs."""
+    from indelible.numbers.power import USUAL_LOSS, Plan, detectable_gap, detectable_loss, expected, noise_of
 
+    rows = None if run is None else _rows(run)
     given = {"retention": retention, "intrinsic_per_edit": intrinsic_per_edit, "seeds": seeds, "spread": spread}
     typed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    chosen = replace(Plan(gap) if run is None else _from_run(run, gap), **typed)
+    chosen = replace(Plan(gap or 0.0) if rows is None else expected(rows, gap or 0.0), **typed)
+    of_run = None if rows is None else noise_of(rows)
+    noise = of_run or USUAL_LOSS
     kept = chosen.retention - chosen.gap
-    if chosen.gap == 0 or not (0 < chosen.retention < 1 and 0 <= kept <= 1):
-        of_run = run is not None and retention is None
-        source = f"the {chosen.retention:g} of {run}" if of_run else f"--retention {chosen.retention:g}"
+    if gap is not None and (gap == 0 or not (0 < chosen.retention < 1 and 0 <= kept <= 1)):
+        of_run_itself = run is not None and retention is None
+        source = f"the {chosen.retention:g} of {run}" if of_run_itself else f"--retention {chosen.retention:g}"
         raise ConfigError(
-            f"With {source}, --gap {chosen.gap:g} leaves edits a retention of {kept:g}.",
+            f"With {source}, --gap {gap:g} leaves edits a retention of {kept:g}.",
             "Give a --retention between 0 and 1, and a gap other than 0 that leaves a fraction as well.",
         )
     numbers = sorted({*SEEDS, chosen.seeds})
-    table = power_table(chosen, EDITS, numbers)
-    needed = {number: facts_needed(replace(chosen, seeds=number)) for number in numbers}
+    smallest = [
+        {
+            "edits": edits,
+            "seeds": number,
+            "extra_loss": detectable_loss(noise, edits, number),
+            "gap": detectable_gap(replace(chosen, seeds=number), edits),
+        }
+        for edits in EDITS
+        for number in numbers
+    ]
     if as_json:
-        content = {"plan": asdict(chosen), "power": table.to_dict("records"), "edits_for_80_percent": needed}
-        typer.echo(json.dumps(content, indent=2))
+        content = {"detectable": smallest, "noise": asdict(noise), "plan": asdict(chosen)}
+        typer.echo(json.dumps(content | (_power(chosen, numbers) if gap is not None else {}), indent=2))
         return
+    where = f"in {run}" if of_run else "where nothing else is known"
+    typer.echo(
+        f"The smallest effects that four of five studies show, at 5% two-sided. Extra loss of edits at equal start, in "
+        f"nats of log-odds: one edit varies it by {noise.of_edit:.2g}, seeds by {noise.of_seed:.2g}, {where}."
+    )
+    _show(numbers, [(one["edits"], f"{one['extra_loss']:.2f}") for one in smallest])
+    typer.echo(
+        f"Gap in points, where intrinsic facts keep {chosen.retention:.3g}; {chosen.intrinsic_per_edit:.3g} intrinsic "
+        f"facts per edit; the gap varies by {chosen.spread:.2g} over seeds."
+    )
+    _show(numbers, [(one["edits"], _points(one["gap"])) for one in smallest])
+    if gap is not None:
+        _show_power(chosen, numbers)
+
+
+def _power(plan: Plan, seeds: Sequence[int]) -> dict[str, Any]:
+    """Power by edits and seeds, and by seeds the edits that the plan's gap needs."""
+    from indelible.numbers.power import facts_needed, power_table
+
+    needed = {number: facts_needed(replace(plan, seeds=number)) for number in seeds}
+    return {"power": power_table(plan, EDITS, seeds).to_dict("records"), "edits_for_80_percent": needed}
+
+
+def _show_power(plan: Plan, seeds: Sequence[int]) -> None:
+    from indelible.numbers.power import USUAL_POWER
+
+    found = _power(plan, seeds)
+    needed = found["edits_for_80_percent"]
+    typer.echo(
+        f"The chance to show a gap of {plan.gap:g}: intrinsic facts keep {plan.retention:.3g}, edits "
+        f"{plan.retention - plan.gap:.3g}."
+    )
+    cells = [(line["edits"], f"{line['power']:.0%}") for line in found["power"]]
+    last = [(f"for {USUAL_POWER:.0%}", "never" if needed[one] is None else str(needed[one])) for one in seeds]
+    _show(seeds, [*cells, *last])
+    enough, alone = needed[plan.seeds], " One seed says nothing about others, whatever its interval."
+    number = "no number of edits shows" if enough is None else f"{enough} working edits per seed show"
+    more = ": take more seeds" if enough is None else ""
+    said = f"With {counted(plan.seeds, 'seed')}, {number} this gap in four of five studies{more}."
+    typer.echo(said + alone * (plan.seeds == 1))
+
+
+def _show(seeds: Sequence[int], cells: Sequence[tuple[Any, str]]) -> None:
+    """A table of edits by seeds, from its cells in order of rows."""
     from indelible.cli.display import show_table
 
-    names = [counted(number, "seed") for number in numbers]
-    lines = [[str(edits), *(f"{chance:.0%}" for chance in part["power"])] for edits, part in table.groupby("edits")]
-    lines.append([f"for {USUAL_POWER:.0%}", *("never" if needed[one] is None else str(needed[one]) for one in numbers)])
-    typer.echo(
-        f"Gap {chosen.gap:g}: intrinsic facts keep {chosen.retention:.3g}, edits {kept:.3g}; "
-        f"{chosen.intrinsic_per_edit:.3g} intrinsic facts per edit; the gap varies by {chosen.spread:.2g} over seeds."
-    )
-    show_table(["edits per seed", *names], lines)
-    enough, alone = needed[chosen.seeds], " One seed says nothing about others, whatever its interval."
-    found = "no number of edits shows" if enough is None else f"{enough} working edits per seed show"
-    more = ": take more seeds" if enough is None else ""
-    said = f"With {counted(chosen.seeds, 'seed')}, {found} this gap in four of five studies{more}."
-    typer.echo(said + alone * (chosen.seeds == 1))
+    width = len(seeds)
+    rows = [cells[place : place + width] for place in range(0, len(cells), width)]
+    lines = [[str(row[0][0]), *(text for _, text in row)] for row in rows]
+    show_table(["edits per seed", *(counted(number, "seed") for number in seeds)], lines)
 
 
-def _from_run(folder: Path, gap: float) -> Plan:
+def _points(gap: Any) -> str:
+    return "none" if gap is None else f"{gap * 100:.1f}"
+
+
+def _rows(folder: Path) -> pd.DataFrame:
     from indelible.files import read_table
-    from indelible.numbers.power import expected
 
     if not (file := folder / "facts.parquet").is_file():
         raise StoreError(f"{folder} holds no finished study: facts.parquet is missing.", "Run `indelible study` first.")
-    return expected(read_table(file), gap)
+    return read_table(file)

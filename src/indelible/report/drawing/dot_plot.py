@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.words import in_percent, in_points, points
+from indelible.numbers.measures import Unit
+from indelible.numbers.words import in_percent, in_unit, nats, points
 from indelible.report.drawing.style import COLOURS, INK, LABELS, MARKERS, STRONG, plain_axes, shortened, style
 
 LONGEST_LABEL = 34
@@ -64,10 +65,15 @@ def direction(difference: Estimate) -> str:
     return ("unclear", "more", "less")[difference.side]
 
 
-def dot_plot(blocks: Sequence[Block], *, label: str, differences: bool = False, key: Sequence[str] = ()) -> Figure:
-    """Draw the lines, from top to bottom, over an axis of differences in points around zero, or of shares; ``key`` has
+def dot_plot(
+    blocks: Sequence[Block], *, label: str, differences: Unit | None = None, key: Sequence[str] = ()
+) -> Figure:
+    """Draw the lines, from top to bottom, over an axis of differences of a unit around zero, or of shares; ``key`` has
     the series to explain above it."""
-    write = in_points if differences else in_percent
+
+    def write(found: Estimate) -> str:
+        return in_unit(found, differences) if differences else in_percent(found)
+
     dots = [dot for block in blocks for dot in block.dots]
     left = 0.1 + CHARACTER * min(max((len(dot.label) for dot in dots), default=0), LONGEST_LABEL)
     right = 0.15 + CHARACTER * max((len(dot.text or write(dot.estimate)) for dot in dots), default=0)
@@ -125,7 +131,7 @@ def _draw(axes: Axes, dot: Dot, text: str, height: float) -> None:
     axes.annotate(text, (1, height), xytext=(8, 0), color=colour, **beside)
 
 
-def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
+def _dress(axes: Axes, dots: Sequence[Dot], differences: Unit | None) -> None:
     axes.set_yticks([])
     plain_axes(axes, axis="x")
     axes.spines["left"].set_visible(False)
@@ -139,4 +145,4 @@ def _dress(axes: Axes, dots: Sequence[Dot], differences: bool) -> None:
     spare = 0.04 * (high - low)
     axes.set_xlim(low - spare, high + spare)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: points(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: (points if differences == "share" else nats)(value)))

@@ -10,14 +10,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.claims.rulings import Ruling
-from indelible.numbers.words import counted, in_points, p_value
+from indelible.numbers.estimate import Estimate
+from indelible.numbers.words import MISSING, UNITS, counted, in_unit, p_value, size
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Html, Part, Picture, exhibit
 from indelible.report.run import Run
 
-MARKS = {"supported": "✓", "contradicted": "✗", "undecided": "?"}
+MARKS = {"supported": "✓", "excluded": "✗"}
 RULING = """
-<p><span class="word {{ ruling.decision }}">{{ mark }} {{ ruling.decision }}</span> <span class="said">{{ ruling.sentence }}</span></p>
+<p><span class="word {{ ruling.decision.partition(' ')[0] }}">{{ mark }} {{ ruling.decision }}</span> <span class="said">{{ ruling.sentence }}{% if ruling.family %} ({{ ruling.family }}){% endif %}</span></p>
 <p>{{ ruling.why }}</p>
 """  # noqa: E501
 
@@ -29,22 +30,22 @@ def claims(run: Run) -> Iterator[Part]:
         return
     yield Heading("Claims", "claims")
     yield from map(_claim, run.rulings)
-    rows = [(ruling.sentence, ruling.decision, in_points(ruling.effect)) for ruling in run.rulings]
-    table = pd.DataFrame(rows, columns=["claim", "verdict", "mean effect, points [95%]"])
+    rows = [(one.sentence, one.family or MISSING, one.decision, _said(one, one.effect)) for one in run.rulings]
+    table = pd.DataFrame(rows, columns=["claim", "arms", "verdict", "effect [95%]"])
     yield Group([Grid(table, "Claims and verdicts.", "claims")], "files")
     yield Data("claims", pd.DataFrame([line for ruling in run.rulings for line in _lines(ruling)]))
 
 
 def _claim(ruling: Ruling) -> Part:
-    said = Html(RULING, {"ruling": ruling, "mark": MARKS[ruling.decision]})
+    said = Html(RULING, {"ruling": ruling, "mark": MARKS.get(ruling.decision, "?")})
     if not ruling.findings:
         return Group([said], "claim")
     behind: list[Part] = []
     if any(finding.effect.value is not None for finding in ruling.findings):
         description = f"Effects behind the claim: {ruling.sentence} {ruling.why}"
-        behind.append(Picture(partial(forest, ruling), description, file=f"claim-{ruling.claim}"))
-    behind.append(Grid(_findings(ruling), f"Comparisons behind the claim {ruling.claim}"))
-    note = f"mean effect {in_points(ruling.effect)} points; {ruling.smallest * 100:g} would count"
+        behind.append(Picture(partial(forest, ruling), description, file=f"claim-{ruling.name}"))
+    behind.append(Grid(_findings(ruling), f"Comparisons behind the claim {ruling.name}"))
+    note = f"effect {_said(ruling, ruling.effect)}; {size(ruling.smallest, ruling.unit)} would count"
     return Group([said, Fold(counted(len(ruling.findings), "comparison"), behind, note)], "claim")
 
 
@@ -54,21 +55,27 @@ def forest(ruling: Ruling) -> Figure:
     blocks = [Block(found.comparison, [Dot("", direction(found.effect), found.effect)]) for found in findings]
     if len(blocks) > 1:
         blocks.append(Block("mean over comparisons", [Dot("", "mean", ruling.effect)]))
-    return dot_plot(blocks, label="effect, points; above 0, for the claim", differences=True)
+    return dot_plot(blocks, label=f"effect, {UNITS[ruling.unit]}; above 0, for the claim", differences=ruling.unit)
+
+
+def _said(ruling: Ruling, effect: Estimate) -> str:
+    """An effect with its unit, which claims do not share."""
+    return MISSING if effect.value is None else f"{in_unit(effect, ruling.unit)} {UNITS[ruling.unit]}"
 
 
 def _findings(ruling: Ruling) -> pd.DataFrame:
     rows = []
     for found in ruling.findings:
         effect = found.effect
-        figures = in_points(effect), p_value(effect.p), str(effect.facts), str(effect.seeds)
+        figures = _said(ruling, effect), p_value(effect.p), str(effect.facts), str(effect.seeds)
         rows.append((found.comparison, found.decision, *figures))
-    return pd.DataFrame(rows, columns=["comparison", "says", "effect, points [95%]", "p (Holm)", "facts", "seeds"])
+    return pd.DataFrame(rows, columns=["comparison", "says", "effect [95%]", "p (Holm)", "facts", "seeds"])
 
 
 def _lines(ruling: Ruling) -> Iterator[dict[str, Any]]:
     """One line for the claim as a whole (comparison "all"), and one per comparison."""
-    whole: dict[str, Any] = {"claim": ruling.claim, "comparison": "all", "decision": ruling.decision}
+    whole: dict[str, Any] = {"claim": ruling.claim, "arms": ruling.family, "comparison": "all"}
+    whole |= {"decision": ruling.decision, "unit": ruling.unit}
     yield whole | ruling.effect.figures() | {"p": None, "facts": None, "seeds": None}
     for found in ruling.findings:
         yield whole | {"comparison": found.comparison, "decision": found.decision} | found.effect.figures()

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES
 from indelible.numbers.summary import contrasts_table, effects_table
-from indelible.numbers.words import MISSING, points_with_interval
-from indelible.report.exhibit import Data, Heading, Part, Words, exhibit, numbers, texts
+from indelible.numbers.words import MISSING, UNITS, in_unit
+from indelible.report.exhibit import Data, Heading, Part, Words, exhibit, numbers
 from indelible.report.run import Run
 
 
@@ -22,8 +23,8 @@ def effects(run: Run) -> Iterator[Part]:
         return
     yield Heading("What matters over the whole grid", "grid")
     yield Words(
-        "What each factor changed, on average over the pairs of arms that differ in it alone, in percentage points: a "
-        "level less the one that it is held against."
+        "What each factor changed, on average over the pairs of arms that differ in it alone: a level less the one "
+        "that it is held against."
     )
     yield numbers(_table(found), "What matters over the whole grid.", "grid")
     yield Data("grid", found)
@@ -32,7 +33,9 @@ def effects(run: Run) -> Iterator[Part]:
 def _table(found: pd.DataFrame) -> pd.DataFrame:
     """One line per factor and two of its levels, one column per measure."""
     keys = ["factor", "level", "against", "pairs"]
-    names = {name: f"{MEASURES.get(name).label}, points [95%]" for name in found["measure"].unique()}
-    text = texts(points_with_interval, found, "value", "low", "high")
+    units = {name: MEASURES.get(name).unit for name in found["measure"].unique()}
+    names = {name: f"{MEASURES.get(name).label}, {UNITS[unit]} [95%]" for name, unit in units.items()}
+    lines = found[["measure", "value", "low", "high"]].itertuples(index=False)
+    text = [in_unit(Estimate(*figures), units[name]) for name, *figures in lines]
     wide = found.assign(text=text).pivot(index=keys, columns="measure", values="text")[list(names)]
     return found[keys].drop_duplicates().join(wide.rename(columns=names), on=keys).fillna(MISSING).astype(str)

@@ -70,7 +70,7 @@ def shares_plot(of_arm: pd.DataFrame) -> Figure:
         text = "none had succeeded" if value is None else ""
         blocks.setdefault(GROUPS.get(group, group), []).append(Dot("", fact_set, Estimate(value, low, high), text))
     plot = [Block(group, dots) for group, dots in blocks.items()]
-    return dot_plot(plot, label="points of retention lost", differences=True, key=("edited", "intrinsic"))
+    return dot_plot(plot, label="points of retention lost", differences="share", key=("edited", "intrinsic"))
 
 
 def _shares(of_loss: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The gap between what was kept of intrinsic facts and of edits, and the figures of every arm."""
+"""Edits against intrinsic facts: the extra loss at equal start, the gap in what was kept, the figures of every arm."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from indelible.claims.verdict import gap_of
-from indelible.numbers.measures import Rate, measures
-from indelible.numbers.words import MISSING, cell, heading, headline, in_percent, in_points, percent
+from indelible.claims.verdict import of_line
+from indelible.numbers.measures import MEASURES, Rate, measures
+from indelible.numbers.words import MISSING, UNITS, cell, figure, heading, headline, in_percent, in_points, percent
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit, numbers
 from indelible.report.run import Run
@@ -18,20 +18,32 @@ MOST_OPEN = 12
 """Arms in a table that stands open."""
 FEWEST_GROUPED = 7
 """Fewer arms than this stand under no headings in the forest: their names say enough."""
-READINGS = {"more": "lost more often", "less": "lost less often", "unclear": "cannot tell"}
+READINGS = {"more": "more often", "less": "less often", "unclear": "cannot tell"}
 
 
 @exhibit("gap", place=30)
 def gap(run: Run) -> Iterator[Part]:
-    """A forest of gaps and its numbers, the headline table, and how much each arm rests on."""
+    """A forest of extra losses at equal start and one of gaps, what was kept, the headline table, and how much each arm
+    rests on."""
+    yield Heading("Edits against intrinsic facts at equal start", "equal-start")
+    yield Words(
+        "By how many nats of log-odds more fine-tuning took from edits than from intrinsic facts that were held as "
+        "firmly, of the same relations, in own and held-out wordings. Above zero, edits lose more. What is held firmly "
+        "can lose much and still succeed, and then nothing of that shows in what is kept."
+    )
+    if any(line["excess_loss"] is not None for line in run.measured):
+        about = f"Extra loss of edits at equal start per arm with 95% intervals. {run.verdict.answer}"
+        yield Picture(lambda: forest(run, "excess_loss"), about, file="extra-loss")
+    yield Grid(_beside(run), "What fine-tuning took and left, in the same words for both sets of facts.", "kept")
+    yield from _left_out(run)
     yield Heading("The gap", "gap")
     yield Words(
-        "Intrinsic retention minus edited retention, in percentage points. Above zero, edits were lost more often than "
+        "Intrinsic retention minus edited retention, in percentage points. Above zero, edits failed more often than "
         "facts that the model had from pre-training. A triangle marks an interval that excludes zero."
     )
     if run.measured:
         said = run.verdict.detail or run.verdict.answer
-        yield Picture(lambda: forest(run), f"Retention gap per arm with 95% intervals. {said}", file="gap")
+        yield Picture(lambda: forest(run, "gap"), f"Retention gap per arm with 95% intervals. {said}", file="gap")
     yield numbers(_gaps(run), "Retention and retention gap per arm.", "gap")
     columns, lines = headline(run.summary)
     table = Grid(pd.DataFrame(lines, columns=columns), "What each arm achieved and kept.", "headline")
@@ -48,20 +60,44 @@ def gap(run: Run) -> Iterator[Part]:
     yield Data("retention", _retention(run))
 
 
-def forest(run: Run) -> Figure:
-    """The gap of every arm with its interval, grouped by editor where there are many, and their mean below."""
+def forest(run: Run, measure: str) -> Figure:
+    """A difference between edits and intrinsic facts in every arm with its interval, grouped by editor where there are
+    many, and below, where all are of one family, their mean."""
     grouped = len(run.measured) >= FEWEST_GROUPED
     blocks: dict[str, list[Dot]] = {}
     for line in run.measured:
         arm, editor = str(line["arm"]), str(line["editor"])
         # Under the heading of its editor "memit, text, none" is "text, none".
         label = arm.removeprefix(editor).lstrip(", -") or arm if grouped else arm
-        dot = Dot(label, direction(gap_of(line)), gap_of(line))
-        blocks.setdefault(editor if grouped else "", []).append(dot)
+        found = of_line(line, measure)
+        missing = "too few with a counterpart" if found.value is None else ""
+        blocks.setdefault(editor if grouped else "", []).append(Dot(label, direction(found), found, missing))
     plot = [Block(heading, dots) for heading, dots in blocks.items()]
-    if run.average is not None and (mean := run.average.gap).value is not None:
+    if run.average is not None and (mean := run.average.of[measure]).value is not None:
         plot.append(Block("", [Dot("mean over arms", "mean", mean)]))
-    return dot_plot(plot, label="gap, points; above 0, edits were lost more often", differences=True)
+    unit = MEASURES.get(measure).unit
+    more = "failed more often" if unit == "share" else "lost more"
+    label = f"{MEASURES.get(measure).label}, {UNITS[unit]}; above 0, edits {more}"
+    return dot_plot(plot, label=label, differences=unit)
+
+
+def _beside(run: Run) -> pd.DataFrame:
+    """What shows beside the extra loss, one line per arm."""
+    shown = measures("kept")
+    rows = [
+        {"arm": arm} | {heading(one): figure(run.estimate(arm, one.name), one) for one in shown} for arm in run.arms
+    ]
+    return pd.DataFrame(rows)
+
+
+def _left_out(run: Run) -> Iterator[Part]:
+    """How many edits the comparison at equal start says nothing about, and which."""
+    found = {str(line["arm"]): run.answers.without_counterpart(str(line["arm"])) for line in run.measured}
+    rows = [(arm, str(questions), ", ".join(facts)) for arm, (questions, facts) in found.items() if questions]
+    if rows:
+        table = pd.DataFrame(rows, columns=["arm", "questions", "edits"])
+        said = "Edits without a counterpart that was held as firmly, left out at equal start"
+        yield Fold(said, [Grid(table, f"{said}.", look="pinned")])
 
 
 def _gaps(run: Run) -> pd.DataFrame:
@@ -70,8 +106,8 @@ def _gaps(run: Run) -> pd.DataFrame:
             "arm": line["arm"],
             "edited kept [95%]": in_percent(run.estimate(line["arm"], "retention_edited")),
             "intrinsic kept [95%]": in_percent(run.estimate(line["arm"], "retention_intrinsic")),
-            "gap, points [95%]": in_points(found := gap_of(line)),
-            "edits were": MISSING if found.value is None else READINGS[direction(found)],
+            "gap, points [95%]": in_points(found := of_line(line, "gap")),
+            "edits fail": MISSING if found.value is None else READINGS[direction(found)],
             "flip ratio": percent(run.estimate(line["arm"], "flip_ratio").value),
         }
         for line in run.summary

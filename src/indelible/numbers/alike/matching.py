@@ -18,13 +18,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from indelible.numbers.alike.log_odds import log_odds
 from indelible.numbers.measures import FACT_SETS, FactSet, require_columns
 
 NEIGHBOURS = 3
 CALIPER = 0.2
 """In standard deviations of the log-odds over edited and intrinsic facts."""
-SMALLEST_PROBABILITY = 1e-6
-"""Probabilities are kept so far from 0 and 1 that their log-odds stay finite."""
 MODEL = ["seed", "copy"]
 
 
@@ -53,8 +52,7 @@ def _facts(rows: pd.DataFrame, outcome: pd.DataFrame) -> pd.DataFrame:
     known = outcome[(outcome["edited"] == 1) & outcome["tuned"].notna()].reset_index()
     about = rows.loc[(rows["kind"] == "prompt") & (rows["phase"] == "edited"), [*columns, "relation", "log_prob"]]
     facts = known.loc[known["kind"] == "prompt", [*columns, "tuned"]].merge(about, on=columns, validate="one_to_one")
-    probability = np.exp(facts["log_prob"]).clip(SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    return facts.assign(log_odds=np.log(probability) - np.log1p(-probability))
+    return facts.assign(log_odds=log_odds(facts["log_prob"].to_numpy(np.float64)))
 
 
 def _matches(facts: pd.DataFrame, caliper: float) -> pd.DataFrame:

@@ -1,0 +1,128 @@
+"""What a figure is made of in one arm, or in two, before it is known which seeds and facts it is set beside.
+
+A `Frame` says what stands along the axes of terms that are set against each other; a source then gives its terms.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from indelible.numbers.alike.adjusting import Fit, extra_loss, mean_loss
+from indelible.numbers.alike.log_odds import part_of
+from indelible.numbers.bootstrap import Effect, Floats, Sample, Term
+from indelible.numbers.measures import FACT_SETS, FactSet, Loss
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The seeds that all terms have; seed and copy of each model, or none where every seed has one; all facts of a set
+    that any arm of the study is asked about in these figures."""
+
+    seeds: tuple[int, ...]
+    models: tuple[tuple[int, int], ...]
+    facts: Mapping[str, tuple[str, ...]]
+
+
+class Source(ABC):
+    """The models (seed and copy) and seeds that got so far, the facts of each set that were asked about in any of them
+    (none where there is nothing to form a figure of), and by the seeds and facts that it was drawn over (draws,)
+    values of its terms."""
+
+    models: frozenset[tuple[int, int]]
+    facts: Mapping[FactSet, frozenset[str]]
+
+    def __init__(self) -> None:
+        self.drawn: dict[tuple[tuple[int, ...], str, tuple[str, ...]], Floats] = {}
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Those of its models."""
+        return frozenset(seed for seed, _ in self.models)
+
+    @abstractmethod
+    def terms(self, frame: Frame) -> Sequence[Term]:
+        """What it contributes to a weighted sum; nothing where these seeds leave nothing to compare."""
+
+
+class Counted(Source):
+    """A rate in one arm, from its hits and asked by seed, copy and fact_id."""
+
+    def __init__(self, count: pd.DataFrame, fact_set: FactSet) -> None:
+        super().__init__()
+        models = count.reset_index("fact_id").index
+        self.models = frozenset((int(seed), int(copy)) for seed, copy in models)
+        asked = count["asked"] > 0
+        self._models = models[asked]
+        self._ids = count.index.get_level_values("fact_id")[asked].astype(str)
+        self._hits, self._asked = (count.loc[asked, name].to_numpy(np.float64) for name in ("hits", "asked"))
+        self._set: FactSet = fact_set
+        self.facts = {fact_set: frozenset(self._ids)} if len(self._ids) else {}
+
+    def terms(self, frame: Frame) -> list[Term]:
+        """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
+        facts, found = frame.facts[self._set], None
+        for hits, asked in _tables(frame, facts, self._models, self._ids, self._hits, self._asked):
+            found = Sample(hits, asked, self._set, by_model=found)
+        return [found] if found else []
+
+
+class Compared(Source):
+    """A loss in one arm, from its table of losses, or against another arm, from both."""
+
+    def __init__(self, measure: Loss, tables: Sequence[pd.DataFrame]) -> None:
+        super().__init__()
+        of_set = [part_of(table, measure.fact_set) for table in tables]
+        within = [part_of(tables[0], name) for name in FACT_SETS if name == measure.against]
+        self._over_both = measure.against == "arm"
+        self._groups = [*of_set, *within]
+        self._fits: dict[tuple[int, ...], Fit | None] = {}
+        shared = [set(zip(group["seed"], group["copy"], strict=True)) for group in self._groups]
+        seeds = set.intersection(*({seed for seed, _ in models} for models in shared))
+        self.models = frozenset((int(seed), int(copy)) for seed, copy in set.union(*shared) if seed in seeds)
+        fit = self._fit(tuple(sorted(seeds)))
+        compared = fit.questions if fit else self._groups[0].iloc[:0]
+        self.facts = {name: frozenset(part["fact_id"]) for name in FACT_SETS if len(part := part_of(compared, name))}
+
+    def terms(self, frame: Frame) -> list[Term]:
+        """The effect, once, with the errors of the facts of each set that has a part in it."""
+        if (fit := self._fit(frame.seeds)) is None:
+            return []
+        found: list[Term] = []
+        for name in FACT_SETS:
+            own = part_of(fit.questions, name)
+            if own.empty:
+                continue
+            models = pd.MultiIndex.from_frame(own[["seed", "copy"]])
+            errors, asked = own["error"].to_numpy(np.float64), np.ones(len(own))
+            value, effect = 0.0 if found else fit.value, None
+            for of_facts, counted in _tables(frame, frame.facts[name], models, pd.Index(own["fact_id"]), errors, asked):
+                effect = Effect(value, of_facts, counted, name, by_model=effect)
+            found += [effect] if effect else []
+        return found
+
+    def _fit(self, seeds: tuple[int, ...]) -> Fit | None:
+        if seeds not in self._fits:
+            first, *second = (group[group["seed"].isin(seeds)] for group in self._groups)
+            self._fits[seeds] = extra_loss(first, second[0], over_both=self._over_both) if second else mean_loss(first)
+        return self._fits[seeds]
+
+
+def _tables(
+    frame: Frame, facts: Sequence[str], models: pd.Index, ids: pd.Index, first: Floats, second: Floats
+) -> Iterator[tuple[Floats, Floats]]:
+    """Two columns of values summed as (models, facts), where there are models, and last as (seeds, facts); what is of
+    other seeds is left out."""
+    column = pd.Index(facts).get_indexer(ids)
+    rows = [(pd.Index(frame.seeds).get_indexer(models.get_level_values("seed")), len(frame.seeds))]
+    if frame.models:
+        rows.append((pd.MultiIndex.from_tuples(frame.models).get_indexer(models), len(frame.models)))
+    for row, number in reversed(rows):
+        tables, there = (np.zeros((number, len(facts))), np.zeros((number, len(facts)))), row >= 0
+        for table, values in zip(tables, (first, second), strict=True):
+            np.add.at(table, (row[there], column[there]), values[there])
+        yield tables
