@@ -174,5 +174,6 @@ def _show_outcome(outcome: Outcome) -> None:
 
     show_headline(outcome.summary)
     for ruling in json.loads((outcome.folder / "claims.json").read_text(encoding="utf-8")):
-        typer.echo(f"{ruling['decision']:<13} {ruling['sentence']} {ruling['why']}")
+        family = f" ({ruling['family']})" if ruling["family"] else ""
+        typer.echo(f"{ruling['decision']}: {ruling['sentence']}{family} {ruling['why']}")
     typer.echo(f"Report: {outcome.report}  ({duration(outcome.seconds)})")

@@ -1,0 +1,60 @@
+"""How often intervals of the extra loss at equal start cover the truth, and how often verdicts are false.
+
+A thousand simulated studies of each design (`tests/simulated.py`): edits start 1.3 nats firmer, and what is firm loses
+more. Covered is the 95% interval; a false verdict is "supported" where there is no effect, and "excluded" where the
+effect is the smallest that counts.
+
+    PYTHONPATH=tests python benchmarks/coverage.py --studies 1000
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from indelible.claims.claim import Claim
+from indelible.claims.judge import decide
+from indelible.numbers.measures import MEASURES
+from indelible.numbers.replicates import Replicates
+from simulated import simulate_losses
+
+SMALL = {"n_edits": 24, "n_intrinsic": 60}
+DESIGNS: dict[str, dict[str, Any]] = {
+    "one seed": {},
+    "one seed, 24 edits": SMALL,
+    "long tails": {"skewed": True},
+    "two seeds that agree": {"seeds": 2},
+    "two seeds, spread 0.1": {"seeds": 2, "spread": 0.1},
+    "three small seeds, spread 0.1": {"seeds": 3, "spread": 0.1, **SMALL},
+    "three seeds, spread 0.2": {"seeds": 3, "spread": 0.2},
+    "five seeds, spread 0.2": {"seeds": 5, "spread": 0.2},
+}
+SMALLEST = 0.4
+
+
+def main(studies: int) -> None:
+    """Print a line per design."""
+    measure = MEASURES.get("excess_loss")
+    claim = Claim(name="lose-more", sentence="Edits lose more.", estimate="excess_loss", smallest=SMALLEST)
+    print(f"{'design':<32} covered  false support  false exclusion")
+    for name, design in DESIGNS.items():
+        covered, false = [], {0.0: 0, SMALLEST: 0}
+        for effect in false:
+            generator = np.random.default_rng(int(effect * 10))
+            for study in range(studies):
+                table, truth = simulate_losses(effect=effect, generator=generator, **design)
+                joint = Replicates(lambda _: {}, lambda made=table: {"memit": made}, draws=400, seed=study)  # type: ignore[misc]
+                found = joint.of("memit", measure)
+                assert found.low is not None and found.high is not None
+                covered.append(found.low <= truth <= found.high)
+                false[effect] += decide(found, claim) == ("excluded" if effect else "supported")
+        wrong = [number / studies for number in false.values()]
+        print(f"{name:<32} {np.mean(covered):7.1%}  {wrong[0]:13.1%}  {wrong[1]:15.1%}", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--studies", type=int, default=1000)
+    main(parser.parse_args().studies)
