@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,14 +25,16 @@ from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
 from indelible.models.trace import product_precision
 from indelible.progress import Progress
-from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
+from indelible.tuning.protection import Guarded, Protection
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS
-from indelible.tuning.training.batches import usual_precision
+from indelible.tuning.training.batches import computing, usual_precision
 from indelible.tuning.training.callbacks import Undisturbing, Watch
+from indelible.tuning.training.guarding import Guarding
 from indelible.tuning.training.judging import loss_judge
 from indelible.tuning.training.proof import prove_gradients, prove_scoring, proved_reading
 from indelible.tuning.training.stopping import StopRules
@@ -105,6 +108,8 @@ def fine_tune(
     facts: Sequence[Fact] = (),
     seed: int = 0,
     callbacks: Sequence[TrainerCallback] = (),
+    protections: Sequence[Protection] = (),
+    guarded: Guarded | None = None,
     progress: Progress | None = None,
     train_on_heldout: bool = False,
 ) -> TuningResult:
@@ -122,6 +127,7 @@ def fine_tune(
         facts: that no training example may speak of.
         seed: of the data, its order, adapters, and dropout.
         callbacks: transformers callbacks, e.g. the exam's RetentionCallback. They are given the model itself.
+        protections: what keeps the edits that ``guarded`` tells of, and that the model holds (see ``protection``).
         progress: called after each step with steps done, steps at most, and a note on the loss.
         train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
             to be able to measure what it does.
@@ -150,6 +156,8 @@ def fine_tune(
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
     steps = settings.steps_over(len(rows.train))
+    finishing = [one for one in protections if one.finishes]
+    weights = {name: one.detach().clone() for name, one in model.named_parameters()} if finishing else {}
     everything = tuple(figure.name for figure in objective.figures)
     with seeded(seed), quiet_trl(), product_precision(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         with adapted(model, settings, frozen) as tuned:
@@ -183,6 +191,8 @@ def fine_tune(
             trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
             prove_scoring(run, trainer)
             trainer.remove_callback(PrinterCallback)
+            if guarded is not None:
+                trainer.add_callback(Guarding(protections, guarded, partial(computing, run)))
             trainer.add_callback(watch)
             others = Undisturbing(callbacks, model)
             trainer.add_callback(others)
@@ -194,8 +204,12 @@ def fine_tune(
                 trainer.train()
         model.eval()
         try:
+            for one in finishing:
+                assert guarded is not None, "protections need what they guard"
+                one.finish(guarded, weights, partial(_worse, judge, objective.figures[0]))
             step, figures = watch.last_look
-            known = figures if step == trainer.state.global_step and settings.tuner == FULL else {}
+            last = step == trainer.state.global_step and settings.tuner == FULL and not finishing
+            known = figures if last else {}
             missing = [name for name in everything if name not in known]  # merging an adapter rounds
             after = {**known, **(judge(missing) if missing else {})}
             for name, value in after.items():
@@ -225,6 +239,12 @@ def fine_tune(
         dropped=rows.dropped,
         log=watch.log,
     )
+
+
+def _worse(judge: Judge, figure: Figure) -> float:
+    """The held-out figure of the model as it stands, turned so that lower is better."""
+    value = judge([figure.name])[figure.name]
+    return value if figure.better == "lower" else -value
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:

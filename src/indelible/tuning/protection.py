@@ -1,0 +1,198 @@
+"""Protections: what keeps edits while a model is fine-tuned, under any objective, tuner and trainer.
+
+A protection sees the edited model before training, and of facts only what the edit saw: the prompts and the
+paraphrases that were edited, never the wordings of an exam. It has up to three things to say, each optional: a penalty,
+whose gradient is added to that of every optimizer step; a correction of the weights after every step; and what to do
+with the weights when training is over. The first two are done by a callback of transformers, so that they work with the
+Trainer and with trl's trainers alike::
+
+    guarded = Guarded.of(model, tokenizer, edit)
+    Trainer(model, ..., callbacks=[Guarding([KeyAnchor()], guarded)]).train()
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from indelible.errors import ConfigError, suggest
+from indelible.facts.wordings import editing_wordings
+from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
+from indelible.registry import Registry
+from indelible.validation import validated
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from indelible.edits.deltas.delta import Edit
+    from indelible.facts.fact import Fact
+    from indelible.models.layout import Layout
+
+PROTECTIONS = Registry["type[Protection]"](
+    "protection", "indelible.tuning.protections", group="indelible.protections", taken=["none"]
+)
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One wording of an edited fact in tokens: the prompt's, the last of its subject's, and the new object's."""
+
+    prompt: tuple[int, ...]
+    subject: int
+    target: tuple[int, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The prompt's and the object's."""
+        return self.prompt + self.target
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The edited model before it is tuned, and what the edit was made of.
+
+    Attributes:
+        model: holds the edit; a protection leaves it as it is.
+        wordings: of all edited facts, in which they were edited.
+        parameters: names of what the edit changed, or acts beside.
+        others: facts that the model knew before and that no exam asks, to compare with.
+        seed: of whatever is drawn.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    wordings: Sequence[Wording]
+    parameters: Sequence[str]
+    others: Sequence[Wording] = ()
+    seed: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        edit: Edit,
+        *,
+        paraphrases: int = 0,
+        others: Sequence[Fact] = (),
+        layout: Layout | None = None,
+        seed: int = 0,
+    ) -> Self:
+        """What is guarded of an edit that the model holds, made with so many ``paraphrases``.
+
+        Raises:
+            EditError: if that many paraphrases cannot be made.
+            LayoutError: if the model's layout cannot be found.
+        """
+        from indelible.models.layout import find_layout
+
+        said = [
+            wording_of(tokenizer, fact, template, fact.new_object or "", edit.context)
+            for fact in edit.facts
+            for template in (fact.prompt, *editing_wordings(fact, paraphrases))
+        ]
+        known = [wording_of(tokenizer, fact, fact.prompt, fact.true_object) for fact in others]
+        return cls(model, tokenizer, layout or find_layout(model), said, tuple(edit.parameters), known, seed)
+
+    @property
+    def layers(self) -> list[int]:
+        """The edited ones, ascending.
+
+        Raises:
+            ConfigError: if the edit lies in no layer, as facts in the context do.
+        """
+        found = {layer for name in self.parameters if (layer := self.layout.layer_of(name)) is not None}
+        if not found:
+            raise ConfigError("The edit lies in no layer of the model.", "Choose a protection that asks for none.")
+        return sorted(found)
+
+
+def wording_of(
+    tokenizer: PreTrainedTokenizerBase, fact: Fact, template: str, answer: str, context: str = ""
+) -> Wording:
+    """One wording of a fact with an answer behind it."""
+    text = context + fact.text(template)
+    _, last = subject_tokens(tokenizer, context + template, fact.subject)
+    return Wording(tuple(encode_prompt(tokenizer, text)), last, tuple(encode_object(tokenizer, text, answer)))
+
+
+Penalty = Callable[[int], "Tensor | None"]
+"""The penalty at an optimizer step, a scalar whose gradient is wanted; None where that step has none."""
+Correction = Callable[["torch.optim.Optimizer"], None]
+"""What is done to the weights after an optimizer step."""
+Figure = Callable[[], float]
+"""The held-out figure of the model as it stands, turned so that lower is better."""
+
+
+class Protection(BaseModel, ABC):
+    """Options of a protection; subclasses register themselves with ``@PROTECTIONS.register(name)``.
+
+    With a dose of 0 a protection changes no bit of what training does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: ClassVar[str]
+    finishes: ClassVar[bool] = False
+    """Whether it has something to do when training is over."""
+
+    def penalty(self, guarded: Guarded) -> Penalty | None:
+        """Made before training; None for none."""
+        return None
+
+    def correction(self, guarded: Guarded) -> Correction | None:
+        """Made before training, when it is known which parameters are trained; None for none."""
+        return None
+
+    def finish(self, guarded: Guarded, before: Mapping[str, Tensor], figure: Figure) -> None:
+        """What becomes of the tuned weights; ``before`` are copies of those of the edited model."""
+
+
+def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "protect") -> tuple[Protection, ...]:
+    """Protections as a study writes them: ``key-anchor+replay``, or names with their options.
+
+    Raises:
+        ConfigError: an unknown name or option, or a value that cannot be used.
+    """
+    named = {name: {} for name in text.split("+")} if isinstance(text, str) else text
+    for name in named:
+        if name not in PROTECTIONS.names():
+            raise ConfigError(f"Unknown protection {name!r} in {path!r}.", suggest(name, PROTECTIONS.names()))
+    return tuple(validated(PROTECTIONS.get(name), dict(own), f"{path}.{name}") for name, own in named.items())
+
+
+@dataclass
+class Drawn:
+    """Some of many things, in another order each time that all have been drawn."""
+
+    items: Sequence[Any]
+    generator: torch.Generator
+    rest: list[int] = field(default_factory=list)
+
+    def some(self, count: int) -> list[Any]:
+        """So many different ones, or all if there are fewer."""
+        import torch
+
+        found: list[int] = []
+        while len(found) < min(count, len(self.items)):
+            if not self.rest:
+                self.rest = torch.randperm(len(self.items), generator=self.generator).tolist()
+            place = self.rest.pop()
+            if place not in found:
+                found.append(place)
+        return [self.items[place] for place in found]
+
+
+def drawn(items: Sequence[Any], seed: int) -> Drawn:
+    """What draws from the items, the same under the same seed, whatever others draw."""
+    import torch
+
+    return Drawn(items, torch.Generator().manual_seed(seed % 2**63))

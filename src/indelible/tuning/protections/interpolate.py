@@ -1,0 +1,56 @@
+"""Interpolate: after training, each group of weights goes back towards the edited model as far as the task allows.
+
+As WiSE-FT (Wortsman et al., arXiv 2109.01903), group by group: below the edit, the edited weights, beside, above, and
+the head. Only the held-out figure of the task decides; no fact is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from indelible.tuning.protection import PROTECTIONS, Figure, Guarded, Protection
+from indelible.why.mixtures import parameter_groups
+
+
+@PROTECTIONS.register("interpolate")
+class Interpolate(Protection):
+    """Options.
+
+    Attributes:
+        allowed: share by which the held-out figure may become worse than training left it, all groups together.
+        points: mixtures of edited and tuned weights that are tried of a group, the edited weights first; 0 for none.
+    """
+
+    name = "interpolate"
+    finishes = True
+    allowed: float = Field(0.01, ge=0)
+    points: int = Field(4, ge=0)
+
+    def finish(self, guarded: Guarded, before: Mapping[str, Tensor], figure: Figure) -> None:
+        """See the module."""
+        if not self.points:
+            return
+        model = guarded.model
+        most = (tuned := figure()) + self.allowed * abs(tuned)
+        parameters = dict(model.named_parameters())
+        for names in parameter_groups(model, guarded.layout, guarded.parameters).values():
+            moved = {name: parameters[name].detach().clone() for name in names if name in before}
+            for point in range(self.points):
+                _mix(parameters, before, moved, point / self.points)
+                if figure() <= most:
+                    break
+            else:
+                _mix(parameters, before, moved, 1.0)
+
+
+def _mix(
+    parameters: Mapping[str, Tensor], before: Mapping[str, Tensor], tuned: Mapping[str, Tensor], alpha: float
+) -> None:
+    """Set weights between those before, at 0, and the tuned ones, at 1."""
+    with torch.no_grad():
+        for name, weight in tuned.items():
+            parameters[name].copy_(weight if alpha == 1 else before[name].to(weight).lerp(weight, alpha))

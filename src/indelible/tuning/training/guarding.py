@@ -1,0 +1,56 @@
+"""The callback that lets protections have their say in any trainer: penalties before an optimizer step, corrections
+after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from indelible.models.trace import evaluation_mode
+from indelible.tuning.protection import Correction, Guarded, Penalty, Protection
+from indelible.tuning.randomness import kept_random_state
+
+
+class Guarding(TrainerCallback):
+    """Adds the gradients of penalties to those of each optimizer step (behind their clipping, which is about the task
+    alone), and corrects the weights after it. Random state, and the model's mode, are as before after each."""
+
+    def __init__(
+        self,
+        protections: Sequence[Protection],
+        guarded: Guarded,
+        computing: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        """``computing`` opens the precision in which penalties are computed; the weights' own without it."""
+        self.protections, self.guarded, self.computing = protections, guarded, computing
+        self.penalties: list[Penalty] = []
+        self.corrections: list[Correction] = []
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Make what is compared with, of the model as it is before the first step."""
+        with kept_random_state(), evaluation_mode(self.guarded.model):
+            made = [(one.penalty(self.guarded), one.correction(self.guarded)) for one in self.protections]
+        self.penalties = [penalty for penalty, _ in made if penalty is not None]
+        self.corrections = [correction for _, correction in made if correction is not None]
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Add the gradients of all penalties."""
+        for penalty in self.penalties:
+            with kept_random_state(), evaluation_mode(self.guarded.model), self.computing():
+                loss = penalty(state.global_step)
+            if loss is not None and loss.requires_grad:
+                loss.backward()
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Correct the weights."""
+        for correction in self.corrections:
+            correction(kwargs["optimizer"])

@@ -1,0 +1,179 @@
+"""Protections: each holds what it says, changes nothing at a dose of 0, and works in a plain Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from indelible.errors import ConfigError
+from indelible.facts.fact import Fact
+from indelible.models.layout import find_layout
+from indelible.models.trace import evaluating
+from indelible.tuning.protection import PROTECTIONS, Guarded, Protection, protections_from, wording_of
+from indelible.tuning.protections.anchor import Anchor
+from indelible.tuning.protections.interpolate import Interpolate
+from indelible.tuning.protections.key_anchor import KeyAnchor, _keys
+from indelible.tuning.protections.near import Near
+from indelible.tuning.protections.projection import Projection
+from indelible.tuning.protections.replay import Replay
+from indelible.tuning.protections.self_replay import SelfReplay
+from indelible.tuning.train import TuningResult, fine_tune
+from indelible.tuning.training.answering import following, predicted
+from indelible.tuning.training.guarding import Guarding
+from tiny_models import build_model, build_tokenizer
+
+FACTS = [
+    Fact("a", "Peru", "capital", "The capital of {} is", "Nor", "Port"),
+    Fact("b", "Denmark", "language", "In {} people speak", "Par", "Bra"),
+]
+SETTINGS = {
+    "objective": "reason", "learning_rate": 3e-3, "steps": 12, "batch_size": 4, "max_tokens": 96,
+    "heldout_examples": 8, "precision": "fp32", "weight_decay": 0.1,
+}  # fmt: skip
+OFF = [KeyAnchor(weight=0), Anchor(weight=0), Replay(share=0), SelfReplay(weight=0), Near(weight=0)]
+OFF += [Projection(energy=0), Interpolate(points=0)]
+
+
+def guarded() -> Guarded:
+    tokenizer = build_tokenizer(pad="<|pad|>")
+    model = build_model("llama", len(tokenizer), seed=1, layers=3, width=48)
+    said = [wording_of(tokenizer, fact, fact.prompt, fact.new_object or "") for fact in FACTS]
+    layout = find_layout(model)
+    return Guarded(model, tokenizer, layout, said, [layout.mlp_out_weight[1]], seed=3)
+
+
+def tuned(*protections: Protection, **more: object) -> tuple[Guarded, TuningResult]:
+    held = guarded()
+    settings = {**SETTINGS, **more}
+    result = fine_tune(held.model, held.tokenizer, settings, protections=protections, guarded=held)
+    return held, result
+
+
+def weights(held: Guarded) -> dict[str, Tensor]:
+    return {name: one.detach().clone() for name, one in held.model.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def plain() -> tuple[Guarded, TuningResult]:
+    return tuned()
+
+
+def test_a_dose_of_nothing_changes_no_bit(plain: tuple[Guarded, TuningResult]) -> None:
+    assert {one.name for one in OFF} == set(PROTECTIONS)
+    held, _ = tuned(*OFF)
+    for name, weight in weights(plain[0]).items():
+        assert torch.equal(weight, held.model.get_parameter(name)), name
+
+
+def keys_moved(held: Guarded) -> float:
+    start = guarded()
+    with torch.no_grad():
+        before, now = (_keys(one, one.wordings) for one in (start, held))
+    return float((now - before).norm() / before.norm())
+
+
+def predictions_moved(held: Guarded) -> float:
+    start = guarded()
+    texts, starts = [one.tokens for one in held.wordings], [len(one.prompt) for one in held.wordings]
+    with torch.no_grad(), evaluating(start.model):
+        before, now = (predicted(one, texts, starts) for one in (start, held))
+    return float((before.exp() * (before - now)).sum(-1).mean())
+
+
+def edits_unlikely(held: Guarded) -> float:
+    texts, starts = [one.tokens for one in held.wordings], [len(one.prompt) for one in held.wordings]
+    with torch.no_grad():
+        return -float(predicted(held, texts, starts).gather(1, following(texts, starts)[:, None]).mean())
+
+
+def own_texts_moved(held: Guarded) -> float:
+    """On texts that are not those of training: another seed."""
+    start = guarded()
+    texts = SelfReplay()._written(Guarded(**{**vars(start), "seed": 99}))
+    with torch.no_grad():
+        before, now = (predicted(one, texts, [1] * len(texts)) for one in (start, held))
+    return float((before.exp() * (before - now)).sum(-1).mean())
+
+
+def weights_moved(held: Guarded) -> float:
+    before = weights(guarded())
+    return sum(float((one - before[name]).norm()) for name, one in weights(held).items())
+
+
+@pytest.mark.parametrize(
+    ("protection", "figure", "share"),
+    [
+        (KeyAnchor(), keys_moved, 0.5),
+        (Anchor(weight=10), predictions_moved, 0.5),
+        (Replay(share=0.4), edits_unlikely, 0.6),
+        (SelfReplay(weight=10, at_once=8), own_texts_moved, 0.7),
+        (Near(weight=30), weights_moved, 0.8),
+        (Projection(energy=1, most=1, where="all"), predictions_moved, 0.8),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_it_holds_what_it_is_about(
+    protection: Protection, figure: Callable[[Guarded], float], share: float, plain: tuple[Guarded, TuningResult]
+) -> None:
+    held, result = tuned(protection)
+    assert figure(held) < share * figure(plain[0])
+    assert result.after["loss"] < result.before["loss"]
+
+
+def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before() -> None:
+    start, held = guarded(), guarded()
+    layer = held.layout.blocks[0]
+    name = next(
+        path for path, one in held.model.named_modules() if path.startswith(layer) and isinstance(one, nn.Linear)
+    )
+    spaces = Projection(energy=1)._spaces(held, [name])
+    settings = {**SETTINGS, "steps": 50}
+    result = fine_tune(held.model, held.tokenizer, settings, protections=[Projection(energy=1, most=1)], guarded=held)
+    before, now = (one.model.get_parameter(f"{name}.weight").detach() for one in (start, held))
+    answered, answers = before @ spaces[name], now @ spaces[name]
+    assert float((answers - answered).norm() / answered.norm()) < 1e-5
+    assert float((now - before).norm() / before.norm()) > 1e-3
+    assert result.after["loss"] < result.before["loss"]
+
+
+def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Guarded, TuningResult]) -> None:
+    held, _ = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4)
+    without, _ = tuned(tuner="lora", rank=4)
+    assert predictions_moved(held) < 1e-6 < predictions_moved(without)
+    with pytest.raises(ConfigError, match="linear map"):
+        tuned(Projection(), tuner="ia3")
+
+
+def test_weights_go_back_as_far_as_the_task_allows(plain: tuple[Guarded, TuningResult]) -> None:
+    held, result = tuned(Interpolate(allowed=0.05))
+    reached = plain[1].after["loss"]
+    assert reached < result.after["loss"] <= 1.05 * reached + 1e-6
+    assert weights_moved(held) < weights_moved(plain[0])
+
+
+def test_several_together_and_unknown_ones() -> None:
+    named = protections_from("key-anchor+replay")
+    assert [one.name for one in named] == ["key-anchor", "replay"]
+    (replay,) = protections_from({"replay": {"share": 0.4}})
+    assert isinstance(replay, Replay) and replay.share == 0.4
+    with pytest.raises(ConfigError, match=r"key-ancor.*protect"):
+        protections_from("key-ancor")
+    with pytest.raises(ConfigError, match=r"replay.*share"):
+        protections_from({"replay": {"share": 2}})
+    with pytest.raises(ConfigError, match="no other facts"):
+        tuned(Replay(of="others"))
+
+
+def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    held, without = guarded(), guarded()
+    rows = [{"input_ids": list(range(5, 25)), "labels": list(range(5, 25))}] * 32
+    for one, callbacks in ((held, [Guarding([KeyAnchor()], held)]), (without, [])):
+        arguments = TrainingArguments(str(tmp_path), max_steps=12, learning_rate=3e-3, use_cpu=True, report_to="none")
+        Trainer(one.model, arguments, train_dataset=rows, callbacks=callbacks).train()
+        one.model.eval()
+    assert keys_moved(held) < 0.5 * keys_moved(without)
