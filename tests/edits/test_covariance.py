@@ -25,8 +25,9 @@ TOKENS = 128 * 11  # more than one pass, and not a whole number of them
 def moments(
     model: PreTrainedModel, tokenizer: Tokenizer, layers: tuple[int, ...], *, tokens: int = TOKENS, **more: Any
 ) -> dict[int, torch.Tensor]:
+    asked = {key: more.pop(key) for key in {"texts", "first_tokens"} & more.keys()}
     given = {"corpus": CORPUS, "identity": Identity.of(model), **more}
-    return dict(second_moments(bench_of(model, tokenizer, **given), layers, tokens))
+    return dict(second_moments(bench_of(model, tokenizer, **given), layers, tokens, **asked))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "opt", "bloom", "llama", "gemma2"])
@@ -110,3 +111,24 @@ def test_matrices_too_large_to_be_worth_a_file_are_not_kept(
     monkeypatch.setattr(covariance, "_MOST_KEPT", 4 * width * width)
     moments(model, tiny_tokenizer, (1,), cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_so_many_texts_are_drawn_from_all_and_kept_apart_from_rows(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """What is read of each, and that every token counts, is held in test_published.py."""
+    model = tiny_model("llama")
+    given = {"cache": tmp_path, "tokens": 0}
+    drawn = moments(model, tiny_tokenizer, (1,), texts=20, **given)[1]
+    assert torch.equal(moments(model, tiny_tokenizer, (1,), texts=20, **given)[1], drawn)
+    others = [
+        moments(model, tiny_tokenizer, (1,), texts=20, first_tokens=True, **given)[1],
+        moments(model, tiny_tokenizer, (1,), texts=len(CORPUS), **given)[1],
+        moments(model, tiny_tokenizer, (1,), texts=20, corpus=CORPUS[:20], **given)[1],  # drawn, not the first ones
+    ]
+    assert not any(torch.allclose(drawn, other, rtol=1e-4) for other in others)
+    assert len(list(tmp_path.iterdir())) == 4
+    everything = moments(model, tiny_tokenizer, (1,), texts=100_000, **given)[1]
+    assert torch.equal(everything, others[1])
+    with pytest.raises(EditError, match=r"texts read \(1\) have \d+ tokens, and a covariance wants 128"):
+        moments(model, tiny_tokenizer, (1,), texts=1, **given)

@@ -80,11 +80,12 @@ def plain_loss(
     return torch.stack(losses).mean()
 
 
-def adam(trained: list[Tensor], loss: Callable[[], Tensor], steps: int, rate: float) -> None:
-    """Kingma and Ba's algorithm 1."""
+def adam(trained: list[Tensor], loss: Callable[..., Tensor], steps: int, rate: float, of: Sequence[Any] = ()) -> None:
+    """Kingma and Ba's algorithm 1; the steps may be of losses of different things, in turns."""
     first, second = [torch.zeros_like(x) for x in trained], [torch.zeros_like(x) for x in trained]
     for step in range(1, steps + 1):
-        for number, gradient in enumerate(torch.autograd.grad(loss(), trained)):
+        given = [of[(step - 1) % len(of)]] if of else []
+        for number, gradient in enumerate(torch.autograd.grad(loss(*given), trained)):
             first[number] = 0.9 * first[number] + 0.1 * gradient
             second[number] = 0.999 * second[number] + 0.001 * gradient**2
             towards = (first[number] / (1 - 0.9**step)) / ((second[number] / (1 - 0.999**step)).sqrt() + 1e-8)
@@ -110,6 +111,28 @@ def test_steps_are_those_of_a_plain_loop(name: str, family: str, layer: int, tin
         adam([difference], loss, steps, 3e-3)
         assert difference.abs().max() > 2.9e-3
         torch.testing.assert_close(found, difference.detach(), atol=1e-7, rtol=1e-5)
+
+
+def test_a_step_may_be_of_so_many_texts(tiny_tokenizer: Tokenizer) -> None:
+    """Four facts to a step, then the two that are left: the published code's loop, with its 64 made small."""
+    model = in_double("llama", tiny_tokenizer)
+    bench = bench_of(model, tiny_tokenizer)
+    weight = bench.layout.mlp_out_weight[1]
+    old = model.get_parameter(weight).detach()
+    found = full(change(editor("ft", steps=2, texts_per_step=4, tokens_per_batch=40), bench, VARIED[:6]), weight)
+    difference = torch.zeros_like(old, requires_grad=True)
+
+    def loss(facts: Sequence[Fact]) -> Tensor:
+        return plain_loss(model, tiny_tokenizer, facts, 0, {weight: old + difference}, forced=False)
+
+    adam([difference], loss, 4, 3e-3, of=[VARIED[:4], VARIED[4:6]])
+    torch.testing.assert_close(found, difference.detach(), atol=1e-7, rtol=1e-5)
+    # A piece below the limit takes no step, though the other does.
+    difference.data.zero_()
+    losses = [float(loss(piece).detach()) for piece in (VARIED[:4], VARIED[4:6])]
+    limit = sum(losses) / 2
+    once = full(change(editor("ft", steps=1, texts_per_step=4, stop_below=limit), bench, VARIED[:6]), weight)
+    assert once.abs().max() == pytest.approx(3e-3, rel=1e-3), "Adam's first step, and only one of the two"
 
 
 @pytest.mark.parametrize("target", ["memory", "all-linear"])

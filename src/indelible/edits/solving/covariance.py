@@ -119,7 +119,9 @@ def _drawn(bench: Workbench, texts: int, least: int) -> list[list[int]]:
     rows = [list(bench.tokenizer(bench.corpus[place])["input_ids"])[:longest] for place in sorted(order)]
     found = sum(map(len, rows))
     if found < least:
-        raise EditError(f"{len(rows)} texts have {found} tokens, and a covariance wants {least}.", "Give more text.")
+        raise EditError(
+            f"The texts read ({len(rows)}) have {found} tokens, and a covariance wants {least}.", "Give more text."
+        )
     return [row for row in rows if row]
 
 
