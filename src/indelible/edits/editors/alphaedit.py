@@ -9,7 +9,8 @@ The published threshold and weight are absolute numbers: of E[k k^T] over text, 
 Keys have other scales in other models, so here both are in units of the mean eigenvalue of the preserved second moment,
 unless ``units: absolute`` asks for the published ones. A small model may have no null space to speak of: at layers
 6 to 8 of SmolLM2-135M a quarter of the directions lie below 0.3 of the mean, but not one below 0.1, so that projecting
-protects less than it does in large models.
+protects less than it does in large models. The default size weight is such that as much of the wanted change arrives
+there as with MEMIT's defaults, two thirds: a stronger edit lasts longer for that reason alone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class AlphaEdit(ClosedFormEditor):
     null_threshold: float = Field(
         default=0.3, gt=0, description="Directions with eigenvalues below this may change, in units as units says."
     )
-    size_weight: float = Field(default=10.0, gt=0, description="Keeps the change small (L2), in units as units says.")
+    size_weight: float = Field(default=200.0, gt=0, description="Keeps the change small (L2), in units as units says.")
     units: Literal["mean", "absolute"] = Field(
         default="mean", description="Of the two before: the mean eigenvalue, or squared keys as published."
     )
