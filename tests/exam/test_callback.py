@@ -79,7 +79,7 @@ def test_training_is_the_same_with_and_without(
     assert list(curve["step"].unique()) == [2, 4, 6]
     # The last point of the curve is what the finished model answers, in its stored precision.
     final = answers_frame(take_exam(watched, tiny_tokenizer, QUESTIONS))
-    last = curve[curve["step"] == 6].drop(columns="step").reset_index(drop=True)
+    last = curve[curve["step"] == 6].drop(columns=["step", "tokens"]).reset_index(drop=True)
     assert last.drop(columns=["log_prob", "probability", "margin"]).equals(
         final.drop(columns=["log_prob", "probability", "margin"])
     )
@@ -129,6 +129,15 @@ def test_the_end_is_asked_wherever_it_is(tmp_path: Path, tiny_model: Make, tiny_
     assert list(stopped.taken) == [4, 5]
 
 
+def test_doses_are_asked_about_after_the_step_that_reaches_them(
+    tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4, doses=[1, 35, 37, 10_000])
+    train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback], include_num_input_tokens_seen="all")
+    seen = callback.curve().groupby("step")["tokens"].first().to_dict()
+    assert seen == {1: 32, 2: 64, 4: 128, 6: 192}  # 2 rows of 16 tokens a step; no run comes to the largest dose
+
+
 @pytest.mark.parametrize("every", [2, 4])
 def test_the_end_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer, every: int) -> None:
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=every, skip_last=True)
@@ -153,6 +162,8 @@ def test_the_best_model_is_not_asked_for_the_last(tmp_path: Path, tiny_model: Ma
 
 def test_no_exam_yet_and_no_exam_ever() -> None:
     empty = RetentionCallback(QUESTIONS, every=1).curve()
-    assert empty.empty and list(empty.columns)[:2] == ["step", "fact_set"]
+    assert empty.empty and list(empty.columns)[:3] == ["step", "tokens", "fact_set"]
+    with pytest.raises(ConfigError, match="Nothing says when"):
+        RetentionCallback(QUESTIONS)
     with pytest.raises(ConfigError, match="every 0 steps"):
         RetentionCallback(QUESTIONS, every=0)

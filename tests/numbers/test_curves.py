@@ -61,6 +61,22 @@ def test_each_copy_of_an_isolated_arm_stops_for_itself() -> None:
     assert shares(copy(0, 5, "11", "01") + copy(1, 10, "10", "00")) == {0: 1.0, 10: pytest.approx(1 / 3)}
 
 
+def test_doses_stand_where_so_many_tokens_had_been_seen() -> None:
+    def seen(rows: list[dict[str, object]], per_step: int) -> list[dict[str, object]]:
+        return [row | {"tokens": int(str(row["step"])) * per_step} for row in rows]
+
+    start = answers(0, "edited", 0, "1111") + answers(1, "edited", 0, "1111")
+    quick = answers(0, "tuning", 2, "1110") + answers(0, "tuning", 3, "1100") + answers(0, "tuned", 4, "1000")
+    slow = answers(1, "tuning", 5, "1111") + answers(1, "tuned", 7, "1110")
+    rows = pd.DataFrame(seen(start, 0) + seen(quick, 100) + seen(slow, 40))
+    points = retention_curves(Answers(rows, draws=50), "a", [150, 200, 280])["intrinsic"]
+    # 150 and 200 are the same exams, at steps 2 and 5; at 280 one seed is at its step 3 and the other at its end.
+    assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 150: 0.875, 200: 0.875, 280: 0.625}
+    points = retention_curves(Answers(rows, draws=50), "a", [200, 400])["intrinsic"]
+    # The second seed ended at 280 and stays as it was then.
+    assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 200: 0.875, 400: 0.5}
+
+
 def test_a_failed_seed_is_left_out_unless_it_is_all_there_is() -> None:
     failed = answers(0, "edited", 0, "11") + answers(0, "tuning", 5, "00")
     done = answers(1, "edited", 0, "11") + answers(1, "tuning", 5, "11") + answers(1, "tuned", 10, "11")

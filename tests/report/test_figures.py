@@ -22,10 +22,10 @@ from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.estimate import Estimate
 from indelible.report.drawing.dot_plot import direction
 from indelible.report.drawing.heat_map import STRONGEST_WASH, heat_map
-from indelible.report.drawing.retention_curves import curve_panel
+from indelible.report.drawing.retention_curves import curve_panel, in_short
 from indelible.report.drawing.style import COLOURS, STRONG, inline_svg
-from indelible.report.exhibit import Picture, shown, walk
-from indelible.report.exhibits.curves import curves_of
+from indelible.report.exhibit import Picture, Words, shown, walk
+from indelible.report.exhibits.curves import STEPS, curves_of
 from indelible.report.exhibits.gap import forest
 from indelible.report.exhibits.heat_maps import cells
 from indelible.report.exhibits.trade_offs import gains
@@ -108,9 +108,48 @@ def drawn_words(figure: Figure) -> Iterator[Text]:
     return (words for words in found if words.get_text().strip())
 
 
-def test_every_figure_keeps_its_words_inside(run: Run) -> None:
+DOSES = [500, 2_000, 8_000, 32_000]
+
+
+@pytest.fixture(scope="module")
+def by_dose() -> Run:
+    arms = [SimulatedArm("memit"), SimulatedArm("control", editor="none")]
+    steps = [dose // 500 for dose in DOSES]
+    rows, runs = simulate(
+        arms, seeds=(0, 1), n_edits=8, n_intrinsic=12, steps=steps, generator=np.random.default_rng(0)
+    )
+    rows["tokens"] = 510 * rows["step"]
+    runs["tuning"] = json.dumps({"dose": DOSES})
+    losses = runs["seed"] - runs["editor"].eq("none") + 3.0
+    runs["doses"] = [json.dumps({str(dose): loss - place / 10 for place, dose in enumerate(DOSES)}) for loss in losses]
+    return Run("doses", Answers(rows, draws=200), runs)
+
+
+def test_doses_are_drawn_by_ratio_and_by_what_training_was_good_for(by_dose: Run) -> None:
+    found = curves_of(by_dose)
+    assert found["step"].isna().all() and found["dose"].dropna().unique().tolist() == [0, *DOSES]
+    memit = found[found["arm"] == "memit"]
+    figures = {series: points["figure"].tolist() for series, points in memit.groupby("series")}
+    assert figures["edited"] == pytest.approx([3.412, 3.5, 3.4, 3.3, 3.2])
+    assert figures["control"] == pytest.approx([3.412, 2.5, 2.4, 2.3, 2.2]), "at the figures of the control itself"
+    parts = list(walk(shown(by_dose)))
+    drawn = {part.title: part.draw() for part in parts if isinstance(part, Picture) and part.title.startswith("memit")}
+    over_tokens, over_loss = drawn["memit"].axes[0], drawn["memit, by held-out figure"].axes[0]
+    assert over_tokens.get_xscale() == "log" and over_tokens.get_xlabel() == "tokens seen in training"
+    assert [label.get_text() for label in over_tokens.get_xticklabels()] == ["0", "500", "2k", "8k", "32k"]
+    assert over_loss.get_xlabel() == "held-out loss (lower is better)" and over_loss.xaxis_inverted()
+    assert {part.file for part in parts if isinstance(part, Picture)} >= {"curves", "curves-by-figure"}
+    assert any(isinstance(part, Words) and "by tokens seen in training." in part.text for part in parts)
+
+
+@pytest.mark.parametrize(("tokens", "words"), [(64, "64"), (2_000, "2k"), (131_072, "131k"), (1_500_000, "1.5M")])
+def test_tokens_in_short(tokens: int, words: str) -> None:
+    assert in_short(tokens) == words
+
+
+def test_every_figure_keeps_its_words_inside(run: Run, by_dose: Run) -> None:
     names = []
-    for name, figure in pictures(run):
+    for name, figure in [*pictures(run), *pictures(by_dose)]:
         names.append(name)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
@@ -130,6 +169,7 @@ def test_every_figure_keeps_its_words_inside(run: Run) -> None:
         "trade-off-text-loss",
         "trade-off-reason-loss",
         "shares-1",
+        *("overview", "curves", "curves-by-figure", "gap", "trade-off-text-loss"),
     ]
 
 
@@ -161,7 +201,7 @@ def test_a_control_stands_in_the_panels_of_arms_that_were_tuned_like_it(run: Run
     of_arm = curves[curves["arm"] == GRID[0].name]
     beside = curves[(curves["arm"] == "control, text") & (curves["series"] == "intrinsic")]
     assert of_arm.loc[of_arm["series"] == "control", "retention"].tolist() == beside["retention"].tolist()
-    panel = inline_svg(curve_panel(of_arm, last_step=40), "panel", "d")
+    panel = inline_svg(curve_panel(of_arm, STEPS.until(40)), "panel", "d")
     assert all(f"var(--{name}," in panel for name in ("edited", "paraphrase", "intrinsic", "control"))
 
 

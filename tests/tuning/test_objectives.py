@@ -80,6 +80,23 @@ def tuned(model: PreTrainedModel, tokenizer: Tokenizer, **options: Any) -> Tunin
     return fine_tune(model, tokenizer, settings(options.pop("objective"), **options))
 
 
+@pytest.mark.parametrize("objective", sorted(SOURCES))
+def test_a_run_goes_on_until_its_dose_is_read(objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    options: dict[str, Any] = {"answer_tokens": 8} if objective == "reward" else {}
+    model = tiny_model("llama", layers=2)
+    result = fine_tune(model, tiny_tokenizer, settings(objective, steps=None, dose=[50, 900], **options))
+    tokens = [int(entry["tokens"]) for entry in result.log]
+    assert [reached.dose for reached in result.doses] == [50, 900]
+    assert tokens[-2] < 900 <= tokens[-1] == result.tokens and result.steps == len(tokens)
+    for reached in result.doses:
+        step = next(place for place, seen in enumerate(tokens, 1) if seen >= reached.dose)
+        assert (reached.step, reached.tokens) == (step, tokens[step - 1])
+        assert result.log[step - 1][f"heldout_{result.figure}"] == reached.figure
+    assert result.doses[-1].figure == result.after[result.figure]
+    looked = [entry["step"] for entry in result.log if f"heldout_{result.figure}" in entry]
+    assert looked == [reached.step for reached in result.doses]
+
+
 LEARNED = {
     "text": "loss",
     "instruct": "loss",

@@ -35,6 +35,8 @@ from indelible.tuning.settings import TuningSettings
         ({"heldout_examples": 0}, "heldout_examples"),
         ({"stepps": 3}, "stepps.*steps"),
         ({"epochs": 1}, "train_examples"),
+        ({"dose": [200, 100]}, "larger than the one before"),
+        ({"dose": [100], "steps": 8}, "leave one out"),
         ({"task": "text", "data": {"source": "my.jsonl"}}, "task and data"),
     ],
 )
@@ -70,6 +72,9 @@ def test_epochs_count_passes_over_the_rows_that_there_are() -> None:
     settings = TuningSettings(epochs=2.5, train_examples=100, batch_size=8, accumulation=2)
     assert (settings.steps_at_most, settings.steps_over(100), settings.steps_over(40)) == (16, 16, 7)
     assert TuningSettings(epochs=9, steps=5, train_examples=100).steps_over(100) == 5
+    assert TuningSettings(dose=(100, 5_000), batch_size=4, max_tokens=50).steps_at_most == 25
+    assert TuningSettings(dose=(100, 5_000), batch_size=4).steps_over(120, 5_010) == 30
+    assert TuningSettings(dose=(100, 5_000), batch_size=4).steps_over(10, 1_200) == 3 * 5
     assert (TuningSettings().steps_at_most, TuningSettings(steps=7).steps_over(3)) == (40, 7)
     answered = tuning_settings({"objective": "reward", "batch_size": 8, "accumulation": 2, "generations": 4})
     assert answered.rows_per_step == 4

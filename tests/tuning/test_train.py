@@ -320,6 +320,30 @@ def test_training_stops_at_the_held_out_loss(tiny_model: Make, tiny_tokenizer: T
     assert not any("heldout_exact_match" in entry for entry in result.log), "what no rule asks for is not paid for"
 
 
+@pytest.mark.parametrize(
+    ("schedule", "steps", "rates"),
+    [
+        ("constant", 3, [1, 1, 1]),
+        ("constant", 12, [0.5, *[1] * 11]),
+        ("constant", 20, [1 / 3, 2 / 3, *[1] * 18]),
+        ("linear", 10, [0.5, *(one / 10 for one in range(9, 0, -1))]),
+    ],
+)
+def test_no_step_is_lost_to_the_warm_up(
+    schedule: str, steps: int, rates: list[float], tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    chosen = settings(steps=steps, schedule=schedule, warmup_steps=2, train_examples=8, learning_rate=1e-3)
+    log = fine_tune(tiny_model("llama", layers=2), tiny_tokenizer, chosen).log
+    assert [entry["learning_rate"] for entry in log] == pytest.approx([rate * 1e-3 for rate in rates])
+
+
+def test_a_dose_beyond_the_rows_repeats_them_and_says_so(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    chosen = settings(steps=None, dose=[2_000], train_examples=4, heldout_examples=2)
+    with pytest.warns(UserWarning, match=r"A dose of 2,000 tokens repeats 4 rows of reason: \d+ tokens"):
+        result = fine_tune(tiny_model("llama", layers=2), tiny_tokenizer, chosen)
+    assert result.train_rows == 4 and result.steps > 1 and result.tokens >= 2_000
+
+
 def test_a_learning_rate_that_blows_up_says_so(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     model = tiny_model("llama")
     with pytest.raises(TrainingDivergedError, match=r"step \d+ .*learning rate 1e\+30"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class RetentionCallback(TrainerCallback):
-    """Takes the exam after every ``every`` optimiser steps, and at the end of training, and keeps the answers.
+    """Takes the exam after every ``every`` optimiser steps, at doses, and at the end of training; keeps the answers.
 
     Training goes on as if nothing had happened: the exam draws no random number, restores each module's training flag,
     and touches neither gradients nor weights, so a run with the callback ends in the same weights, bit for bit.
@@ -38,12 +38,15 @@ class RetentionCallback(TrainerCallback):
 
     Args:
         tokenizer: by default the one that the trainer was given as ``processing_class``.
-        every: optimiser steps between two exams.
+        every: optimiser steps between two exams; None for none but those at doses and at the end.
+        doses: tokens seen in training, after whose step there is an exam. The trainer has to count them: transformers'
+            does with ``include_num_input_tokens_seen``.
         batch_size: as for ``take_exam``.
         skip_last: take no exam at the end, for a caller who takes one after training.
 
     Raises:
-        ConfigError: if ``every`` is not positive; when training begins, if there is no tokenizer.
+        ConfigError: if ``every`` is not positive, or neither it nor a dose is given; when training begins, if there is
+            no tokenizer.
     """
 
     def __init__(
@@ -51,19 +54,25 @@ class RetentionCallback(TrainerCallback):
         questions: Sequence[Question],
         tokenizer: Any = None,
         *,
-        every: int,
+        every: int | None = None,
+        doses: Sequence[int] = (),
         batch_size: int | None = None,
         skip_last: bool = False,
     ) -> None:
-        if every < 1:
+        if every is None and not doses:
+            raise ConfigError("Nothing says when the exam is to be taken.", "Give `every`, or doses.")
+        if every is not None and every < 1:
             raise ConfigError(f"The exam cannot be taken every {every} steps.", "Give a number of at least 1.")
         self.questions = list(questions)
         self.tokenizer = tokenizer
         self.every = every
+        self.doses = sorted(doses)
         self.batch_size = batch_size
         self.skip_last = skip_last
         self._ways = Ways()
         self.taken: dict[int, list[Answer]] = {}
+        self.tokens: dict[int, int] = {}
+        self._seen = 0
         self._log: Callable[[dict[str, float]], None] | None = None
 
     def report_through(self, trainer: Trainer | None) -> None:
@@ -86,8 +95,10 @@ class RetentionCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Take the exam when its step has come, or the last planned one."""
-        is_last = state.global_step >= state.max_steps
-        if not self.skip_last if is_last else state.global_step % self.every == 0:
+        before, self._seen = self._seen, state.num_input_tokens_seen
+        is_last = state.global_step >= state.max_steps or control.should_training_stop
+        due = self.every is not None and state.global_step % self.every == 0
+        if not self.skip_last if is_last else due or any(before < dose <= self._seen for dose in self.doses):
             self._ask(state, control, parts["model"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
@@ -127,6 +138,7 @@ class RetentionCallback(TrainerCallback):
     def _shares(self, step: int, model: Any) -> dict[str, float]:
         """Of successes by fact set and kind, of the exam at a step, which is taken where it was not."""
         if step not in self.taken:
+            self.tokens[step] = self._seen
             self.taken[step] = take_exam(
                 model, self.tokenizer, self.questions, batch_size=self.batch_size, ways=self._ways
             )
@@ -135,7 +147,10 @@ class RetentionCallback(TrainerCallback):
         return {str(name): float(share) for name, share in verdicts.mean().items()}
 
     def curve(self) -> pd.DataFrame:
-        """All answers so far as tidy rows: the column ``step``, then those of ``answers_frame``."""
+        """All answers so far as tidy rows: ``step``, ``tokens`` (seen so far; 0 where the trainer does not count them),
+        then the columns of ``answers_frame``."""
         frame = answers_frame([answer for answers in self.taken.values() for answer in answers])
-        frame.insert(0, "step", [step for step, answers in self.taken.items() for _ in answers])
+        steps = [step for step, answers in self.taken.items() for _ in answers]
+        frame.insert(0, "step", steps)
+        frame.insert(1, "tokens", [self.tokens[step] for step in steps])
         return frame

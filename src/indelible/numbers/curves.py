@@ -1,4 +1,4 @@
-"""Retention over training steps: how a curve is read off the rows, with its pointwise band.
+"""Retention over training, by steps or by tokens seen: how a curve is read off the rows, with its pointwise band.
 
 A point is the rate of its curve at another moment, drawn in the rate's own draws: the end of a curve and its band are
 the retention that the tables give.
@@ -6,7 +6,7 @@ the retention that the tables give.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +18,15 @@ from indelible.numbers.measures import QUESTION, Rate, is_control, rates, requir
 
 MODEL = ["seed", "copy"]
 Curve = Mapping[int, Estimate]
-"""Training step -> the rate at this step with its pointwise interval; 0 is the moment before tuning, where what is
+"""Training step, or dose -> the rate then with its pointwise interval; 0 is the moment before tuning, where what is
 asked among what succeeded then is 1 by definition."""
 
 
-def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
+def retention_curves(answers: Answers, arm: str, doses: Sequence[int] = ()) -> dict[str, Curve]:
     """Name of the series -> points from step 0 to the end of tuning, for every rate that shows as a curve; a series of
     which nothing can be counted before tuning, or nothing was asked afterwards, is left out.
+
+    With doses (tokens seen) the points are those, each at the first exam by which a model had seen so many.
 
     Seeds, and copies of isolated arms, may stop at different steps. A point stands only where each was asked or had
     already ended; one that ended keeps its last answers, because its model no longer changed. Seeds that failed are
@@ -40,6 +42,7 @@ def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
     # The last point of a curve and the exam at the end may fall on one step; written last, the exam at the end is kept.
     later = later.sort_values("phase", key=lambda phase: phase == "tuned", kind="stable")
     later = later.drop_duplicates([*QUESTION, "step"], keep="last")
+    later = _at_doses(later, doses) if doses else later
     curves: dict[str, Curve] = {}
     for rate in rates("curves"):
         if not rate.applies(is_control(rows)) or rate.hit != "tuned":
@@ -57,6 +60,20 @@ def retention_curves(answers: Answers, arm: str) -> dict[str, Curve]:
             start = answers.replicates.estimate_of((arm, rate.name), counts(outcome, replace(rate, hit="before")))
             curves[rate.series or rate.name] = {0: Estimate(1.0) if rate.among == "before" else start, **points}
     return curves
+
+
+def _at_doses(rows: pd.DataFrame, doses: Sequence[int]) -> pd.DataFrame:
+    """The rows of the exams that stand for doses, which take the place of steps. A model whose run ended before a dose
+    is as it was at its end."""
+    require_columns(rows, ["tokens"], "table of answers")
+    exams = rows[[*MODEL, "phase", "step", "tokens"]].drop_duplicates()
+    ends = exams[exams["phase"] == "tuned"].groupby(MODEL)["step"].max()
+    parts = []
+    for dose in doses:
+        reached = exams[exams["tokens"] >= dose].groupby(MODEL)["step"].min()
+        chosen = reached.combine_first(ends).astype("int64").reset_index()
+        parts.append(rows.merge(chosen, on=[*MODEL, "step"]).assign(step=dose))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _counts(

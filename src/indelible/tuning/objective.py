@@ -64,9 +64,19 @@ class Work:
     judged: int = 1
     answered: int = 0
 
+    @property
+    def readings(self) -> int:
+        """How often a row stands in the batches of a pass: once, or with each answer that is sampled."""
+        return self.sampled or 1
+
 
 class Row(Protocol):
     """What an objective makes of an example. Rows are JSON-able and hold token ids."""
+
+    @property
+    def tokens(self) -> int:
+        """How many are read, at least, when the row is trained on."""
+        ...
 
     def as_dict(self) -> dict[str, Any]:
         """The row in the form that the objective's trainer expects."""
@@ -89,6 +99,11 @@ class Features:
     def answering(cls, given: Sequence[int], wanted: Sequence[int], *more: Any) -> Self:
         """Loss on what is wanted after what is given; ``more`` are fields of a subclass."""
         return cls((*given, *wanted), (NO_LOSS,) * len(given) + tuple(wanted), *more)
+
+    @property
+    def tokens(self) -> int:
+        """All."""
+        return len(self.input_ids)
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:

@@ -67,12 +67,16 @@ def draw_rows(
 ) -> Rows:
     """Take held-out rows, then training rows, of a task's examples that speak of no fact, in the order of the seed.
 
+    With a dose there are as many training rows as a pass over them needs to read it.
+
     Raises:
         DataError: if there are fewer than wanted; of training rows one step's are enough where the task ends early.
     """
     heldout_wanted = settings.heldout_examples
     train_wanted = settings.train_examples or settings.steps_at_most * settings.rows_per_step
-    heldout, train = list[Row](), list[Row]()
+    tokens_wanted = 0 if settings.train_examples or not settings.dose else settings.dose[-1]
+    times = objective.work(settings).readings
+    heldout, train, tokens = list[Row](), list[Row](), 0
     groups = set[str]()
     stream = _Stream(task(seed), facts)
     for example in stream.take(PATIENCE * (heldout_wanted + train_wanted) + DRAW):
@@ -85,8 +89,10 @@ def draw_rows(
             heldout += rows[:room]
         elif rows:
             train += rows
-        if len(train) >= train_wanted:
+            tokens += times * sum(row.tokens for row in rows)
+        if len(train) >= train_wanted and tokens >= tokens_wanted:
             break
+    train = train if tokens_wanted else train[:train_wanted]
     at_least = min(train_wanted, settings.rows_per_step)
     for kind, found, wanted in (("held-out", heldout, heldout_wanted), ("training", train, at_least)):
         if len(found) < wanted:
@@ -95,7 +101,7 @@ def draw_rows(
                 f"{stream.read} examples, {len(stream.dropped)} of which speak of a fact.",
                 "Raise max_tokens, lower heldout_examples or batch_size, or name another task.",
             )
-    return Rows(tuple(train[:train_wanted]), tuple(heldout), tuple(stream.dropped))
+    return Rows(tuple(train), tuple(heldout), tuple(stream.dropped))
 
 
 def count_reasons(dropped: Sequence[DroppedExample]) -> dict[str, int]:

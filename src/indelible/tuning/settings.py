@@ -79,12 +79,17 @@ class TuningSettings(TunerSettings):
     learning_rate: Positive = Field(1e-4, description="peak learning rate of AdamW")
     steps: Count | None = Field(None, description="optimizer steps at most; None: 40, or as many as epochs ask for")
     epochs: Positive | None = Field(None, description="passes over the training rows at most")
+    dose: tuple[Count, ...] = Field(
+        (),
+        description="tokens seen in training, in place of steps: the run ends at the largest; at each, after the step "
+        "that reaches it, facts are asked and held-out figures taken",
+    )
     batch_size: Count = Field(8, description="rows per forward pass")
     accumulation: Count = Field(1, description="forward passes per optimizer step")
     max_tokens: int = Field(64, ge=4, description="tokens per row at most; text is cut, questions are left out")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
     warmup_steps: int = Field(
-        2, ge=0, description="steps in which the learning rate rises linearly; the first of them is taken at 0"
+        2, ge=0, description="steps below the peak learning rate, which rises linearly; a tenth of the run at most"
     )
     weight_decay: Share = Field(0.01, description="AdamW's decoupled decay; not on biases, norms and other vectors")
     max_grad_norm: Positive = Field(1.0, description="gradients are scaled down to this norm")
@@ -105,7 +110,7 @@ class TuningSettings(TunerSettings):
     )
     heldout_examples: Count = Field(64, description="rows kept apart for the held-out figures")
     train_examples: Count | None = Field(
-        None, description="rows to train on, repeated when used up; None: as many as the steps take, if there are"
+        None, description="rows to train on, repeated when used up; None: as many as the run takes, if there are"
     )
     trainer: dict[str, Any] = Field({}, description="arguments passed through to the trainer's own arguments class")
 
@@ -116,8 +121,17 @@ class TuningSettings(TunerSettings):
             raise UnknownNameError("task", name, TASKS.names())
         return name
 
+    @field_validator("dose")
+    @classmethod
+    def _rising(cls, dose: tuple[int, ...]) -> tuple[int, ...]:
+        if list(dose) != sorted(set(dose)):
+            raise ValueError(f"each dose has to be larger than the one before, unlike {list(dose)}")
+        return dose
+
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
+        if self.dose and (self.steps or self.epochs):
+            raise ValueError("dose and steps or epochs both say when the run ends; leave one out")
         if self.task is not None and self.data is not None:
             raise ValueError("task and data both say where examples come from; leave one out")
         if self.epochs is not None and self.train_examples is None:
@@ -138,11 +152,15 @@ class TuningSettings(TunerSettings):
 
     @property
     def steps_at_most(self) -> int:
-        """Optimizer steps, if there are as many training rows as are wanted."""
+        """Optimizer steps, if there are as many training rows as are wanted; with a dose, if these are filled."""
+        if self.dose:
+            return math.ceil(self.dose[-1] / (self.max_tokens * self.rows_per_step))
         return self.steps_over(self.train_examples or 0)
 
-    def steps_over(self, rows: int) -> int:
-        """Optimizer steps at most with that many training rows."""
+    def steps_over(self, rows: int, tokens: int = 1) -> int:
+        """Optimizer steps at most with that many training rows, of so many tokens together."""
+        if self.dose:
+            return math.ceil(rows / self.rows_per_step) * math.ceil(self.dose[-1] / tokens)
         if self.epochs is None:
             return self.steps or DEFAULT_STEPS
         asked = math.ceil(self.epochs * rows / self.rows_per_step)

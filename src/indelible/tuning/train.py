@@ -33,7 +33,7 @@ from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.training.batches import computing, usual_precision
-from indelible.tuning.training.callbacks import Undisturbing, Watch
+from indelible.tuning.training.callbacks import Reached, Undisturbing, Watch
 from indelible.tuning.training.guarding import Guarding
 from indelible.tuning.training.judging import loss_judge
 from indelible.tuning.training.proof import prove_gradients, prove_scoring, proved_reading
@@ -57,9 +57,10 @@ class TuningResult:
         seconds: wall time, data and held-out figures included.
         trained: how many numbers were trained.
         adapted: modules that adapters were put on, and merged into afterwards.
+        doses: of ``dose``, those that were reached, with the step, the tokens and the utility then.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
-        log: one entry per step (``step``, ``loss``, ``grad_norm``, ``learning_rate``, and what else the trainer logs),
-            with ``heldout_<figure>`` where it was taken.
+        log: one entry per step (``step``, ``tokens`` so far, ``loss``, ``grad_norm``, ``learning_rate``, and what else
+            the trainer logs), with ``heldout_<figure>`` where it was taken.
     """
 
     precision: str
@@ -75,6 +76,7 @@ class TuningResult:
     heldout_rows: int
     trained: int
     adapted: tuple[str, ...] = ()
+    doses: tuple[Reached, ...] = ()
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
 
@@ -155,7 +157,12 @@ def fine_tune(
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
-    steps = settings.steps_over(len(rows.train))
+    readings = objective.work(settings).readings
+    tokens = readings * sum(row.tokens for row in rows.train)
+    steps = settings.steps_over(readings * len(rows.train), tokens)
+    if settings.dose and tokens < settings.dose[-1]:
+        named = "the data" if settings.data else f"{settings.train_examples or 'all'} rows of {named}"
+        warnings.warn(f"A dose of {settings.dose[-1]:,} tokens repeats {named}: {tokens:,} tokens.", stacklevel=2)
     finishing = [one for one in protections if one.finishes]
     weights = {name: one.detach().clone() for name, one in model.named_parameters()} if finishing else {}
     everything = tuple(figure.name for figure in objective.figures)
@@ -187,9 +194,9 @@ def fine_tune(
             judge = objective.judge(run) or loss_judge(run)
             before = judge(everything)
             rules = StopRules(settings, objective, before)
-            watch = Watch(run, rules, judge, progress)
             trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
             prove_scoring(run, trainer)
+            watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens))
             trainer.remove_callback(PrinterCallback)
             if guarded is not None:
                 trainer.add_callback(Guarding(protections, guarded, partial(computing, run)))
@@ -236,6 +243,7 @@ def fine_tune(
         heldout_rows=len(rows.heldout),
         trained=tuned.n_trained,
         adapted=tuned.adapted_modules,
+        doses=tuple(watch.doses),
         dropped=rows.dropped,
         log=watch.log,
     )

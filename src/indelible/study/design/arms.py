@@ -82,6 +82,11 @@ def _tuning(config: StudyConfig, own: Options, used: Collection[str], path: str)
 def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Arm:
     here = f"arms.{arm.name}"
     tuning = _tuning(config, arm.tuning, used, f"{here}.tuning")
+    if config.as_published and len(tuning.dose) > 1:
+        raise ConfigError(
+            f"'{here}.tuning' has several doses, but points of a curve are judged otherwise than as_published.",
+            "Give the largest alone, or leave as_published out.",
+        )
     try:
         mask = check_mask(arm.mask)
         data = None if tuning.data is None else data_version(tuning.data)

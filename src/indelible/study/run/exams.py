@@ -28,13 +28,14 @@ def ask(
     *,
     phase: str,
     step: int = 0,
+    tokens: int = 0,
     copy: int = 0,
     published: bool = False,
     progress: Callable[[int, int, str], None],
     ways: Ways,
 ) -> pd.DataFrame:
-    """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step (of tuning) and copy (of the model,
-    where each fact is edited in one of its own)."""
+    """Tidy rows of one exam: those of `exam.exam.answers_frame`, after phase, step and tokens (of tuning, so far) and
+    copy (of the model, where each fact is edited in one of its own)."""
     budget = PUBLISHED_TOKENS if published else None
     answers = take_exam(model, tokenizer, questions, max_new_tokens=budget, progress=progress, ways=ways)
     rows = answers_frame(answers)
@@ -42,7 +43,8 @@ def ask(
         rows["success"] = [_published_success(answer) for answer in answers]
     rows.insert(0, "phase", phase)
     rows.insert(1, "step", step)
-    rows.insert(2, "copy", copy)
+    rows.insert(2, "tokens", tokens)
+    rows.insert(3, "copy", copy)
     return rows
 
 

@@ -27,7 +27,7 @@ _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.p
 RUN_COLUMNS = (
     *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
-    *("steps", "tokens", "seconds", "status", "error", "edit", "update_norms", "arrived"),
+    *("steps", "tokens", "doses", "seconds", "status", "error", "edit", "update_norms", "arrived"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
 
@@ -61,8 +61,9 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
     how the edit was made, ``update_norms`` (JSON) how large it is, ``arrived`` which share of the change
     that its editor wanted arrives, the mean over facts. ``downstream`` (JSON) holds all downstream figures before and
-    after. ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons``
-    (JSON) counts them by reason. ``failures``: what went wrong, by step key.
+    after, ``doses`` (JSON) the utility at each dose that all copies reached. ``dropped`` counts training examples left
+    out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason. ``failures``: what went wrong,
+    by step key.
     """
     lines = []
     for run in plan.runs:
@@ -111,9 +112,18 @@ def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "reached": None if first["reached"] is None else all(tuning["reached"] for tuning in tunings),
         "steps": fmean(tuning["steps"] for tuning in tunings),
         "tokens": sum(tuning["tokens"] for tuning in tunings),
+        "doses": json.dumps(_doses(tunings)),
         "dropped": sum(reasons.values()),
         "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),
     }
+
+
+def _doses(tunings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    figures: dict[str, list[float]] = {}
+    for tuning in tunings:
+        for reached in tuning["doses"]:
+            figures.setdefault(str(reached["dose"]), []).append(reached["figure"])
+    return {dose: fmean(found) for dose, found in figures.items() if len(found) == len(tunings)}
 
 
 def write_results(

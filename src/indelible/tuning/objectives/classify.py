@@ -42,6 +42,11 @@ class Labelled(Features):
     words: tuple[tuple[int, ...], ...] = ()
     label: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """The text's: a head reads no more."""
+        return len(self.prompt_ids)
+
 
 class Classify(Objective[ClassifySettings]):
     """Loss on the label word's tokens, or cross entropy of a head over the labels. Of held-out texts ``accuracy`` is

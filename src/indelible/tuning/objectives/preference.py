@@ -38,6 +38,11 @@ class Pair:
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
 
+    @property
+    def tokens(self) -> int:
+        """Of the prompt and both answers; where the prompt is read with each of them, more are."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
     def as_dict(self) -> dict[str, Any]:
         """The three, as trl's DPOTrainer has them."""
         return {name: list(ids) for name, ids in asdict(self).items()}

@@ -53,6 +53,11 @@ class Problem:
     prompt_ids: tuple[int, ...]
     score: Callable[[str], float] = field(compare=False)
 
+    @property
+    def tokens(self) -> int:
+        """Of the problem with an answer of one token; it is read with each of its answers."""
+        return len(self.prompt_ids) + 1
+
     def as_dict(self) -> dict[str, Any]:
         """The prompt, as trl's GRPOTrainer has it."""
         return {"prompt": self.prompt}

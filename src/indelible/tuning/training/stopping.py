@@ -33,6 +33,11 @@ class StopRules:
         self.reached: bool | None = False if self._wanted else None
 
     @property
+    def utility(self) -> str:
+        """The figure that runs are compared at."""
+        return self._utility.name
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The figures that the rules need, or the utility where there are none; others may cost more."""
         wanted = [figure.name for figure in self._wanted]

@@ -14,11 +14,12 @@ import contextlib
 import dataclasses
 import importlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
@@ -130,8 +131,7 @@ def made_trainer(
         "remove_unused_columns": False,
         "optim": "adamw_torch_fused",
         "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        "warmup_steps": settings.warmup_steps,
+        "lr_scheduler_type": settings.schedule,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "logging_steps": 1,
@@ -170,6 +170,15 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
         library_name = name
         tokens: Tensor | int = 0
 
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            """The library's, with a warm-up that no step is lost to: theirs takes the first at a rate of 0."""
+            made = super().create_scheduler(num_training_steps, optimizer)
+            steps = min(run.settings.warmup_steps, num_training_steps // 10)
+            if steps and isinstance(made, LambdaLR):
+                rising: list[Callable[[int], float]] = [partial(_rising, steps, one) for one in made.lr_lambdas]
+                self.lr_scheduler = made = LambdaLR(made.optimizer, rising)
+            return made
+
         def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
             """Of those that the library decays, matrices: not attention sinks, DoRA's magnitudes, a state space's D,
             and norms that it does not know by their names; nor its A, which Mamba's authors do not decay either."""
@@ -186,6 +195,11 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
 
     Measured.__name__ = Measured.__qualname__ = name
     return Measured
+
+
+def _rising(steps: int, factor: Callable[[int], float], step: int) -> float:
+    """A factor of the learning rate at a step (counted from 0), after so many below its peak."""
+    return factor(step) * min(1.0, (step + 1) / (steps + 1))
 
 
 def sequence_trainer(run: Run[Any], name: str) -> Any:

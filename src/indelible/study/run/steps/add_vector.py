@@ -37,7 +37,7 @@ class AddVector(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
         tuned = kept_weights(job.inputs["tune"])
-        last = read_json(job.inputs["tune"] / TUNING)["steps"]
+        run = read_json(job.inputs["tune"] / TUNING)
         with lent.base_model() as model:
             changed = changed_weights(model, tuned)
             with exchanging(model, changed) as exchange:
@@ -49,7 +49,8 @@ class AddVector(Work):
                     phase="tuned",
                     isolated=True,
                     published=self.published,
-                    step=last,
+                    step=run["steps"],
+                    tokens=run["tokens"],
                     progress=progress,
                 )
         keep_rows(job.folder, rows)

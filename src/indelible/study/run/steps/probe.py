@@ -61,6 +61,7 @@ def ask_copies(
     isolated: bool,
     published: bool,
     step: int = 0,
+    tokens: int = 0,
     progress: Progress,
 ) -> pd.DataFrame:
     """Rows of the exam of a model with the step's edit in it, if it has one, or of one after another of its edits."""
@@ -76,6 +77,7 @@ def ask_copies(
                 chosen.in_copy(copy).questions(edit),
                 phase=phase,
                 step=step,
+                tokens=tokens,
                 copy=copy or 0,
                 published=published,
                 ways=lent.ways,

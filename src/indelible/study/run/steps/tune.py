@@ -34,7 +34,7 @@ class Tune(Work):
     """
 
     kind: ClassVar[str] = "tune"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
 
     tuning: TuningSettings
@@ -60,10 +60,11 @@ class Tune(Work):
         edit = kept_edit(job.inputs, self.copy)
         questions = chosen.questions(edit)
         curve = None
-        if self.every is not None:
+        if self.every is not None or self.tuning.dose:
             # on the way, each fact's own prompt alone; the whole exam follows the last step anyway
             prompts = [question for question in questions if question.kind == "prompt"]
-            curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, skip_last=True)
+            doses = self.tuning.dose
+            curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, doses=doses, skip_last=True)
         with lent.base_model() as model:
             frozen = frozen_parameters(self.mask, model, lent.layout, _edited(job.inputs, edit))
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
@@ -86,6 +87,7 @@ class Tune(Work):
                     questions,
                     phase="tuned",
                     step=result.steps,
+                    tokens=result.tokens,
                     copy=self.copy or 0,
                     published=self.published,
                     ways=lent.ways,
