@@ -34,6 +34,7 @@ from indelible.models.trace import by_row, capture, evaluating
 
 _ROW_TOKENS = 128
 _ROWS_PER_PASS = 8
+_BLOCKS = 4
 _LONGEST = 1024  # tokens of a text by itself: GPT-2's positions; a longer model's memory would be spent on few texts
 _MOST_KEPT = 200_000_000
 """Bytes of a matrix on disk; at Llama-3.1-8B's key width of 14,336 one would have 800 million a layer."""
@@ -130,7 +131,8 @@ def _stream(
 ) -> dict[int, Tensor]:
     model, memories = bench.model, {layer: bench.layout.memory(layer) for layer in layers}
     paths = {layer: memory.path for layer, memory in memories.items()}
-    # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass.
+    # Sums of a pass are float32, the sum over passes float64: rounding stays below that of one pass. Of a symmetric
+    # matrix, blocks above the diagonal are enough: with four by four, ten of sixteen.
     widths = {layer: memory.key_width for layer, memory in memories.items()}
     sums = {
         layer: torch.zeros(width, width, dtype=torch.float64, device=model.device) for layer, width in widths.items()
@@ -146,15 +148,18 @@ def _stream(
                 counted &= ~torch.isin(tokens, specials)
                 counted[:, 0] = False
             count += int(counted.sum())
-            with capture(model, inputs_of=list(paths.values()), stop_after=paths[max(layers)]) as seen:
+            with capture(model, inputs_of=list(paths.values()), stop_before=paths[max(layers)]) as seen:
                 # Padding stands on the right, where a causal model does not see it.
                 model(tokens.to(model.device), use_cache=False)
             for layer, path in paths.items():
                 keys = by_row(seen.inputs[path], len(batch))[counted.to(model.device)].float()
-                sums[layer] += keys.T @ keys
+                for start in range(0, widths[layer], -(-widths[layer] // _BLOCKS)):
+                    some = slice(start, start + -(-widths[layer] // _BLOCKS))
+                    sums[layer][some, start:] += keys[:, some].T @ keys[:, start:]
             if bench.progress is not None:
                 bench.progress(index + 1, len(batches), "covariance")
-    return {layer: (sums.pop(layer) / count).float() for layer in layers}
+    halves = {layer: (sums.pop(layer) / count).float().triu_() for layer in layers}
+    return {layer: half + half.triu(1).T for layer, half in halves.items()}
 
 
 def _cache_name(model_fingerprint: str, layer: int, module: str, rows: Sequence[Sequence[int]], counted: str) -> str:
