@@ -166,11 +166,11 @@ def _optimise_batch(
     running_a, parts, idle = torch.arange(size, device=device), runs.parts(running), 0
     for step in range(options.steps):
         last = step == options.steps - 1
-        loss_a, slopes_fso = objective(parts, running_a, deltas_fso, with_slopes=not last)
+        loss_a, slopes = objective(parts, running_a, deltas_fso, with_slopes=not last)
         stays_a = stays_f[running_a] & (loss_a >= options.converged) & ~objective.settled_f[running_a]
         stays_f[running_a], losses_f[running_a] = stays_a, loss_a
         # The step's one look at the device.
-        *seen, reached = torch.cat([loss_a, stays_a, slopes_fso.any().unsqueeze(0)]).tolist()
+        seen = torch.cat([loss_a, stays_a]).tolist()
         found = {fact: loss for fact, loss in zip(running, seen[: len(running)], strict=True) if fact in set(staying)}
         for fact, loss in found.items():
             losses[fact], steps[fact] = loss, step + 1
@@ -183,7 +183,8 @@ def _optimise_batch(
         report(step + 1, len(staying), size, sum(found.values()) / len(found))
         if last or not staying:
             break
-        if step == 0 and not reached:
+        slopes_fso = slopes()
+        if step == 0 and not bool(slopes_fso.any()):
             raise EditError(
                 f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
                 " keys and values of those below).",
@@ -214,18 +215,27 @@ class _Objective:
 
     def __call__(
         self, parts: Sequence[Suffixes], running_a: Tensor, deltas_fso: nn.Parameter, *, with_slopes: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Losses of the facts that are run, and their slopes by all deltas, zeros where they are not wanted."""
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Losses of the facts that are run, and what makes their slopes by all deltas, if these are wanted; only then
+        the last part goes back, so that it need not where all facts leave."""
         losses_a, slopes_fso = torch.zeros(len(running_a), device=deltas_fso.device), torch.zeros_like(deltas_fso)
         known = self._before_fv is not None
         unsaid_a, kls_a = torch.zeros_like(losses_a), torch.zeros_like(losses_a)
 
+        forth: list[Tensor] = []
+
         def add(part_a: Tensor) -> None:
             losses_a.add_(part_a.detach())
             if with_slopes:
-                slopes_fso.add_(torch.autograd.grad(part_a.sum(), deltas_fso)[0])
+                forth.append(part_a)
+
+        def slopes() -> Tensor:
+            while forth:
+                slopes_fso.add_(torch.autograd.grad(forth.pop().sum(), deltas_fso)[0])
+            return slopes_fso
 
         for part in parts:
+            slopes()  # of the part before
             log_probs_qv, essence_ev = self._runs.predict(part, deltas_fso[running_a])
             if not log_probs_qv.requires_grad:
                 raise EditError(f"{type(self._runs.model).__name__} lets no gradient through.", "Edit another model.")
@@ -249,7 +259,7 @@ class _Objective:
         if self._options.said_kl is not None:
             self._emphasis_f[running_a] = torch.where(unsaid_a == 0, 0.1, 1.0)
             self.settled_f[running_a] = (unsaid_a == 0) & (kls_a <= self._options.said_kl)
-        return losses_a, slopes_fso
+        return losses_a, slopes
 
 
 class _Update:
