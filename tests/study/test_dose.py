@@ -50,3 +50,13 @@ def test_as_published_has_no_points_on_the_way(taught: Path, tmp_path: Path) -> 
     config = StudyConfig.model_validate(by_dose(taught, DOSES) | {"as_published": True})
     with pytest.raises(ConfigError, match=r"'arms.memit.tuning' has several doses"):
         preview_study(config, tmp_path)
+
+
+def test_changes_are_counted_from_the_unedited_model(taught: Path, tmp_path: Path) -> None:
+    settings = by_dose(taught, [150])
+    settings["tuning"] |= {"objective": "text", "task": "reason", "stop_at": {"loss": "-40%"}}
+    run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    tunings = [json.loads(path.read_text()) for path in (tmp_path / "run").glob("steps/tune-*/tuning.json")]
+    assert len({tuning["before"]["loss"] for tuning in tunings}) == 2
+    control = next(tuning for tuning in tunings if tuning["wanted"]["loss"] == 0.6 * tuning["before"]["loss"])
+    assert [tuning["wanted"] for tuning in tunings] == [pytest.approx(control["wanted"], rel=1e-6)] * 2

@@ -69,6 +69,11 @@ class Work:
         """How often a row stands in the batches of a pass: once, or with each answer that is sampled."""
         return self.sampled or 1
 
+    @property
+    def writes(self) -> bool:
+        """Whether the model writes anything by itself."""
+        return bool(self.sampled or self.answered)
+
 
 class Row(Protocol):
     """What an objective makes of an example. Rows are JSON-able and hold token ids."""

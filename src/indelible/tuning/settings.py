@@ -97,7 +97,7 @@ class TuningSettings(TunerSettings):
     stop_at: dict[str, float | RelativeChange] = Field(
         {},
         description="stop when these held-out figures are reached, e.g. {loss: 3.0} or {accuracy: 0.8}, or when they "
-        "have changed by so much since before tuning, e.g. {loss: -5%}",
+        "differ by so much from the unedited model's, e.g. {loss: -5%}: one figure for all arms of a seed",
     )
     patience: Count | None = Field(None, description="stop when so many looks in a row brought no better figure")
     evaluate_every: Count | None = Field(

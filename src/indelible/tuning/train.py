@@ -25,13 +25,13 @@ from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
 from indelible.models.trace import product_precision
 from indelible.progress import Progress
-from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Run, tuning_settings
+from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.protection import Guarded, Protection
 from indelible.tuning.randomness import seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.task import TASKS
+from indelible.tuning.task import TASKS, Task
 from indelible.tuning.training.batches import computing, usual_precision
 from indelible.tuning.training.callbacks import Reached, Undisturbing, Watch
 from indelible.tuning.training.guarding import Guarding
@@ -52,7 +52,7 @@ class TuningResult:
         precision: that was trained in.
         figure: name of the objective's utility, which runs are compared at; ``better`` says "lower" or "higher".
         before, after: downstream figures on the held-out rows, by name.
-        reached: whether the figures of ``stop_at`` were reached; None without that rule.
+        wanted: figures that ``stop_at`` came to; ``reached`` says whether they were reached, None without that rule.
         tokens: tokens read in training, padding not counted (on this process, where there are several).
         seconds: wall time, data and held-out figures included.
         trained: how many numbers were trained.
@@ -68,6 +68,7 @@ class TuningResult:
     better: str
     before: Mapping[str, float]
     after: Mapping[str, float]
+    wanted: Mapping[str, float]
     reached: bool | None
     steps: int
     tokens: int
@@ -113,6 +114,7 @@ def fine_tune(
     protections: Sequence[Protection] = (),
     guarded: Guarded | None = None,
     progress: Progress | None = None,
+    reference: Mapping[str, float] | None = None,
     train_on_heldout: bool = False,
 ) -> TuningResult:
     """Fine-tune a model in place.
@@ -131,6 +133,8 @@ def fine_tune(
         callbacks: transformers callbacks, e.g. the exam's RetentionCallback. They are given the model itself.
         protections: what keeps the edits that ``guarded`` tells of, and that the model holds (see ``protection``).
         progress: called after each step with steps done, steps at most, and a note on the loss.
+        reference: held-out figures that changes wanted in ``stop_at`` are counted from, those of the unedited model
+            (see ``heldout_figures``); None takes the model's own before training.
         train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
             to be able to measure what it does.
 
@@ -151,9 +155,7 @@ def fine_tune(
             )
     check_settings(settings)
     settings = with_precision(settings, model.device)
-    objective = OBJECTIVES.get(settings.objective)
-    named = settings.task or objective.default_task
-    task = TASKS.get(named) if settings.data is None else data_task(settings.data, objective)
+    objective, named, task = _sources(settings)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
@@ -188,12 +190,10 @@ def fine_tune(
                     " adapters got no gradient.",
                     stacklevel=2,
                 )
-            work = objective.work(settings)
-            if work.sampled or work.answered:
-                run = proved_writing(run)
+            run = proved_writing(run) if objective.work(settings).writes else run
             judge = objective.judge(run) or loss_judge(run)
             before = judge(everything)
-            rules = StopRules(settings, objective, before)
+            rules = StopRules(settings, objective, {**before, **(reference or {})})
             trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
             prove_scoring(run, trainer)
             watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens))
@@ -235,6 +235,7 @@ def fine_tune(
         better=objective.figures[0].better,
         before=dict(before),
         after=dict(after),
+        wanted=rules.wanted,
         reached=rules.reached,
         steps=trainer.state.global_step,
         tokens=int(trainer.tokens),
@@ -247,6 +248,37 @@ def fine_tune(
         dropped=rows.dropped,
         log=watch.log,
     )
+
+
+def heldout_figures(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TuningSettings,
+    names: Collection[str],
+    *,
+    facts: Sequence[Fact] = (),
+    seed: int = 0,
+) -> dict[str, float]:
+    """Downstream figures, by name, of a model as it stands, on the held-out rows of a run with these settings, facts
+    and seed. Raises as ``fine_tune``."""
+    objective, _, task = _sources(settings)
+    # Held-out rows come first, whatever is trained on.
+    few = settings.model_copy(update={"train_examples": settings.rows_per_step})
+    rows = draw_rows(task, objective, tokenizer, few, facts=facts, seed=seed)
+    chosen = with_precision(settings, model.device)
+    with seeded(seed), quiet_trl(), product_precision():
+        trainee = objective.trainee(model, chosen, task.labels)
+        run = proved_reading(Run(model, trainee, _padded(tokenizer, model), chosen, (), rows.heldout, seed=seed))
+        run = proved_writing(run) if objective.work(chosen).writes else run
+        judge = objective.judge(run) or loss_judge(run)
+        return {name: value for name, value in judge(names).items() if name in names}
+
+
+def _sources(settings: TuningSettings) -> tuple[Objective[Any], str, Task]:
+    """The objective, and the name of the task and the task, which users' own data have, too."""
+    objective = OBJECTIVES.get(settings.objective)
+    named = settings.task or objective.default_task
+    return objective, named, TASKS.get(named) if settings.data is None else data_task(settings.data, objective)
 
 
 def _worse(judge: Judge, figure: Figure) -> float:

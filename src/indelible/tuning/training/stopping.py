@@ -2,8 +2,9 @@
 
 Reaching the same held-out figure in every arm is what makes arms comparable ("matched utility"): one that has learned
 less would look durable for that reason alone. The published protocol, a held-out loss below a value, is the same rule.
-Held-out rows differ by seed, and so does what is within reach; a change relative to the figure before tuning is the
-same for all arms that begin with the same edited model.
+Held-out rows differ by seed, and so does what is within reach: "-5%" is counted from the figure of the unedited model,
+so that it is one figure for all arms of a seed. Counted from the edited model's own, an edit that had done more damage
+would be let off with less training.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from indelible.tuning.settings import TuningSettings
 
 class StopRules:
     """The rules of one run, told of its held-out figures as they come; ConfigError for a change that is wanted relative
-    to a figure ``before`` tuning of zero or less. ``reached`` says whether every figure of ``stop_at`` was at the last
-    look; None without the rule."""
+    to a figure ``before`` (of the unedited model, where it is known) of zero or less. ``reached`` says whether every
+    figure of ``stop_at`` was at the last look; None without the rule."""
 
     def __init__(self, settings: TuningSettings, objective: Objective[Any], before: Mapping[str, float]) -> None:
         self._wanted = {
@@ -31,6 +32,11 @@ class StopRules:
         self._best: float | None = None
         self._waited = 0
         self.reached: bool | None = False if self._wanted else None
+
+    @property
+    def wanted(self) -> dict[str, float]:
+        """Figure -> the value that ends the run."""
+        return {figure.name: value for figure, value in self._wanted.items()}
 
     @property
     def utility(self) -> str:

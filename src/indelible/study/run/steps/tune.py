@@ -20,7 +20,7 @@ from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
-from indelible.tuning.train import fine_tune
+from indelible.tuning.train import fine_tune, heldout_figures
 from indelible.why.explain import changed_since, keep_weights, snapshot
 
 
@@ -34,7 +34,7 @@ class Tune(Work):
     """
 
     kind: ClassVar[str] = "tune"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
 
     tuning: TuningSettings
@@ -67,6 +67,13 @@ class Tune(Work):
             curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, doses=doses, skip_last=True)
         with lent.base_model() as model:
             frozen = frozen_parameters(self.mask, model, lent.layout, _edited(job.inputs, edit))
+            facts = chosen.spoken_of(self.published)
+            changes = [figure for figure, value in self.tuning.stop_at.items() if isinstance(value, str)]
+            reference = None
+            if changes and edit is not None:
+                reference = heldout_figures(
+                    model, lent.tokenizer, self.tuning, changes, facts=facts, seed=job.step.seed
+                )
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
             with lent.holding(edit):
                 before = snapshot(model, frozen) if self.keep_weights else None
@@ -75,10 +82,11 @@ class Tune(Work):
                     lent.tokenizer,
                     self.tuning,
                     frozen=frozen,
-                    facts=chosen.spoken_of(self.published),
+                    facts=facts,
                     seed=job.step.seed,
                     callbacks=[] if curve is None else [curve],
                     progress=progress,
+                    reference=reference,
                     train_on_heldout=self.published,
                 )
                 rows = ask(
