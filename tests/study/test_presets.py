@@ -11,6 +11,7 @@ from indelible.errors import ConfigError
 from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.config import load_config, parse_config, preset_names
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.tables import edit_in_words
 
 
 def resolved(config: StudyConfig) -> dict[str, Arm]:
@@ -32,6 +33,15 @@ def test_the_paper_preset_looks_and_counts_by_the_text_that_there_is_offline() -
     settings = resolved(load_config("paper"))["rome"].tuning
     assert settings.steps_at_most == 67  # 5 passes over 1,700 rows, 128 a step
     assert settings.evaluation_interval == 10
+
+
+def test_a_run_says_how_many_of_the_published_texts_its_covariance_had() -> None:
+    def said(texts: int, *overrides: str) -> str:
+        arm = resolved(load_config("paper", overrides))["rome"]
+        return edit_in_words(arm, {"layers": [7], "bystanders": 0, "texts": texts})
+
+    assert said(1591) == "layer 7; covariance of 1,591 texts, all that there are, of 100,000; no bystanders preserved"
+    assert said(100_000) == said(1591, "model=meta-llama/Llama-3.1-8B") == "layer 7; no bystanders preserved"
 
 
 @pytest.mark.parametrize("model", ["gpt2-xl", "openai-community/gpt2-xl"])

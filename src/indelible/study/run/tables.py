@@ -75,7 +75,7 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
         line["seconds"] = sum(float(store.record_of(step)["seconds"]) for step in own)
         if run.edit is not None and store.has(run.edit):
             record = store.record_of(run.edit)
-            line["edit"] = _edit_in_words(run.arm, record)
+            line["edit"] = edit_in_words(run.arm, record)
             line["update_norms"] = json.dumps(record["norms"])
             line["arrived"] = fmean(record["arrived"].values()) if record["arrived"] else None
         if finished:
@@ -148,7 +148,7 @@ def _of_arm(run: ArmRun, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(_about(run), index=rows.index), rows], axis=1)
 
 
-def _edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
+def edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
     """What the editor's name does not say: the layers, what its covariance lacks of the texts that it asks for, and
     whether bystanders were preserved beside ordinary text."""
     layers = record["layers"]
