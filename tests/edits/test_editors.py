@@ -103,7 +103,8 @@ def test_isolated_edits_are_single_edits(name: str, tiny_model: Make, tiny_token
     for one, found in zip(CAPITALS[:3], apart, strict=True):
         alone = edit(name, model, tiny_tokenizer, [one], paraphrases=1)
         if isinstance(found, WeightUpdate):
-            assert found.manifest == alone.manifest.but(seal=None)
+            assert found.manifest.but(arrived={}) == alone.manifest.but(seal=None, arrived={})
+            assert found.manifest.arrived == pytest.approx(alone.manifest.arrived, abs=1e-3)
             assert_near(found, alone, 1e-3)
             continue
         assert found.manifest == alone.manifest
