@@ -17,10 +17,11 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from indelible.exam.exam import answers_frame, known_facts, take_exam
-from indelible.exam.questions import own_prompts, questions_for
+from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.facts.choose import choose_sets, in_turns
+from indelible.facts.fact import Fact
 from indelible.models.load import load
 from indelible.study.design.config import load_config
 from indelible.study.run.sources import candidate_facts
@@ -99,16 +101,7 @@ def do_parts(options: argparse.Namespace) -> dict[str, Any]:
 
     known = timed("choose", lambda: known_facts(model, tokenizer, candidates[:CANDIDATES]))
     found["rows"]["choose"] = [fact.id for fact in known]
-    offered = [*known, *(fact for fact in candidates if fact not in known)][: 2 * (options.edits + options.intrinsic)]
-    chosen = choose_sets(offered, options.edits, options.intrinsic, options.seed, pool=candidates)
-    edited, intrinsic = (
-        [replace(fact, held_out=fact.held_out[:2], neighbours=fact.neighbours[:3]) for fact in facts]
-        for facts in chosen
-    )
-    asked = {
-        "exam": [*questions_for(edited, "edited"), *questions_for(intrinsic, "intrinsic")],
-        "curve": [*own_prompts(edited, "edited"), *own_prompts(intrinsic, "intrinsic")],
-    }
+    asked = asked_of(known, candidates, options)
     for part, questions in asked.items():
         rows = answers_frame(timed(part, lambda questions=questions: take_exam(model, tokenizer, questions)))
         found["rows"][part] = rows[[*EXACT, *NUMBERS]].to_dict("records")
@@ -120,9 +113,31 @@ def do_parts(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def asked_of(
+    known: Sequence[Fact], candidates: Sequence[Fact], options: argparse.Namespace
+) -> dict[str, list[Question]]:
+    """What is asked in each part: the build that comes first draws it, as the other might draw something else."""
+    place = Path(options.questions)
+    if not place.exists():
+        enough = 2 * (options.edits + options.intrinsic)
+        offered = [*known, *(fact for fact in candidates if fact not in known)][:enough]
+        chosen = choose_sets(offered, options.edits, options.intrinsic, options.seed, pool=candidates)
+        edited, intrinsic = (
+            [replace(fact, held_out=fact.held_out[:2], neighbours=fact.neighbours[:3]) for fact in facts]
+            for facts in chosen
+        )
+        drawn = {
+            "exam": [*questions_for(edited, "edited"), *questions_for(intrinsic, "intrinsic")],
+            "curve": [*own_prompts(edited, "edited"), *own_prompts(intrinsic, "intrinsic")],
+        }
+        place.write_text(json.dumps({part: list(map(asdict, questions)) for part, questions in drawn.items()}))
+    read = json.loads(place.read_text())
+    return {part: [Question(**question) for question in questions] for part, questions in read.items()}
+
+
 def measured(build: Path, options: argparse.Namespace) -> dict[str, Any]:
     """What ``do_parts`` finds in one build, in a process of its own."""
-    given = [f"--{name}={getattr(options, name)}" for name in ("model", "edits", "intrinsic", "seed")]
+    given = [f"--{name}={getattr(options, name)}" for name in ("model", "edits", "intrinsic", "seed", "questions")]
     command = [sys.executable, __file__, "--one", *given, *(["--counts"] if options.counts else [])]
     done = subprocess.run(command, env=environment_of(build), check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -142,7 +157,8 @@ def compared(baseline: str, options: argparse.Namespace) -> dict[str, Any]:
     """Both builds in turns: seconds, their ratios, differences and counts by part."""
     seconds: dict[str, dict[str, float]] = {"here": defaultdict(float), "there": defaultdict(float)}
     results: dict[str, Any] = {}
-    with sources(baseline) as there:
+    with sources(baseline) as there, tempfile.TemporaryDirectory() as folder:
+        options.questions = str(Path(folder) / "questions.json")
         for _ in range(options.rounds):
             for name, build in (("there", there), ("here", ROOT / "src")):
                 results[name] = measured(build, options)
@@ -168,6 +184,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--counts", action="store_true", help="count passes, kernels and synchronisations, too")
     parser.add_argument("--json", action="store_true", help="print one object; all else goes to stderr")
+    parser.add_argument("--questions", help=argparse.SUPPRESS)
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -4,7 +4,7 @@ A GPU that is given many small tasks waits for the processor that gives them. Ho
 one: every operation that is no view is a kernel (or several) to be launched; every number that Python reads off a
 tensor stops the queue until all before it is done; every tensor made of Python's numbers is an upload. Batches are cut
 as for a GPU. A part is one function below, timed by nothing: ``values`` optimises the values of some facts with
-MEMIT's defaults.
+MEMIT's defaults, ``exam`` asks about them and twice as many that are not edited.
 
     python benchmarks/launches.py --json
     python benchmarks/launches.py --baseline HEAD~20      # both builds, and what the other's counts are divided by
@@ -34,12 +34,16 @@ from indelible.edits.editors.memit import Memit
 from indelible.edits.solving import suffixes
 from indelible.edits.solving.texts import rows_for, sample_contexts
 from indelible.edits.solving.values import optimise_values
+from indelible.exam import batching
+from indelible.exam.exam import take_exam
+from indelible.exam.questions import questions_for
 from indelible.facts.choose import choose_sets, in_turns
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.study.design.config import load_config
 from indelible.study.run.sources import candidate_facts
 
+GPU_BYTES = 80 << 30
 _aten = torch.ops.aten
 _READS = (_aten._local_scalar_dense.default, _aten.nonzero.default, _aten.masked_select.default)
 _READS_WHOLE = (Tensor.tolist, Tensor.numpy, Tensor.cpu)
@@ -112,7 +116,17 @@ def values(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
     return counted(model, lambda: optimise_values(model, layout, layer, rows, editor.value_options()))
 
 
-PARTS: Mapping[str, Callable[[LoadedModel, argparse.Namespace], Counts]] = {"values": values}
+def exam(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
+    """All questions about edited facts, and about twice as many that are not, in one exam."""
+    candidates = in_turns(candidate_facts(load_config("quick").facts), options.seed)
+    edited, others = choose_sets(candidates, options.facts, 2 * options.facts, options.seed, pool=candidates)
+    questions = [*questions_for(edited, "edited"), *questions_for(others, "intrinsic")]
+    # The CPU's: cut by memory, as a first guess would fill it, in this build and in those that count tokens.
+    batching.CPU_BYTES = batching.CPU_TOKENS_PER_BATCH = int(batching.GPU_SHARE * GPU_BYTES)
+    return counted(loaded.model, lambda: take_exam(loaded.model, loaded.tokenizer, questions))
+
+
+PARTS: Mapping[str, Callable[[LoadedModel, argparse.Namespace], Counts]] = {"values": values, "exam": exam}
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from plain_exam import assert_same, build, make_questions, reference
 from transformers import LlamaForCausalLM
 
 from indelible.errors import ConfigError, FactsError, ModelError
+from indelible.exam import tree
 from indelible.exam.exam import known_facts, take_exam
 from indelible.exam.questions import Question
 from indelible.facts.fact import Fact
@@ -61,6 +62,27 @@ def test_the_longest_prompt_is_proved_though_it_stands_alone(tiny_tokenizer: Tok
     with pytest.warns(UserWarning, match="Forgetful does not answer as in plain passes .* without a cache,"):
         answers = take_exam(model, tiny_tokenizer, questions)
     assert_same(answers[-1], reference(model, tiny_tokenizer, questions[-1]))
+
+
+class OneForAll(LlamaForCausalLM):
+    """Gives every row the positions of the first."""
+
+    def forward(self, *args: Any, position_ids: Any = None, **options: Any) -> Any:
+        alike = None if position_ids is None else position_ids[:1].expand_as(position_ids)
+        return super().forward(*args, position_ids=alike, **options)
+
+
+def test_the_first_row_is_not_all_that_is_proved(tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "ROW_SLOTS", 1)
+    monkeypatch.setattr(tree, "TEXTS_PER_ROW", 1)
+    model = OneForAll(build("llama", len(tiny_tokenizer)).config).eval()
+    enliven(model)
+    (one,) = make_questions(model, tiny_tokenizer, 1)
+    *others, last = sorted(("Oslo", "Rome is", "In Peru"), key=lambda text: encode_prompt(tiny_tokenizer, text))
+    prompts = [*others, f"{last} and in the north of"]  # by length, too, the one of which something is proved
+    questions = [dataclasses.replace(one, prompt=prompt) for prompt in prompts]
+    for answer in take_exam(model, tiny_tokenizer, questions):
+        assert_same(answer, reference(model, tiny_tokenizer, answer.question))
 
 
 @pytest.mark.parametrize("ruled_out", [-math.inf, torch.finfo(torch.float32).min])

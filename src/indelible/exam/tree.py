@@ -16,7 +16,7 @@ v vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,17 +56,20 @@ def sizes(sittings: Sequence[Sitting]) -> list[int]:
     return found
 
 
-def dealt(sizes: Sequence[int], rows: int) -> list[int]:
-    """The row of each text: pieces of neighbours, as many in each, dealt out, the longest to the emptiest rows."""
-    count, pieces = len(sizes), PIECES_PER_ROW * rows
-    cuts = [range(count * at // pieces, count * (at + 1) // pieces) for at in range(pieces)]
-    cuts.sort(key=lambda piece: -sum(sizes[piece.start : piece.stop]))
+def dealt(slots: Sequence[int], rows: int) -> list[int]:
+    """The row of each text: pieces of neighbours, as many to each row, are dealt out, the longest to the emptiest.
+
+    The last text, of which something is proved, is in the last row: a model may read all rows as it does the first.
+    """
+    count, pieces = len(slots), PIECES_PER_ROW * rows
+    cuts = [slice(count * at // pieces, count * (at + 1) // pieces) for at in range(pieces)]
+    cuts.sort(key=lambda cut: -sum(slots[cut]))
     found, filled = [0] * count, [0] * rows
-    for round_ in in_pieces(cuts, rows):
-        for row, piece in zip(sorted(range(rows), key=filled.__getitem__), round_, strict=True):
-            filled[row] += sum(sizes[piece.start : piece.stop])
-            found[piece.start : piece.stop] = [row] * len(piece)
-    return found
+    for some in in_pieces(cuts, rows):
+        for row, cut in zip(sorted(range(rows), key=filled.__getitem__), some, strict=True):
+            filled[row] += sum(slots[cut])
+            found[cut] = [row] * (cut.stop - cut.start)
+    return [(row - found[-1] - 1) % rows for row in found]
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,7 @@ class Tree:
         return places
 
     def read(self, wanted: Wanted) -> dict[Place, Next]:
-        """Read what waits, and all that is wanted waits; what follows each of those texts. A row in which nothing waits
-        is read no more."""
-        self._give_up()
+        """Read what waits, and all that is wanted waits; what follows each of those texts."""
         before, width = self.width, self.width + max(map(len, self.new))
         sees_rnn = np.zeros((len(self.held), width, width), dtype=bool)
         sees_rnn[:, :before, :before] = self.sees_rnn
@@ -130,9 +131,9 @@ class Tree:
         )
         return dict(zip(places, _next([sorted(wanted[place]) for place in places], logits_kv), strict=True))
 
-    def _give_up(self) -> None:
-        """Let go of rows in which nothing waits."""
-        kept = [at for at, row in enumerate(self.held) if self.new[row]]
+    def keep(self, rows: Set[int]) -> None:
+        """Let go of the other rows."""
+        kept = [at for at, row in enumerate(self.held) if row in rows]
         if len(kept) < len(self.held):
             self.held, self.sees_rnn = [self.held[at] for at in kept], self.sees_rnn[kept]
             self.cache.reorder_cache(torch.tensor(kept))
@@ -147,7 +148,7 @@ def _next(asked: Sequence[Sequence[int]], logits_kv: Tensor) -> Iterator[Next]:
     for some_kv, some_a2 in zip(logits_kv.split(TEXTS_AT_A_TIME), pairs_a2.split(counts), strict=True):
         (of_a, token_a), best_k, total_k = some_a2.T, some_kv.max(-1), some_kv.logsumexp(-1)
         logit_a = some_kv[of_a, token_a]
-        above_a = (some_kv[of_a] > logit_a[:, None]).sum(-1)
+        above_a = some_kv.index_select(0, of_a).gt_(logit_a[:, None]).sum(-1)  # as numbers: no sum of truths is as fast
         of_texts.append(torch.stack([best_k.indices.double(), (best_k.values - total_k).double()]))
         of_tokens.append(torch.stack([(logit_a - total_k[of_a]).double(), above_a.double()]))
     numbers = torch.cat([torch.cat(some, dim=1).flatten() for some in (of_texts, of_tokens)]).tolist()
@@ -169,7 +170,7 @@ class TreeReading:
         self.transcript, self.batch = transcript, batch
         slots = sizes(batch)
         row_slots = max(ROW_SLOTS, TEXTS_PER_ROW * max(len(sitting.prompt) for sitting in batch))
-        rows = max(1, round(sum(slots) / row_slots))
+        rows = min(len(batch), max(1, round(sum(slots) / row_slots)))
         self.tree = Tree(reader, rows)
         self.paths: list[list[Place]] = []  # to the end of each prompt
         for sitting, row in zip(batch, dealt(slots, rows), strict=True):
@@ -202,9 +203,11 @@ class TreeReading:
         ends = {index: path[-1] for index, path in enumerate(self.paths)}
         while True:
             ends = {index: further for index, end in ends.items() if (further := self._write(index, end))}
-            wanted = {place: set() for place in ends.values()} | next(pieces, {})
+            # Only where few texts are left, for every row is read to the length of the longest.
+            wanted = {place: set() for place in ends.values()} | (next(pieces, {}) if len(ends) < len(text) else {})
             if not wanted:
                 break
+            self.tree.keep({row for row, _ in [*wanted, *places]})
             self.known |= self.tree.read(wanted)
         if claims is not None:
             claims.append(Claim(self.batch[-1].prompt, tuple(self.written[-1]), self.log_probs[-1], written=True))
