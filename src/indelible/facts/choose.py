@@ -63,7 +63,7 @@ def choose_sets(
 
         - No subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
           another chosen one or the other way round ("Sudan", "South Sudan").
-        - The shares of the relations are alike in both sets: proportional to what is offered, in each stratum.
+        - The shares of the relations are alike in both sets, and in each stratum as far as it has enough of them.
         - No edited fact has the same pair of true and new object, in either order, as an intrinsic one.
         - No intrinsic fact's subject is an object of an edit, and no intrinsic fact's true object is the subject of
           an edit ("France -> Paris" is not edited while "Paris -> France" is asked). An intrinsic fact's true object
@@ -92,7 +92,7 @@ def choose_sets(
             edited.append(replace(fact, new_object=drawn))
     askable = candidates if editable is None else _one_per_subject(known, rng)
     fitting = _may_be_intrinsic(edited, askable, objects, rng, redraw)
-    intrinsic = (_spread(fitting) if probability is None else _by_strata(fitting, probability))[:n_intrinsic]
+    intrinsic = (_spread(fitting) if probability is None else _by_strata(fitting, probability, edited))[:n_intrinsic]
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
         of = f"{len(known)} known facts ({len(askable)} different subjects)"
         of += "" if editable is None else f" of {len(editable)} ({len(candidates)})"
@@ -249,24 +249,26 @@ def _one_per_subject(known: Sequence[Fact], rng: random.Random) -> list[Fact]:
     return rng.sample(chosen, len(chosen))
 
 
-def _spread(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts in an order of which every beginning has each relation in about its share of the whole."""
-    totals = Counter(fact.relation for fact in facts)
+def _spread(facts: Sequence[Fact], like: Sequence[Fact] | None = None) -> list[Fact]:
+    """The facts in an order of which every beginning has each relation in about its share of the whole, or of other
+    facts; what these have none of comes last."""
+    totals = Counter(fact.relation for fact in (facts if like is None else like))
     seen = Counter[str]()
     placed = []
     for fact in facts:
-        placed.append(((seen[fact.relation] + 0.5) / totals[fact.relation], fact.relation, fact))
+        placed.append(((seen[fact.relation] + 0.5) / (totals[fact.relation] or 0.5), fact.relation, fact))
         seen[fact.relation] += 1
     return [fact for _, _, fact in sorted(placed, key=lambda entry: entry[:2])]
 
 
-def _by_strata(facts: Sequence[Fact], probability: Mapping[str, float]) -> list[Fact]:
-    """The facts in an order of which every beginning has equally many of each stratum, as long as there are any, and
-    each relation in about its share of the stratum."""
+def _by_strata(facts: Sequence[Fact], probability: Mapping[str, float], edited: Sequence[Fact]) -> list[Fact]:
+    """The facts in an order of which every beginning has equally many of each stratum, as long as there are any, and in
+    it each relation in about its share of the edited facts: they are held against facts of their own relation."""
     strata: list[list[Fact]] = [[] for _ in STRATA]
     for fact in facts:
         strata[_stratum(probability[fact.id])].append(fact)
-    return [fact for turn in zip_longest(*map(_spread, strata)) for fact in turn if fact is not None]
+    spread = (_spread(group, edited) for group in strata)
+    return [fact for turn in zip_longest(*spread) for fact in turn if fact is not None]
 
 
 def _stratum(probability: float) -> int:

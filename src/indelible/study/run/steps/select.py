@@ -28,7 +28,7 @@ class Select(Work):
     """See FactsSettings for the fields; ``stratified``: intrinsic facts are drawn by how probable they are."""
 
     kind: ClassVar[str] = "select"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[Outside, ...]] = ("facts",)
 
     n_edits: int
