@@ -82,6 +82,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("indelible 0.")
 
 
+@pytest.mark.parametrize(("model", "own"), [("gpt2-xl", "layer: 17"), ("meta-llama/Llama-3.1-8B", "layer: 1")])
+def test_a_dry_run_writes_published_settings_out_without_the_model(
+    model: str, own: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "paper", "--dry-run", "--model", model, "--out", str(tmp_path / "run")]) == 0
+    (rome,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("editors.rome: "))
+    for said in ("published: true", "covariance_texts: 100000", "kl_after: subject", "contexts: rome", own):
+        assert said in rome
+
+
 def test_a_study_from_the_command_line(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,9 @@ def test_edits_go_on_from_earlier_ones(made: Path, taught: Path, tmp_path: Path,
     for number, delta in enumerate(deltas):
         before = [word for earlier in deltas[:number] for word in ("--earlier", earlier)]
         base = ["edit", taught / "model", "--facts", facts[number], "-o", delta, "--editor", "alphaedit"]
-        said([*base, *settings, *before])
+        shown = said([*base, *settings, *before])
+        (share,) = Edit.load(delta).manifest.arrived.values()
+        assert f"{share:.0%} of the change wanted of the value layer's output arrives" in shown
     said(["compose", taught / "model", *deltas, "-o", tmp_path / "all"])
     a, b, c = (Edit.load(delta) for delta in deltas)
     assert isinstance(a, WeightUpdate) and isinstance(b, WeightUpdate) and isinstance(c, WeightUpdate)
