@@ -32,6 +32,7 @@ class SimulatedArm:
     objective: str = "text"
     tuner: str = "full"
     mask: str = "none"
+    protect: str = "none"
     edit_success: float = 0.95
     locality: float = 0.9
     retention_edited: float = 0.6
@@ -65,7 +66,7 @@ def simulate(
     rows: list[Row] = []
     runs: list[Row] = []
     for arm in arms:
-        factors = ("editor", "paraphrases", "objective", "tuner", "mask")
+        factors = ("editor", "paraphrases", "objective", "tuner", "mask", "protect")
         about: Row = {"arm": arm.name} | {factor: getattr(arm, factor) for factor in factors}
         for seed in seeds:
             tilt = generator.normal(0, arm.spread_between_seeds)

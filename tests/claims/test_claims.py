@@ -261,7 +261,14 @@ def test_arms_that_differ_in_settings_beside_the_factor_are_not_compared() -> No
 
 def test_a_tuner_brings_its_own_rate_and_an_objective_its_own_length() -> None:
     def arm(name: str, **tuning: object) -> dict[str, object]:
-        about = {"editor": "memit", "paraphrases": 0, "objective": "text", "tuner": "full", "mask": "none"}
+        about = {
+            "editor": "memit",
+            "paraphrases": 0,
+            "objective": "text",
+            "tuner": "full",
+            "mask": "none",
+            "protect": "none",
+        }
         return {"arm": name, **about, **tuning, "reached": None, "status": "done"}
 
     full = arm("full", tuning='{"tuner": "full", "learning_rate": 0.1, "steps": 4}')

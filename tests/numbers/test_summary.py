@@ -17,7 +17,8 @@ from indelible.report.transcript import transcript
 from simulated import ARMS, Tables, simulate
 
 KEYS = [
-    "arm", "editor", "paraphrases", "objective", "tuner", "mask", "seeds", "n_edits", "n_intrinsic", "edit_success",
+    "arm", "editor", "paraphrases", "objective", "tuner", "mask", "protect", "seeds", "n_edits", "n_intrinsic",
+    "edit_success",
     "edit_success_first_token", "paraphrase_success", "locality", "excess_loss", "excess_loss_low",
     "excess_loss_high", "retention_edited", "retention_intrinsic", "gap", "gap_low", "gap_high",
     "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",

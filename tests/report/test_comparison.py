@@ -34,7 +34,15 @@ def retuned(first: Run, name: str, lost: int) -> Run:
 def table(*arms: tuple[str, str, str]) -> pd.DataFrame:
     return pd.DataFrame(
         [
-            {"arm": arm, "editor": editor, "paraphrases": 0, "objective": "text", "tuner": "full", "mask": mask}
+            {
+                "arm": arm,
+                "editor": editor,
+                "paraphrases": 0,
+                "objective": "text",
+                "tuner": "full",
+                "mask": mask,
+                "protect": "none",
+            }
             for arm, editor, mask in arms
         ]
     )

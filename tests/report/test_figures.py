@@ -215,7 +215,9 @@ def test_the_nearest_control_is_taken() -> None:
         ("b, faster", "memit", "full", "edited-layers"),
         ("c", "memit", "lora", "none"),
     ]
-    runs = pd.DataFrame(arms, columns=["arm", "editor", "tuner", "mask"]).assign(objective="text", paraphrases=0)
+    runs = pd.DataFrame(arms, columns=["arm", "editor", "tuner", "mask"]).assign(
+        objective="text", paraphrases=0, protect="none"
+    )
     fast = runs["arm"].str.contains("faster").map({True: 3e-4, False: 1e-4})
     runs["tuning"] = [json.dumps({"learning_rate": rate}) for rate in fast]
     assert dict(pairs_with_control(runs)) == {"a": "masked", "b": "plain", "b, faster": "faster"}

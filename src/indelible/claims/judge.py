@@ -272,6 +272,8 @@ def _value(factor: Factor, value: str | int) -> str:
     """A value that can be understood without its column's name."""
     if factor == "paraphrases":
         return counted(int(value), "paraphrase")
+    if factor == "protect":
+        return "unprotected" if value == "none" else f"protected by {value}"
     if factor == "mask" and value == "none":
         return "nothing frozen"
     return str(value)

@@ -39,7 +39,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 """The moments at which all questions are asked; rows of the phase "tuning" are points of a curve."""
 Moment = Literal["base", "edited", "before", "tuned"]
 """A phase, or "before": the one before tuning, which is edited, and base in the control."""
-Factor = Literal["editor", "paraphrases", "objective", "tuner", "mask"]
+Factor = Literal["editor", "paraphrases", "objective", "tuner", "mask", "protect"]
 FACTORS: tuple[Factor, ...] = get_args(Factor)
 """What an arm is called by."""
 CONTROL_EDITOR = "none"

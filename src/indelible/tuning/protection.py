@@ -144,6 +144,16 @@ class Protection(BaseModel, ABC):
     finishes: ClassVar[bool] = False
     """Whether it has something to do when training is over."""
 
+    def __str__(self) -> str:
+        """Its name, with the options that are not the usual ones: ``replay(share=0.4)``."""
+        own = ", ".join(f"{key}={value}" for key, value in self.model_dump(exclude_defaults=True).items())
+        return f"{self.name}({own})" if own else self.name
+
+    @property
+    def needs_others(self) -> bool:
+        """Whether it wants facts that the model knew before."""
+        return False
+
     def penalty(self, guarded: Guarded) -> Penalty | None:
         """Made before training; None for none."""
         return None

@@ -48,6 +48,7 @@ def _carried_out(arm: object, runs: pd.DataFrame) -> dict[str, object]:
     edits = first["editor"] != CONTROL_EDITOR
     made = dict.fromkeys(runs["edit"].dropna()) if edits and "edit" in runs else {}
     frozen = "" if first["mask"] == "none" else f", frozen {first['mask']}"
+    kept = "" if first["protect"] == "none" else f", protected by {first['protect']}"
     return {
         "arm": arm,
         "editor": first["editor"],
@@ -55,7 +56,7 @@ def _carried_out(arm: object, runs: pd.DataFrame) -> dict[str, object]:
         "norm of each update": _norms(runs) or MISSING,
         "arrived": _arrived(runs) or MISSING,
         "wordings of each fact": 1 + int(first["paraphrases"]) if edits else MISSING,
-        "tuning": f"{first['objective']}, {first['tuner']}{frozen}",
+        "tuning": f"{first['objective']}, {first['tuner']}{frozen}{kept}",
         "training lines dropped as relevant": _dropped(runs) or MISSING,
     }
 

@@ -13,7 +13,7 @@ from indelible.report.drawing.heat_map import heat_map
 from indelible.report.exhibit import Data, Group, Heading, Part, Picture, Words, exhibit, numbers
 from indelible.report.run import Run, Summary
 
-COLUMN_FACTORS = ("objective", "tuner", "mask", "paraphrases")
+COLUMN_FACTORS = ("objective", "tuner", "mask", "protect", "paraphrases")
 """What the columns can be, the first that differs between arms."""
 
 

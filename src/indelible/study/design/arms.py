@@ -18,6 +18,7 @@ from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, Pro
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.sources import data_version
+from indelible.tuning.protection import Protection, protections_from
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
 from indelible.tuning.train import check_settings, with_precision
 from indelible.validation import validated
@@ -35,6 +36,7 @@ class Arm:
     editor: Editor | None
     tuning: TuningSettings
     mask: str = NONE
+    protections: tuple[Protection, ...] = ()
     paraphrases: int = 0
     protocol: Protocol = "batch"
     explain: bool = False
@@ -46,10 +48,17 @@ class Arm:
         return self.protocol != "batch"
 
     @property
+    def reads_bystanders(self) -> bool:
+        """Whether its editor or a protection wants facts that are neither edited nor asked."""
+        edits_by_text = self.editor is not None and self.editor.uses_text
+        return edits_by_text or any(one.needs_others for one in self.protections)
+
+    @property
     def factors(self) -> dict[str, Any]:
         """What tables call the arm by."""
         editor = NO_EDITOR if self.editor is None else self.editor.name
-        own = (editor, self.paraphrases, self.tuning.objective, self.tuning.tuner, self.mask)
+        protect = "+".join(map(str, self.protections)) or NONE
+        own = (editor, self.paraphrases, self.tuning.objective, self.tuning.tuner, self.mask, protect)
         return dict(zip(FACTORS, own, strict=True))
 
 
@@ -108,11 +117,29 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
         editor,
         with_precision(tuning, default_device()),
         mask,
+        _protections(arm, config, here),
         arm.paraphrases,
         arm.protocol,
         _explained(arm, config, here),
         data,
     )
+
+
+def _protections(arm: ArmSettings, config: StudyConfig, here: str) -> tuple[Protection, ...]:
+    """What keeps the arm's edits."""
+    found = () if arm.protect == NONE else protections_from(arm.protect, f"{here}.protect")
+    for one in found:
+        if one.needs_others and not config.facts.bystanders:
+            raise ConfigError(
+                f"'{here}.protect' replays other facts, but the study has none ('facts.bystanders' is 0).",
+                "Set facts.bystanders, or replay the edits.",
+            )
+    if found and arm.protocol == "task-vector":
+        raise ConfigError(
+            f"'{here}.protect' is set, but the arm's training sees no edit (protocol: task-vector).",
+            "Remove it, or use the protocol isolated.",
+        )
+    return found
 
 
 def _explained(arm: ArmSettings, config: StudyConfig, here: str) -> bool:
@@ -136,6 +163,7 @@ def _check_control(arm: ArmSettings, here: str) -> None:
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
         ("protocol", arm.protocol, "batch"),
+        ("protect", arm.protect, NONE),
         ("explain", bool(arm.explain), False),
     ):
         if value != plain:

@@ -20,8 +20,10 @@ from typing import Any
 
 from indelible.errors import ConfigError
 
-ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "tuning", "options", "explain")
+ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "protect", "tuning", "options", "explain")
 """What an axis can set in an arm."""
+PLAIN_KEYS = ("editor", "paraphrases", "mask", "protect")
+"""Those whose values an axis can list."""
 
 
 def with_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,10 +55,10 @@ def _axis(name: str, values: Any) -> list[tuple[str, dict[str, Any]]]:
                 )
         return [(str(label), dict(part)) for label, part in values.items()]
     if isinstance(values, Sequence) and not isinstance(values, str) and values:
-        if name not in ("editor", "paraphrases", "mask"):
+        if name not in PLAIN_KEYS:
             raise ConfigError(
                 f"{where} is a list, but an arm has no key {name!r} with plain values.",
-                f"List values of editor, paraphrases or mask, or map labels to settings ({', '.join(ARM_KEYS)}).",
+                f"List values of {', '.join(PLAIN_KEYS)}, or map labels to settings ({', '.join(ARM_KEYS)}).",
             )
         return [(_label(name, value), {name: value}) for value in values]
     raise ConfigError(f"{where} is {values!r}.", "Give a list of values, or labels with what each sets.")
@@ -68,6 +70,8 @@ def _label(axis: str, value: Any) -> str:
         return f"{value} paraphrase{'' if value == 1 else 's'}"
     if axis == "editor" and value == "none":
         return "control"
+    if axis == "protect" and value == "none":
+        return "unprotected"
     if axis == "mask" and value == "none":
         return "nothing frozen"
     return str(value)

@@ -97,6 +97,8 @@ class ArmSettings(_Settings):
             vector, Ilharco et al., arXiv 2212.04089) is put under each edit. A cheap probe of what "isolated" would
             give, for choosing which arms to run in earnest; training never saw the edits.
         mask: which weights tuning leaves alone (see tuning.freezing).
+        protect: what keeps the edits while the model is tuned (see tuning.protection): "key-anchor+replay", or names
+            with their options, {replay: {share: 0.3}}.
         tuning: settings that differ from the study's.
         options: editor options that differ from the study's for that editor.
         explain: whether to find out which weights lost what tuning lost (see why.mixtures); None as the study says.
@@ -107,6 +109,7 @@ class ArmSettings(_Settings):
     paraphrases: Annotated[int, Field(ge=0)] = 0
     protocol: Protocol = "batch"
     mask: str = "none"
+    protect: str | dict[str, Options] = "none"
     tuning: Options = {}
     options: Options = {}
     explain: bool | None = None

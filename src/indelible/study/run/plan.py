@@ -101,11 +101,11 @@ class _Seed:
         select = self.add(work, "choose facts")
         base = self.add(Probe("base", published), "ask the base model", select=select)
         bystanders = None
-        if facts.bystanders and any(arm.editor is not None and arm.editor.uses_text for arm in arms):
+        if facts.bystanders and any(arm.reads_bystanders for arm in arms):
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
             bystanders = self.add(ChooseBystanders(facts.bystanders), "choose bystanders", select=select)
         edits = [self.edit(arm, select, bystanders) for arm in arms]
-        tunes = [self.tune(arm, select, edit, arms) for arm, (edit, _) in zip(arms, edits, strict=True)]
+        tunes = [self.tune(arm, select, edit, bystanders, arms) for arm, (edit, _) in zip(arms, edits, strict=True)]
         return [
             ArmRun(arm, self.seed, select, base, edit, edited, tune, self.explain(arm, select, edit, tune[0]))
             for arm, (edit, edited), tune in zip(arms, edits, tunes, strict=True)
@@ -123,10 +123,16 @@ class _Seed:
         asking = Probe("edited", self.config.as_published, arm.isolated)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
-    def tune(self, arm: Arm, select: Step, edit: Step | None, arms: Sequence[Arm]) -> tuple[Step, ...]:
+    def tune(
+        self, arm: Arm, select: Step, edit: Step | None, bystanders: Step | None, arms: Sequence[Arm]
+    ) -> tuple[Step, ...]:
         """The tuning, of each copy where there are several, or of the base model where its change is put under them."""
         config, inputs = self.config, {"select": select, "edit": edit}
         work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, config.as_published, arm.explain)
+        if arm.protections:
+            work = replace(work, protections=arm.protections, paraphrases=arm.paraphrases)
+        if any(one.needs_others for one in arm.protections):
+            inputs["bystanders"] = bystanders
         if arm.protocol == "task-vector":
             frozen_by = edit if about_edit(arm.mask) else None
             base = replace(work, keep_weights=True)

@@ -25,6 +25,7 @@ from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost
 from indelible.study.run.sources import digest
+from indelible.tuning.protection import Protection
 from indelible.tuning.randomness import seeded
 
 Outside = Literal["facts", "corpus", "tasks"]
@@ -134,8 +135,10 @@ class Step:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Editor):
+    if isinstance(value, Editor | Protection):
         return {"name": value.name, **value.model_dump(mode="json")}
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 

@@ -27,6 +27,11 @@ class Replay(Protection):
     wordings: int = Field(8, ge=1)
     of: Literal["edits", "others"] = "edits"
 
+    @property
+    def needs_others(self) -> bool:
+        """See ``of``."""
+        return self.of == "others"
+
     def penalty(self, guarded: Guarded) -> Penalty | None:
         """See the module; weighs share / (1 - share) beside the task's loss."""
         if not self.share:

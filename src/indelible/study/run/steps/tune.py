@@ -8,16 +8,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from transformers import PreTrainedModel
+
 from indelible.edits.deltas.delta import Edit
 from indelible.exam.callback import RetentionCallback
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
+from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
 from indelible.study.run.exams import ask, with_curve
-from indelible.study.run.kept import TUNING, chosen_facts, edit_path, keep_rows, kept_edit, write_json
+from indelible.study.run.kept import (
+    TUNING,
+    chosen_bystanders,
+    chosen_facts,
+    edit_path,
+    keep_rows,
+    kept_edit,
+    write_json,
+)
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 from indelible.tuning.freezing.mask import frozen_parameters
 from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.protection import Guarded, Protection
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune, heldout_figures
@@ -44,6 +56,8 @@ class Tune(Work):
     published: bool
     keep_weights: bool
     copy: int | None = None
+    protections: tuple[Protection, ...] = ()
+    paraphrases: int = 0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -76,6 +90,7 @@ class Tune(Work):
                 )
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
             with lent.holding(edit):
+                guarded = self._guarded(job, lent, model, edit)
                 before = snapshot(model, frozen) if self.keep_weights else None
                 result = fine_tune(
                     model,
@@ -85,6 +100,8 @@ class Tune(Work):
                     facts=facts,
                     seed=job.step.seed,
                     callbacks=[] if curve is None else [curve],
+                    protections=self.protections,
+                    guarded=guarded,
                     progress=progress,
                     reference=reference,
                     train_on_heldout=self.published,
@@ -111,6 +128,21 @@ class Tune(Work):
         (job.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")
         name = result.figure
         return Done(f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}")
+
+    def _guarded(self, job: Job, lent: LentModel, model: PreTrainedModel, edit: Edit | None) -> Guarded | None:
+        """What the protections guard: the edit in the wordings that it was made with."""
+        if edit is None or not self.protections:
+            return None
+        others = chosen_bystanders(job.inputs["bystanders"]) if "bystanders" in job.inputs else []
+        return Guarded.of(
+            model,
+            lent.tokenizer,
+            edit,
+            paraphrases=self.paraphrases,
+            others=others,
+            layout=lent.layout,
+            seed=job.step.seed,
+        )
 
 
 def _edited(inputs: Mapping[str, Path], edit: Edit | None) -> Sequence[str]:

@@ -1,0 +1,59 @@
+"""Arms whose edits are protected while the model is tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from indelible.errors import ConfigError
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.run import run_study
+from tiny_studies import study_settings
+
+
+def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: Path) -> None:
+    settings = study_settings(taught) | {"exam": {}}
+    settings["facts"]["bystanders"] = 4
+    settings["arms"] = [
+        {"name": "plain", "editor": "memit"},
+        {"name": "no dose", "editor": "memit", "protect": {"replay": {"share": 0}}},
+        {"name": "held", "editor": "memit", "protect": "anchor+near"},
+        {"name": "others", "editor": "memit", "protect": {"replay": {"of": "others"}}},
+        {"name": "control", "editor": "none"},
+    ]
+    outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert outcome.failures == ()
+    runs = pd.read_parquet(outcome.folder / "runs.parquet").set_index("arm")
+    named = ["none", "replay(share=0.0)", "anchor+near", "replay(of=others)", "none"]
+    assert list(runs["protect"]) == named
+    rows = pd.read_parquet(outcome.folder / "facts.parquet")
+    tuned = rows[rows["phase"] == "tuned"].pivot_table(
+        index=["fact_set", "fact_id", "kind", "wording"], columns="arm", values="log_prob"
+    )
+    assert (tuned["plain"] == tuned["no dose"]).all()
+    assert (tuned["plain"] != tuned["held"]).any() and (tuned["plain"] != tuned["others"]).any()
+    effects = pd.read_csv(outcome.folder / "tables" / "effects.csv")
+    assert {"held", "others"} <= set(effects.loc[effects["versus"] == "plain", "arm"])
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ({"editor": "none", "protect": "replay"}, "edits nothing"),
+        ({"editor": "memit", "protect": {"replay": {"of": "others"}}}, "facts.bystanders"),
+        ({"editor": "memit", "protect": "near", "protocol": "task-vector"}, "sees no edit"),
+        ({"editor": "memit", "protect": "nearer"}, "Unknown protection 'nearer'"),
+    ],
+)
+def test_what_cannot_be_protected_is_refused_before_anything_is_done(
+    taught: Path, arm: dict[str, Any], said: str
+) -> None:
+    settings = study_settings(taught)
+    settings["facts"]["bystanders"] = 0
+    settings["arms"] = [{"name": "arm", **arm}]
+    with pytest.raises(ConfigError, match=said):
+        resolve_arms(StudyConfig.model_validate(settings))
