@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from indelible.models.load import load
     from indelible.study.run.run import run_study
     from indelible.tuning.train import fine_tune
+    from indelible.tuning.training.guarding import protect
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ __all__ = [
     "edit",
     "fine_tune",
     "load",
+    "protect",
     "read_facts",
     "run_study",
     "verify",
@@ -41,6 +43,7 @@ _HOMES = {
     "edit": "care.edit",
     "fine_tune": "tuning.train",
     "load": "models.load",
+    "protect": "tuning.training.guarding",
     "read_facts": "facts.read",
     "run_study": "study.run.run",
     "verify": "care.verify",

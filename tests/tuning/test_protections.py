@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -165,6 +168,21 @@ def test_several_together_and_unknown_ones() -> None:
         protections_from({"replay": {"share": 2}})
     with pytest.raises(ConfigError, match="no other facts"):
         tuned(Replay(of="others"))
+
+
+@pytest.mark.parametrize("example", ["protect_trainer.py", "protect_sft.py"])
+def test_the_examples_run(
+    example: str,
+    taught: Path,
+    own_cache: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [example, str(taught / "model"), str(taught / "facts.jsonl")])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / example))
+    assert "present" in capsys.readouterr().out
 
 
 def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:
