@@ -38,15 +38,22 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.drawn: dict[tuple[tuple[int, ...], str, tuple[str, ...]], Floats] = {}
+        self._last: tuple[Frame, Sequence[Term]] | None = None
 
     @property
     def seeds(self) -> frozenset[int]:
         """Those of its models."""
         return frozenset(seed for seed, _ in self.models)
 
-    @abstractmethod
     def terms(self, frame: Frame) -> Sequence[Term]:
         """What it contributes to a weighted sum; nothing where these seeds leave nothing to compare."""
+        if self._last is None or self._last[0] != frame:
+            self._last = frame, self._terms(frame)
+        return self._last[1]
+
+    @abstractmethod
+    def _terms(self, frame: Frame) -> Sequence[Term]:
+        """The same, made anew."""
 
 
 class Counted(Source):
@@ -63,7 +70,7 @@ class Counted(Source):
         self._set: FactSet = fact_set
         self.facts = {fact_set: frozenset(self._ids)} if len(self._ids) else {}
 
-    def terms(self, frame: Frame) -> list[Term]:
+    def _terms(self, frame: Frame) -> list[Term]:
         """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
         facts, found = frame.facts[self._set], None
         for hits, asked in _tables(frame, facts, self._models, self._ids, self._hits, self._asked):
@@ -88,7 +95,7 @@ class Compared(Source):
         compared = fit.questions if fit else self._groups[0].iloc[:0]
         self.facts = {name: frozenset(part["fact_id"]) for name in FACT_SETS if len(part := part_of(compared, name))}
 
-    def terms(self, frame: Frame) -> list[Term]:
+    def _terms(self, frame: Frame) -> list[Term]:
         """The effect, once, with the errors of the facts of each set that has a part in it."""
         if (fit := self._fit(frame.seeds)) is None:
             return []
