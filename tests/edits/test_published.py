@@ -84,6 +84,15 @@ def test_the_sets_are_the_figures_of_the_published_code(name: str) -> None:
     assert kind(published=False) == kind()
 
 
+def test_adams_learning_rate_does_not_go_with_steps_of_given_lengths() -> None:
+    kind = EDITORS.get("pmet")
+    assert kind(published=True).value_options().learning_rate == 0.2
+    other = kind(published=True, optimiser="normalised")
+    assert other.value_options().learning_rate == kind().value_options().learning_rate == 0.25
+    assert other.said_kl == 0.01
+    assert kind(published=True, optimiser="normalised", learning_rate=0.3).value_options().learning_rate == 0.3
+
+
 def test_an_editor_without_published_code_has_no_published_settings() -> None:
     with pytest.raises(ValidationError, match="published"):
         EDITORS.get("lora")(published=True)

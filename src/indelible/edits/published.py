@@ -28,4 +28,11 @@ class Published(WeightEditor):
     @model_validator(mode="before")
     @classmethod
     def _from_code(cls, given: Any) -> Any:
-        return {**cls.as_published, **given} if isinstance(given, Mapping) and given.get("published") is True else given
+        if not isinstance(given, Mapping) or given.get("published") is not True:
+            return given
+        return {**cls.from_code(given), **given}
+
+    @classmethod
+    def from_code(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What of ``as_published`` goes with the options that are given."""
+        return cls.as_published

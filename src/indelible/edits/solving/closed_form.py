@@ -117,6 +117,12 @@ class ClosedFormEditor(Published):
         "bare_share": 0.5,
     }
 
+    @classmethod
+    def from_code(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without Adam's learning rate where another optimiser, which counts it in other units, is given."""
+        rate = {"learning_rate"} if given.get("optimiser", "adam") != "adam" else set()
+        return {name: value for name, value in cls.as_published.items() if name not in rate}
+
     @abstractmethod
     def solver(self, bench: Workbench, layers: Sequence[int]) -> Solver:
         """How this editor solves for one layer's weights, made once on the unedited model."""
