@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indelible.care.edit import edit
+    from indelible.care.protect import protect
     from indelible.care.verify import verify
     from indelible.edits.editor import EDITORS
     from indelible.exam.callback import RetentionCallback
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from indelible.models.load import load
     from indelible.study.run.run import run_study
     from indelible.tuning.train import fine_tune
-    from indelible.tuning.training.guarding import protect
 
 __version__ = "0.1.0"
 
@@ -43,7 +43,7 @@ _HOMES = {
     "edit": "care.edit",
     "fine_tune": "tuning.train",
     "load": "models.load",
-    "protect": "tuning.training.guarding",
+    "protect": "care.protect",
     "read_facts": "facts.read",
     "run_study": "study.run.run",
     "verify": "care.verify",

@@ -6,7 +6,7 @@ whose gradient is added to that of every optimizer step; a correction of the wei
 with the weights when training is over. The first two are done by a callback of transformers, so that they work with the
 Trainer and with trl's trainers alike::
 
-    guarded = Guarded.of(model, tokenizer, edit)
+    guarded = Guarded.of(model, tokenizer, edit.facts, edit.parameters)
     Trainer(model, ..., callbacks=[Guarding([KeyAnchor()], guarded)]).train()
 """
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from indelible.edits.deltas.delta import Edit
     from indelible.facts.fact import Fact
     from indelible.models.layout import Layout
 
@@ -80,14 +79,17 @@ class Guarded:
         cls,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        edit: Edit,
+        facts: Sequence[Fact],
+        parameters: Sequence[str],
         *,
+        context: str = "",
         paraphrases: int = 0,
         others: Sequence[Fact] = (),
         layout: Layout | None = None,
         seed: int = 0,
     ) -> Self:
-        """What is guarded of an edit that the model holds, made with so many ``paraphrases``.
+        """What is guarded of an edit of facts that the model holds: with the ``parameters`` and the ``context`` of the
+        ``Edit``, and as many ``paraphrases`` as it was made with.
 
         Raises:
             EditError: if that many paraphrases cannot be made.
@@ -96,12 +98,12 @@ class Guarded:
         from indelible.models.layout import find_layout
 
         said = [
-            wording_of(tokenizer, fact, template, fact.new_object or "", edit.context)
-            for fact in edit.facts
+            wording_of(tokenizer, fact, template, fact.new_object or "", context)
+            for fact in facts
             for template in (fact.prompt, *editing_wordings(fact, paraphrases))
         ]
         known = [wording_of(tokenizer, fact, fact.prompt, fact.true_object) for fact in others]
-        return cls(model, tokenizer, layout or find_layout(model), said, tuple(edit.parameters), known, seed)
+        return cls(model, tokenizer, layout or find_layout(model), said, tuple(parameters), known, seed)
 
     @property
     def layers(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Interpolate: after training, each group of weights goes back towards the edited model as far as the task allows.
 
-As WiSE-FT (Wortsman et al., arXiv 2109.01903), group by group: below the edit, the edited weights, beside, above, and
-the head. Only the held-out figure of the task decides; no fact is asked.
+As WiSE-FT (Wortsman et al., arXiv 2109.01903), group by group: the layers below the edit, the edited ones, those above,
+and what lies in no layer. Only the held-out figure of the task decides; no fact is asked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pydantic import Field
 from torch import Tensor
 
 from indelible.tuning.protection import PROTECTIONS, Figure, Guarded, Protection
-from indelible.why.mixtures import parameter_groups
 
 
 @PROTECTIONS.register("interpolate")
@@ -37,7 +36,7 @@ class Interpolate(Protection):
         model = guarded.model
         most = (tuned := figure()) + self.allowed * abs(tuned)
         parameters = dict(model.named_parameters())
-        for names in parameter_groups(model, guarded.layout, guarded.parameters).values():
+        for names in _groups(guarded, parameters):
             moved = {name: parameters[name].detach().clone() for name in names if name in before}
             for point in range(self.points):
                 _mix(parameters, before, moved, point / self.points)
@@ -45,6 +44,21 @@ class Interpolate(Protection):
                     break
             else:
                 _mix(parameters, before, moved, 1.0)
+
+
+def _groups(guarded: Guarded, parameters: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of parameters by where they lie; an edit that lies in no layer has all layers together."""
+    edited = [layer for name in guarded.parameters if (layer := guarded.layout.layer_of(name)) is not None]
+    found: dict[str, list[str]] = {"below": [], "edited": [], "above": [], "outside": []}
+    for name in parameters:
+        layer = guarded.layout.layer_of(name)
+        if layer is None:
+            found["outside"].append(name)
+        elif not edited or min(edited) <= layer <= max(edited):
+            found["edited"].append(name)
+        else:
+            found["below" if layer < min(edited) else "above"].append(name)
+    return list(found.values())
 
 
 def _mix(

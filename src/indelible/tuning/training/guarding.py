@@ -3,17 +3,14 @@ after it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from indelible.edits.deltas.delta import Edit
-from indelible.facts.fact import Fact
-from indelible.models.load import LoadedModel
 from indelible.models.trace import evaluation_mode
-from indelible.tuning.protection import Correction, Guarded, Penalty, Protection, protections_from
+from indelible.tuning.protection import Correction, Guarded, Penalty, Protection
 from indelible.tuning.randomness import kept_random_state
 
 
@@ -57,31 +54,3 @@ class Guarding(TrainerCallback):
         """Correct the weights."""
         for correction in self.corrections:
             correction(kwargs["optimizer"])
-
-
-def protect(
-    loaded: LoadedModel,
-    edit: Edit,
-    protections: str | Mapping[str, Mapping[str, Any]] = "key-anchor",
-    *,
-    paraphrases: int = 0,
-    others: Sequence[Fact] = (),
-    seed: int = 0,
-) -> Guarding:
-    """The callback that keeps an edit while any of transformers' or trl's trainers trains the model that holds it.
-
-    What a protection does to the weights when training is over (``interpolate``) is for ``fine_tune`` alone.
-
-    Args:
-        loaded: the model with the edit in it, not trained yet.
-        protections: as in a study, e.g. ``"key-anchor+replay"`` or ``{"replay": {"share": 0.3}}``.
-        paraphrases: with how many each fact was edited.
-        others: facts that the model knows, for protections that want such.
-        seed: of what is drawn.
-
-    Raises:
-        ConfigError: an unknown protection or option.
-        EditError, FactsError, LayoutError: as ``Guarded.of``.
-    """
-    guarded = Guarded.of(loaded.model, loaded.tokenizer, edit, paraphrases=paraphrases, others=others, seed=seed)
-    return Guarding(protections_from(protections), guarded)

@@ -137,7 +137,9 @@ class Tune(Work):
         return Guarded.of(
             model,
             lent.tokenizer,
-            edit,
+            edit.facts,
+            edit.parameters,
+            context=edit.context,
             paraphrases=self.paraphrases,
             others=others,
             layout=lent.layout,

@@ -1,0 +1,54 @@
+"""A protection of an edit in use: one callback for any trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from indelible.edits.deltas.delta import Edit
+from indelible.errors import ConfigError
+from indelible.facts.fact import Fact
+from indelible.models.load import LoadedModel
+from indelible.tuning.protection import Guarded, protections_from
+from indelible.tuning.training.guarding import Guarding
+
+
+def protect(
+    loaded: LoadedModel,
+    edit: Edit,
+    protections: str | Mapping[str, Mapping[str, Any]] = "key-anchor",
+    *,
+    paraphrases: int = 0,
+    others: Sequence[Fact] = (),
+    seed: int = 0,
+) -> Guarding:
+    """The callback that keeps an edit while any of transformers' or trl's trainers trains the model that holds it.
+
+    What a protection does to the weights when training is over (``interpolate``) is for ``fine_tune`` alone.
+
+    Args:
+        loaded: the model with the edit in it, not trained yet.
+        protections: as in a study, e.g. ``"key-anchor+replay"`` or ``{"replay": {"share": 0.3}}``.
+        paraphrases: with how many each fact was edited.
+        others: facts that the model knows, for protections that want such.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: an unknown protection or option, or one that works when training is over.
+        EditError: if that many paraphrases cannot be made.
+        LayoutError: if the model's layout cannot be found.
+    """
+    made = protections_from(protections)
+    if late := next((one for one in made if one.finishes), None):
+        raise ConfigError(f"{late.name!r} works when training is over.", "Give it to fine_tune, or choose another.")
+    guarded = Guarded.of(
+        loaded.model,
+        loaded.tokenizer,
+        edit.facts,
+        edit.parameters,
+        context=edit.context,
+        paraphrases=paraphrases,
+        others=others,
+        seed=seed,
+    )
+    return Guarding(made, guarded)
