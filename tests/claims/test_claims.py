@@ -177,9 +177,12 @@ def test_unlike_families_are_judged_apart() -> None:
     assert [(one.family, one.decision) for one in (first, second)] == [("memit", "supported"), ("ft", "cannot tell")]
     assert [len(one.findings) for one in (first, second)] == [1, 1]
     masks = replace(PLAIN, name="frozen", mask="head")
-    (both,) = judged([LOST_MORE], *study(PLAIN, masks), draws=200)
-    assert both.family == "" and len(both.findings) == 2
-    assert first.name == "lost-more-memit" and both.name == "lost-more"
+    found = judged([LOST_MORE], *study(PLAIN, masks), draws=200)
+    assert [one.family for one in found] == ["nothing frozen", "head"]
+    third = replace(DOSED, name="memit, 1", paraphrases=1)
+    (doses,) = judged([PARAPHRASES], *study(PLAIN, DOSED, third), draws=200)  # levels of what is compared
+    assert doses.family == "" and len(doses.findings) == 2
+    assert (first.name, doses.name) == ("lost-more-memit", "paraphrases")
 
 
 def test_families_of_other_settings_are_named_by_their_arms() -> None:
@@ -302,10 +305,14 @@ def test_an_effect_that_is_there_but_too_small_says_so() -> None:
 
 
 def test_arms_without_a_common_seed_are_said_to_have_none() -> None:
-    rows, runs = study(PLAIN, replace(PLAIN, name="frozen", mask="head"))
-    own = {"memit": 0, "frozen": 1}
-    parts = [table[table["arm"].map(own) == table["seed"]] for table in (rows, runs)]
-    (ruling,) = judged([LOST_MORE], *parts)
+    third = replace(DOSED, name="memit, 1", paraphrases=1)
+    rows, runs = study(PLAIN, DOSED, third)
+    own = {"memit": {0, 1}, "memit, 3": {0}, "memit, 1": {1}}
+    parts = [
+        table[[seed in own[arm] for arm, seed in zip(table["arm"], table["seed"], strict=True)]]
+        for table in (rows, runs)
+    ]
+    (ruling,) = judged([PARAPHRASES], *parts)
     assert [finding.effect.value is not None for finding in ruling.findings] == [True, True]
     assert ruling.decision == "cannot tell" and ruling.why.startswith("No seed finished in all of the arms")
 

@@ -169,7 +169,7 @@ def test_every_figure_keeps_its_words_inside(run: Run, by_dose: Run) -> None:
         "trade-off-text-loss",
         "trade-off-reason-loss",
         "shares-1",
-        *("overview", "curves", "curves-by-figure", "gap", "trade-off-text-loss"),
+        *("overview", "curves", "curves-by-figure", "extra-loss", "gap", "trade-off-text-loss"),
     ]
 
 
@@ -180,12 +180,6 @@ def test_the_forest_groups_by_editor_and_shows_every_arm(run: Run, measure: str)
     assert "text, none <&$x_1$>" in shown  # its editor's name stands above it
     assert "mean over arms" not in shown  # of unlike editors
     assert sum(re.fullmatch(r"(0|[+−][\d.]+) \[.*\]", words) is not None for words in shown) == 8  # noqa: RUF001
-
-
-def test_the_forest_of_one_family_ends_with_its_mean() -> None:
-    rows, runs = simulate(ARMS[:3], n_edits=8, n_intrinsic=12, generator=np.random.default_rng(0))
-    shown = texts(inline_svg(forest(Run("run", Answers(rows, draws=100), runs), "gap"), "forest", "d"))
-    assert "mean over arms" in shown
 
 
 def test_a_gap_is_marked_by_what_its_interval_says() -> None:

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indelible.claims.verdict import Average, verdict
+from indelible.claims.verdict import verdict
 from indelible.numbers.answers import Answers
-from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import MINUS, percent, points, points_with_interval
 from indelible.report.exhibit import shown
 from indelible.report.exhibits.again import commands
@@ -130,7 +129,7 @@ def test_it_holds_the_answer_and_all_the_evidence(page: str, study: Tables) -> N
     ]
     assert run_of(*study).verdict.detail in text
     assert "judged alike" in text and "Judged as published" not in text
-    assert "At equal start, on average over 2 arms, fine-tuning took" in text
+    assert "These 2 arms are unlike, and have no one answer." in text
     assert page.count('<details class="arm"') == 4
     # The overview, the curves of all arms but the failed one, the extra loss, the gap, and what it was paid for.
     assert page.count("<svg") == 7
@@ -212,6 +211,9 @@ def line(
     return {
         "arm": arm,
         "editor": "memit",
+        "paraphrases": 0,
+        "mask": "none",
+        "protect": "none",
         "seeds": 3,
         "edit_success": 0.9,
         "retention_edited": edited,
@@ -259,15 +261,14 @@ def test_no_answer_is_given_where_starts_hardly_overlap() -> None:
     assert said.startswith("This study cannot say whether edits lose more") and "too few edits that worked" in said
 
 
-def test_several_arms_of_one_family_are_answered_by_their_mean() -> None:
-    arms = [line("a", 0.5, 0.7, 0.1, 0.3), line("b", 0.9, 0.7, -0.3, -0.1)]
-    of = dict.fromkeys(("retention_paraphrase", "retention_intrinsic_paraphrase"), Estimate())
-    of |= {"retention_edited": Estimate(0.6), "retention_intrinsic": Estimate(0.8)}
-    said = verdict(arms, Average(2, of | {"excess_loss": Estimate(0.5, 0.1, 0.9)}))
-    assert said.answer.startswith("At equal start, on average over 2 arms, fine-tuning took +0.50")
+def test_the_plain_arm_speaks_for_a_study_of_several() -> None:
+    """Means over frozen and unfrozen edits would be neither's."""
+    arms = [line("frozen", 0.9, 0.9, -0.1, 0.1, mask="head"), line("a", 0.5, 0.7, 0.1, 0.9)]
+    said = verdict([*arms, line("p", 0.8, 0.7, 0.2, 0.9, paraphrases=3)])
+    assert said.answer.startswith("At equal start (a), fine-tuning took +0.50 [+0.10, +0.90]")
     assert said.answer.endswith("edits lose more.")
-    assert said.detail.startswith("Of the edits that worked before fine-tuning 60% still worked")
-    assert "no seed finished in all arms" in verdict(arms, Average(2, of | {"excess_loss": Estimate()})).answer
+    assert said.detail.startswith("Of the edits that worked before fine-tuning 50% still worked")
+    assert said.detail.endswith("At equal start edits lost more in 2 of 3 arms; in the other 1 this study cannot tell.")
 
 
 def test_unlike_arms_have_no_one_answer() -> None:
@@ -295,7 +296,7 @@ def test_what_weakens_an_answer_is_said() -> None:
     short = verdict([line("a", 0.5, 0.7, 0, 1, reached=False), line("b", 0.5, 0.7, 0, 1, reached=True)]).cautions
     assert any("equal utility: a." in caution for caution in short)
     uneven = verdict([line("a", 0.5, 0.7, 0, 1, seeds=1), line("b", 0.5, 0.7, 0, 1)]).cautions
-    assert any("over those that all have: a 1, b 3." in caution for caution in uneven)
+    assert any("of those that all have: a 1, b 3." in caution for caution in uneven)
     risen = line("a", 0.5, 0.7, 0, 1, better="higher", downstream_after=3.5)
     assert not any("did not improve" in caution for caution in verdict([risen]).cautions)
     assert "Few of the edits had worked to begin with; retention speaks of those alone: a (25%)." in cautions

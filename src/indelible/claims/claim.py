@@ -1,7 +1,7 @@
 """A claim is data: a sentence, the arms it compares, the estimate, the direction, and the smallest effect that counts.
 
-A claim has one estimate. Of the arms that it speaks of, those of one family (`arms.family`: one editor, objective and
-tuner, edited and tuned alike) are judged together, and each family by itself; ``where`` names a family.
+A claim has one estimate. Of the arms that it speaks of, those of one family (`arms.family`: alike in all but the levels
+of the factor compared) are judged together, and each family by itself; ``where`` names a family.
 
 Read from YAML, the built-in ones (claims.yaml beside this file) like a user's own:
 

@@ -8,8 +8,8 @@ strained what was known (`strain`). In everything else the study cannot tell, an
 the dose.
 
 Of a claim, arms of one family are decided together, on the mean effect over their comparisons, for which seeds and
-facts are redrawn jointly: arms of one study share them. Families that differ in their editor, objective, tuner or
-settings are judged apart, corrected after Holm for their number: no mean over them is an answer.
+facts are redrawn jointly: arms of one study share them. A family agrees in all but the levels of what is compared;
+families are judged apart, corrected after Holm for their number: no mean over unlike arms is an answer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from indelible.claims.claim import Claim
 from indelible.claims.rulings import Decision, Finding, Ruling
 from indelible.claims.strain import Reach, controls_of, mean_reach, reach_of
 from indelible.numbers.answers import Answers
-from indelible.numbers.arms import KINDS, ArmFactors, arms_of, comparable, family, varying
+from indelible.numbers.arms import ArmFactors, arms_of, comparable, family, varying
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import Factor
+from indelible.numbers.measures import FACTORS, Factor
 from indelible.numbers.paired import holm
 from indelible.numbers.power import detectable
 from indelible.numbers.replicates import generator_of
@@ -41,7 +41,7 @@ AT_EQUAL_START = ("excess_loss", "edits_loss_equal", "matched_gap")
 class Compared:
     """The arm that a claim speaks of, and the one it is held against (None where edited and intrinsic facts of one arm
     are compared), in words; whether every seed came to the figure at which it should stop, None without such a rule;
-    and the ``family`` of both: what they are but for masks and paraphrases, and in words the kinds of both."""
+    and the ``family`` of both (`arms.family`), and in words what both are, factor by factor."""
 
     arm: str
     against: str | None
@@ -81,7 +81,7 @@ def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
     if claim.compare is None:
         which = varying(fit)
         pairs = [
-            Compared(arm.name, None, _label(arm.factors, which) or arm.name, arm.reached, family(arm), _kinds(arm))
+            Compared(arm.name, None, _label(arm.factors, which) or arm.name, arm.reached, family(arm), _kinds(arm, arm))
             for arm in fit
         ]
     else:
@@ -94,7 +94,8 @@ def comparisons(claim: Claim, arms: Sequence[ArmFactors]) -> list[Compared]:
             where = _label(arm.factors, which)
             what = f"{_value(factor, arm.factors[factor])} against {_value(factor, other.factors[factor])}"
             reached = None if None in (arm.reached, other.reached) else bool(arm.reached and other.reached)
-            of_both, label = family(arm) + family(other), f"{where}: {what}" if where else what
+            of_both = family(arm, factor) + family(other, factor)
+            label = f"{where}: {what}" if where else what
             pairs.append(Compared(arm.name, other.name, label, reached, of_both, _kinds(arm, other)))
     labels = [pair.label for pair in pairs]
     names = [pair.arm if pair.against is None else f"{pair.arm} against {pair.against}" for pair in pairs]
@@ -113,9 +114,9 @@ def _effect(claim: Claim, pair: Compared, answers: Answers) -> Estimate:
     return found
 
 
-def _kinds(arm: ArmFactors, other: ArmFactors | None = None) -> tuple[str, ...]:
-    """The kinds of an arm, and where it is held against another one, of both."""
-    of_both = [(str(arm.factors[kind]), str((other or arm).factors[kind])) for kind in KINDS]
+def _kinds(arm: ArmFactors, other: ArmFactors) -> tuple[str, ...]:
+    """What two arms are that are held against each other, factor by factor."""
+    of_both = [[_value(name, each.factors[name]) for each in (arm, other)] for name in FACTORS]
     return tuple(one if one == against else f"{one} against {against}" for one, against in of_both)
 
 
@@ -180,7 +181,7 @@ def _families(pairs: Sequence[Compared]) -> list[tuple[str, list[int]]]:
     if len(places) == 1:
         return [("", found) for found in places.values()]
     kinds = [pairs[found[0]].kinds for found in places.values()]
-    differing = [place for place in range(len(KINDS)) if len({one[place] for one in kinds}) > 1]
+    differing = [place for place in range(len(FACTORS)) if len({one[place] for one in kinds}) > 1]
     labels = [", ".join(one[place] for place in differing) for one in kinds]
     names = [" and ".join(dict.fromkeys(pairs[place].arm for place in found)) for found in places.values()]
     said = [label if labels.count(label) == 1 else name for label, name in zip(labels, names, strict=True)]

@@ -23,14 +23,6 @@ KEPT = ("retention_edited", "retention_intrinsic", "retention_paraphrase", "rete
 
 
 @dataclass(frozen=True)
-class Average:
-    """Means over arms of one family, each arm counting the same: how many they are, and their estimates by measure."""
-
-    arms: int
-    of: Mapping[str, Estimate]
-
-
-@dataclass(frozen=True)
 class Verdict:
     """The answer of a study in one sentence, with its interval where there is one; in detail, what was kept and, over
     several arms, how far they are apart; and what a reader should hold against it."""
@@ -40,11 +32,15 @@ class Verdict:
     cautions: tuple[str, ...]
 
 
-def verdict(summary: Sequence[Summary], average: Average | None = None) -> Verdict:
-    """A summary (`summary.summarise`) in words; the average is over its arms with edits and intrinsic facts, where they
-    are several of one family."""
+def verdict(summary: Sequence[Summary]) -> Verdict:
+    """A summary (`summary.summarise`) in words. The answer is that of its plain arm: of those with edits and intrinsic
+    facts, the one with nothing frozen or protected and no paraphrases. Several such arms have no one answer.
+    """
     measured = [arm for arm in summary if arm["gap"] is not None]
-    return Verdict(_answer(measured, average), _detail(measured, average), tuple(_cautions(summary, measured)))
+    plain = [arm for arm in measured if (arm["paraphrases"], arm["mask"], arm["protect"]) == (0, "none", "none")]
+    spoken_of = plain if plain else measured
+    detail = _detail(spoken_of) + (f" {_sides(measured)}" if len(measured) > len(spoken_of) else "")
+    return Verdict(_answer(measured, spoken_of), detail, tuple(_cautions(summary, measured)))
 
 
 def with_unlike_criteria(found: Verdict) -> Verdict:
@@ -61,21 +57,20 @@ def of_line(arm: Summary, measure: str) -> Estimate:
     return Estimate(arm[measure], arm.get(f"{measure}_low"), arm.get(f"{measure}_high"))
 
 
-def _answer(measured: Sequence[Summary], average: Average | None) -> str:
+def _answer(measured: Sequence[Summary], spoken_of: Sequence[Summary]) -> str:
     if not measured:
         return "This study cannot say: in no arm were both edits and intrinsic facts measured before and after tuning."
-    if len(measured) == 1:
-        return _sentence("At equal start", of_line(measured[0], "excess_loss"))
-    if average is not None:
-        return _sentence(f"At equal start, on average over {average.arms} arms", average.of["excess_loss"])
-    return f"These {len(measured)} arms are unlike, and have no one answer. {_sides(measured)}"
+    if len(spoken_of) > 1:
+        return f"These {len(spoken_of)} arms are unlike, and have no one answer. {_sides(spoken_of)}"
+    where = f" ({spoken_of[0]['arm']})" if len(measured) > 1 else ""
+    return _sentence(f"At equal start{where}", of_line(spoken_of[0], "excess_loss"))
 
 
 def _sentence(start: str, loss: Estimate) -> str:
     if loss.value is None:
         return (
             "This study cannot say whether edits lose more than intrinsic facts at equal start: too few edits that "
-            "worked have a counterpart that was held as firmly, or no seed finished in all arms."
+            "worked have a counterpart that was held as firmly."
         )
     said = (
         f"{start}, fine-tuning took {in_nats(loss)} nats of log-odds more from edits than from intrinsic facts held as "
@@ -93,22 +88,20 @@ def _sentence(start: str, loss: Estimate) -> str:
     return f"{said}, which shows neither a difference nor its absence."
 
 
-def _detail(measured: Sequence[Summary], average: Average | None) -> str:
-    if not measured:
+def _detail(spoken_of: Sequence[Summary]) -> str:
+    if not spoken_of:
         return ""
-    edited, intrinsic, other_edited, other_intrinsic = (_kept(measured, average, measure) for measure in KEPT)
+    edited, intrinsic, other_edited, other_intrinsic = (_kept(spoken_of, measure) for measure in KEPT)
     said = f"Of the edits that worked before fine-tuning {edited} still worked after it"
     said += f"; of the intrinsic facts, {intrinsic}."
     if None not in (other_edited, other_intrinsic):
         said += f" In held-out wordings: {other_edited} of the edits, {other_intrinsic} of the intrinsic facts."
-    return f"{said} {_sides(measured)}" if len(measured) > 1 and average is not None else said
+    return said
 
 
-def _kept(measured: Sequence[Summary], average: Average | None, measure: str) -> str | None:
-    """What was kept: on average, or from one arm to another; None where nothing is known of it."""
-    if average is not None:
-        return None if (found := average.of[measure].value) is None else percent(found)
-    known = [arm for arm in measured if arm[measure] is not None]
+def _kept(spoken_of: Sequence[Summary], measure: str) -> str | None:
+    """What was kept, from one arm to another; None where nothing is known of it."""
+    known = [arm for arm in spoken_of if arm[measure] is not None]
     return _span(known, measure) if known else None
 
 
@@ -162,7 +155,7 @@ def _cautions(summary: Sequence[Summary], measured: Sequence[Summary]) -> Iterat
             yield "There is one seed: the intervals speak of other facts, not of other runs."
         elif len(seeds) > 1:
             each = ", ".join(f"{arm['arm']} {arm['seeds']}" for arm in measured)
-            yield f"Not all arms finished in as many seeds, and means over arms are over those that all have: {each}."
+            yield f"Not all arms finished in as many seeds, and differences are of those that all have: {each}."
         if len(measured) > 1:
             yield f"Each interval stands alone; nothing is corrected for looking at {len(measured)} arms."
     few = [

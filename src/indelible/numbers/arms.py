@@ -74,9 +74,10 @@ def comparable(arm: ArmFactors, other: ArmFactors, factor: Factor) -> bool:
     return _without(arm.tuning, ignored) == _without(other.tuning, ignored)
 
 
-def family(arm: ArmFactors) -> str:
-    """What arms have to share to be judged as one: all but the mask, the paraphrases and the figure reached."""
-    alike = [arm.factors[name] for name in KINDS]
+def family(arm: ArmFactors, compared: Factor | None = None) -> str:
+    """What arms have to share to be judged as one: all but the levels of the factor that is compared, where these are
+    of one kind (numbers of paraphrases, masks, protections), and the figure reached."""
+    alike = [arm.factors[name] for name in FACTORS if name != compared or name in KINDS]
     return json.dumps([*alike, arm.protocol, arm.options, arm.tuning], sort_keys=True)
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from indelible.claims.rulings import Ruling
-from indelible.claims.verdict import KEPT, Average, Verdict, verdict, with_unlike_criteria
+from indelible.claims.verdict import Verdict, verdict, with_unlike_criteria
 from indelible.numbers.answers import Answers
-from indelible.numbers.arms import arms_of, family
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import CONTROL_EDITOR, MEASURES
 from indelible.numbers.summary import summarise
@@ -65,16 +64,6 @@ class Run:
         """A measure in one arm."""
         return self.answers.replicates.of(arm, MEASURES.get(measure))
 
-    @cached_property
-    def average(self) -> Average | None:
-        """Over the arms that have a gap; None where there are not at least two, all of one family."""
-        arms = [str(line["arm"]) for line in self.measured]
-        if len(arms) < 2 or len({family(arm) for arm in arms_of(self.runs) if arm.name in arms}) > 1:
-            return None
-        pairs = [(arm, None) for arm in arms]
-        shown = ("excess_loss", "gap", *KEPT)
-        return Average(len(arms), {name: self.answers.replicates.mean(MEASURES.get(name), pairs) for name in shown})
-
     @property
     def as_published(self) -> bool:
         """Whether edits and intrinsic facts were judged by two criteria, as the published study does."""
@@ -83,7 +72,7 @@ class Run:
     @cached_property
     def verdict(self) -> Verdict:
         """The answer in words."""
-        found = verdict(self.summary, self.average)
+        found = verdict(self.summary)
         return with_unlike_criteria(found) if self.as_published else found
 
 

@@ -62,7 +62,7 @@ def gap(run: Run) -> Iterator[Part]:
 
 def forest(run: Run, measure: str) -> Figure:
     """A difference between edits and intrinsic facts in every arm with its interval, grouped by editor where there are
-    many, and below, where all are of one family, their mean."""
+    many."""
     grouped = len(run.measured) >= FEWEST_GROUPED
     blocks: dict[str, list[Dot]] = {}
     for line in run.measured:
@@ -73,8 +73,6 @@ def forest(run: Run, measure: str) -> Figure:
         missing = "too few with a counterpart" if found.value is None else ""
         blocks.setdefault(editor if grouped else "", []).append(Dot(label, direction(found), found, missing))
     plot = [Block(heading, dots) for heading, dots in blocks.items()]
-    if run.average is not None and (mean := run.average.of[measure]).value is not None:
-        plot.append(Block("", [Dot("mean over arms", "mean", mean)]))
     unit = MEASURES.get(measure).unit
     more = "failed more often" if unit == "share" else "lost more"
     label = f"{MEASURES.get(measure).label}, {UNITS[unit]}; above 0, edits {more}"
