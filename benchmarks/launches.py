@@ -4,7 +4,8 @@ A GPU that is given many small tasks waits for the processor that gives them. Ho
 one: every operation that is no view is a kernel (or several) to be launched; every number that Python reads off a
 tensor stops the queue until all before it is done; every tensor made of Python's numbers is an upload. Batches are cut
 as for a GPU. A part is one function below, timed by nothing: ``values`` optimises the values of some facts with
-MEMIT's defaults, ``exam`` asks about them and twice as many that are not edited.
+MEMIT's defaults, ``exam`` asks about them and twice as many that are not edited, ``reason`` and ``text`` are a training
+step, the second, of eight rows: more rows would be one batch on a GPU all the same, and as many launches.
 
     python benchmarks/launches.py --json
     python benchmarks/launches.py --baseline HEAD~20      # both builds, and what the other's counts are divided by
@@ -19,8 +20,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TrainerCallback
 
 from indelible.edits.editors.memit import Memit
 from indelible.edits.solving import suffixes
@@ -42,6 +46,8 @@ from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.study.design.config import load_config
 from indelible.study.run.sources import candidate_facts
+from indelible.tuning.train import fine_tune
+from indelible.tuning.training import trainer
 
 GPU_BYTES = 80 << 30
 _aten = torch.ops.aten
@@ -91,16 +97,31 @@ class _Called(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def counted(model: nn.Module, work: Callable[[], object]) -> Counts:
-    """What the work asks for; forward passes are the model's."""
+@contextmanager
+def counting(model: nn.Module) -> Iterator[Counts]:
+    """What is asked for inside the block; forward passes are the model's."""
     counts = Counts()
 
     def passed(*_seen: object) -> None:
         counts.forward_passes += 1
 
     with model.register_forward_pre_hook(passed), _Called(counts), _Dispatched(counts):
-        work()
-    return counts
+        yield counts
+
+
+class _Step(TrainerCallback):
+    """Counts the second step; the first one makes what is made once."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.counting: AbstractContextManager[Counts] = counting(model)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if state.global_step == 1:
+            self.counts = self.counting.__enter__()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if state.global_step == 2:
+            self.counting.__exit__(None, None, None)
 
 
 def values(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
@@ -113,7 +134,9 @@ def values(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
     for table in ("_PASS_TOKENS", "_TOKENS_AT_ONCE"):  # the CPU's: cut as elsewhere
         vars(suffixes).get(table, {}).clear()
     layer = editor.layers_in(layout)[-1]
-    return counted(model, lambda: optimise_values(model, layout, layer, rows, editor.value_options()))
+    with counting(model) as counts:
+        optimise_values(model, layout, layer, rows, editor.value_options())
+    return counts
 
 
 def exam(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
@@ -123,10 +146,27 @@ def exam(loaded: LoadedModel, options: argparse.Namespace) -> Counts:
     questions = [*questions_for(edited, "edited"), *questions_for(others, "intrinsic")]
     # The CPU's: cut by memory, as a first guess would fill it, in this build and in those that count tokens.
     batching.CPU_BYTES = batching.CPU_TOKENS_PER_BATCH = int(batching.GPU_SHARE * GPU_BYTES)
-    return counted(loaded.model, lambda: take_exam(loaded.model, loaded.tokenizer, questions))
+    with counting(loaded.model) as counts:
+        take_exam(loaded.model, loaded.tokenizer, questions)
+    return counts
 
 
-PARTS: Mapping[str, Callable[[LoadedModel, argparse.Namespace], Counts]] = {"values": values, "exam": exam}
+def step(objective: str, loaded: LoadedModel, options: argparse.Namespace) -> Counts:
+    """A step of training, its optimiser's and its logging included."""
+    at_once = vars(trainer).get("AT_ONCE", {})  # the CPU's: cut as on a GPU
+    at_once |= {"cpu": at_once.get("cuda")}
+    watch = _Step(loaded.model)
+    settings = {"objective": objective, "steps": 2, "batch_size": 8, "max_tokens": 64, "heldout_examples": 1}
+    fine_tune(loaded.model, loaded.tokenizer, settings, seed=options.seed, callbacks=[watch])
+    return watch.counts
+
+
+PARTS: Mapping[str, Callable[[LoadedModel, argparse.Namespace], Counts]] = {
+    "values": values,
+    "exam": exam,
+    "reason": partial(step, "reason"),
+    "text": partial(step, "text"),
+}
 
 
 def main() -> None:

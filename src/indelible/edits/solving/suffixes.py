@@ -139,12 +139,14 @@ class SuffixRuns:
 
     def _hardest(self) -> tuple[set[int], list[TextRows]]:
         """Texts whose right reading speaks for that of all, and parts in which they are read."""
-        groups = [[*chain(*part)] for part in self._cut(self._all)]
-        asked = hardest([placed.row.subject for placed in self._rows], groups)
-        if self._way.cached:  # behind another text, and in one row of two
+        subjects = [placed.row.subject for placed in self._rows]
+        if self._way.cached:  # behind most tokens (windows) and fewest, behind another text, and in one row of two
+            asked = {min(range(len(subjects)), key=subjects.__getitem__), subjects.index(max(subjects))}
             others = [index for index in range(len(self._rows)) if index not in asked]
             rows = [[*others[:1], *sorted(asked)], others[1:2]]
             return asked, [[row for row in rows if row]]
+        groups = [[*chain(*part)] for part in self._cut(self._all)]
+        asked = hardest(subjects, groups)
         # Beside those asked about, what they are padded for.
         padded_for = [{group[-1], max(group, key=lambda each: self._rows[each].start)} for group in groups]
         chosen = [asked & set(group) for group in groups]
