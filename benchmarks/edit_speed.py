@@ -5,10 +5,12 @@ Adam. It gets the same facts, contexts and steps as ours, runs in the same proce
 computes nothing twice that the textbook does not. That fewer steps do, and that a fact which has converged is left
 alone, is among our ideas, so that ``ratio`` is against all its steps; published code stops a fact early too, so that
 ``ratio_stopping`` is against the same loop stopped where its facts have converged. Both results are written by the same
-MEMIT solve and judged by the same exam. Seconds are the process's processor time, all threads together. Memory is
-measured in a process of its own that runs our whole edit and no textbook loop.
+MEMIT solve and judged by the same exam. ROME's values, at a layer of its own, are compared likewise. Seconds are the
+process's processor time, all threads together. Memory is measured in a process of its own that runs our whole edit and
+no textbook loop.
 
     python benchmarks/edit_speed.py
+    python benchmarks/edit_speed.py --textbook 3          # the textbook loop takes minutes: only so many of the facts
     python benchmarks/edit_speed.py --facts 8 --contexts 5 --json
 """
 
@@ -32,6 +34,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from indelible.edits.editor import Workbench
 from indelible.edits.editors.memit import Memit
+from indelible.edits.editors.rome import Rome
+from indelible.edits.solving.closed_form import ClosedFormEditor
 from indelible.edits.solving.covariance import second_moments
 from indelible.edits.solving.spread import spread
 from indelible.edits.solving.texts import FactRows, rows_for, sample_contexts
@@ -62,13 +66,8 @@ def main() -> None:
 
     bench = Bench.of(options.model)
     facts = world_draw(bench, options.facts, 0, options.seed).edited
-    editor = Memit(contexts=options.contexts)
-    rows = _rows(bench, editor, facts, options.seed)
-    layer = editor.layers_in(bench.layout)[-1]
-    wanted, published = editor.value_options(), Memit(optimiser="adam").value_options()
-
-    def ours() -> Values:
-        return optimise_values(bench.loaded.model, bench.layout, layer, rows, wanted)
+    memit = Memit(contexts=options.contexts)
+    layer = memit.layers_in(bench.layout)[-1]
 
     say("covariance of five layers, from text")
     started = time.process_time()
@@ -77,26 +76,28 @@ def main() -> None:
     second_moments(uncached, list(layers), COVARIANCE_TOKENS)
     covariance_seconds = time.process_time() - started
 
-    say("values: ours, the textbook's, ours again")
-    optimise_values(bench.loaded.model, bench.layout, layer, rows[:1], wanted)  # what is made once per process
-    first, found = _timed(ours)
-    plainly = plain_values(bench, layer, rows, published)
-    second, _ = _timed(ours)
-    seconds = (first + second) / 2
+    say("values of MEMIT: ours, the textbook's, ours again")
+    found = _compared(bench, memit, Memit(optimiser="adam"), facts, options)
+    say("values of ROME")
+    rome = _compared(bench, Rome(contexts=options.contexts), Rome(optimiser="adam"), facts, options)
     with FlopCounterMode(display=False) as counter:
-        ours()
-    floor = _floor(bench, layer, rows, found)
-    deltas = (found.deltas_fo, plainly.deltas_fo)
-    success = [_success(bench, editor, facts, rows, deltas_fo, options.seed) for deltas_fo in deltas]
+        _ours(bench, memit, found.rows)
+    floor = _floor(bench, layer, found.rows, found.values)
+    few = slice(len(found.plainly.deltas_fo))
+    deltas = (found.values.deltas_fo[few], found.plainly.deltas_fo)
+    success = [_success(bench, memit, facts[few], found.rows[few], deltas_fo, options.seed) for deltas_fo in deltas]
     weights = sum(parameter.numel() * 4 for parameter in bench.loaded.model.parameters())
     result = {
         "facts": len(facts),
-        "ratio": plainly.seconds / seconds,
-        "ratio_stopping": plainly.seconds_stopping / seconds,
+        "ratio": found.ratio,
+        "ratio_stopping": found.ratio_stopping,
+        "ratio_rome": rome.ratio,
+        "ratio_rome_stopping": rome.ratio_stopping,
+        "textbook_facts": len(found.plainly.deltas_fo),
         "success_plain": success[1],
         "success_ours": success[0],
-        "seconds_plain": plainly.seconds,
-        "seconds_ours": seconds,
+        "seconds_plain": found.plainly.seconds,
+        "seconds_ours": found.seconds,
         "flops_ours": counter.get_total_flops(),
         "flops_floor": floor,
         "peak_bytes": peak,
@@ -106,17 +107,17 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    evaluations = int(found.steps_f.sum())
     print(f"{len(facts)} facts, {options.contexts} contexts, value layer {layer}, {torch.get_num_threads()} threads")
-    print(f"values       ours {seconds:.1f} s ({first:.1f}, {second:.1f}), textbook {plainly.seconds:.1f} s")
-    print(f"ratio        {result['ratio']:.1f}; {result['ratio_stopping']:.1f} where the textbook too stops early")
-    print(f"success      ours {success[0]}, textbook {success[1]} of {len(facts)} (free generation)")
-    print(
-        f"evaluations  ours {evaluations}, the textbook's {len(facts) * wanted.steps}, {plainly.stops} stopping early"
-    )
+    for name, one in (("MEMIT", found), ("ROME", rome)):
+        count = len(one.plainly.deltas_fo)
+        print(f"{name:12} ours {one.seconds:.1f} s, textbook {one.plainly.seconds:.1f} s for {count}")
+        print(f"ratio        {one.ratio:.1f}; {one.ratio_stopping:.1f} where the textbook too stops early")
+        evaluations = one.values.steps_f[:count].tolist()
+        print(f"evaluations  ours {evaluations}, the textbook's {one.plainly.stops} stopping early")
+    print(f"success      ours {success[0]}, textbook {success[1]} of {len(deltas[0])} (free generation)")
     done = result["flops_ours"]
     print(f"operations   {done:.3e} done, {floor:.3e} is the floor ({done / floor:.2f} x)")
-    print(f"speed        {done / seconds / 1e9:.0f} Gflop/s; matrix products alone reach {_matmul_speed() / 1e9:.0f}")
+    print(f"speed        {done / found.seconds / 1e9:.0f} Gflop/s; matrix products reach {_matmul_speed() / 1e9:.0f}")
     print(f"memory       rises by {peak / 1e6:.0f} MB, {peak / weights:.2f} x the weights ({weights / 1e6:.0f} MB)")
     print(f"covariance   {covariance_seconds:.1f} s for layers {layers[0]} to {layers[-1]}, {COVARIANCE_TOKENS} tokens")
 
@@ -129,20 +130,15 @@ def _options() -> argparse.Namespace:
         "--contexts", type=int, default=Memit().contexts, help="texts before a wording, as in the editor"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--textbook", type=int, help="so many of the facts for the textbook loop; all by default")
     parser.add_argument("--json", action="store_true", help="print one object last; all else goes to stderr")
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _rows(bench: Bench, editor: Memit, facts: Sequence[Fact], seed: int) -> list[FactRows]:
+def _rows(bench: Bench, editor: ClosedFormEditor, facts: Sequence[Fact], seed: int) -> list[FactRows]:
     contexts = sample_contexts(bench.loaded.model, bench.loaded.tokenizer, editor.contexts, seed=seed)
     return [rows_for(bench.loaded.tokenizer, fact, 0, contexts) for fact in facts]
-
-
-def _timed(work: Callable[[], Values]) -> tuple[float, Values]:
-    started = time.process_time()
-    values = work()
-    return time.process_time() - started, values
 
 
 @dataclass(frozen=True)
@@ -153,6 +149,52 @@ class Plain:
     seconds: float
     seconds_stopping: float
     stops: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One editor's values: ours of all facts, the mean of two runs' seconds, and the textbook's of some."""
+
+    rows: list[FactRows]
+    values: Values
+    seconds: float
+    plainly: Plain
+
+    @property
+    def ratio(self) -> float:
+        """Seconds a fact."""
+        return self._times(self.plainly.seconds)
+
+    @property
+    def ratio_stopping(self) -> float:
+        """The same, where the textbook stops early."""
+        return self._times(self.plainly.seconds_stopping)
+
+    def _times(self, seconds: float) -> float:
+        return seconds / len(self.plainly.deltas_fo) * len(self.rows) / self.seconds
+
+
+def _compared(
+    bench: Bench, editor: ClosedFormEditor, published: ClosedFormEditor, facts: Sequence[Fact], options: Any
+) -> Compared:
+    rows = _rows(bench, editor, facts, options.seed)
+    _ours(bench, editor, rows[:1])  # what is made once per process
+    first, found = _timed(lambda: _ours(bench, editor, rows))
+    layer = editor.layers_in(bench.layout)[-1]
+    plainly = plain_values(bench, layer, rows[: options.textbook], published.value_options())
+    second, _ = _timed(lambda: _ours(bench, editor, rows))
+    return Compared(rows, found, (first + second) / 2, plainly)
+
+
+def _ours(bench: Bench, editor: ClosedFormEditor, rows: Sequence[FactRows]) -> Values:
+    layer = editor.layers_in(bench.layout)[-1]
+    return optimise_values(bench.loaded.model, bench.layout, layer, rows, editor.value_options())
+
+
+def _timed(work: Callable[[], Values]) -> tuple[float, Values]:
+    started = time.process_time()
+    values = work()
+    return time.process_time() - started, values
 
 
 def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: ValueOptions) -> Plain:
@@ -177,6 +219,7 @@ def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: V
             delta = torch.zeros(layout.hidden_size, device=device, requires_grad=True)
             optimiser = torch.optim.Adam([delta], lr=options.learning_rate)
             essence_before, norm = torch.empty(0), torch.empty(0)
+            measured = layout.mlp_out[layer] if options.reference == "site" else layout.blocks[layer]
 
             def add_delta(
                 output: Tensor, delta: Tensor = delta, numbers: Tensor = numbers, subjects: Tensor = subjects
@@ -188,9 +231,9 @@ def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: V
             for step in range(options.steps):
                 optimiser.zero_grad()
                 with ExitStack() as stack:
+                    if step == 0:  # its own output, before anything is added to it
+                        seen = stack.enter_context(capture(model, outputs_of=[measured]))
                     stack.enter_context(replace(model, layout.mlp_out[layer], add_delta))
-                    if step == 0:  # the block's own output, before anything is added to it
-                        seen = stack.enter_context(capture(model, outputs_of=[layout.blocks[layer]]))
                     logits = model(tokens, attention_mask=mask, use_cache=False).logits
                 log_probs = torch.log_softmax(logits, dim=-1)
                 nll = torch.zeros((), device=device)
@@ -202,7 +245,7 @@ def plain_values(bench: Bench, layer: int, facts: Sequence[FactRows], options: V
                 essence = log_probs[-1, last]
                 if step == 0:
                     essence_before = essence.detach().clone()
-                    norm = seen.outputs[layout.blocks[layer]][0, subjects[0]].detach().norm()
+                    norm = seen.outputs[measured][0, subjects[0]].detach().norm()
                 kl = (essence.exp() * (essence - essence_before)).sum()
                 loss = nll + options.kl_weight * kl + options.weight_decay * delta.norm() / norm**2
                 if stopped is None and (loss.item() < options.converged or step == options.steps - 1):
