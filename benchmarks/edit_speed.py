@@ -64,6 +64,8 @@ def main() -> None:
     arguments = [sys.argv[0], "--peak", *(argument for argument in sys.argv[1:] if argument != "--json")]
     peak = int(subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.PIPE).stdout)
 
+    say(f"{peak / 1e6:.0f} MB")
+
     bench = Bench.of(options.model)
     facts = world_draw(bench, options.facts, 0, options.seed).edited
     memit = Memit(contexts=options.contexts)
@@ -75,10 +77,11 @@ def main() -> None:
     uncached = _workbench(bench, options.seed).model_copy(update={"cache": None})
     second_moments(uncached, list(layers), COVARIANCE_TOKENS)
     covariance_seconds = time.process_time() - started
+    say(f"{covariance_seconds:.1f} s")
 
     say("values of MEMIT: ours, the textbook's, ours again")
     found = _compared(bench, memit, Memit(optimiser="adam"), facts, options)
-    say("values of ROME")
+    say(f"{found.ratio:.1f} and {found.ratio_stopping:.1f} times; values of ROME")
     rome = _compared(bench, Rome(contexts=options.contexts), Rome(optimiser="adam"), facts, options)
     with FlopCounterMode(display=False) as counter:
         _ours(bench, memit, found.rows)
@@ -270,7 +273,7 @@ def _success(
 ) -> int:
     made = _workbench(bench, seed)
     layers = editor.layers_in(bench.layout)
-    change = spread(made, layers, rows, deltas_fo, editor.solver(made, layers))
+    change, _ = spread(made, layers, rows, deltas_fo, editor.solver(made, layers))
     update = editor.update(made, facts, 0, change)
     prompts = [question for question in questions_for(facts, "edited") if question.kind == "prompt"]
     return int(bench.ask_under(update, prompts)["success"].sum())
