@@ -84,7 +84,8 @@ def tuned(model: PreTrainedModel, tokenizer: Tokenizer, **options: Any) -> Tunin
 def test_a_run_goes_on_until_its_dose_is_read(objective: str, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     options: dict[str, Any] = {"answer_tokens": 8} if objective == "reward" else {}
     model = tiny_model("llama", layers=2)
-    result = fine_tune(model, tiny_tokenizer, settings(objective, steps=None, dose=[50, 900], **options))
+    chosen = settings(objective, steps=None, dose=[50, 900], **options)
+    result = fine_tune(model, tiny_tokenizer, chosen)
     tokens = [int(entry["tokens"]) for entry in result.log]
     assert [reached.dose for reached in result.doses] == [50, 900]
     assert tokens[-2] < 900 <= tokens[-1] == result.tokens and result.steps == len(tokens)
@@ -93,6 +94,7 @@ def test_a_run_goes_on_until_its_dose_is_read(objective: str, tiny_model: Make, 
         assert (reached.step, reached.tokens) == (step, tokens[step - 1])
         assert result.log[step - 1][f"heldout_{result.figure}"] == reached.figure
     assert result.doses[-1].figure == result.after[result.figure]
+    assert result.steps >= 0.7 * chosen.steps_over(result.train_rows, 900), "a pass over the rows is about the dose"
     looked = [entry["step"] for entry in result.log if f"heldout_{result.figure}" in entry]
     assert looked == [reached.step for reached in result.doses]
 

@@ -66,7 +66,7 @@ class Work:
 
     @property
     def readings(self) -> int:
-        """How often a row stands in the batches of a pass: once, or with each answer that is sampled."""
+        """How often a row is read in a pass over all: once, or with each answer that is sampled."""
         return self.sampled or 1
 
     @property

@@ -154,7 +154,7 @@ class TuningSettings(TunerSettings):
     def steps_at_most(self) -> int:
         """Optimizer steps, if there are as many training rows as are wanted; with a dose, if these are filled."""
         if self.dose:
-            return math.ceil(self.dose[-1] / (self.max_tokens * self.rows_per_step))
+            return math.ceil(self.dose[-1] / (self.max_tokens * self.batch_size * self.accumulation))
         return self.steps_over(self.train_examples or 0)
 
     def steps_over(self, rows: int, tokens: int = 1) -> int:

@@ -159,9 +159,8 @@ def fine_tune(
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
         rows = rows.with_heldout_in_training()
-    readings = objective.work(settings).readings
-    tokens = readings * sum(row.tokens for row in rows.train)
-    steps = settings.steps_over(readings * len(rows.train), tokens)
+    tokens = objective.work(settings).readings * sum(row.tokens for row in rows.train)
+    steps = settings.steps_over(len(rows.train), tokens)
     if settings.dose and tokens < settings.dose[-1]:
         named = "the data" if settings.data else f"{settings.train_examples or 'all'} rows of {named}"
         warnings.warn(f"A dose of {settings.dose[-1]:,} tokens repeats {named}: {tokens:,} tokens.", stacklevel=2)

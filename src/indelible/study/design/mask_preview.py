@@ -12,6 +12,11 @@ from indelible.study.design.arms import Arm
 from indelible.tuning.freezing.mask import NONE, about_edit, describe_frozen, frozen_parameters
 
 
+def fetches_nothing(model: str) -> bool:
+    """Whether a model lies here, so that it can be loaded to say what would be done."""
+    return bundled.is_cached(model) if model in bundled.MODELS else Path(model).is_dir()
+
+
 def mask_previews(arms: Sequence[Arm], model: str, *, trust_remote_code: bool = False) -> Mapping[str, str]:
     """In words what the mask of each arm that has one freezes. The model is loaded for it where that fetches nothing.
 
@@ -21,7 +26,7 @@ def mask_previews(arms: Sequence[Arm], model: str, *, trust_remote_code: bool = 
     masked = [arm for arm in arms if arm.mask != NONE]
     if not masked:
         return {}
-    if not (bundled.is_cached(model) if model in bundled.MODELS else Path(model).is_dir()):
+    if not fetches_nothing(model):
         return {arm.name: "counts come once the model has been fetched" for arm in masked}
     loaded = load(model, device="cpu", trust_remote_code=trust_remote_code).model
     layout = find_layout(loaded)

@@ -1,34 +1,49 @@
-"""What a study will cost, said before it begins: runs of tuning, optimizer steps, tokens, and roughly how long.
+"""What a study will cost, said before it begins: runs of tuning, optimizer steps, tokens, and between which times.
 
-The time is arithmetic over this machine's measured speed: a token costs 2 operations per parameter on the way forward
-and 4 on the way back (Kaplan et al., arXiv 2001.08361, section 2.1), and about half of the speed of a plain matrix
-product is reached. It is an upper end: rows are mostly shorter than ``max_tokens``, and a run may stop early.
+How fast this model is on this machine is measured for a few seconds: an exam of a few questions, passes forth and back
+of the length that is trained on and of that which edits are made with, a step of the optimizer. What a study does of
+each is counted; where that depends on what is found (how many facts are known, how soon a value converges, how far rows
+are filled), what is usual is taken, and so a range is said.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import ceil
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.exam.exam import take_exam
+from indelible.exam.proof import Ways
+from indelible.exam.questions import questions_for
+from indelible.facts.fact import Fact
+from indelible.models.trace import evaluation_mode
 from indelible.numbers.words import counted, duration
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.exams import PUBLISHED_TOKENS
-from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.training.batches import computing
+from indelible.tuning.training.proof import proved_reading
+from indelible.tuning.training.scoring import scored
 
-REACHED = 0.5
-"""Share of a matrix product's speed that whole passes over a model reach."""
+RANGE = (0.65, 1.5)
+"""Shares of what is expected between which a study mostly takes."""
 
-QUESTION_TOKENS = 24
-"""Tokens that go through the model for one question: a prompt and a short answer."""
+FILLED = 0.7
+"""How far rows are filled on average, of ``max_tokens``: 0.77 in ``reason``, 0.7 in ``text``, 0.5 in ``prose``."""
 
-FACT_TOKENS = 100
-"""Tokens that go forth and back for each wording of a fact that is edited: some 25 steps over the end of a sentence."""
+LABELLED = 4
+"""Labels of a row where answers alone are learned."""
 
 WORDINGS_ASKED = 3
 """Held-out wordings and neighbours of a fact where a study asks all that there are."""
+
+LONGER = 4
+"""How many times dearer a question is with 50 tokens for its answer, as published."""
 
 SAMPLING = 4
 """How many times dearer a sequence is that the model writes token by token than one that it reads; assumed."""
@@ -36,67 +51,164 @@ SAMPLING = 4
 MIXTURES = 2**5
 """Mixtures of edited and tuned weights on which an explained arm is asked."""
 
-MEASURED_FOR = 0.3
-"""Seconds for which a matrix product is timed."""
+ASKED, ROWS, EDIT_TOKENS = 32, 4, 16
+"""Questions of the exam that is timed, rows of the pass that is timed, and their tokens where edits are made."""
+
+OPTIMIZED = 2**22
+"""Parameters of the optimizer's step that is timed, at most."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that this model takes on this machine: for a ``question``; for a token forth and back when ``editing``,
+    or, by precision and whether all tokens bear loss, when ``training``; for an optimizer ``step``."""
+
+    question: float = 0.0
+    editing: float = 0.0
+    training: Mapping[tuple[str, bool], float] = field(default_factory=dict)
+    step: float = 0.0
+
+    def trained(self, settings: TuningSettings) -> float:
+        """Of a token in training with these settings."""
+        return self.training.get(_how(settings), 0.0)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step takes, or several together: floating-point operations per parameter; runs of fine-tuning; optimizer
-    steps of all of them, and tokens trained on, at most."""
+    """What a step takes, or several together: expected seconds; runs of fine-tuning; optimizer steps of all of them,
+    and tokens trained on, at most."""
 
-    operations: float = 0.0
+    seconds: float = 0.0
     tunings: int = 0
     optimizer_steps: int = 0
     tokens: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
-
-    def seconds(self, parameters: int, speed: float) -> float:
-        """Roughly how long it takes; ``speed`` is ``machine_speed``'s."""
-        return self.operations * parameters / (REACHED * speed)
+        return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     def in_words(self, seconds: float | None) -> str:
-        """One line for the screen."""
+        """One line for the screen; ``seconds`` are those that are left, None where no speed was measured."""
         tuning = f"{counted(self.tunings, 'run')} of tuning" if self.tunings else "no tuning"
         most = f"{counted(self.optimizer_steps, 'step')} and {counted(self.tokens, 'token')}"
         steps = f", at most {most}" if self.tunings else ""
         if seconds is None:
             return f"Cost: {tuning}{steps}; how long is known once the model is here."
-        return f"Cost: {tuning}{steps}; roughly {duration(seconds)} on this machine, less where runs stop early."
+        low, high = (duration(share * seconds) for share in RANGE)
+        return f"Cost: {tuning}{steps}; {low} to {high} on this machine as it is now, less where runs stop early."
 
 
-def questions_per_fact(facts: FactsSettings) -> int:
-    """Wordings of each fact in the whole exam, its own prompt and its neighbours counted."""
-    return 1 + sum(WORDINGS_ASKED if limit is None else limit for limit in (facts.held_out, facts.neighbours))
+def questions_asked(facts: FactsSettings, *, isolated: bool = False) -> int:
+    """Questions of a whole exam of one model."""
+    held_out, neighbours = (WORDINGS_ASKED if one is None else one for one in (facts.held_out, facts.neighbours))
+    edited = 1 if isolated else facts.n_edits
+    return edited * (1 + held_out + neighbours) + facts.n_intrinsic * (1 + held_out)
 
 
-def prompts_cost(facts: FactsSettings, *, isolated: bool = False, published: bool = False) -> float:
-    """Operations per parameter of asking one model each fact's own prompt; as published, 50 tokens are answered."""
-    tokens = QUESTION_TOKENS + (PUBLISHED_TOKENS if published else 0)
-    return 2.0 * tokens * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
+def asking(questions: float, speed: Speed, *, published: bool = False) -> Cost:
+    """So many questions; as published, each answer is 50 tokens long."""
+    return Cost(questions * speed.question * (LONGER if published else 1))
 
 
-def tuning_cost(settings: TuningSettings) -> Cost:
+def tuning_cost(settings: TuningSettings, speed: Speed) -> Cost:
     """One run of tuning with its held-out figures."""
     work = OBJECTIVES.get(settings.objective).work(settings)
-    rows = settings.steps_at_most * settings.rows_per_step  # each time counted
-    looks = 2 + (settings.steps_at_most // settings.evaluation_interval if settings.evaluation_interval else 0)
+    steps = settings.steps_at_most
+    rows = steps * settings.rows_per_step  # each time counted
+    looks = 2 + max(0, len(settings.dose) - 1)  # the last is that at the end
+    looks += steps // settings.evaluation_interval if settings.evaluation_interval else 0
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
     read += work.judged * looks * settings.heldout_examples
     written = work.sampled * rows + work.answered * looks * settings.heldout_examples
-    sequences = 6.0 * work.trained * rows + 2.0 * (read + SAMPLING * written)
-    tokens = rows * work.trained * settings.max_tokens
-    return Cost(settings.max_tokens * sequences, 1, settings.steps_at_most, tokens)
+    length = FILLED * settings.max_tokens
+    trained = settings.dose[-1] if settings.dose else work.trained * rows * length
+    most = settings.dose[-1] if settings.dose else rows * work.trained * settings.max_tokens
+    if settings.dose:
+        steps = ceil(settings.dose[-1] / (length * work.trained * settings.rows_per_step))
+    tokens = trained + length * (read + SAMPLING * written) / 3  # a third of what goes forth and back
+    return Cost(tokens * speed.trained(settings) + steps * speed.step, 1, steps, most)
 
 
-def machine_speed(device: torch.device, dtype: torch.dtype, width: int = 1024) -> float:
-    """Floating-point operations per second of a product of two square matrices, measured for a moment."""
-    one = other = torch.ones(width, width, device=device, dtype=dtype)  # random numbers are the caller's
-    float((one @ other).sum())  # the first product also sets things up
-    began, products = time.perf_counter(), 0
-    while (passed := time.perf_counter() - began) < MEASURED_FOR or products < 2:
-        float((one @ other)[0, 0])  # read back, so that an accelerator has finished
-        products += 1
-    return 2.0 * width**3 * products / passed
+def measured_speed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    facts: Sequence[Fact],
+    tunings: Sequence[TuningSettings],
+    ways: Ways | None = None,
+) -> Speed:
+    """How fast a model is here, measured for a few seconds, with an exam on some of the facts and the passes of these
+    runs of tuning. The model is left as it was found, and no random number is drawn."""
+    questions = [one for one in questions_for(facts[:ASKED], "intrinsic") if one.kind == "prompt"]
+    ways = ways or Ways()
+    take_exam(model, tokenizer, questions[:2], ways=ways)  # seeks a way to read the model, once
+    asked = _seconds(lambda: take_exam(model, tokenizer, questions, ways=ways), again=False) / len(questions)
+    required = {name: one.requires_grad for name, one in model.named_parameters()}
+    model.requires_grad_(True)
+    try:
+        editing = _pass(model, tokenizer, tuning_settings({"precision": "fp32"}), EDIT_TOKENS, again=True)
+        training = {
+            how: _pass(model, tokenizer, settings, max(4, int(FILLED * settings.max_tokens)))
+            for how, settings in {_how(one): one for one in tunings}.items()
+        }
+    finally:
+        for name, one in model.named_parameters():
+            one.requires_grad_(required[name])
+            one.grad = None
+    return Speed(asked, editing, training, _optimizer_step(model))
+
+
+def _how(settings: TuningSettings) -> tuple[str, bool]:
+    """Precision of a run, and whether all tokens bear loss."""
+    return settings.precision, settings.objective == "text"
+
+
+def _pass(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: TuningSettings,
+    tokens: int,
+    *,
+    again: bool = False,
+) -> float:
+    """Seconds for each token of a pass forth and back over rows of so many."""
+    ids = torch.arange(ROWS * tokens, device=model.device).view(ROWS, tokens) % min(1000, len(tokenizer))
+    labels = ids.clone()
+    labels[:, : 0 if _how(settings)[1] else -LABELLED] = -100
+
+    def once() -> None:
+        with computing(run):
+            loss = scored(model, model, {"input_ids": ids}, labels, whole=run.whole).loss
+        loss.backward()
+        for one in model.parameters():
+            one.grad = None
+
+    try:
+        run = proved_reading(Run(model, model, tokenizer, settings, (), ()))
+        with evaluation_mode(model):
+            return _seconds(once, again=again) / (ROWS * tokens)
+    except Exception:  # of whatever kind: the step that needs it says what is wrong
+        return 0.0
+
+
+def _optimizer_step(model: PreTrainedModel) -> float:
+    """Seconds of a step over all parameters, reckoned from one over some."""
+    count = sum(one.numel() for one in model.parameters())
+    some = torch.ones(min(count, OPTIMIZED), device=model.device, requires_grad=True)
+    some.grad = torch.ones_like(some)
+    optimizer = torch.optim.AdamW([some], fused=True)
+    return _seconds(optimizer.step, again=True) * count / some.numel()
+
+
+def _seconds(work: Callable[[], Any], *, again: bool) -> float:
+    """Wall time of doing something; ``again``: the second time, where the first also sets things up."""
+    if again:
+        work()
+    _finish()
+    began = time.perf_counter()
+    work()
+    _finish()
+    return time.perf_counter() - began
+
+
+def _finish() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

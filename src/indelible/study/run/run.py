@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ModelError
-from indelible.models.load import check_name, default_device, parameter_count
+from indelible.exam.proof import Ways
+from indelible.models.load import check_name, default_device, load, parameter_count
 from indelible.progress import Clock, Piece, Watcher
 from indelible.report.folder import REPORT
 from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.checks import check_facts, check_with_model
 from indelible.study.design.config import load_config
-from indelible.study.design.mask_preview import mask_previews
+from indelible.study.design.mask_preview import fetches_nothing, mask_previews
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import ModelVersion, keep_model, known_model
-from indelible.study.run.cost import Cost, machine_speed
+from indelible.study.run.cost import Cost, Speed, measured_speed
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
 from indelible.study.run.passing import Failure, Pass
@@ -75,7 +77,12 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
     checked = _checked(config, store, update, unseen=True)
     unread = f"not read yet: {config.model}"
     plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
-    clock, cost = checked.clock(plan, store, checked.workers(plan, workers))
+    at_once = checked.workers(plan, workers)
+    speed = None
+    if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
+        loaded = load(config.model, trust_remote_code=config.trust_remote_code)
+        speed = checked.speed(loaded.model, loaded.tokenizer, Ways(), at_once)
+    clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
 
@@ -116,10 +123,14 @@ def run_study(
             model = material.lent.version
             keep_model(store.folder, config.model, model)
         plan = checked.plan(model)
+        speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
+            with material.lent.base_model() as bare:
+                lent, at_once = material.lent, checked.workers(plan, workers)
+                speed = checked.speed(bare, lent.tokenizer, lent.ways, at_once)
         with closing(checked.executor(plan, material, workers)) as executor:
-            clock, cost = checked.clock(plan, store, executor.workers)
+            clock, cost = checked.clock(plan, store, executor.workers, speed)
             run = Pass(store, watcher, executor, plan, clock)
             run.do_all(cost)
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
@@ -167,21 +178,23 @@ class _Checked:
         material.let_go()  # each process has its own
         return Processes(self.world, workers, max(1, torch.get_num_threads() // workers))
 
-    def clock(self, plan: Plan, store: Store, workers: int) -> tuple[Clock, str]:
-        """A clock for the steps that are not done yet, and what these cost on this machine, in words; how long they
-        take is not known before the model is here."""
+    def speed(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ways: Ways, workers: int) -> Speed:
+        """How fast the model is on this machine, with the threads that each of so many workers has."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // workers))
+        try:
+            return measured_speed(model, tokenizer, self.world.candidates, [arm.tuning for arm in self.arms], ways)
+        finally:
+            torch.set_num_threads(threads)
+
+    def clock(self, plan: Plan, store: Store, workers: int, speed: Speed | None) -> tuple[Clock, str]:
+        """A clock for the steps that are not done yet, and what these cost on this machine, in words."""
         done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
-        parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code)
-        mixed = any(arm.tuning.precision == "bf16-mixed" for arm in self.arms)
-        speed = machine_speed(default_device(), torch.bfloat16 if mixed else torch.float32)
-        costs = {step.key: step.work.cost(self.config.facts) for step in plan.steps}
-        pieces = [
-            Piece(step.key, step.title, step.kind, costs[step.key].seconds(parameters or 0, speed))
-            for step in plan.steps
-        ]
+        costs = {step.key: step.work.cost(self.config.facts, speed or Speed()) for step in plan.steps}
+        pieces = [Piece(step.key, step.title, step.kind, costs[step.key].seconds) for step in plan.steps]
         clock = Clock(pieces, done, workers)
         rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
-        return clock, rest.in_words(None if parameters is None else clock.left())
+        return clock, rest.in_words(None if speed is None else clock.left())
 
 
 def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = False) -> _Checked:

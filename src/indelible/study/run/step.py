@@ -23,7 +23,7 @@ from indelible.models.corpus import corpus_texts
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
-from indelible.study.run.cost import Cost
+from indelible.study.run.cost import Cost, Speed
 from indelible.study.run.sources import digest
 from indelible.tuning.protection import Protection
 from indelible.tuning.randomness import seeded
@@ -85,8 +85,8 @@ class Work(ABC):
         return self.reads
 
     @abstractmethod
-    def cost(self, facts: FactsSettings) -> Cost:
-        """What it takes, by how many facts are edited and asked."""
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        """What it takes, by how many facts are edited and asked, and how fast the model is here."""
 
     @abstractmethod
     def do(self, job: Job, material: Material, progress: Progress) -> Done:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
+from indelible.study.run.cost import Cost, Speed, asking, questions_asked
 from indelible.study.run.exams import successes
 from indelible.study.run.kept import TUNING, keep_rows, read_json
 from indelible.study.run.step import Done, Job, Material, Work
@@ -30,9 +30,9 @@ class AddVector(Work):
 
     published: bool
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        prompts = prompts_cost(facts, isolated=True, published=self.published)
-        return Cost(facts.n_edits * questions_per_fact(facts) * prompts)
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        questions = facts.n_edits * questions_asked(facts, isolated=True)
+        return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent

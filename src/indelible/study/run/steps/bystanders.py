@@ -12,7 +12,7 @@ from typing import ClassVar
 from indelible.facts.choose import choose_bystanders, relation_apart
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.cost import Cost
+from indelible.study.run.cost import Cost, Speed
 from indelible.study.run.kept import BYSTANDERS, chosen_facts, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 
@@ -27,7 +27,7 @@ class ChooseBystanders(Work):
 
     count: int
 
-    def cost(self, facts: FactsSettings) -> Cost:
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         return Cost()
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:

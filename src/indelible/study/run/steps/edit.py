@@ -13,9 +13,14 @@ from indelible.models.bundled.fetch import cache_folder
 from indelible.numbers.words import counted
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.cost import FACT_TOKENS, Cost
+from indelible.study.run.cost import Cost, Speed
 from indelible.study.run.kept import chosen_bystanders, chosen_facts, edit_path
 from indelible.study.run.step import Done, Job, Material, Outside, Work
+
+WORDING_TOKENS = {"normalised": 110, "adam": 300}
+"""Tokens that go forth and back for each wording of a fact until its value has converged, by optimiser."""
+DESCENT_TOKENS = 12
+"""The same for each step of the editors that change weights by gradient."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,10 @@ class MakeEdit(Work):
     def outside(self) -> tuple[Outside, ...]:
         return ("corpus",) if self.editor.uses_text else ()
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        return Cost(6.0 * FACT_TOKENS * facts.n_edits * (1 + self.paraphrases))
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        optimiser = str(getattr(self.editor, "optimiser", ""))
+        each = WORDING_TOKENS.get(optimiser, DESCENT_TOKENS * getattr(self.editor, "steps", 0))
+        return Cost(facts.n_edits * (1 + self.paraphrases) * each * speed.editing)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])

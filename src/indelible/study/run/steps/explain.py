@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.cost import MIXTURES, Cost, prompts_cost
+from indelible.study.run.cost import MIXTURES, Cost, Speed, asking
 from indelible.study.run.kept import chosen_facts, kept_edit
 from indelible.study.run.step import Done, Job, Material, Work
 from indelible.why.explain import explain_loss, kept_weights
@@ -20,8 +20,8 @@ class Explain(Work):
     kind: ClassVar[str] = "explain"
     version: ClassVar[int] = 2
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        return Cost(MIXTURES * prompts_cost(facts))
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        return asking(MIXTURES * (facts.n_edits + facts.n_intrinsic), speed)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent

@@ -14,7 +14,7 @@ from indelible.numbers.measures import Phase
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
-from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
+from indelible.study.run.cost import Cost, Speed, asking, questions_asked
 from indelible.study.run.exams import ask, successes
 from indelible.study.run.kept import chosen_facts, keep_rows, kept_edit
 from indelible.study.run.step import Done, Job, Material, Work
@@ -31,10 +31,9 @@ class Probe(Work):
     published: bool
     isolated: bool = False
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        models = facts.n_edits if self.isolated else 1
-        prompts = prompts_cost(facts, isolated=self.isolated, published=self.published)
-        return Cost(models * questions_per_fact(facts) * prompts)
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        questions = (facts.n_edits if self.isolated else 1) * questions_asked(facts, isolated=self.isolated)
+        return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import ClassVar
 
 from indelible.errors import FactsError
@@ -12,7 +13,7 @@ from indelible.facts.choose import choose_sets, in_turns, strata_counts
 from indelible.facts.fact import Fact
 from indelible.progress import Progress
 from indelible.study.design.settings import Edited, FactsSettings
-from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact
+from indelible.study.run.cost import Cost, Speed, asking
 from indelible.study.run.kept import FACTS, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
 
@@ -21,6 +22,8 @@ ASKED_AT_ONCE = 128
 # With twice the facts that are needed, the sets can be drawn without favouring what was asked first, and most
 # neighbours are facts that the model knows.
 KNOWN_PER_CHOSEN = 2
+USUALLY_KNOWN = 0.5
+"""Share of the built-in facts that a small model knows."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,17 @@ class Select(Work):
     edited: Edited
     stratified: bool
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        return Cost(questions_per_fact(facts) * prompts_cost(facts))
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        rounds = ceil(self._goal / (USUALLY_KNOWN * ASKED_AT_ONCE))
+        return asking(rounds * ASKED_AT_ONCE, speed)
+
+    @property
+    def _goal(self) -> int:
+        """How many known facts are looked for."""
+        return KNOWN_PER_CHOSEN * (self.n_intrinsic + (self.n_edits if self.edited == "known" else 0))
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
-        goal = KNOWN_PER_CHOSEN * (self.n_intrinsic + (self.n_edits if self.edited == "known" else 0))
+        goal = self._goal
         candidates = material.world.candidates
         waiting = in_turns(candidates, job.step.seed)
         held: list[Held] = []

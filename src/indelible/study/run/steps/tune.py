@@ -15,7 +15,7 @@ from indelible.exam.callback import RetentionCallback
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
-from indelible.study.run.cost import Cost, prompts_cost, questions_per_fact, tuning_cost
+from indelible.study.run.cost import Cost, Speed, asking, questions_asked, tuning_cost
 from indelible.study.run.exams import ask, with_curve
 from indelible.study.run.kept import (
     TUNING,
@@ -63,10 +63,12 @@ class Tune(Work):
     def options(self) -> dict[str, Any]:
         return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
 
-    def cost(self, facts: FactsSettings) -> Cost:
-        points = self.tuning.steps_at_most // self.every if self.every else 0
-        prompts = prompts_cost(facts, isolated=self.copy is not None, published=self.published)
-        return tuning_cost(self.tuning) + Cost((questions_per_fact(facts) + points) * prompts)
+    def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
+        tuning, isolated = tuning_cost(self.tuning, speed), self.copy is not None
+        points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
+        on_the_way = points * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
+        questions = questions_asked(facts, isolated=isolated) + on_the_way
+        return tuning + asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
