@@ -51,7 +51,7 @@ SAMPLING = 4
 MIXTURES = 2**5
 """Mixtures of edited and tuned weights on which an explained arm is asked."""
 
-ASKED, ROWS, EDIT_TOKENS = 32, 4, 16
+ASKED, ROWS, EDIT_TOKENS = 24, 4, 16
 """Questions of the exam that is timed, rows of the pass that is timed, and their tokens where edits are made."""
 
 OPTIMIZED = 2**22
