@@ -10,13 +10,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 from indelible.errors import FactsError
+from indelible.facts.choose import strata_counts
 from indelible.models.fingerprint import fingerprint
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import LentModel
+from indelible.study.run.kept import ROWS, chosen_bystanders
 from indelible.study.run.run import Outcome, preview_study
 from indelible.study.run.sources import candidate_facts
 from indelible.study.run.step import Done, Job, Material, World, do_step
@@ -61,6 +64,22 @@ def test_every_step_of_an_arm_gives_the_same_files_there(
         done = other_process.submit(do_there, Job(step, inputs, folder), world).result()
         assert done.note == store.record_of(step)["found"]
         assert contents(folder) == contents(store.path(step))
+
+
+def test_records_say_how_firmly_facts_are_held_and_what_is_preserved(
+    undisturbed: Outcome, settings: dict[str, Any]
+) -> None:
+    config, store = StudyConfig.model_validate(settings), Store(undisturbed.folder)
+    steps = preview_study(config, undisturbed.folder).plan.runs[1].steps
+    for step in (step for step in steps if step.kind == "probe"):
+        rows = pd.read_parquet(store.path(step) / ROWS)
+        right = rows[(rows["kind"] == "prompt") & rows["success"]]
+        found = {name: strata_counts(group["probability"]) for name, group in right.groupby("fact_set")}
+        assert store.record_of(step)["strata"] == found and "intrinsic" in found
+    (step,) = (step for step in steps if step.kind == "bystanders")
+    apart = store.record_of(step)["relation_apart"]
+    relations = {fact.relation for fact in chosen_bystanders(store.path(step))}
+    assert relations == {"capital", "language"} - {apart} and len(relations) == 1
 
 
 def test_what_goes_wrong_there_is_told_here(
