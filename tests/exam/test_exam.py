@@ -151,7 +151,7 @@ def test_what_is_alike_is_read_once(
     }
     assert passes[0].numel() == len({text[: end + 1] for text in texts for end in range(len(text))})
     longest = 2 + max(len(encode_target(tiny_tokenizer, norway.prompt, one.target)) for one in questions)
-    assert len(passes) <= longest
+    assert len(passes) <= longest + 2  # in which a text is drawn out to prove how they are read
     # Two prompts are written on, and a text is drawn out to prove how they are read.
     assert sum(tokens.numel() for tokens in passes[1:]) <= 2 * (longest - 1) + longest + LABEL_TOKENS
 

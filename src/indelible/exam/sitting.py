@@ -31,7 +31,12 @@ class Sitting:
     @property
     def length(self) -> int:
         """Tokens that may be read in all."""
-        return len(self.prompt) + max([self.budget + LABEL_TOKENS, *map(len, self.answers)])
+        return len(self.prompt) + self.room
+
+    @property
+    def room(self) -> int:
+        """Tokens of these that come after the prompt."""
+        return max([self.budget + LABEL_TOKENS, *map(len, self.answers)])
 
 
 @dataclass(frozen=True)

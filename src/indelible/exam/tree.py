@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,7 @@ def sizes(sittings: Sequence[Sitting]) -> list[int]:
 
 
 def dealt(slots: Sequence[int], rows: int) -> list[int]:
-    """The row of each text: pieces of neighbours, as many to each row, are dealt out, the longest to the emptiest.
-
-    The last text, of which something is proved, is in the last row: a model may read all rows as it does the first.
-    """
+    """The row of each text: pieces of neighbours, as many to each row, are dealt out, the longest to the emptiest."""
     count, pieces = len(slots), PIECES_PER_ROW * rows
     cuts = [slice(count * at // pieces, count * (at + 1) // pieces) for at in range(pieces)]
     cuts.sort(key=lambda cut: -sum(slots[cut]))
@@ -69,7 +67,7 @@ def dealt(slots: Sequence[int], rows: int) -> list[int]:
         for row, cut in zip(sorted(range(rows), key=filled.__getitem__), some, strict=True):
             filled[row] += sum(slots[cut])
             found[cut] = [row] * (cut.stop - cut.start)
-    return [(row - found[-1] - 1) % rows for row in found]
+    return found
 
 
 @dataclass(frozen=True)
@@ -173,8 +171,11 @@ class TreeReading:
         rows = min(len(batch), max(1, round(sum(slots) / row_slots)))
         self.tree = Tree(reader, rows)
         self.paths: list[list[Place]] = []  # to the end of each prompt
-        for sitting, row in zip(batch, dealt(slots, rows), strict=True):
-            root = (row, ROOT)
+        # That with the most to read is proved; in the last row, as a model may read all rows as it does the first.
+        self.proved = max(range(len(batch)), key=lambda index: batch[index].length)
+        found = dealt(slots, rows)
+        for sitting, row in zip(batch, found, strict=True):
+            root = ((row - found[self.proved] - 1) % rows, ROOT)
             self.paths.append([root, *self.tree.grow(root, sitting.prompt)])
         self.known: dict[Place, Next] = {}
         self.written: list[list[int]] = [[] for _ in batch]
@@ -184,9 +185,9 @@ class TreeReading:
         """Those of the sittings; they are read on until all is written.
 
         Args:
-            claims: what has to be proved of them is added: that what is written after the last prompt is what the model
-                would write; and that a text after the prompt with the most to read scores as in a plain pass when it is
-                read to its full length, far from its prompt, at once but for the last token.
+            claims: what has to be proved of them is added, of the prompt with the most to read: that what is written
+                after it is what the model would write; and that this, drawn out to its full length, scores as in a
+                plain pass when it is read once more, far from its prompt, at once but for the last token.
         """
         wanted: Wanted = {path[-1]: set() for path in self.paths}
         branches = [
@@ -195,33 +196,37 @@ class TreeReading:
         ]
         self.known = self.tree.read(wanted)
         scores = [{answer: self._score(places, answer) for answer, places in some.items()} for some in branches]
-        longest, path = max(zip(self.batch, self.paths, strict=True), key=lambda pair: pair[0].length)
-        room = longest.length - len(longest.prompt)
-        text = (*next(iter(longest.answers), ()), *room * longest.prompt)[:room]
-        places = [path[-2]]
-        pieces = iter(() if claims is None else self._piecewise([longest.prompt[-1], *text[:-1]], text, places))
+        proved, text, places = self.batch[self.proved], list[int](), [self.paths[self.proved][-2]]
+        pieces = iter(()) if claims is None else self._drawn_out(text, places)
         ends = {index: path[-1] for index, path in enumerate(self.paths)}
         while True:
             ends = {index: further for index, end in ends.items() if (further := self._write(index, end))}
             # Only where few texts are left, for every row is read to the length of the longest.
-            wanted = {place: set() for place in ends.values()} | (next(pieces, {}) if len(ends) < len(text) else {})
+            few = self.proved not in ends and len(ends) < proved.room
+            wanted = {place: set() for place in ends.values()} | (next(pieces, {}) if few else {})
             if not wanted:
                 break
             self.tree.keep({row for row, _ in [*wanted, *places]})
             self.known |= self.tree.read(wanted)
         if claims is not None:
-            claims.append(Claim(self.batch[-1].prompt, tuple(self.written[-1]), self.log_probs[-1], written=True))
-            claims.append(Claim(longest.prompt, text, self._score(places[1:], text).log_prob))
+            written, log_prob = self.written[self.proved], self.log_probs[self.proved]
+            claims.append(Claim(proved.prompt, tuple(written), log_prob, written=True))
+            claims.append(Claim(proved.prompt, tuple(text), self._score(places[1:], text).log_prob))
         return [Outcome(*one) for one in zip(self.written, self.log_probs, scores, strict=True)]
 
-    def _piecewise(self, tokens: Sequence[int], then: Sequence[int], places: list[Place]) -> Iterator[Wanted]:
-        """Let tokens wait for a pass, all but the last, and then that; with the tokens that are asked about after each.
+    def _drawn_out(self, text: list[int], places: list[Place]) -> Iterator[Wanted]:
+        """Let a text wait for a pass, after the prompt that is proved, all but its last token, and then that; with the
+        tokens that are asked about after each.
 
-        Their places are added to those before them.
+        The text's tokens, and the places after which they come, are added to those that are given.
         """
-        for piece in filter(None, (range(len(tokens) - 1), range(len(tokens) - 1, len(tokens)))):
+        sitting = self.batch[self.proved]
+        written = takewhile(lambda token: token not in self.transcript.ends, self.written[self.proved])
+        text += [*written, *sitting.room * sitting.prompt][: sitting.room]
+        tokens = [sitting.prompt[-1], *text[:-1]]
+        for piece in filter(None, (range(len(text) - 1), range(len(text) - 1, len(text)))):
             places += self.tree.grow(places[-1], [tokens[at] for at in piece], anew=True)
-            yield {place: {then[at]} for place, at in zip(places[-len(piece) :], piece, strict=True)}
+            yield {place: {text[at]} for place, at in zip(places[-len(piece) :], piece, strict=True)}
 
     def _branch(self, wanted: Wanted, tip: Place, answer: Tokens) -> list[Place]:
         """The places after which the answer's tokens come, whose next tokens are now wanted."""
