@@ -66,6 +66,13 @@ def test_edits_that_no_intrinsic_fact_is_near_are_left_out() -> None:
     assert gap_of(answers, "memit").value == pytest.approx(2.5 / 3 - 2 / 3)
 
 
+def test_where_no_fact_of_the_relation_is_near_one_of_another_is() -> None:
+    """A model that holds every language loosely has none to set beside a firm edit; currencies serve."""
+    firm = [("edited", "d", "language", 0.5, True), ("intrinsic", "l", "language", 0.01, True)]
+    _, used = matched(arm([*WORKED[:2], *WORKED[3:], *firm]))
+    assert used == [["a", "b", "d"], ["p", "q", "r"]]
+
+
 def test_seeds_are_matched_by_themselves() -> None:
     other = [
         (fact_set, f"{fact}2", relation, probability**3, kept) for fact_set, fact, relation, probability, kept in WORKED

@@ -2,9 +2,10 @@
 
 An edit may be lost more often only because the edited model gave it a lower probability than it gives to what it knows
 of old. So each edited fact is set beside intrinsic facts of the same model that are near in probability, and of the
-same relation where that has any: the nearest three of them, in log-odds, within a caliper (Rosenbaum & Rubin, 1985: a
-fifth of the standard deviation). An intrinsic fact may serve several edits. Edits without a match are left
-out and counted: about them the matched gap says nothing.
+same relation where that has any so near: the nearest three of them, in log-odds, within a caliper (Rosenbaum & Rubin,
+1985: a fifth of the standard deviation). A small model holds whole relations loosely, to whose edits facts of other
+relations are alike. An intrinsic fact may serve several edits. Edits without a match are left out and counted: about
+them the matched gap says nothing.
 
 The interval treats a match as given. Matched intrinsic facts make a rate in which each counts by how many edits it
 serves, and the matched gap is the difference of that rate and of the matched edits' own, drawn like every other
@@ -62,8 +63,8 @@ def _matches(facts: pd.DataFrame, caliper: float) -> pd.DataFrame:
     log_odds, relations = intrinsic["log_odds"].to_numpy(), intrinsic["relation"].to_numpy()
     pairs = []
     for edit, at, relation in zip(edited.index, edited["log_odds"], edited["relation"], strict=True):
-        same = relations == relation
         distance = np.abs(log_odds - at)
+        same = (relations == relation) & (distance <= caliper)
         distance[~same & same.any()] = np.inf
         # Facts as near as the third stand beside it: which of them came first must not matter.
         farthest = min(np.sort(distance)[:NEIGHBOURS].max(initial=-1), caliper)
