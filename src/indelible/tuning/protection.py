@@ -143,6 +143,8 @@ class Protection(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when the same options do something else than before, so that older results are not reused."""
     finishes: ClassVar[bool] = False
     """Whether it has something to do when training is over."""
 

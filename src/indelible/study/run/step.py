@@ -135,7 +135,9 @@ class Step:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Editor | Protection):
+    if isinstance(value, Protection):
+        return {"name": value.name, "version": value.version, **value.model_dump(mode="json")}
+    if isinstance(value, Editor):
         return {"name": value.name, **value.model_dump(mode="json")}
     if isinstance(value, tuple):
         return [_plain(one) for one in value]

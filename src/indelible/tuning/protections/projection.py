@@ -37,12 +37,14 @@ class Projection(Protection):
     """
 
     name = "projection"
+    version = 2
     energy: float = Field(0.95, ge=0, le=1)
     most: float = Field(0.5, gt=0, le=1)
     where: Literal["below", "all"] = "below"
 
     def correction(self, guarded: Guarded) -> Correction | None:
-        """See the module. Of LoRA's two factors the first, whose own start is projected, too."""
+        """See the module. Of LoRA's two factors the first, whose own start is projected, too; the lengths that DoRA
+        gives a map's outputs go on changing."""
         if not self.energy:
             return None
         maps = self._maps(guarded)
@@ -70,14 +72,15 @@ class Projection(Protection):
         """By module path, the trained matrix as ``(o, d)``, a view, and whether it is an adapter's."""
         last = guarded.layers[-1] if self.where == "below" else guarded.layout.n_layers - 1
         found: dict[str, tuple[Tensor, bool]] = {}
+        adapted = "\0"
         for path, module in guarded.model.named_modules():
             layer = guarded.layout.layer_of(f"{path}.weight")
-            if layer is None or layer > last:
+            if layer is None or layer > last or path.startswith(adapted):  # an adapter's own maps are parts of it
                 continue
             factors: Any = getattr(module, "lora_A", None)
             if isinstance(factors, nn.ModuleDict) and len(factors):
                 factor: Any = next(iter(factors.values()))
-                found[path] = (factor.weight.data, True)
+                found[path], adapted = (factor.weight.data, True), f"{path}."
             elif isinstance(module, nn.Linear | Conv1D) and module.weight.requires_grad:
                 weight: Tensor = module.weight.data
                 found[path] = (weight.T if isinstance(module, Conv1D) else weight, False)
