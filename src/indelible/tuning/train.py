@@ -139,9 +139,10 @@ def fine_tune(
             to be able to measure what it does.
 
     Raises:
-        ConfigError: for options that cannot be used, or that the trainer or the tuner cannot work with; if ``frozen``
-            names a parameter that the model lacks, or all of them; if weights are not float32, or on another device
-            than this process trains on; if ``stop_at`` is relative to a figure that is not positive before training.
+        ConfigError: for options that cannot be used, or that the trainer or the tuner cannot work with; for protections
+            without what they guard; if ``frozen`` names a parameter that the model lacks, or all of them; if weights
+            are not float32, or on another device than this process trains on; if ``stop_at`` is relative to a figure
+            that is not positive before training.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
@@ -154,6 +155,9 @@ def fine_tune(
                 "Load the model in float32; precision bf16-mixed then computes in bfloat16 over it.",
             )
     check_settings(settings)
+    if protections and guarded is None:
+        named = ", ".join(map(str, protections))
+        raise ConfigError(f"Nothing says what is protected by {named}.", "Give `guarded`, see Guarded.of.")
     settings = with_precision(settings, model.device)
     objective, named, task = _sources(settings)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
@@ -211,7 +215,7 @@ def fine_tune(
         model.eval()
         try:
             for one in finishing:
-                assert guarded is not None, "protections need what they guard"
+                assert guarded is not None
                 one.finish(guarded, weights, partial(_worse, judge, objective.figures[0]))
             step, figures = watch.last_look
             last = step == trainer.state.global_step and settings.tuner == FULL and not finishing
