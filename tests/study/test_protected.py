@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,17 @@ import pandas as pd
 import pytest
 
 from indelible.errors import ConfigError
+from indelible.facts.fact import Fact, fact_from
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.base_model import LentModel
 from indelible.study.run.run import run_study
-from tiny_studies import study_settings
+from indelible.study.run.steps.tune import Tune, replayable
+from indelible.tuning.objective import tuning_settings
+from indelible.tuning.protection import Protection
+from indelible.tuning.protections.anchor import Anchor
+from indelible.tuning.protections.replay import Replay
+from tiny_studies import study_settings, taught_facts
 
 
 def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: Path) -> None:
@@ -57,3 +65,25 @@ def test_what_cannot_be_protected_is_refused_before_anything_is_done(
     settings["arms"] = [{"name": "arm", **arm}]
     with pytest.raises(ConfigError, match=said):
         resolve_arms(StudyConfig.model_validate(settings))
+
+
+def test_what_is_replayed_beside_edits_is_known_and_speaks_of_nothing_that_is_asked(taught: Path) -> None:
+    second, third, *_ = (fact_from({"neighbours": [], **row}) for row in taught_facts())
+    unknown = replace(second, true_object=third.true_object)
+    asked = Fact("asked", third.true_object, "of", "{} is the chief city of", third.subject)
+    lent = LentModel(str(taught / "model"), lambda note: None)
+    with lent.base_model() as model:
+        assert replayable(model, lent, [], [second, third, unknown]) == [second, third]
+        assert replayable(model, lent, [asked], [second, third, unknown]) == [second]
+
+
+def test_a_protection_that_does_something_else_is_another_step() -> None:
+    def options(*protections: Protection) -> object:
+        return Tune(tuning_settings({}), "none", None, None, False, False, protections=protections).options[
+            "protections"
+        ]
+
+    class Another(Replay):
+        version = Replay.version + 1
+
+    assert options(Replay()) == options(Replay()) != options(Another()) != options(Anchor())

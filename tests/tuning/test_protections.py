@@ -143,9 +143,10 @@ def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before() ->
 
 
 def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Guarded, TuningResult]) -> None:
-    held, _ = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4)
-    without, _ = tuned(tuner="lora", rank=4)
+    held, result = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4)
+    without, learned = tuned(tuner="lora", rank=4)
     assert predictions_moved(held) < 1e-6 < predictions_moved(without)
+    assert result.before["loss"] - result.after["loss"] > 0.9 * (learned.before["loss"] - learned.after["loss"])
     with pytest.raises(ConfigError, match="linear map"):
         tuned(Projection(), tuner="ia3")
 
@@ -168,6 +169,9 @@ def test_several_together_and_unknown_ones() -> None:
         protections_from({"replay": {"share": 2}})
     with pytest.raises(ConfigError, match="no other facts"):
         tuned(Replay(of="others"))
+    held = guarded()
+    with pytest.raises(ConfigError, match=r"protected by replay\(share=0\.4\)"):
+        fine_tune(held.model, held.tokenizer, SETTINGS, protections=[replay])
 
 
 @pytest.mark.parametrize("example", ["protect_trainer.py", "protect_sft.py"])

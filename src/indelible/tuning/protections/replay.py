@@ -23,6 +23,7 @@ class Replay(Protection):
     """
 
     name = "replay"
+    version = 2
     share: float = Field(0.2, ge=0, lt=1)
     wordings: int = Field(8, ge=1)
     of: Literal["edits", "others"] = "edits"
@@ -38,7 +39,7 @@ class Replay(Protection):
             return None
         known = guarded.wordings if self.of == "edits" else guarded.others
         if not known:
-            raise ConfigError("There are no other facts to replay.", "Give bystanders, or replay the edits.")
+            raise ConfigError("There are no other facts to replay.", "Give more that are known, or replay the edits.")
         draw = drawn(known, guarded.seed)
 
         def loss(step: int) -> Tensor:

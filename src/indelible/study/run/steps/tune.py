@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +12,10 @@ from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import Edit
 from indelible.exam.callback import RetentionCallback
+from indelible.exam.exam import known_facts
+from indelible.facts.fact import Fact
+from indelible.facts.joining import joined
+from indelible.facts.mentions import Mentions
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
@@ -92,7 +96,7 @@ class Tune(Work):
                 )
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
             with lent.holding(edit):
-                guarded = self._guarded(job, lent, model, edit)
+                guarded = self._guarded(job, lent, model, edit, facts)
                 before = snapshot(model, frozen) if self.keep_weights else None
                 result = fine_tune(
                     model,
@@ -131,11 +135,15 @@ class Tune(Work):
         name = result.figure
         return Done(f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}")
 
-    def _guarded(self, job: Job, lent: LentModel, model: PreTrainedModel, edit: Edit | None) -> Guarded | None:
-        """What the protections guard: the edit in the wordings that it was made with."""
+    def _guarded(
+        self, job: Job, lent: LentModel, model: PreTrainedModel, edit: Edit | None, asked: Sequence[Fact]
+    ) -> Guarded | None:
+        """What the protections guard: the edit in the wordings that it was made with, and others beside it."""
         if edit is None or not self.protections:
             return None
-        others = chosen_bystanders(job.inputs["bystanders"]) if "bystanders" in job.inputs else []
+        others: list[Fact] = []
+        if "bystanders" in job.inputs:
+            others = replayable(model, lent, asked, chosen_bystanders(job.inputs["bystanders"]))
         return Guarded.of(
             model,
             lent.tokenizer,
@@ -155,3 +163,11 @@ def _edited(inputs: Mapping[str, Path], edit: Edit | None) -> Sequence[str]:
         edits = [Edit.load(path) for path in sorted(edit_path(inputs["frozen_by"], 0).parent.iterdir())]
         return sorted({name for one in edits for name in one.parameters})
     return () if edit is None else edit.parameters
+
+
+def replayable(model: PreTrainedModel, lent: LentModel, asked: Sequence[Fact], others: Sequence[Fact]) -> list[Fact]:
+    """Those of other facts that the model knows, and in which no subject that is asked stands, not as their object
+    either: trained on, "the capital of Thailand is Bangkok" would teach whose capital Bangkok is."""
+    subjects = Mentions([replace(fact, true_object="", new_object=None) for fact in asked])
+    apart = [fact for fact in others if subjects.in_line(joined(fact.text(), fact.true_object)) is None]
+    return known_facts(model, lent.tokenizer, apart, ways=lent.ways)
