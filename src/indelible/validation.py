@@ -12,10 +12,12 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
 
 M = TypeVar("M", bound=BaseModel)
+_WANTED = "Input should be "
 
 
 def validated(model: type[M], settings: Any, path: str) -> M:
@@ -31,8 +33,8 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     except UnknownNameError as error:
         raise ConfigError(f"{error.what.rstrip('.')} in {path or 'the study'!r}.", error.fix) from None
     except ValidationError as error:
-        first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
-    location = [part for part in first["loc"] if not _is_branch_label(part)]
+        found = _of_one_value(error.errors())
+    first, location = found[0], _location(found[0])
     where = ".".join(str(part) for part in ([path] if path else []) + location)
     if first["type"] == "extra_forbidden":
         raise ConfigError(f"Unknown key {where!r}.", suggest(str(location[-1]), _keys_at(model, location[:-1])))
@@ -40,8 +42,8 @@ def validated(model: type[M], settings: Any, path: str) -> M:
         known = ", ".join(_keys_at(model, location[:-1]))
         raise ConfigError(f"The key {where!r} is missing.", f"Add it (keys that may stand there: {known}).")
     message = first["msg"]
-    if message.startswith("Input should be "):
-        wanted = _in_words_of_yaml(message.removeprefix("Input should be ").partition(", unable to")[0])
+    if message.startswith(_WANTED):
+        wanted = " or ".join(dict.fromkeys(map(_wanted, found)))
         raise ConfigError(f"{where!r} should be {wanted}, not {_shown(first['input'])}.", "Change that value.")
     reason = re.sub("^(Value error, |Assertion failed, |Input )", "", message).rstrip(".")
     if isinstance(first["input"], Mapping | list | tuple):
@@ -49,8 +51,24 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     raise ConfigError(f"{where!r} is {_shown(first['input'])}: {reason}.", "Change that value.")
 
 
-def _in_words_of_yaml(wanted: str) -> str:
+def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """What is to be said first, an unknown key or else what comes first; of a value that may be one of several types,
+    what those types say that it came furthest in."""
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    place = _location(first)
+    of_it = [one for one in errors if _location(one)[: len(place)] == place]
+    deepest = max(len(_location(one)) for one in of_it)
+    of_it = [one for one in of_it if len(_location(one)) == deepest]
+    return [one for one in of_it if not one["msg"].startswith(_WANTED)] or of_it
+
+
+def _location(error: ErrorDetails) -> list[int | str]:
+    return [part for part in error["loc"] if not _is_branch_label(part)]
+
+
+def _wanted(error: ErrorDetails) -> str:
     """pydantic speaks of tuples and instances; whoever writes a study file knows lists and mappings."""
+    wanted = error["msg"].removeprefix(_WANTED).partition(", unable to")[0]
     if wanted.startswith("a valid dictionary"):
         return "a mapping of keys to values"
     return re.sub(r"^a valid (tuple|list|set).*", "a list", wanted).replace("a valid string", "text")

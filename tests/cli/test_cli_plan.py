@@ -78,6 +78,8 @@ def test_a_run_that_kept_everything_is_named_where_it_leaves_no_gap(
         (["--gap", "0.1", "--retention", "70"], "'--retention'"),
         (["--gap", "0.1", "--seeds", "0"], "'--seeds'"),
         (["--gap", "0.1", "--spread", "-1"], "'--spread'"),
+        (["--spread", "inf"], "'--spread'"),
+        (["--intrinsic-per-edit", "inf"], "'--intrinsic-per-edit'"),
         (["--gap", "0.1", "--from", "nowhere"], "nowhere holds no finished study"),
     ],
 )

@@ -92,6 +92,12 @@ grid:
     assert arms[1].tuning == {"tuner": "lora", "steps": 2}
 
 
+def test_protections_with_options_are_labels_as_tables_have_them() -> None:
+    text = "name: g\nmodel: m\ngrid: {editor: [memit], protect: [none, near+replay, {near: {weight: 3}, replay: {}}]}\n"
+    names = [arm.name for arm in parse(text).arms]
+    assert names == ["memit, unprotected", "memit, near+replay", "memit, near(weight=3.0)+replay"]
+
+
 @pytest.mark.parametrize(
     ("grid", "said"),
     [
@@ -100,6 +106,7 @@ grid:
         ("{editor: memit}", "'grid.editor' is 'memit'"),
         ("{objective: [text]}", "no key 'objective'"),
         ("{size: {small: {stepz: 3}}}", "'small' sets {'stepz': 3}"),
+        ("{editor: [memit], protect: [{near: 3}]}", "'grid.protect.near' should be a mapping"),
         ("{editor: [memit], size: {small: {editor: ft}}}", "'editor' is 'memit' by one axis and 'ft' by another"),
         (
             "{a: {x: {options: {steps: 1}}}, b: {y: {options: {steps: {z: 1}}}}, editor: [memit]}",

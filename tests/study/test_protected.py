@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: P
         ({"editor": "memit", "protect": {"replay": {"of": "others"}}}, "facts.bystanders"),
         ({"editor": "memit", "protect": "near", "protocol": "task-vector"}, "sees no edit"),
         ({"editor": "memit", "protect": "nearer"}, "Unknown protection 'nearer'"),
+        ({"editor": "memit", "protect": "none + replay"}, "names 'none' beside others"),
+        ({"editor": "memit", "protect": {"interpolate": {"allowed": math.inf}}}, "finite number, not inf"),
+        ({"editor": "ike", "protect": "near+key-anchor"}, "'key-anchor', but an edit by 'ike' lies in no layer"),
+        ({"editor": "memit", "protect": "projection", "tuning": {"tuner": "dora"}}, "not work under the tuner 'dora'"),
     ],
 )
 def test_what_cannot_be_protected_is_refused_before_anything_is_done(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from indelible.edits.editors.memit import Memit
 from indelible.errors import ConfigError, EditError, LayoutError, StoreError
@@ -153,6 +154,19 @@ def test_a_finished_study_is_not_done_again_and_needs_no_model(
     (folder / "report.html").unlink()
     report_on(folder)
     assert (folder / "report.html").stat().st_size > 0
+    for table in ("facts.parquet", "runs.parquet"):  # as a version wrote them that knew no protections
+        pd.read_parquet(folder / table).drop(columns="protect").to_parquet(folder / table)
+    assert report_on(folder).summary == alone.outcome.summary
+
+
+def test_a_claim_that_this_version_cannot_read_is_named(alone: Alone, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(alone.outcome.folder, folder)
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    settings["claims"] = [{"name": "old", "sentence": "Old.", "estimate": "gap", "until": 3}]
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.raises(ConfigError, match=r"Unknown key 'claims.0 of .*run.until'"):
+        report_on(folder)
 
 
 def test_a_changed_option_reruns_only_what_it_changes(settings: dict[str, Any], tmp_path: Path) -> None:

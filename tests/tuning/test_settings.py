@@ -24,6 +24,8 @@ from indelible.tuning.settings import TuningSettings
         ({"objective": "text", "head": True}, r"'tuning\.head'"),
         ({"objective": "reason", "stop_at": {"exact": 0.5}}, "'exact' in 'tuning.stop_at'.*exact_match"),
         ({"objective": "classify", "stop_at": {"acuracy": 0.5}}, "accuracy"),
+        ({"stop_at": {"loss": "5%"}}, "'tuning.stop_at.loss' is '5%': give a figure, or a change such as -5%"),
+        ({"stop_at": {"loss": float("nan")}}, "'tuning.stop_at.loss' should be a finite number.*nan"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"learning_rate": float("nan")}, "learning_rate"),
         ({"learning_rate": float("inf")}, "learning_rate"),

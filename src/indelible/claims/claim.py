@@ -68,7 +68,7 @@ class Claim(BaseModel):
         matched_utility: only arms that stopped at the downstream figure that they should reach in every seed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     sentence: Annotated[str, Field(min_length=1)]

@@ -140,7 +140,8 @@ def expected(rows: pd.DataFrame, gap: float) -> Plan:
     found = [joint.terms(measured.of(arm)) for arm in arms]
     pairs = [pair for pair in found if pair is not None and all(sample.facts for sample in pair)]
     if not pairs:
-        raise DataError("No arm of this run has edits and intrinsic facts that were measured.", "Give --retention.")
+        what = "No arm of this run has edits and intrinsic facts that were right before tuning and asked after it."
+        raise DataError(what, "Plan without it.")
     variance = float(np.mean([between_seeds(pair, (1.0, -1.0)) * len(pair[0].asked) for pair in pairs]))
     return Plan(
         gap,

@@ -19,6 +19,7 @@ from indelible.report.comparison import render_comparison
 from indelible.report.page import write_page
 from indelible.report.report import write_report
 from indelible.report.run import Run
+from indelible.validation import validated
 
 REPORT = "report.html"
 
@@ -36,6 +37,9 @@ def read_run(folder: Path) -> Run:
     rows, runs = tables.pop("facts"), tables.pop("runs")
     if "copy" not in rows:  # of a run that is older than copies
         rows["copy"] = 0
+    for table in (rows, runs):
+        if "protect" not in table:  # than protections
+            table["protect"] = "none"
     return Run(
         name=folder.resolve().name,
         answers=Answers(rows),
@@ -64,9 +68,11 @@ def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:
 
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
+        ConfigError: a claim of the study's own that this version cannot read.
     """
     run = read_run(folder)
-    own = tuple(Claim.model_validate(entry) for entry in run.settings.get("claims", ()))
+    kept = run.settings.get("claims") or ()
+    own = tuple(validated(Claim, entry, f"claims.{place} of {folder}") for place, entry in enumerate(kept))
     mine = (*own, *claims)
     check_names(mine)
     rulings = judge((*built_in_claims(), *mine), run.answers, run.runs, always={claim.name for claim in mine})

@@ -37,7 +37,8 @@ PROTECTIONS = Registry["type[Protection]"](
     "protection", "indelible.tuning.protections", group="indelible.protections", taken=["none"]
 )
 
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0)]
+NONE = "none"
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,16 @@ class Protection(BaseModel, ABC):
     With a dose of 0 a protection changes no bit of what training does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raised when the same options do something else than before, so that older results are not reused."""
     finishes: ClassVar[bool] = False
     """Whether it has something to do when training is over."""
+    in_layers: ClassVar[bool] = False
+    """Whether the edit has to lie in layers of the model."""
+    tuners: ClassVar[tuple[str, ...]] = ()
+    """Under which it works; empty for all."""
 
     def __str__(self) -> str:
         """Its name, with the options that are not the usual ones: ``replay(share=0.4)``."""
@@ -171,16 +176,23 @@ class Protection(BaseModel, ABC):
 
 
 def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "protect") -> tuple[Protection, ...]:
-    """Protections as a study writes them: ``key-anchor+replay``, or names with their options.
+    """Protections as a study writes them: ``key-anchor+replay``, or names with their options; ``none`` for none.
 
     Raises:
         ConfigError: an unknown name or option, or a value that cannot be used.
     """
-    named = {name: {} for name in text.split("+")} if isinstance(text, str) else text
-    for name in named:
+    if isinstance(text, str):
+        text = {name: {} for name in "".join(text.split()).split("+")}
+        if list(text) == [NONE]:
+            return ()
+    elif not isinstance(text, Mapping):
+        raise ConfigError(f"{path!r} is {text!r}.", "Join names with a +, or map names to their options.")
+    for name in text:
+        if name == NONE:
+            raise ConfigError(f"{path!r} names {NONE!r} beside others.", "Write it alone, or leave it out.")
         if name not in PROTECTIONS.names():
             raise ConfigError(f"Unknown protection {name!r} in {path!r}.", suggest(name, PROTECTIONS.names()))
-    return tuple(validated(PROTECTIONS.get(name), dict(own), f"{path}.{name}") for name, own in named.items())
+    return tuple(validated(PROTECTIONS.get(name), own, f"{path}.{name}") for name, own in text.items())
 
 
 @dataclass

@@ -7,18 +7,27 @@ that belongs to the objective which is named. Nothing here imports torch: a stud
 from __future__ import annotations
 
 import math
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
 from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
-RelativeChange = Annotated[str, Field(pattern=r"^[+-]\d+(\.\d+)?%$")]
+
+
+def _change(text: str) -> str:
+    if not re.fullmatch(r"[+-]\d+(\.\d+)?%", text):
+        raise ValueError("give a figure, or a change such as -5%")
+    return text
+
+
+RelativeChange = Annotated[str, AfterValidator(_change)]
 
 DEFAULT_OBJECTIVE = "reason"
 

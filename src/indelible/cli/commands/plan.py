@@ -37,11 +37,11 @@ def plan(
         float | None, typer.Option(min=0, max=1, help="Retention of intrinsic facts.  [default: 0.7]")
     ] = None,
     intrinsic_per_edit: Annotated[
-        float | None, typer.Option(min=0.01, help="Intrinsic facts for each edit.  [default: 2.5]")
+        float | None, typer.Option(min=0.01, max=1e6, help="Intrinsic facts for each edit.  [default: 2.5]")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds to name the facts for.  [default: 3]")] = None,
     spread: Annotated[
-        float | None, typer.Option(min=0, help="Standard deviation of the gap between seeds.  [default: 0.03]")
+        float | None, typer.Option(min=0, max=1, help="Standard deviation of the gap between seeds.  [default: 0.03]")
     ] = None,
     run: Annotated[
         Path | None, typer.Option("--from", metavar="RUN", help="Take what is not given from a finished run.")
@@ -64,7 +64,7 @@ def plan(
         source = f"the {chosen.retention:g} of {run}" if of_run_itself else f"--retention {chosen.retention:g}"
         raise ConfigError(
             f"With {source}, --gap {gap:g} leaves edits a retention of {kept:g}.",
-            "Give a --retention between 0 and 1, and a gap other than 0 that leaves a fraction as well.",
+            "Give a --retention above 0 and below 1, and a gap other than 0 that leaves a fraction as well.",
         )
     numbers = sorted({*SEEDS, chosen.seeds})
     smallest = [

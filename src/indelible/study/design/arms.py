@@ -117,7 +117,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
         editor,
         with_precision(tuning, default_device()),
         mask,
-        _protections(arm, config, here),
+        _protections(arm, config, editor, tuning.tuner, here),
         arm.paraphrases,
         arm.protocol,
         _explained(arm, config, here),
@@ -125,14 +125,26 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     )
 
 
-def _protections(arm: ArmSettings, config: StudyConfig, here: str) -> tuple[Protection, ...]:
+def _protections(
+    arm: ArmSettings, config: StudyConfig, editor: Editor | None, tuner: str, here: str
+) -> tuple[Protection, ...]:
     """What keeps the arm's edits."""
-    found = () if arm.protect == NONE else protections_from(arm.protect, f"{here}.protect")
+    found = protections_from(arm.protect, f"{here}.protect")
     for one in found:
         if one.needs_others and not config.facts.bystanders:
             raise ConfigError(
                 f"'{here}.protect' replays other facts, but the study has none ('facts.bystanders' is 0).",
                 "Set facts.bystanders, or replay the edits.",
+            )
+        if one.in_layers and editor is not None and not editor.depths:
+            raise ConfigError(
+                f"'{here}.protect' is {one.name!r}, but an edit by {editor.name!r} lies in no layer of the model.",
+                "Choose another protection, or another editor.",
+            )
+        if one.tuners and tuner not in one.tuners:
+            raise ConfigError(
+                f"'{here}.protect' is {one.name!r}, which does not work under the tuner {tuner!r}.",
+                f"Tune with {' or '.join(one.tuners)}, or choose another protection.",
             )
     if found and arm.protocol == "task-vector":
         raise ConfigError(
@@ -163,12 +175,13 @@ def _check_control(arm: ArmSettings, here: str) -> None:
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
         ("protocol", arm.protocol, "batch"),
-        ("protect", arm.protect, NONE),
+        ("protect", protections_from(arm.protect, f"{here}.protect"), ()),
         ("explain", bool(arm.explain), False),
     ):
         if value != plain:
             raise ConfigError(
-                f"'{here}.{key}' is set, but the arm edits nothing (editor: none).", "Remove it, or choose an editor."
+                f"'{here}.{key}' is set, but the arm edits nothing (editor: none).",
+                "Remove it, or choose an editor; beside a grid, write the control out under 'arms'.",
             )
     if about_edit(arm.mask):
         raise ConfigError(

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indelible.errors import ConfigError
+from indelible.tuning.protection import protections_from
 
 ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "protect", "tuning", "options", "explain")
 """What an axis can set in an arm."""
@@ -70,8 +71,8 @@ def _label(axis: str, value: Any) -> str:
         return f"{value} paraphrase{'' if value == 1 else 's'}"
     if axis == "editor" and value == "none":
         return "control"
-    if axis == "protect" and value == "none":
-        return "unprotected"
+    if axis == "protect" and (value == "none" or isinstance(value, Mapping)):
+        return "+".join(map(str, protections_from(value, "grid.protect"))) or "unprotected"
     if axis == "mask" and value == "none":
         return "nothing frozen"
     return str(value)

@@ -23,7 +23,8 @@ Protocol = Literal["batch", "isolated", "task-vector"]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A .nan stays what it is, so that it is refused where it is read, and is not taken for a null.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class FactsSettings(_Settings):
@@ -50,7 +51,7 @@ class FactsSettings(_Settings):
             to 0.8 and above, as far as there are any, so that edits have facts to be compared with that start alike.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     source: str = WORLD
     schema_name: str | None = Field(default=None, alias="schema")

@@ -38,6 +38,8 @@ class Projection(Protection):
 
     name = "projection"
     version = 2
+    in_layers = True
+    tuners = ("full", "lora")
     energy: float = Field(0.95, ge=0, le=1)
     most: float = Field(0.5, gt=0, le=1)
     where: Literal["below", "all"] = "below"
@@ -78,7 +80,9 @@ class Projection(Protection):
             if layer is None or layer > last or path.startswith(adapted):  # an adapter's own maps are parts of it
                 continue
             factors: Any = getattr(module, "lora_A", None)
-            if isinstance(factors, nn.ModuleDict) and len(factors):
+            if len(getattr(module, "lora_magnitude_vector", ())):
+                adapted = f"{path}."  # DoRA's magnitudes change all that the map answers
+            elif isinstance(factors, nn.ModuleDict) and len(factors):
                 factor: Any = next(iter(factors.values()))
                 found[path], adapted = (factor.weight.data, True), f"{path}."
             elif isinstance(module, nn.Linear | Conv1D) and module.weight.requires_grad:

@@ -56,7 +56,7 @@ not implemented is a RuntimeError, too."""
 class TunerSettings(BaseModel):
     """Options of a tuner, beside those of the training."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     tuner: str = Field("full", description="full, lora, dora, another adapter by its peft type, or a plug-in")
     rank: Annotated[int, Field(ge=1)] = Field(16, description="adapters that have one: rank")
