@@ -199,3 +199,8 @@ def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:
         Trainer(one.model, arguments, train_dataset=rows, callbacks=callbacks).train()
         one.model.eval()
     assert keys_moved(held) < 0.5 * keys_moved(without)
+
+
+def test_projection_does_not_claim_to_hold_what_doras_magnitudes_change() -> None:
+    with pytest.raises(ConfigError, match="No linear map"):
+        tuned(Projection(where="all"), tuner="dora", rank=4)
