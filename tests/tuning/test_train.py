@@ -337,6 +337,14 @@ def test_no_step_is_lost_to_the_warm_up(
     assert [entry["learning_rate"] for entry in log] == pytest.approx([rate * 1e-3 for rate in rates])
 
 
+def test_a_dose_that_ends_a_run_early_ends_its_schedule_too(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    chosen = settings(steps=None, dose=[400], train_examples=60, schedule="linear", warmup_steps=2, learning_rate=1e-3)
+    log = fine_tune(tiny_model("llama"), tiny_tokenizer, chosen).log
+    assert len(log) < 60 / chosen.batch_size / 2
+    assert log[0]["learning_rate"] == pytest.approx(1e-3), "of so few steps none is taken by the warm-up"
+    assert log[-1]["learning_rate"] <= 1.5e-3 / len(log)
+
+
 def test_a_dose_beyond_the_rows_repeats_them_and_says_so(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     chosen = settings(steps=None, dose=[2_000], train_examples=4, heldout_examples=2)
     with pytest.warns(UserWarning, match=r"A dose of 2,000 tokens repeats 4 rows of reason: \d+ tokens"):

@@ -136,7 +136,7 @@ class Run(Generic[S]):
         train, heldout: rows.
         folder: for whatever a trainer would write.
         seed: of the order of rows, and of dropout.
-        steps: optimizer steps at most.
+        steps, expected: optimizer steps at most, and those that the learning rate's schedule reckons with.
         padding, cache: whether the model may write after prompts of unequal length together, and read on a cache.
         whole: whether its logits have to be taken whole (see training.scoring).
     """
@@ -150,6 +150,7 @@ class Run(Generic[S]):
     folder: str = ""
     seed: int = 0
     steps: int = 0
+    expected: int = 0
     padding: bool = True
     cache: bool = True
     whole: bool = False

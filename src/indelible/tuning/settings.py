@@ -174,3 +174,10 @@ class TuningSettings(TunerSettings):
             return self.steps or DEFAULT_STEPS
         asked = math.ceil(self.epochs * rows / self.rows_per_step)
         return min(asked, self.steps or asked)
+
+    def steps_expected(self, rows: int, tokens: int) -> int:
+        """Optimizer steps that a run takes where no rule stops it: with a dose of given rows, which are no whole number
+        of passes over them, as many as read it on average."""
+        if not self.dose or self.train_examples is None:
+            return self.steps_over(rows, tokens)
+        return max(1, math.ceil(rows / self.rows_per_step * self.dose[-1] / tokens))

@@ -183,6 +183,7 @@ def fine_tune(
                 folder=folder,
                 seed=seed,
                 steps=steps,
+                expected=settings.steps_expected(len(rows.train), tokens),
             )
             run = proved_reading(run)
             missed = prove_gradients(run)

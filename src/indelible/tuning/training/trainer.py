@@ -171,9 +171,11 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
         tokens: Tensor | int = 0
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            """The library's, with a warm-up that no step is lost to: theirs takes the first at a rate of 0."""
-            made = super().create_scheduler(num_training_steps, optimizer)
-            steps = min(run.settings.warmup_steps, num_training_steps // 10)
+            """The library's, over the steps that a dose takes, and with a warm-up that no step is lost to: theirs takes
+            the first at a rate of 0."""
+            planned = min(num_training_steps, run.expected or num_training_steps)
+            made = super().create_scheduler(planned, optimizer)
+            steps = min(run.settings.warmup_steps, planned // 10)
             if steps and isinstance(made, LambdaLR):
                 rising: list[Callable[[int], float]] = [partial(_rising, steps, one) for one in made.lr_lambdas]
                 self.lr_scheduler = made = LambdaLR(made.optimizer, rising)
