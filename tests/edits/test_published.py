@@ -296,7 +296,16 @@ def test_published_is_an_option_of_edits_made_by_name_or_by_an_editor(
     tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     loaded = LoadedModel(tiny_model("llama"), tiny_tokenizer, "tiny")
-    for editor in ("ft", EDITORS.get("ft")(layer=1)):
-        made = edit_facts(loaded, CAPITALS[:1], editor, published=True, layer=1, steps=1)
+    ft = EDITORS.get("ft")
+    for editor, published in (("ft", True), (ft(layer=1), True), (ft(published=True, layer=1), False)):
+        made = edit_facts(loaded, CAPITALS[:1], editor, published=published, layer=1, steps=1)
         (said,) = made.manifest.made
-        assert (said.options["layer"], said.options["steps"], said.options["learning_rate"]) == (1, 1, 5e-4)
+        rate = 5e-4 if published else 2e-3
+        assert (said.options["layer"], said.options["steps"], said.options["learning_rate"]) == (1, 1, rate)
+
+
+def test_what_the_code_says_is_not_taken_for_given() -> None:
+    kind: Any = EDITORS.get("memit")
+    made = kind(published=True, steps=3, clamp=0.5)
+    assert made.given() == {"published": True, "steps": 3, "clamp": 0.5}
+    assert kind(**{**made.given(), "optimiser": "normalised"}).value_options().learning_rate == 0.25

@@ -69,7 +69,7 @@ def edit(
         StoreError: if the edit cannot be saved.
     """
     # Of an editor, what it was given: the rest follows from that and from the options.
-    given = editor.model_dump(exclude_unset=True) if isinstance(editor, Editor) else {}
+    given = editor.given() if isinstance(editor, Editor) else {}
     kind = type(editor) if isinstance(editor, Editor) else EDITORS.get(editor)
     made_by = validated(kind, {**given, **options}, "")
     _check_facts(facts)

@@ -208,6 +208,10 @@ class Editor(BaseModel, ABC):
             )
         return layers
 
+    def given(self) -> dict[str, Any]:
+        """The options that it was given; the others follow."""
+        return self.model_dump(exclude_unset=True)
+
     def parameters_in(self, model: PreTrainedModel, layout: Layout) -> tuple[str, ...]:
         """Names of the parameters that would be changed or stood beside, as the edit's ``parameters``; none where that
         is known only once the edit is made.

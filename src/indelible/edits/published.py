@@ -36,3 +36,9 @@ class Published(WeightEditor):
     def from_code(cls, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """What of ``as_published`` goes with the options that are given."""
         return cls.as_published
+
+    def given(self) -> dict[str, Any]:
+        """Without what the published code says beside the others, which goes by them."""
+        found = super().given()
+        code = self.from_code(found) if self.published else {}
+        return {name: value for name, value in found.items() if name not in code or code[name] != value}
