@@ -6,6 +6,8 @@ import runpy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -149,6 +151,24 @@ def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Gua
     assert result.before["loss"] - result.after["loss"] > 0.9 * (learned.before["loss"] - learned.after["loss"])
     with pytest.raises(ConfigError, match="linear map"):
         tuned(Projection(), tuner="ia3")
+
+
+@pytest.mark.parametrize("protection", [KeyAnchor(), Anchor(), SelfReplay(texts=4, tokens=8)], ids=str)
+def test_rounding_is_not_penalised(protection: Protection) -> None:
+    held = guarded()
+    guarding = Guarding([protection], held, lambda: torch.autocast("cpu", torch.bfloat16))
+    arguments: Any = (None, SimpleNamespace(global_step=0), None)
+    sizes = []
+    for change in (0.0, 0.01):
+        if not change:
+            guarding.on_train_begin(*arguments)
+        for weight in held.model.parameters():
+            weight.data += change * weight.std() * torch.randn_like(weight)
+        guarding.on_pre_optimizer_step(*arguments)
+        gradients = [one.grad for one in held.model.parameters() if one.grad is not None]
+        sizes.append(sum(float(one.square().sum()) for one in gradients) ** 0.5)
+        held.model.zero_grad()
+    assert sizes[0] < 0.01 * sizes[1], sizes
 
 
 def test_weights_go_back_as_far_as_the_task_allows(plain: tuple[Guarded, TuningResult]) -> None:

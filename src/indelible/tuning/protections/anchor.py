@@ -23,6 +23,7 @@ class Anchor(Protection):
     """
 
     name = "anchor"
+    version = 2
     weight: Weight = 1.0
     wordings: int = Field(8, ge=1)
     every: int = Field(1, ge=1)

@@ -30,6 +30,7 @@ class KeyAnchor(Protection):
     """
 
     name = "key-anchor"
+    version = 2
     in_layers = True
     weight: Weight = 10.0
     wordings: int = Field(8, ge=1)

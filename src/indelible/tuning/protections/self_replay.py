@@ -32,6 +32,7 @@ class SelfReplay(Protection):
     """
 
     name = "self-replay"
+    version = 2
     weight: Weight = 1.0
     texts: int = Field(64, ge=1)
     tokens: int = Field(48, ge=2)

@@ -32,11 +32,14 @@ class Guarding(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Make what is compared with, of the model as it is before the first step."""
+        """Make what is compared with, of the model as it is before the first step; of penalties in the precision in
+        which they are computed, or else what rounding changes would be penalised like a change of the weights."""
         with kept_random_state(), evaluation_mode(self.guarded.model):
-            made = [(one.penalty(self.guarded), one.correction(self.guarded)) for one in self.protections]
-        self.penalties = [penalty for penalty, _ in made if penalty is not None]
-        self.corrections = [correction for _, correction in made if correction is not None]
+            with self.computing():
+                penalties = [one.penalty(self.guarded) for one in self.protections]
+            corrections = [one.correction(self.guarded) for one in self.protections]
+        self.penalties = [penalty for penalty in penalties if penalty is not None]
+        self.corrections = [correction for correction in corrections if correction is not None]
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
