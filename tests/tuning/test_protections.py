@@ -178,6 +178,13 @@ def test_weights_go_back_as_far_as_the_task_allows(plain: tuple[Guarded, TuningR
     assert weights_moved(held) < weights_moved(plain[0])
 
 
+def test_a_figure_from_which_weights_went_back_is_not_reached() -> None:
+    stopping = {"stop_at": {"loss": 5.7}, "evaluate_every": 1}
+    (_, reached), (_, back) = tuned(**stopping), tuned(Interpolate(allowed=0.05), **stopping)
+    assert reached.reached and reached.after["loss"] <= 5.7
+    assert not back.reached and back.after["loss"] > 5.7
+
+
 def test_several_together_and_unknown_ones() -> None:
     named = protections_from("key-anchor+replay")
     assert [one.name for one in named] == ["key-anchor", "replay"]

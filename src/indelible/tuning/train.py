@@ -231,7 +231,8 @@ def fine_tune(
             tuned.before.put_back()
             tuned.before.put_weights_back()
             raise
-    if rules.reached is False:  # what was reached at the look that ended the run stands, whatever merging rounds
+    # What was reached at the look that ended the run stands, whatever merging rounds, but not where weights went back.
+    if rules.reached is False or (rules.reached and finishing):
         rules.stop(after)
     return TuningResult(
         precision=settings.precision,

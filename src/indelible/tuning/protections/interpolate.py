@@ -25,6 +25,7 @@ class Interpolate(Protection):
     """
 
     name = "interpolate"
+    version = 2
     finishes = True
     allowed: float = Field(0.01, ge=0)
     points: int = Field(4, ge=0)
