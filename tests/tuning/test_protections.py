@@ -80,6 +80,13 @@ def keys_moved(held: Guarded) -> float:
     return float((now - before).norm() / before.norm())
 
 
+def squares_moved(held: Guarded) -> float:
+    start = guarded()
+    with torch.no_grad(), evaluating(start.model):
+        before, now = (_keys(one, one.wordings) for one in (start, held))
+    return float(((now - before).square().sum(-1) / before.square().sum(-1)).mean())
+
+
 def predictions_moved(held: Guarded) -> float:
     start = guarded()
     texts, starts = [one.tokens for one in held.wordings], [len(one.prompt) for one in held.wordings]
@@ -214,6 +221,21 @@ def test_the_examples_run(
     monkeypatch.setattr(sys, "argv", [example, str(taught / "model"), str(taught / "facts.jsonl")])
     runpy.run_path(str(Path(__file__).parents[2] / "examples" / example))
     assert "present" in capsys.readouterr().out
+
+
+def test_a_second_training_is_held_against_the_edited_model_too(tmp_path: object) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    held = guarded()
+    callback = Guarding([KeyAnchor(weight=0.1)], held)
+    rows = [{"input_ids": list(range(5, 25)), "labels": list(range(5, 25))}] * 32
+    arguments = TrainingArguments(str(tmp_path), max_steps=4, learning_rate=3e-3, use_cpu=True, report_to="none")
+    for _ in range(2):
+        Trainer(held.model, arguments, train_dataset=rows, callbacks=[callback]).train()
+    held.model.eval()
+    (penalty,) = callback.penalties or ()
+    moved = penalty(0)
+    assert moved is not None and float(moved) == pytest.approx(0.1 * squares_moved(held), rel=1e-4)
 
 
 def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:

@@ -26,26 +26,28 @@ class Guarding(TrainerCallback):
     ) -> None:
         """``computing`` opens the precision in which penalties are computed; the weights' own without it."""
         self.protections, self.guarded, self.computing = protections, guarded, computing
-        self.penalties: list[Penalty] = []
+        self.penalties: list[Penalty] | None = None
         self.corrections: list[Correction] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Make what is compared with, of the model as it is before the first step; of penalties in the precision in
-        which they are computed, or else what rounding changes would be penalised like a change of the weights."""
+        """Make what is compared with, of the model as it is before the first step, also where the training of one
+        trainer follows that of another; of penalties in the precision in which they are computed, or else what rounding
+        changes would be penalised like a change of the weights."""
         with kept_random_state(), evaluation_mode(self.guarded.model):
-            with self.computing():
-                penalties = [one.penalty(self.guarded) for one in self.protections]
+            if self.penalties is None:
+                with self.computing():
+                    penalties = [one.penalty(self.guarded) for one in self.protections]
+                self.penalties = [penalty for penalty in penalties if penalty is not None]
             corrections = [one.correction(self.guarded) for one in self.protections]
-        self.penalties = [penalty for penalty in penalties if penalty is not None]
         self.corrections = [correction for correction in corrections if correction is not None]
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the gradients of all penalties."""
-        for penalty in self.penalties:
+        for penalty in self.penalties or ():
             with kept_random_state(), evaluation_mode(self.guarded.model), self.computing():
                 loss = penalty(state.global_step)
             if loss is not None and loss.requires_grad:
