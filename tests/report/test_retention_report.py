@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from indelible.claims.verdict import verdict
+from indelible.claims.verdict import verdict, with_unlike_criteria
 from indelible.numbers.answers import Answers
 from indelible.numbers.words import MINUS, percent, points, points_with_interval
 from indelible.report.exhibit import shown
@@ -288,6 +288,8 @@ def test_a_small_dose_is_said_beside_the_answer() -> None:
 
 
 def test_what_weakens_an_answer_is_said() -> None:
+    published = with_unlike_criteria(verdict([line("a", 0.9, 0.9, -0.1, 0.1)])).cautions
+    assert "two criteria" in published[0] and "compared at equal start" in published[0]
     one_seed = verdict([line("a", 0.5, 1.0, 0.3, 0.6, seeds=1, edit_success=0.25, downstream_after=3.5)])
     cautions = " ".join(one_seed.cautions)
     for words in ("one seed", "did not improve", "how firmly it was held"):

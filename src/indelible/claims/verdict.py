@@ -47,7 +47,8 @@ def with_unlike_criteria(found: Verdict) -> Verdict:
     """The verdict of a study that judges as the published one does (``as_published``), with what speaks against it."""
     caution = (
         "Judged as published: edits by their first token, intrinsic facts by the answer's being anywhere in 50 tokens. "
-        "The gap is between two criteria, not between two kinds of facts alone."
+        "The gap is between two criteria, not between two kinds of facts alone, and those questions whose losses are "
+        "compared at equal start, which had succeeded before tuning, were chosen by the two as well."
     )
     return replace(found, cautions=(caution, *found.cautions))
 
