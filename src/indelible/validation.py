@@ -45,7 +45,10 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     if message.startswith(_WANTED):
         wanted = " or ".join(dict.fromkeys(map(_wanted, found)))
         raise ConfigError(f"{where!r} should be {wanted}, not {_shown(first['input'])}.", "Change that value.")
-    reason = re.sub("^(Value error, |Assertion failed, |Input )", "", message).rstrip(".")
+    reason = (
+        re.sub("^(Value error, |Assertion failed, |Input )", "", message).rstrip(".").replace(" after validation", "")
+    )
+    reason = re.sub("^(String|Tuple|List|Dictionary) should", "it should", reason)
     if isinstance(first["input"], Mapping | list | tuple):
         raise ConfigError(f"{where or 'study'}: {reason}.", "Change one of these settings.")
     raise ConfigError(f"{where!r} is {_shown(first['input'])}: {reason}.", "Change that value.")

@@ -71,6 +71,8 @@ def test_built_in_claims_are_those_that_the_field_disputes() -> None:
     ("changed", "said"),
     [
         ({"estimate": "gapp"}, "no estimate"),
+        ({"smallest": float("nan")}, "(?s)smallest.*finite"),
+        ({"where": {"editor": []}}, "(?s)where.editor.*at least 1"),
         ({"estimate": "retention_edited"}, "say which with 'compare'"),
         ({"name": "Two words"}, "pattern"),
         ({"compare": {"factor": "mask", "of": ["none"], "against": "none"}}, "compared with itself"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indelible.edits.deltas.delta import Edit
-from indelible.errors import ConfigError
+from indelible.edits.deltas.weights import WeightUpdate
+from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.load import LoadedModel
 from indelible.tuning.protection import Guarded, protections_from
@@ -35,12 +36,15 @@ def protect(
 
     Raises:
         ConfigError: an unknown protection or option, or one that works when training is over.
-        EditError: if that many paraphrases cannot be made.
+        EditError: if the model does not hold the edit, or that many paraphrases cannot be made.
+        FingerprintError: if the edit changes a parameter that the model lacks.
         LayoutError: if the model's layout cannot be found.
     """
     made = protections_from(protections)
     if late := next((one for one in made if one.finishes), None):
         raise ConfigError(f"{late.name!r} works when training is over.", "Give it to fine_tune, or choose another.")
+    if isinstance(edit, WeightUpdate) and edit.presence(loaded.model).state == "absent":
+        raise EditError("The model does not hold the edit that is to be protected.", "Call edit.apply(model) first.")
     guarded = Guarded.of(
         loaded.model,
         loaded.tokenizer,

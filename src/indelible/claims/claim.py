@@ -74,7 +74,7 @@ class Claim(BaseModel):
     sentence: Annotated[str, Field(min_length=1)]
     estimate: str
     compare: Comparison | None = None
-    where: dict[Factor, tuple[str | int, ...]] = {}
+    where: dict[Factor, Annotated[tuple[str | int, ...], Field(min_length=1)]] = {}
     direction: Literal["above", "below"] = "above"
     smallest: Annotated[float | None, Field(ge=0)] = None
     strain: Annotated[float, Field(ge=0, le=1)] = 0.1

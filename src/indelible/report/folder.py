@@ -35,6 +35,8 @@ def read_run(folder: Path) -> Run:
         )
     tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.parquet"))}
     rows, runs = tables.pop("facts"), tables.pop("runs")
+    if rows.empty:
+        raise StoreError(f"{folder} holds no answers: facts.parquet is empty.", "Run the study again.")
     if "copy" not in rows:  # of a run that is older than copies
         rows["copy"] = 0
     for table in (rows, runs):

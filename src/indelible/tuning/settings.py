@@ -140,7 +140,7 @@ class TuningSettings(TunerSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         if self.dose and (self.steps or self.epochs):
-            raise ValueError("dose and steps or epochs both say when the run ends; leave one out")
+            raise ValueError("dose and steps or epochs both say when the run ends; leave one out (steps: null)")
         if self.task is not None and self.data is not None:
             raise ValueError("task and data both say where examples come from; leave one out")
         if self.epochs is not None and self.train_examples is None:

@@ -41,6 +41,7 @@ def names() -> Sequence[str]:
         "Objectives": listed("indelible.tuning.objectives", "indelible.objectives"),
         "Tasks": listed("indelible.tuning.tasks", "indelible.tasks"),
         "Masks": MASKS,
+        "Protections": listed("indelible.tuning.protections", "indelible.protections"),
         "Measures": MEASURES,
         "Exhibits": listed("indelible.report.exhibits", "indelible.exhibits"),
     }

@@ -96,7 +96,7 @@ class ArmSettings(_Settings):
             which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits; or
             "task-vector", the same with one run: what tuning adds to the weights of the unedited model (its task
             vector, Ilharco et al., arXiv 2212.04089) is put under each edit. A cheap probe of what "isolated" would
-            give, for choosing which arms to run in earnest; training never saw the edits.
+            give, for choosing which arms to run in earnest; training never saw the edits, and there is no curve.
         mask: which weights tuning leaves alone (see tuning.freezing).
         protect: what keeps the edits while the model is tuned (see tuning.protection): "key-anchor+replay", or names
             with their options, {replay: {share: 0.3}}.
