@@ -45,8 +45,7 @@ class Projection(Protection):
     where: Literal["below", "all"] = "below"
 
     def correction(self, guarded: Guarded) -> Correction | None:
-        """See the module. Of LoRA's two factors the first, whose own start is projected, too; the lengths that DoRA
-        gives a map's outputs go on changing."""
+        """See the module. Of LoRA's two factors the first, whose own start is projected, too; DoRA has no such maps."""
         if not self.energy:
             return None
         maps = self._maps(guarded)
