@@ -221,7 +221,9 @@ def test_facts_that_no_model_knows_can_be_edited_and_are_not_asked_as_known() ->
     edited, intrinsic = choose_sets(known, 10, 10, 0, editable=facts)
     assert 0 < sum(fact.id in {one.id for one in known} for fact in edited) < 10
     assert {fact.id for fact in intrinsic} <= {fact.id for fact in known} - {fact.id for fact in edited}
-    with pytest.raises(FactsError, match=r"20 known facts \(20 different subjects\) of 40 \(40\) give only 10 and"):
+    with pytest.raises(
+        FactsError, match=r"20 known facts \(20 different subjects\), 40 in all \(40\), give only 10 and"
+    ):
         choose_sets(known, 10, 20, 0, editable=facts)
 
 

@@ -95,7 +95,7 @@ def choose_sets(
     intrinsic = (_spread(fitting) if probability is None else _by_strata(fitting, probability, edited))[:n_intrinsic]
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
         of = f"{len(known)} known facts ({len(askable)} different subjects)"
-        of += "" if editable is None else f" of {len(editable)} ({len(candidates)})"
+        of += "" if editable is None else f", {len(editable)} in all ({len(candidates)}),"
         raise FactsError(
             f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {of} give only "
             f"{len(edited)} and {len(intrinsic)}.",
