@@ -244,3 +244,11 @@ def test_names_that_differ_in_accents_are_the_same() -> None:
         choose_sets(facts, 2, 1, 0)
     rng = random.Random(0)
     assert draw_object(Fact("x", "x", "home", "{} in", "São Paulo"), ["Sao Paulo", "Rio"], rng) == "Rio"
+
+
+def test_facts_whose_true_object_nobody_knows_can_be_edited(known: list[Fact]) -> None:
+    new = [replace(fact, id=f"{fact.id}?", subject=f"New {fact.subject}", true_object="") for fact in known[:12]]
+    edited, _ = choose_sets(known, 8, 10, 0, editable=new, redraw=False)
+    assert len(edited) == 8 and {fact.true_object for fact in edited} == {""}
+    own = {fact.id: fact.new_object for fact in new}
+    assert all(fact.new_object == own[fact.id] for fact in edited)

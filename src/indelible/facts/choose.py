@@ -230,7 +230,7 @@ def _may_be_intrinsic(
 def _objects_by_relation(facts: Iterable[Fact]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for fact in facts:
-        found[fact.relation].add(fact.true_object)
+        found[fact.relation] |= {fact.true_object} - {""}
     return {relation: sorted(objects) for relation, objects in found.items()}
 
 
@@ -276,8 +276,9 @@ def _stratum(probability: float) -> int:
 
 
 def _overlap(left: str, right: str) -> bool:
+    """Whether one stands in the other; what is not known stands in nothing."""
     left, right = folded(left), folded(right)
-    return left in right or right in left
+    return bool(left and right) and (left in right or right in left)
 
 
 def _any_nested(subject: str, others: Sequence[str]) -> bool:
