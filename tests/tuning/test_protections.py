@@ -20,7 +20,7 @@ from indelible.models.trace import evaluating
 from indelible.tuning.protection import PROTECTIONS, Guarded, Protection, protections_from, wording_of
 from indelible.tuning.protections.anchor import Anchor
 from indelible.tuning.protections.interpolate import Interpolate
-from indelible.tuning.protections.key_anchor import KeyAnchor, _keys
+from indelible.tuning.protections.key_anchor import KeyAnchor, keys_of
 from indelible.tuning.protections.near import Near
 from indelible.tuning.protections.projection import Projection
 from indelible.tuning.protections.replay import Replay
@@ -76,14 +76,14 @@ def test_a_dose_of_nothing_changes_no_bit(plain: tuple[Guarded, TuningResult]) -
 def keys_moved(held: Guarded) -> float:
     start = guarded()
     with torch.no_grad():
-        before, now = (_keys(one, one.wordings) for one in (start, held))
+        before, now = (keys_of(one, one.wordings) for one in (start, held))
     return float((now - before).norm() / before.norm())
 
 
 def squares_moved(held: Guarded) -> float:
     start = guarded()
     with torch.no_grad(), evaluating(start.model):
-        before, now = (_keys(one, one.wordings) for one in (start, held))
+        before, now = (keys_of(one, one.wordings) for one in (start, held))
     return float(((now - before).square().sum(-1) / before.square().sum(-1)).mean())
 
 
@@ -104,7 +104,7 @@ def edits_unlikely(held: Guarded) -> float:
 def own_texts_moved(held: Guarded) -> float:
     """On texts that are not those of training: another seed."""
     start = guarded()
-    texts = SelfReplay()._written(Guarded(**{**vars(start), "seed": 99}))
+    texts = SelfReplay().things(Guarded(**{**vars(start), "seed": 99}))
     with torch.no_grad():
         before, now = (predicted(one, texts, [1] * len(texts)) for one in (start, held))
     return float((before.exp() * (before - now)).sum(-1).mean())

@@ -12,7 +12,7 @@ Trainer and with trl's trainers alike::
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -173,6 +173,50 @@ class Protection(BaseModel, ABC):
 
     def finish(self, guarded: Guarded, before: Mapping[str, Tensor], figure: Figure) -> None:
         """What becomes of the tuned weights; ``before`` are copies of those of the edited model."""
+
+
+class Anchored(Protection, ABC):
+    """A protection that holds what the model shows of some things where it was before training.
+
+    Attributes:
+        weight: of the penalty, beside the task's loss.
+        at_once: things (wordings, texts) drawn for a step.
+        every: optimizer steps from one penalty to the next, which weighs as many times as much.
+    """
+
+    weight: Weight = 1.0
+    at_once: int = Field(8, ge=1)
+    every: int = Field(1, ge=1)
+
+    def things(self, guarded: Guarded) -> Sequence[Any]:
+        """What is looked at: the edited wordings."""
+        return guarded.wordings
+
+    @abstractmethod
+    def shown(self, guarded: Guarded, thing: Any) -> Any:
+        """What the model shows of one of them before training, as it is kept."""
+
+    @abstractmethod
+    def change(self, guarded: Guarded, things: Sequence[Any], kept: Sequence[Any]) -> Tensor:
+        """How far what it shows of them now is from what was kept, a scalar with its gradient."""
+
+    def penalty(self, guarded: Guarded) -> Penalty | None:
+        """The weighted change of those that are drawn for a step."""
+        if not self.weight:
+            return None
+        import torch
+
+        with torch.no_grad():
+            before = [(thing, self.shown(guarded, thing)) for thing in self.things(guarded)]
+        draw = drawn(before, guarded.seed)
+
+        def changed(step: int) -> Tensor | None:
+            if step % self.every:
+                return None
+            things, kept = zip(*draw.some(self.at_once), strict=True)
+            return self.weight * self.every * self.change(guarded, things, kept)
+
+        return changed
 
 
 def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "protect") -> tuple[Protection, ...]:

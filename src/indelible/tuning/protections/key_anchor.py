@@ -11,53 +11,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from indelible.models.batches import padded
 from indelible.models.trace import by_row, capture
-from indelible.tuning.protection import PROTECTIONS, Guarded, Penalty, Protection, Weight, Wording, drawn
+from indelible.tuning.protection import PROTECTIONS, Anchored, Guarded, Weight, Wording
 
 
 @PROTECTIONS.register("key-anchor")
-class KeyAnchor(Protection):
-    """Options.
-
-    Attributes:
-        weight: of the penalty, beside the task's loss.
-        wordings: drawn for a step.
-        every: optimizer steps from one penalty to the next, which weighs as many times as much.
-    """
+class KeyAnchor(Anchored):
+    """Options: see ``Anchored``."""
 
     name = "key-anchor"
-    version = 2
+    version = 3
     in_layers = True
     weight: Weight = 10.0
-    wordings: int = Field(8, ge=1)
-    every: int = Field(1, ge=1)
 
-    def penalty(self, guarded: Guarded) -> Penalty | None:
+    def shown(self, guarded: Guarded, thing: Wording) -> Tensor:
+        """Its keys, ``(layers, d)``."""
+        return keys_of(guarded, [thing])[:, 0]
+
+    def change(self, guarded: Guarded, things: Sequence[Wording], kept: Sequence[Tensor]) -> Tensor:
         """See the module."""
-        if not self.weight:
-            return None
-        with torch.no_grad():
-            parts = [_keys(guarded, [wording]) for wording in guarded.wordings]
-        before = [(wording, keys_ld[:, 0]) for wording, keys_ld in zip(guarded.wordings, parts, strict=True)]
-        draw = drawn(before, guarded.seed)
-
-        def changed(step: int) -> Tensor | None:
-            if step % self.every:
-                return None
-            some = draw.some(self.wordings)
-            now_lbd = _keys(guarded, [wording for wording, _ in some]).float()
-            then_lbd = torch.stack([keys for _, keys in some], dim=1).float()
-            change_lb = (now_lbd - then_lbd).square().sum(-1) / then_lbd.square().sum(-1)
-            return self.weight * self.every * change_lb.mean()
-
-        return changed
+        now_lbd, then_lbd = keys_of(guarded, things).float(), torch.stack(list(kept), dim=1).float()
+        return ((now_lbd - then_lbd).square().sum(-1) / then_lbd.square().sum(-1)).mean()
 
 
-def _keys(guarded: Guarded, wordings: Sequence[Wording]) -> Tensor:
+def keys_of(guarded: Guarded, wordings: Sequence[Wording]) -> Tensor:
     """Keys of wordings at the edited layers, ``(layers, wordings, d)``."""
     tokens_bt, mask_bt = padded([wording.prompt[: wording.subject + 1] for wording in wordings])
     paths = [guarded.layout.memory(layer).path for layer in guarded.layers]

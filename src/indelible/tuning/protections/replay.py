@@ -18,14 +18,14 @@ class Replay(Protection):
 
     Attributes:
         share: of the loss that the replayed wordings have; their part is the mean over the tokens of their objects.
-        wordings: drawn for a step.
+        at_once: wordings drawn for a step.
         of: the edits; or, as a control of what any replay does, "others": facts that the model knew before.
     """
 
     name = "replay"
     version = 2
     share: float = Field(0.2, ge=0, lt=1)
-    wordings: int = Field(8, ge=1)
+    at_once: int = Field(8, ge=1)
     of: Literal["edits", "others"] = "edits"
 
     @property
@@ -43,7 +43,7 @@ class Replay(Protection):
         draw = drawn(known, guarded.seed)
 
         def loss(step: int) -> Tensor:
-            some = draw.some(self.wordings)
+            some = draw.some(self.at_once)
             texts, starts = [one.tokens for one in some], [len(one.prompt) for one in some]
             log_probs_nv = predicted(guarded, texts, starts)
             wanted_n = following(texts, starts).to(log_probs_nv.device)

@@ -6,6 +6,7 @@ divergence from the model before tuning on its own samples is reported to preven
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,50 +14,34 @@ from pydantic import Field
 from torch import Tensor
 
 from indelible.models.trace import evaluating
-from indelible.tuning.protection import PROTECTIONS, Guarded, Penalty, Protection, Weight, drawn
-from indelible.tuning.training.answering import predicted
-
-LIKELIEST = 64
-"""Words whose probabilities are kept of each prediction; the others are one."""
+from indelible.tuning.protection import PROTECTIONS, Anchored, Guarded
+from indelible.tuning.training.answering import Likeliest, predicted
 
 
 @PROTECTIONS.register("self-replay")
-class SelfReplay(Protection):
-    """Options.
+class SelfReplay(Anchored):
+    """Options, beside those of ``Anchored``. The change is KL(before || now), nats a token.
 
     Attributes:
-        weight: of KL(before || now), nats a token, beside the task's loss.
         texts: written before training.
         tokens: of each text.
-        at_once: texts drawn for a step.
     """
 
     name = "self-replay"
-    version = 2
-    weight: Weight = 1.0
+    version = 3
+    at_once: int = Field(2, ge=1)
     texts: int = Field(64, ge=1)
     tokens: int = Field(48, ge=2)
-    at_once: int = Field(2, ge=1)
 
-    def penalty(self, guarded: Guarded) -> Penalty | None:
+    def shown(self, guarded: Guarded, thing: tuple[int, ...]) -> Likeliest:
+        """What is predicted all through a text."""
+        return Likeliest.of(predicted(guarded, [thing], [1]))
+
+    def change(self, guarded: Guarded, things: Sequence[tuple[int, ...]], kept: Sequence[Likeliest]) -> Tensor:
         """See the module."""
-        if not self.weight:
-            return None
-        texts = self._written(guarded)
-        with torch.no_grad():
-            before = [(text, *_likeliest(predicted(guarded, [text], [1]))) for text in texts]
-        draw = drawn(before, guarded.seed)
+        return Likeliest.joined(kept).divergence(predicted(guarded, things, [1] * len(things))).mean()
 
-        def changed(step: int) -> Tensor:
-            some = draw.some(self.at_once)
-            now_nv = predicted(guarded, [text for text, _, _ in some], [1] * len(some))
-            words_nk = torch.cat([words for _, words, _ in some])
-            then_nk = torch.cat([log_probs for _, _, log_probs in some])
-            return self.weight * _divergence(then_nk, now_nv.gather(1, words_nk)).mean()
-
-        return changed
-
-    def _written(self, guarded: Guarded) -> list[tuple[int, ...]]:
+    def things(self, guarded: Guarded) -> list[tuple[int, ...]]:
         """Texts sampled from the model, each behind one of the words that it most expects at a text's beginning."""
         model: Any = guarded.model
         tokenizer = guarded.tokenizer
@@ -76,16 +61,3 @@ class SelfReplay(Protection):
                 pad_token_id=int(begin[0, 0]),
             )
         return [tuple(row) for row in written.tolist()]
-
-
-def _likeliest(log_probs_nv: Tensor) -> tuple[Tensor, Tensor]:
-    """The likeliest words of each prediction and their log-probabilities, twice ``(n, k)``."""
-    found = log_probs_nv.topk(min(LIKELIEST, log_probs_nv.shape[1] - 1))
-    return found.indices, found.values
-
-
-def _divergence(then_nk: Tensor, now_nk: Tensor) -> Tensor:
-    """KL(then || now) over the kept words and all others together, ``(n,)``."""
-    rests = [(1 - one.exp().sum(-1)).clamp(min=1e-6) for one in (then_nk, now_nk)]
-    kept = (then_nk.exp() * (then_nk - now_nk)).sum(-1)
-    return kept + rests[0] * (rests[0] / rests[1]).log()
