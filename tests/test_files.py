@@ -123,6 +123,24 @@ def test_many_writers_at_once_leave_one_whole_result(tmp_path: Path, folder: boo
     assert names(tmp_path) == ["place"]
 
 
+@pytest.mark.parametrize("replace", [True, False])
+def test_a_quicker_writers_folder_may_be_gone_again_when_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: bool
+) -> None:
+    rename, refused = Path.rename, []
+
+    def taken_once(path: Path, target: Path) -> Path:
+        if path.name.startswith(".writing") and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", taken_once)
+    write(tmp_path / "place", "text", replace=replace, folder=True)
+    assert refused and (tmp_path / "place" / "deep" / "text").read_text() == "text"
+    assert names(tmp_path) == ["place"]
+
+
 def test_a_folder_takes_the_place_of_a_file_or_a_link_and_spares_what_the_link_leads_to(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "x").touch()

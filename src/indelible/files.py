@@ -239,14 +239,15 @@ def _rename(unfinished: Path, folder: Path, replace: bool) -> None:
                 folder.rename(old)
         try:
             unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():
+        except OSError as error:
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if not taken and not folder.is_dir():
                 with suppress(FileNotFoundError):
                     old.rename(folder)
                 raise
-            if not replace:
+            if not replace and folder.is_dir():
                 return
-            remove(old)  # another process was quicker: what it has put there goes next
+            remove(old)  # another process was quicker: what it has put there goes next, if it has not gone already
         else:
             remove(old)
             return
