@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -100,9 +100,7 @@ def points(difference: float | None) -> str:
 
 def points_with_interval(difference: float | None, low: float | None, high: float | None) -> str:
     """A difference with its interval, in percentage points: "+19 [+6, +31]"; without one, just the difference."""
-    if _missing(difference, low, high):
-        return points(difference)
-    return f"{points(difference)} [{points(low)}, {points(high)}]"
+    return _with_interval(points, difference, low, high)
 
 
 def nats(difference: float | None) -> str:
@@ -121,9 +119,15 @@ def nats(difference: float | None) -> str:
 
 def nats_with_interval(difference: float | None, low: float | None, high: float | None) -> str:
     """A difference with its interval, in nats: "+0.31 [+0.10, +0.52]"; without one, just the difference."""
+    return _with_interval(nats, difference, low, high)
+
+
+def _with_interval(
+    said: Callable[[float | None], str], difference: float | None, low: float | None, high: float | None
+) -> str:
     if _missing(difference, low, high):
-        return nats(difference)
-    return f"{nats(difference)} [{nats(low)}, {nats(high)}]"
+        return said(difference)
+    return f"{said(difference)} [{said(low)}, {said(high)}]"
 
 
 def in_nats(difference: Estimate) -> str:
