@@ -16,10 +16,10 @@ from indelible.errors import IndelibleError
 USER_ERROR = 2
 INTERRUPTED = 130
 _COMMANDS = (
-    *("study", "report", "edit", "apply", "revert", "verify"),
-    *("explain", "compose", "locate", "plan", "models", "facts"),
+    *("commands.study", "commands.report", "deltas.edit", "deltas.apply", "deltas.revert", "deltas.verify"),
+    *("commands.explain", "deltas.compose", "commands.locate", "commands.plan", "commands.models", "commands.facts"),
 )
-"""In the order of the help; each is the function of that name in the module of that name."""
+"""In the order of the help; each is the function of its module's name."""
 
 app = typer.Typer(
     name="indelible",
@@ -44,8 +44,8 @@ class _Command(TyperCommand):
         super().format_help(ctx, formatter)
 
 
-for _name in _COMMANDS:
-    app.command(cls=_Command)(getattr(import_module(f"indelible.cli.commands.{_name}"), _name))
+for _place in _COMMANDS:
+    app.command(cls=_Command)(getattr(import_module(f"indelible.cli.{_place}"), _place.partition(".")[2]))
 
 
 def _version(asked: bool) -> None:
