@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from indelible.care.edit import edit
     from indelible.care.protect import protect
+    from indelible.care.repair import repair
     from indelible.care.verify import verify
     from indelible.edits.editor import EDITORS
     from indelible.exam.callback import RetentionCallback
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "protect",
     "read_facts",
+    "repair",
     "run_study",
     "verify",
 ]
@@ -45,6 +47,7 @@ _HOMES = {
     "load": "models.load",
     "protect": "care.protect",
     "read_facts": "facts.read",
+    "repair": "care.repair",
     "run_study": "study.run.run",
     "verify": "care.verify",
 }

@@ -190,3 +190,32 @@ def test_other_wrong_uses_are_one_clear_line(made: Path, taught: Path, tmp_path:
         assert words in complaint, complaint
     assert not out.exists()
     assert (tmp_path / "full" / "mine.txt").read_text(encoding="utf-8") == "keep me"
+
+
+def test_repair_edits_again_what_was_lost(made: Path, taught: Path, tmp_path: Path, said: Said) -> None:
+    tuned, delta = trained(made / "edited", tmp_path / "tuned", 1.2), tmp_path / "again"
+    lost = {one["id"] for one in json.loads(said(["verify", tuned, made / "a", "--json"]))["facts"]}
+    base = ["repair", tuned, "--delta", made / "a", "-o", delta]
+    found = json.loads(said([*base, "--json"]))
+    states = {one["id"]: (one["before"], one["after"]) for one in found["facts"]}
+    assert states.keys() == lost and found["after"] == {"present": NEW} and found["missing"] == {}
+    assert any(before != "present" for before, _ in states.values())
+    assert "Give another file, or --force" in said(base, 2)
+    shown = said([*base, "--force", "--data", made / "a.jsonl"])
+    assert f"of {NEW} facts answered by the tuned model, {NEW} under the repair" in shown and "Delta: " in shown
+    said(["apply", tuned, delta, "-o", tmp_path / "repaired"])
+    assert "weights: the delta is in them" in said(["verify", tmp_path / "repaired", delta])
+    said(["revert", tmp_path / "repaired", delta, "-o", tmp_path / "back"])
+    again = ["repair", tmp_path / "repaired", "--delta", made / "a", "-o", tmp_path / "none"]
+    assert "Nothing was lost; nothing is written." in said(again)
+    assert json.loads(said([*again, "--json"]))["delta"] is None and not list(tmp_path.glob("none*"))
+    for more, words in (
+        (["--editor", "ike"], "'ike' changes no weights"),
+        (["--editor", "romme"], "Did you mean 'rome'"),
+        (["--set", "stepz=3"], "Did you mean 'steps'"),
+        (["--data", tmp_path / "none.jsonl"], "none.jsonl"),
+    ):
+        assert words in said(["repair", tuned, "--delta", made / "a", "-o", tmp_path / "no", *more], 2)
+    other = saved(tmp_path, "gpt2", 48)
+    assert "has no parameter" in said(["repair", other, "--delta", made / "a", "-o", tmp_path / "no"], 2)
+    assert "does not hold the edit" in said(["repair", taught / "model", "--delta", made / "a", "-o", tmp_path / "no"], 2)

@@ -7,8 +7,10 @@ from typing import Any
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
+from indelible.edits.mending import Mending
 from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
+from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel
 from indelible.tuning.protection import Guarded, protections_from
 from indelible.tuning.training.guarding import Guarding
@@ -21,6 +23,7 @@ def protect(
     *,
     paraphrases: int = 0,
     others: Sequence[Fact] = (),
+    corpus: str = ENCYCLOPEDIA,
     seed: int = 0,
 ) -> Guarding:
     """The callback that keeps an edit while any of transformers' or trl's trainers trains the model that holds it.
@@ -32,11 +35,13 @@ def protect(
         protections: as in a study, e.g. ``"key-anchor+replay"`` or ``{"replay": {"share": 0.3}}``.
         paraphrases: with how many each fact was edited.
         others: facts that the model knows, for protections that want such.
+        corpus: ordinary text for the covariances of ``repair``, as for ``edit``.
         seed: of what is drawn.
 
     Raises:
         ConfigError: an unknown protection or option, or one that works when training is over.
-        EditError: if the model does not hold the edit, or that many paraphrases cannot be made.
+        EditError: if the model does not hold the edit, or that many paraphrases cannot be made; ``repair`` of an edit
+            that changes no weights.
         FingerprintError: if the edit changes a parameter that the model lacks.
         LayoutError: if the model's layout cannot be found.
     """
@@ -45,6 +50,7 @@ def protect(
         raise ConfigError(f"{late.name!r} works when training is over.", "Give it to fine_tune, or choose another.")
     if isinstance(edit, WeightUpdate) and edit.presence(loaded.model).state == "absent":
         raise EditError("The model does not hold the edit that is to be protected.", "Call edit.apply(model) first.")
+    mends = any(one.mends for one in made)
     guarded = Guarded.of(
         loaded.model,
         loaded.tokenizer,
@@ -54,5 +60,6 @@ def protect(
         paraphrases=paraphrases,
         others=others,
         seed=seed,
+        mending=Mending.of(edit).with_text(lambda: corpus_texts(corpus)) if mends else None,
     )
     return Guarding(made, guarded)

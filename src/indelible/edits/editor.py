@@ -138,7 +138,7 @@ class Editor(BaseModel, ABC):
                 this edit does not continue.
             LayoutError: if the model's layout cannot be found.
         """
-        _check(model, tokenizer, facts, paraphrases)
+        check_editable(model, tokenizer, facts, paraphrases)
         if earlier is not None and earlier.kind != "weights" and earlier.manifest.editor != self.name:
             raise EditError(
                 f"A {earlier.kind} is no edit that {self.name} can go on from.",
@@ -148,13 +148,13 @@ class Editor(BaseModel, ABC):
         for one in present:
             continued = isinstance(earlier, Adapter) and (earlier.equals(one) or earlier.continues(one))
             if self.changes_weights or not continued:
-                raise _not_alone(one)
-        bench = _bench(model, tokenizer, around).model_copy(update={"earlier": earlier})
-        with _differentiable(), _configured(model), _quiet(tokenizer):
+                raise not_alone(one)
+        bench = workbench(model, tokenizer, around).model_copy(update={"earlier": earlier})
+        with at_work(model, tokenizer):
             made = self.make(bench, facts, paraphrases)
         for one in present:
             if not (isinstance(made, Adapter) and made.continues(one)):
-                raise _not_alone(one)
+                raise not_alone(one)
         return made
 
     def edit_each(
@@ -172,16 +172,12 @@ class Editor(BaseModel, ABC):
         Arguments and errors are those of ``edit``, the errors when the first edit is asked for; the model has to stay
         unedited between one edit and the next.
         """
-        _check(model, tokenizer, facts, paraphrases)
+        check_editable(model, tokenizer, facts, paraphrases)
         for one in adapters_in(model):
-            raise _not_alone(one)
-        edits = self.make_each(_bench(model, tokenizer, around), facts, paraphrases)
+            raise not_alone(one)
+        edits = self.make_each(workbench(model, tokenizer, around), facts, paraphrases)
         for _ in facts:
-            with (
-                _differentiable(),
-                _configured(model),
-                _quiet(tokenizer),
-            ):  # left before the caller goes on with what it was given
+            with at_work(model, tokenizer):  # left before the caller goes on with what it was given
                 edit = next(edits)
             yield edit
 
@@ -260,6 +256,14 @@ class Editor(BaseModel, ABC):
 
 
 @contextmanager
+def at_work(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Whatever is done to a model inside the block can take gradients, and leaves its configuration and what the
+    tokenizer says as they were."""
+    with _differentiable(), _configured(model), _quiet(tokenizer):
+        yield
+
+
+@contextmanager
 def _differentiable() -> Iterator[None]:
     """Gradients can be taken inside the block, whatever the caller has switched off."""
     with torch.inference_mode(False), torch.enable_grad():
@@ -294,7 +298,7 @@ def _quiet(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
             said.update(before)
 
 
-def _not_alone(adapter: Adapter) -> EditError:
+def not_alone(adapter: Adapter) -> EditError:
     """Weights with an adapter beside them do not compute what their fingerprint stands for."""
     return EditError(
         f"A {adapter.kind} is in the model, and this edit does not continue it.",
@@ -303,7 +307,8 @@ def _not_alone(adapter: Adapter) -> EditError:
     )
 
 
-def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: Surroundings) -> Workbench:
+def workbench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: Surroundings) -> Workbench:
+    """What an editor works with, where the model is given alone or with an adapter in it, which is set aside."""
     if unknown := around.keys() - Surroundings.__optional_keys__:
         raise TypeError(
             f"an edit takes no {sorted(unknown)[0]!r}; it takes {', '.join(sorted(Surroundings.__optional_keys__))}"
@@ -316,7 +321,10 @@ def _bench(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, around: S
     return Workbench.model_construct(**{**around, "model": model, "tokenizer": tokenizer, **found})
 
 
-def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact], paraphrases: int) -> None:
+def check_editable(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Sequence[Fact], paraphrases: int
+) -> None:
+    """EditError unless these facts of this model can be edited: plain float32 weights, words that it knows."""
     if not facts:
         raise EditError("There are no facts to edit.", "Give at least one.")
     if paraphrases < 0:

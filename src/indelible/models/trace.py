@@ -205,3 +205,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def as_stored(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model computes in the precision of its stored weights, whatever accelerate's mixed precision
+    has put around its forward."""
+    own = vars(model)
+    if "_original_forward" not in own:
+        yield
+        return
+    wrapped, model.forward = own["forward"], own["_original_forward"]
+    try:
+        yield
+    finally:
+        model.forward = wrapped

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from indelible.edits.mending import Mending
     from indelible.facts.fact import Fact
     from indelible.models.layout import Layout
 
@@ -65,6 +66,8 @@ class Guarded:
         parameters: names of what the edit changed, or acts beside.
         others: facts that the model knew before and that no exam asks, to compare with.
         seed: of whatever is drawn.
+        mending: how the edit's facts are edited again, for protections that do so; ``wordings`` are of its facts, in
+            their order, as many of each.
     """
 
     model: PreTrainedModel
@@ -74,6 +77,7 @@ class Guarded:
     parameters: Sequence[str]
     others: Sequence[Wording] = ()
     seed: int = 0
+    mending: Mending | None = None
 
     @classmethod
     def of(
@@ -88,6 +92,7 @@ class Guarded:
         others: Sequence[Fact] = (),
         layout: Layout | None = None,
         seed: int = 0,
+        mending: Mending | None = None,
     ) -> Self:
         """What is guarded of an edit of facts that the model holds: with the ``parameters`` and the ``context`` of the
         ``Edit``, and as many ``paraphrases`` as it was made with.
@@ -104,7 +109,7 @@ class Guarded:
             for template in (fact.prompt, *editing_wordings(fact, paraphrases))
         ]
         known = [wording_of(tokenizer, fact, fact.prompt, fact.true_object) for fact in others]
-        return cls(model, tokenizer, layout or find_layout(model), said, tuple(parameters), known, seed)
+        return cls(model, tokenizer, layout or find_layout(model), said, tuple(parameters), known, seed, mending)
 
     @property
     def layers(self) -> list[int]:
@@ -152,6 +157,8 @@ class Protection(BaseModel, ABC):
     """Whether the edit has to lie in layers of the model."""
     tuners: ClassVar[tuple[str, ...]] = ()
     """Under which it works; empty for all."""
+    mends: ClassVar[bool] = False
+    """Whether it edits facts again, and wants to be told how (``Guarded.mending``)."""
 
     def __str__(self) -> str:
         """Its name, with the options that are not the usual ones: ``replay(share=0.4)``."""

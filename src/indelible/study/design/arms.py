@@ -141,6 +141,11 @@ def _protections(
                 f"'{here}.protect' is {one.name!r}, but an edit by {editor.name!r} lies in no layer of the model.",
                 "Choose another protection, or another editor.",
             )
+        if one.mends and editor is not None and not editor.changes_weights:
+            raise ConfigError(
+                f"'{here}.protect' is {one.name!r}, but an edit by {editor.name!r} changes no weights.",
+                "Choose another protection, or another editor.",
+            )
         if one.tuners and tuner not in one.tuners:
             raise ConfigError(
                 f"'{here}.protect' is {one.name!r}, which does not work under the tuner {tuner!r}.",

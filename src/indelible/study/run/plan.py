@@ -131,7 +131,8 @@ class _Seed:
         work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, config.as_published, arm.explain)
         if arm.protections:
             work = replace(work, protections=arm.protections, paraphrases=arm.paraphrases)
-        if any(one.needs_others for one in arm.protections):
+        mends = any(one.mends for one in arm.protections) and arm.editor is not None and arm.editor.uses_text
+        if mends or any(one.needs_others for one in arm.protections):
             inputs["bystanders"] = bystanders
         if arm.protocol == "task-vector":
             frozen_by = edit if about_edit(arm.mask) else None

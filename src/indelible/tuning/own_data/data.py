@@ -90,6 +90,27 @@ def data_task(settings: DataSettings, objective: Objective[Any]) -> Task:
     return Task(partial(shuffled, tuple(made.values())), labels, f"{origin}, {left_out}" if skipped else origin)
 
 
+def row_texts(settings: DataSettings) -> list[str]:
+    """What stands in each row of a source as one text, whatever its columns mean.
+
+    Raises:
+        DataError: as ``data_task``, or if no row holds a text.
+    """
+    rows = [[_text(value) for value in values.values()] for values in read_rows(settings).rows.values()]
+    texts = [text for cells in rows if (text := " ".join(filter(None, cells)))]
+    if not texts:
+        raise DataError(f"{settings.source} holds no text.", "Give what the model was tuned on.")
+    return texts
+
+
+def _text(value: Any) -> str:
+    try:
+        turns = turns_of(value)
+    except ValueError:
+        return ""
+    return as_text(turns) if turns else value.strip() if isinstance(value, str) else ""
+
+
 def _cells(values: Mapping[str, Any], where: Mapping[str, Sequence[str]]) -> Cells:
     """A row by fields, of each its columns. Of several columns the first must not be empty."""
     cells: dict[str, str | Turns] = {}

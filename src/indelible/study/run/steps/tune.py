@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import Edit
+from indelible.edits.mending import Mending
 from indelible.exam.callback import RetentionCallback
 from indelible.exam.exam import known_facts
 from indelible.facts.fact import Fact
@@ -64,6 +65,10 @@ class Tune(Work):
     paraphrases: int = 0
 
     @property
+    def outside(self) -> tuple[Outside, ...]:
+        return (*self.reads, "corpus") if any(one.mends for one in self.protections) else self.reads
+
+    @property
     def options(self) -> dict[str, Any]:
         return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
 
@@ -96,7 +101,7 @@ class Tune(Work):
                 )
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
             with lent.holding(edit):
-                guarded = self._guarded(job, lent, model, edit, facts)
+                guarded = self._guarded(job, material, model, edit, facts)
                 before = snapshot(model, frozen) if self.keep_weights else None
                 result = fine_tune(
                     model,
@@ -136,14 +141,17 @@ class Tune(Work):
         return Done(f"held-out {name.replace('_', ' ')} {result.before[name]:.3f} to {result.after[name]:.3f}")
 
     def _guarded(
-        self, job: Job, lent: LentModel, model: PreTrainedModel, edit: Edit | None, asked: Sequence[Fact]
+        self, job: Job, material: Material, model: PreTrainedModel, edit: Edit | None, asked: Sequence[Fact]
     ) -> Guarded | None:
         """What the protections guard: the edit in the wordings that it was made with, and others beside it."""
         if edit is None or not self.protections:
             return None
-        others: list[Fact] = []
-        if "bystanders" in job.inputs:
-            others = replayable(model, lent, asked, chosen_bystanders(job.inputs["bystanders"]))
+        lent, others, mending = material.lent, list[Fact](), None
+        bystanders = chosen_bystanders(job.inputs["bystanders"]) if "bystanders" in job.inputs else []
+        if any(one.needs_others for one in self.protections):
+            others = replayable(model, lent, asked, bystanders)
+        if any(one.mends for one in self.protections):
+            mending = replace(Mending.of(edit).with_text(material.corpus), bystanders=tuple(bystanders))
         return Guarded.of(
             model,
             lent.tokenizer,
@@ -154,6 +162,7 @@ class Tune(Work):
             others=others,
             layout=lent.layout,
             seed=job.step.seed,
+            mending=mending,
         )
 
 

@@ -1,0 +1,94 @@
+"""``indelible repair``: edit again what fine-tuning has lost of an edit."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from indelible.cli.options import AsJson, Force, Trust, delta_file, model_of
+from indelible.numbers.words import counted
+
+EXAMPLES = (
+    "Examples:",
+    "`indelible repair my-fine-tuned-model --delta deltas/mine -o deltas/repair`",
+    "`indelible repair my-fine-tuned-model --delta deltas/mine --data train.jsonl -o deltas/repair`",
+    "`indelible apply my-fine-tuned-model deltas/repair -o repaired`",
+)
+
+
+def repair(
+    tuned: Annotated[str, typer.Argument(help="The model after fine-tuning, adapters merged: a folder or a hub id.")],
+    delta: Annotated[Path, typer.Option(help="File written by `indelible edit`, which was in the model before.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="File for the new delta, .safetensors where no suffix is given.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="What the model was tuned on: a file with a row each, or a data set of the hub; preserved."),
+    ] = None,
+    editor: Annotated[str | None, typer.Option(help="Another editor than the one that made the delta.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another option of the editor than before. Repeatable."),
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    trust: Trust = False,
+) -> None:
+    """Ask a tuned model what it still answers of a delta, and edit again what it has lost.
+
+    The model itself is not changed: what comes out is a delta for it, which `indelible apply`, `verify` and `revert`
+    take as any other. It is made by the editor of the first delta with its options, while the keys of what still works,
+    of ordinary text and of the training data (`--data`) are preserved; then the model is asked again, up to three
+    times. Where nothing was lost, nothing is written.
+    """
+    from indelible.care.repair import repair as mend
+    from indelible.cli.display import counting, show_table
+    from indelible.edits.deltas.delta import Edit
+    from indelible.study.design.config import assign
+    from indelible.tuning.own_data.data import row_texts
+    from indelible.tuning.settings import DataSettings
+    from indelible.validation import validated
+
+    out = delta_file(out, force)
+    options: dict[str, Any] = {}
+    for setting in settings or ():
+        assign(options, setting)
+    took: dict[str, float] = {}
+    found = mend(
+        model_of(tuned, trust),
+        Edit.load(delta),
+        editor,
+        data=() if data is None else row_texts(validated(DataSettings, {"source": data}, "data")),
+        out=out,
+        jobs=partial(counting, took=took),
+        **options,
+    )
+    if as_json:
+        written = {"delta": None} if found.edit is None else {"delta": str(out), "seconds": round(took["editing"], 1)}
+        typer.echo(json.dumps({**written, **found.record()}, indent=2))
+        return
+    pairs = list(zip(found.before, found.after, strict=True))
+    rows = [
+        [
+            *(now.fact.text(), str(now.fact.new_object), then.state, now.state),
+            *(f"{now.answer.probability:.3f}", " ".join(now.answer.generated.split())[:40]),
+        ]
+        for then, now in pairs
+        if not then.state == now.state == "present"
+    ]
+    if rows:
+        show_table(["fact", "new object", "tuned", "repaired", "probability", "the model says"], rows)
+    was, are = (sum(one.state == "present" for one in side) for side in (found.before, found.after))
+    typer.echo(f"{was} of {counted(len(pairs), 'fact')} answered by the tuned model, {are} under the repair")
+    for one in found.missing:
+        typer.echo(f"Not repaired: {one.fact.text()} {one.fact.new_object} ({found.why(one)})")
+    if found.edit is None:
+        typer.echo("Nothing was lost; nothing is written.")
+        return
+    typer.echo(f"{counted(len(found.edit.facts), 'fact')} edited again in {counted(found.rounds, 'round')}")
+    typer.echo(f"Delta: {out} ({out.stat().st_size / 1e6:.1f} MB)")
