@@ -218,4 +218,6 @@ def test_repair_edits_again_what_was_lost(made: Path, taught: Path, tmp_path: Pa
         assert words in said(["repair", tuned, "--delta", made / "a", "-o", tmp_path / "no", *more], 2)
     other = saved(tmp_path, "gpt2", 48)
     assert "has no parameter" in said(["repair", other, "--delta", made / "a", "-o", tmp_path / "no"], 2)
-    assert "does not hold the edit" in said(["repair", taught / "model", "--delta", made / "a", "-o", tmp_path / "no"], 2)
+    assert "does not hold the edit" in said(
+        ["repair", taught / "model", "--delta", made / "a", "-o", tmp_path / "no"], 2
+    )

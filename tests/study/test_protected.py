@@ -32,12 +32,18 @@ def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: P
         {"name": "no dose", "editor": "memit", "protect": {"replay": {"share": 0}}},
         {"name": "held", "editor": "memit", "protect": "anchor+near"},
         {"name": "others", "editor": "memit", "protect": {"replay": {"of": "others"}}},
+        {
+            "name": "mended",
+            "editor": "ft-m",
+            "options": {"steps": 60, "learning_rate": 0.01},
+            "protect": {"repair": {"every": 2}},
+        },
         {"name": "control", "editor": "none"},
     ]
     outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert outcome.failures == ()
     runs = pd.read_parquet(outcome.folder / "runs.parquet").set_index("arm")
-    named = ["none", "replay(share=0.0)", "anchor+near", "replay(of=others)", "none"]
+    named = ["none", "replay(share=0.0)", "anchor+near", "replay(of=others)", "repair(every=2)", "none"]
     assert list(runs["protect"]) == named
     rows = pd.read_parquet(outcome.folder / "facts.parquet")
     tuned = rows[rows["phase"] == "tuned"].pivot_table(
@@ -60,6 +66,8 @@ def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: P
         ({"editor": "memit", "protect": {"interpolate": {"allowed": math.inf}}}, "finite number, not inf"),
         ({"editor": "ike", "protect": "near+key-anchor"}, "'key-anchor', but an edit by 'ike' lies in no layer"),
         ({"editor": "memit", "protect": "projection", "tuning": {"tuner": "dora"}}, "not work under the tuner 'dora'"),
+        ({"editor": "memit", "protect": "repair", "tuning": {"tuner": "lora"}}, "not work under the tuner 'lora'"),
+        ({"editor": "grace", "protect": "repair"}, "an edit by 'grace' changes no weights"),
     ],
 )
 def test_what_cannot_be_protected_is_refused_before_anything_is_done(

@@ -23,6 +23,7 @@ from indelible.tuning.protections.interpolate import Interpolate
 from indelible.tuning.protections.key_anchor import KeyAnchor, keys_of
 from indelible.tuning.protections.near import Near
 from indelible.tuning.protections.projection import Projection
+from indelible.tuning.protections.repair import Repair
 from indelible.tuning.protections.replay import Replay
 from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.train import TuningResult, fine_tune
@@ -39,7 +40,7 @@ SETTINGS = {
     "heldout_examples": 8, "precision": "fp32", "weight_decay": 0.1,
 }  # fmt: skip
 OFF = [KeyAnchor(weight=0), Anchor(weight=0), Replay(share=0), SelfReplay(weight=0), Near(weight=0)]
-OFF += [Projection(energy=0), Interpolate(points=0)]
+OFF += [Projection(energy=0), Interpolate(points=0), Repair(every=0)]
 
 
 def guarded() -> Guarded:

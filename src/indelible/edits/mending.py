@@ -1,8 +1,9 @@
 """Facts edited again where a model has lost them: by the editor that made the edit, in the model as it stands now.
 
 What still works is left alone by what editors have for that already: of an editor that keeps keys of earlier edits
-(AlphaEdit) it is earlier, to the other closed forms it is a bystander. Editors by gradient preserve nothing. What is
-edited again stays in the batch when more is lost later: where its value is right no change is wanted, which holds it.
+(AlphaEdit) it is earlier, to the other closed forms it is a bystander. Editors by gradient preserve nothing, so that it
+is among their facts. What is edited again stays among them when more is lost later: where it is right no change is
+wanted, which holds it.
 """
 
 from __future__ import annotations
@@ -102,7 +103,6 @@ class Mender:
 
     Attributes:
         kept: facts of the edit that still work.
-        facts: that were edited again so far.
     """
 
     how: Mending
@@ -110,7 +110,6 @@ class Mender:
     tokenizer: PreTrainedTokenizerBase
     kept: Sequence[Fact]
     progress: Progress | None = None
-    facts: tuple[Fact, ...] = ()
 
     def __post_init__(self) -> None:
         """EditError if the facts of this model cannot be edited."""
@@ -118,6 +117,7 @@ class Mender:
         for one in adapters_in(self.model):
             raise not_alone(one)
         how, editor = self.how, self.how.editor
+        self.facts = () if editor.uses_text else tuple(self.kept)
         bystanders = how.bystanders
         if isinstance(editor, ClosedFormEditor) and not editor.keeps_keys:
             if not editor.bystander_weight:  # as published; those of the edit alone are then to be left alone
@@ -151,7 +151,7 @@ class Mender:
         return restored(self.model, self.editor.parameters_in(self.model, self.bench.layout))
 
     def mend(self, lost: Collection[Fact]) -> Change:
-        """Edit these facts of the edit again, and those that were before, and leave the change in the model."""
+        """Edit these facts of the edit again, with those in ``facts``, and leave the change in the model."""
         ids = {fact.id for fact in (*self.facts, *lost)}
         self.facts = tuple(fact for fact in self.how.facts if fact.id in ids)
         total = Change()

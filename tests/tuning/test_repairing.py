@@ -1,0 +1,101 @@
+"""Repair as a protection: what training loses is edited again on the way; where nothing is lost, no bit changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from indelible.edits.editor import EDITORS
+from indelible.edits.mending import Mending
+from indelible.errors import ConfigError
+from indelible.facts.fact import Fact
+from indelible.models.layout import find_layout
+from indelible.models.trace import as_stored
+from indelible.tuning.protection import Guarded, Protection
+from indelible.tuning.protections.repair import Repair, answered
+from indelible.tuning.train import fine_tune
+from indelible.tuning.training.guarding import Guarding
+from tiny_models import build_model, build_tokenizer
+
+FACTS = [
+    Fact("a", "Peru", "capital", "The capital of {} is", "Nor", "Port", ("{} has the capital",)),
+    Fact("b", "Denmark", "language", "In {} people speak", "Par", "Bra", ("The language of {} is",)),
+]
+SETTINGS: dict[str, Any] = {
+    "objective": "reason", "learning_rate": 1e-3, "steps": 12, "batch_size": 4, "max_tokens": 96,
+    "heldout_examples": 8, "precision": "fp32",
+}  # fmt: skip
+
+
+def edited(family: str = "llama") -> Guarded:
+    """A random model that was edited."""
+    tokenizer = build_tokenizer(pad="<|pad|>")
+    model = build_model(family, len(tokenizer), seed=1, layers=3, width=48)
+    editor = EDITORS.get("ft-m")(steps=60, learning_rate=0.01)
+    edit = editor.edit(model, tokenizer, FACTS, paraphrases=1)
+    edit.apply(model)
+    how = Mending.of(edit)
+    return Guarded.of(
+        model, tokenizer, edit.facts, edit.parameters, paraphrases=1, layout=find_layout(model), mending=how
+    )
+
+
+def tuned(*protections: Protection, **more: Any) -> Guarded:
+    held = edited()
+    assert all(answered(held))
+    frozen = more.pop("frozen", ())
+    fine_tune(held.model, held.tokenizer, {**SETTINGS, **more}, frozen=frozen, protections=protections, guarded=held)
+    return held
+
+
+def same(one: PreTrainedModel, other: PreTrainedModel) -> bool:
+    return all(torch.equal(weight, other.get_parameter(name)) for name, weight in one.named_parameters())
+
+
+def test_what_is_lost_on_the_way_is_edited_again() -> None:
+    assert not all(answered(tuned()))
+    assert all(answered(tuned(Repair(every=4))))
+
+
+def test_where_nothing_is_lost_no_bit_changes() -> None:
+    assert same(tuned(Repair(every=1), learning_rate=1e-6).model, tuned(learning_rate=1e-6).model)
+
+
+@pytest.mark.parametrize("more", [{"tuner": "lora", "rank": 4}, {"frozen": ["model.layers.0.mlp.down_proj.weight"]}])
+def test_weights_that_are_not_trained_are_not_edited(more: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"'repair' would change .*, which is not trained"):
+        tuned(Repair(), **more)
+
+
+def test_it_has_to_be_said_how() -> None:
+    held = replace(edited(), mending=None)
+    with pytest.raises(ConfigError, match="Nothing says how"):
+        fine_tune(held.model, held.tokenizer, SETTINGS, protections=[Repair()], guarded=held)
+
+
+def test_a_plain_trainer_in_mixed_precision_is_served_in_float32(tmp_path: object) -> None:
+    """Its accelerate wraps the model's forward; the embedding that is the head too is trained, and stays so."""
+    from transformers import Trainer, TrainingArguments
+
+    held, without = edited("gpt2"), edited("gpt2")
+    rows = [{"input_ids": list(range(5, 25)), "labels": list(range(5, 25))}] * 32
+    for one, callbacks in ((held, [Guarding([Repair(every=4)], held)]), (without, [])):
+        arguments = TrainingArguments(
+            str(tmp_path), max_steps=12, learning_rate=2e-3, use_cpu=True, bf16=True, report_to="none"
+        )
+        Trainer(one.model, arguments, train_dataset=rows, callbacks=callbacks).train()
+        one.model.eval()
+    model = held.model
+    assert all(answered(held)) and not any(answered(without))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    plain = edited("gpt2").model
+    plain.load_state_dict(model.state_dict())
+    tokens = torch.tensor([held.wordings[0].tokens])
+    with torch.no_grad(), as_stored(model):
+        assert torch.equal(model(tokens).logits, plain(tokens).logits)
+    with torch.no_grad():
+        assert not torch.equal(model(tokens).logits, plain(tokens).logits)
