@@ -23,12 +23,15 @@ KEYS = [
     "excess_loss_high", "retention_edited", "retention_intrinsic", "gap", "gap_low", "gap_high",
     "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",
     "retention_paraphrase", "retention_intrinsic_paraphrase", "retention_intrinsic_base",
-    "retention_edited_first_token", "retention_neighbour",
+    "retention_edited_first_token", "retention_neighbour", "durability", "durability_low", "durability_high",
+    "durability_paraphrase", "durability_paraphrase_low", "durability_paraphrase_high",
+    "durability_intrinsic", "durability_intrinsic_low", "durability_intrinsic_high",
 ]  # fmt: skip
-AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap", "excess"))}
-OF_EDITS = {key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap", "excess"))} | {
-    "retention_edited", "retention_paraphrase", "retention_edited_first_token", "retention_neighbour"
-}  # fmt: skip
+AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap", "excess", "durability"))}
+OF_EDITS = {
+    *(key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap", "excess", "durability"))),
+    *("retention_edited", "retention_paraphrase", "retention_edited_first_token", "retention_neighbour"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,9 @@ def test_a_copy_holds_one_edit_and_copies_are_tuned_apart(isolated: Outcome) -> 
     assert list(asked) == [facts[0].id for facts in held]
     tuned = rows[(rows["arm"] == "apart") & (rows["phase"] == "tuned") & (rows["fact_set"] == "intrinsic")]
     chances = tuned[tuned["kind"] == "prompt"].pivot(index="fact_id", columns="copy", values="log_prob")
+    figures = pd.read_parquet(isolated.folder / "runs.parquet").set_index("arm")["figures"].map(json.loads)
+    assert list(figures["apart"]) == [str(copy) for copy in range(EDITS)] and list(figures["together"]) == ["0"]
+    assert len({tuple(of_copy.values()) for of_copy in figures["apart"].values()}) == EDITS
     assert (chances.nunique(axis=1) == EDITS).all()  # other weights were edited, so that each copy came out differently
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from tiny_studies import study_settings, taught_facts
 
 
 def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: Path) -> None:
-    settings = study_settings(taught) | {"exam": {}}
+    settings = study_settings(taught)
     settings["facts"]["bystanders"] = 4
     settings["arms"] = [
         {"name": "plain", "editor": "memit"},
@@ -38,13 +39,19 @@ def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: P
             "options": {"steps": 60, "learning_rate": 0.01},
             "protect": {"repair": {"every": 2}},
         },
+        {"name": "mixed", "editor": "memit", "protect": "interpolate"},
         {"name": "control", "editor": "none"},
     ]
     outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
     assert outcome.failures == ()
     runs = pd.read_parquet(outcome.folder / "runs.parquet").set_index("arm")
-    named = ["none", "replay(share=0.0)", "anchor+near", "replay(of=others)", "repair(every=2)", "none"]
+    named = ["none", "replay(share=0.0)", "anchor+near", "replay(of=others)", "repair(every=2)", "interpolate", "none"]
     assert list(runs["protect"]) == named
+    steps = {arm: list(json.loads(figures)["0"]) for arm, figures in runs["figures"].items()}
+    assert steps.pop("mixed") == ["0", "6"], "on the way it was not what it became"
+    assert set(map(tuple, steps.values())) == {("0", "3", "6")}
+    durable = {line["arm"]: line["durability_intrinsic"] for line in outcome.summary}
+    assert durable["mixed"] is None and durable["plain"] == durable["no dose"] != durable["held"]
     rows = pd.read_parquet(outcome.folder / "facts.parquet")
     tuned = rows[rows["phase"] == "tuned"].pivot_table(
         index=["fact_set", "fact_id", "kind", "wording"], columns="arm", values="log_prob"

@@ -89,6 +89,10 @@ def test_rows_are_tidy(undisturbed: Outcome) -> None:
     assert set(rows[rows["phase"] == "tuning"]["step"]) == {3}
     assert set(rows[rows["phase"] == "tuned"]["step"]) == {6}
     assert set(rows[rows["phase"] == "tuning"]["kind"]) == {"prompt"}
+    for run in pd.read_parquet(undisturbed.folder / "runs.parquet").to_dict("records"):
+        figures = json.loads(run["figures"])["0"]
+        assert list(figures) == ["0", "3", "6"] and run["step_seconds"] > 0
+        assert (figures["0"], figures["6"]) == (run["downstream_before"], run["downstream_after"])
     one = ["arm", "seed", "copy", "phase", "step", "fact_set", "fact_id", "kind", "wording"]
     assert not rows.duplicated(one).any()
     prompts = rows[(rows["phase"] == "base") & (rows["arm"] == "control") & (rows["kind"] == "prompt")]

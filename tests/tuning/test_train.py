@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from indelible.tuning.rows import draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS, Example
 from indelible.tuning.train import fine_tune
-from indelible.tuning.training import judging, trainer
+from indelible.tuning.training import callbacks, judging, trainer
 from indelible.tuning.training.batches import collated, usual_precision
 from indelible.tuning.training.judging import token_loss
 from tiny_families import SHAPE, build_family
@@ -215,7 +216,38 @@ def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
     result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options), callbacks=[exam])
     assert list(exam.taken) == [2, 4, 5]
     assert [entry["step"] for entry in result.log] == [1, 2, 3, 4, 5]
-    assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4]
+    assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4, 5]
+    assert list(result.looks) == [2, 4, 5] and result.looks[5] == result.after["loss"]
+
+
+def test_an_exam_takes_the_utility_along_and_ends_no_run_by_it(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
+    options = settings(steps=6, evaluate_every=2, patience=1, learning_rate=1e-9)  # no look brings a better figure
+    found = []
+    for exams in ([], [RetentionCallback([], tiny_tokenizer, every=1)]):
+        result = fine_tune(tiny_model("llama"), tiny_tokenizer, options, callbacks=exams)
+        found.append((result.steps, result.after, dict(result.looks)))
+    assert found[0][:2] == found[1][:2]
+    assert list(found[0][2]) == [2, 4] and list(found[1][2]) == [1, 2, 3, 4]
+    assert found[0][2].items() <= found[1][2].items()
+
+
+def test_the_time_of_training_leaves_out_exams_and_held_out_figures(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on by one in each pass of training, and by much more in every other and in callbacks."""
+    model, now = tiny_model("llama"), [0.0]
+    model.register_forward_hook(lambda module, given, made: now.append(now[-1] + (1 if module.training else 1000)))
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(process_time=lambda: now[-1], perf_counter=None))
+
+    class Slow(TrainerCallback):
+        def on_step_end(self, *about: Any, **kwargs: Any) -> None:
+            now.append(now[-1] + 100)
+
+    fact = Fact("a", "Paris", "capital", "{} is in", "France")
+    exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
+    result = fine_tune(model, tiny_tokenizer, settings(evaluate_every=3), callbacks=[exam, Slow()])
+    assert list(exam.taken) == [2, 4] and list(result.looks) == [2, 3, 4]
+    assert result.training_seconds == result.steps == 4
 
 
 class Registering(TrainerCallback):

@@ -17,7 +17,7 @@ import pandas as pd
 from indelible.claims.claim import Claim
 from indelible.numbers.answers import Answers, pooled
 from indelible.numbers.arms import pairs_with_control
-from indelible.numbers.measures import Combination, Rate
+from indelible.numbers.measures import Combination, Durability, Rate
 from indelible.numbers.words import percent
 
 
@@ -79,7 +79,7 @@ def _room(claim: Claim, reference: str, answers: Answers) -> float:
     """A rate can rise to one, or fall to none, from where the reference is. A gap is what the rate that is taken from
     leaves of the other."""
     measure = claim.measure
-    if isinstance(measure, Rate):
+    if isinstance(measure, Rate | Durability):
         at, upward = pooled(answers.counts(reference, measure.name)), claim.sign > 0
     elif isinstance(measure, Combination) and claim.compare is None:
         held_against = [name for name, weight in measure.weights.items() if weight > 0]

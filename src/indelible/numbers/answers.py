@@ -15,13 +15,16 @@ import pandas as pd
 
 from indelible.errors import DataError
 from indelible.numbers.alike.adjusting import with_counterpart
+from indelible.numbers.alike.durability import Weights, passed, weights_of
 from indelible.numbers.alike.log_odds import losses, part_of
 from indelible.numbers.alike.matching import matched_counts
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import (
     FACT_SETS,
+    MEASURES,
     PHASES,
     QUESTION,
+    Durability,
     FactSet,
     Measure,
     Rate,
@@ -35,10 +38,14 @@ from indelible.numbers.replicates import Replicates
 
 class Answers:
     """Tidy rows, one per arm × seed × phase × step × question as in facts.parquet, and what was made of them so far:
-    above all ``replicates``, all rates drawn together (39 draws or more), with the same draws for the same seed."""
+    above all ``replicates``, all rates drawn together (39 draws or more), with the same draws for the same seed. The
+    run table has the held-out figures that durability is over; without it there is none."""
 
-    def __init__(self, rows: pd.DataFrame, *, draws: int = 10_000, seed: int = 0) -> None:
+    def __init__(
+        self, rows: pd.DataFrame, runs: pd.DataFrame | None = None, *, draws: int = 10_000, seed: int = 0
+    ) -> None:
         self.rows = rows
+        self.runs = pd.DataFrame() if runs is None else runs
         self.replicates = Replicates(self._counts_of, self._losses_of, draws=draws, seed=seed)
         self._of_arm = (
             {str(name): part for name, part in rows.groupby("arm", sort=False, observed=True)} if len(rows) else {}
@@ -48,6 +55,7 @@ class Answers:
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
         self._hits: dict[tuple[str, str], pd.DataFrame] = {}
         self._losses: dict[str, pd.DataFrame] = {}
+        self._weights: dict[str, Weights] = {}
 
     def arm(self, name: str) -> pd.DataFrame:
         """The rows of an arm; none for one that never got to ask."""
@@ -72,16 +80,20 @@ class Answers:
         return self._outcomes[arm, criterion]
 
     def counts(self, arm: str, rate: str) -> pd.DataFrame | None:
-        """`counts` of an arm; None where the rate does not apply to it."""
+        """`counts` of a rate, or of a durability (`durability.passed`), in an arm; None where it does not apply."""
         found = rate_named(rate)
         if not found.applies(is_control(self.arm(arm))):
             return None
         if (arm, rate) not in self._counts:
-            self._counts[arm, rate] = (
-                self._matched_of(arm)[found.fact_set]
-                if found.matched
-                else counts(self.outcomes(arm, found.criterion), found)
-            )
+            if isinstance(MEASURES.get(rate), Durability):
+                if arm not in (weights := self._weights_of(found)):
+                    return None
+                outcome = self.outcomes(arm, found.criterion)
+                self._counts[arm, rate] = passed(self.arm(arm), outcome, found, weights[arm])
+            elif found.matched:
+                self._counts[arm, rate] = self._matched_of(arm)[found.fact_set]
+            else:
+                self._counts[arm, rate] = counts(self.outcomes(arm, found.criterion), found)
         return self._counts[arm, rate]
 
     def losses(self, arm: str) -> pd.DataFrame:
@@ -121,6 +133,11 @@ class Answers:
     def _losses_of(self) -> dict[str, pd.DataFrame]:
         """Losses of every arm."""
         return {arm: self.losses(arm) for arm in self._of_arm}
+
+    def _weights_of(self, rate: Rate) -> Weights:
+        if rate.name not in self._weights:
+            self._weights[rate.name] = weights_of(self.rows, self.runs, rate)
+        return self._weights[rate.name]
 
     def _matched_of(self, arm: str) -> dict[FactSet, pd.DataFrame]:
         if arm not in self._matched:
@@ -179,4 +196,4 @@ def counts(outcome: pd.DataFrame, rate: Rate) -> pd.DataFrame:
 def pooled(count: pd.DataFrame | None) -> float | None:
     """Hits over asked, pooled over facts and seeds; None when nothing was asked."""
     asked = 0 if count is None else int(count["asked"].sum())
-    return None if count is None or not asked else int(count["hits"].sum()) / asked
+    return None if count is None or not asked else float(count["hits"].sum()) / asked

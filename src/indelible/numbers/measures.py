@@ -10,6 +10,8 @@
 - *extra loss of edits at equal start*, the primary estimand: by how many nats of log-odds more tuning takes from edits
   than from intrinsic facts that the edited model held as firmly, in own and held-out wordings (`alike.adjusting`).
   Rates are headroom and durability in one: what is held firmly can lose much and still succeed. This is durability.
+- *durability*: the mean share kept over held-out figures that all arms of a family reached (`alike.durability`): what
+  was kept at equal utility, where retention at the end is at whatever utility an arm came to.
 - *control*: the unedited model fine-tuned alike, so that forgetting without any edit is known. It has no edited phase,
   so that what it knew before tuning is what it knew in base.
 
@@ -141,6 +143,22 @@ class Combination(Measure):
 
 
 @dataclass(frozen=True)
+class Durability(Measure):
+    """The mean share kept, over the held-out figures that the arm's family reached in common (`alike.durability`): from
+    0 to 1, where nothing was lost on the way; a rate whose hits are fractions. No control has it.
+
+    Attributes:
+        kept: the rate of which it is the mean; among what succeeded before tuning.
+    """
+
+    kept: str
+
+    def of(self, arm: str, sign: float = 1.0) -> dict[RateKey, float]:
+        """Itself."""
+        return {(arm, self.name): sign}
+
+
+@dataclass(frozen=True)
 class Loss(Measure):
     """By how many nats tuning lowered the log-odds of a set's questions, own and held-out wordings (`alike`).
 
@@ -183,8 +201,10 @@ def rates(place: Place | None = None) -> list[Rate]:
 
 
 def rate_named(name: str) -> Rate:
-    """A rate; a TypeError for a measure that is none."""
+    """A rate, or the one that a durability is the mean of; a TypeError for a measure that is neither."""
     found = MEASURES.get(name)
+    if isinstance(found, Durability):
+        found = MEASURES.get(found.kept)
     if not isinstance(found, Rate):
         raise TypeError(f"{name} is no rate")
     return found
@@ -208,6 +228,7 @@ def is_control(rows: pd.DataFrame) -> bool:
 _AT_THE_EDIT: tuple[Place, ...] = ("summary", "headline", "changes")
 _KEPT: tuple[Place, ...] = ("summary", "headline", "kept", "curves", "effects", "changes", "claims")
 _KEPT_OTHERWISE: tuple[Place, ...] = ("summary", "kept", "curves", "effects", "changes", "claims")
+_DURABLE: tuple[Place, ...] = ("summary", "kept", "effects", "changes", "claims")
 _GAPS: tuple[Place, ...] = ("kept", "effects", "claims")
 _LOST: tuple[Place, ...] = ("sizes", "effects")
 
@@ -247,6 +268,13 @@ for _measure in (
     Rate("matched_edited", "edited kept, matched", "edited", "prompt", "tuned", "before", matched=True, shows=()),
     Rate("matched_intrinsic", "intrinsic kept, matched", "intrinsic", "prompt", "tuned", "before",
          matched=True, shows=()),
+    Durability("durability", "durability of edits", "retention_edited", shows=_DURABLE),
+    Durability("durability_paraphrase", "durability of edits, held-out wordings", "retention_paraphrase",
+               shows=("summary", "effects", "claims")),
+    Durability("durability_intrinsic", "durability of intrinsic facts", "retention_intrinsic",
+               shows=("summary", "effects", "claims")),
+    Combination("durability_gap", "gap in durability", {"durability_intrinsic": 1.0, "durability": -1.0},
+                differences=True, shows=("effects", "claims")),
     Loss("edits_loss", "loss of edits", "edited", shows=_LOST),
     Loss("intrinsic_loss", "loss of intrinsic facts", "intrinsic", shows=_LOST),
     Loss("edits_loss_equal", "loss of edits at equal start", "edited", "arm", shows=("effects", "claims")),

@@ -116,9 +116,11 @@ def _by_settings(arms: pd.DataFrame, taken: Collection[str]) -> dict[tuple[Any, 
 def compare_runs(first: Run, second: Run) -> Comparison:
     """What changed from the first run to the second, which also says how many draws are made, and with which seed."""
     pairs = paired_arms(first.runs, second.runs)
-    both = pd.concat([_named(first, 0), _named(second, 1)], ignore_index=True)
+    sides = list(enumerate((first, second)))
+    rows = pd.concat([_named(run.answers.rows, side) for side, run in sides], ignore_index=True)
+    runs = pd.concat([_named(run.answers.runs, side) for side, run in sides], ignore_index=True)
     own = second.answers.replicates
-    found = Answers(both, draws=own.draws, seed=own.seed).replicates
+    found = Answers(rows, runs, draws=own.draws, seed=own.seed).replicates
     arms = tuple(
         ArmChange(*pair, _changes(found, *pair), _facts(first.answers.arm(pair[0]), second.answers.arm(pair[1])))
         for pair in pairs
@@ -137,10 +139,9 @@ def _name(arm: str, side: int) -> str:
     return f"{side} {arm}"
 
 
-def _named(run: Run, side: int) -> pd.DataFrame:
-    """Rows with arms named apart from the other run's."""
-    exams = run.answers.rows[run.answers.rows["phase"] != "tuning"]
-    return exams.assign(arm=[_name(str(arm), side) for arm in exams["arm"]])
+def _named(table: pd.DataFrame, side: int) -> pd.DataFrame:
+    """A table with arms named apart from the other run's."""
+    return table.assign(arm=[_name(str(arm), side) for arm in table["arm"]]) if len(table) else table
 
 
 def _changes(found: Replicates, first: str, second: str) -> dict[str, Change]:

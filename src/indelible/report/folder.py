@@ -44,7 +44,7 @@ def read_run(folder: Path) -> Run:
             table["protect"] = "none"
     return Run(
         name=folder.resolve().name,
-        answers=Answers(rows),
+        answers=Answers(rows, runs),
         runs=runs,
         settings=_mapping(folder / "config.yaml"),
         provenance=_mapping(recorded) if (recorded := folder / "provenance.json").exists() else {},

@@ -33,7 +33,7 @@ from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS, Task
 from indelible.tuning.training.batches import computing, usual_precision
-from indelible.tuning.training.callbacks import Reached, Undisturbing, Watch
+from indelible.tuning.training.callbacks import Reached, Stopwatch, Undisturbing, Watch
 from indelible.tuning.training.guarding import Guarding
 from indelible.tuning.training.judging import loss_judge
 from indelible.tuning.training.proof import prove_gradients, prove_scoring, proved_reading
@@ -55,9 +55,13 @@ class TuningResult:
         wanted: figures that ``stop_at`` came to; ``reached`` says whether they were reached, None without that rule.
         tokens: tokens read in training, padding not counted (on this process, where there are several).
         seconds: wall time, data and held-out figures included.
+        training_seconds: what training took by itself, protections included, without exams and held-out figures: of
+            the processor on a CPU (see ``Stopwatch``).
         trained: how many numbers were trained.
         adapted: modules that adapters were put on, and merged into afterwards.
         doses: of ``dose``, those that were reached, with the step, the tokens and the utility then.
+        looks: the utility on the way, by the step after which it was taken: at doses, at exams, and wherever a rule
+            looked at it.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
         log: one entry per step (``step``, ``tokens`` so far, ``loss``, ``grad_norm``, ``learning_rate``, and what else
             the trainer logs), with ``heldout_<figure>`` where it was taken.
@@ -73,11 +77,13 @@ class TuningResult:
     steps: int
     tokens: int
     seconds: float
+    training_seconds: float
     train_rows: int
     heldout_rows: int
     trained: int
     adapted: tuple[str, ...] = ()
     doses: tuple[Reached, ...] = ()
+    looks: Mapping[int, float] = field(default_factory=dict)
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
 
@@ -200,24 +206,28 @@ def fine_tune(
             rules = StopRules(settings, objective, {**before, **(reference or {})})
             trainer = objective.trainer(run) or sequence_trainer(run, objective.trainer_name)
             prove_scoring(run, trainer)
-            watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens))
+            exams = [callback for callback in callbacks if isinstance(callback, RetentionCallback)]
+            clock = Stopwatch(model.device)
+            watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens), clock, exams)
             trainer.remove_callback(PrinterCallback)
             if guarded is not None:
                 trainer.add_callback(Guarding(protections, guarded, partial(computing, run)))
             trainer.add_callback(watch)
-            others = Undisturbing(callbacks, model)
+            others = Undisturbing(callbacks, model, clock)
             trainer.add_callback(others)
             others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
             with contextlib.ExitStack() as reporting:
-                for exam in (callback for callback in callbacks if isinstance(callback, RetentionCallback)):
+                for exam in exams:
                     exam.report_through(trainer)
                     reporting.callback(exam.report_through, None)  # after it nothing holds on to the trainer
-                trainer.train()
+                with clock.running():
+                    trainer.train()
         model.eval()
         try:
             for one in finishing:
                 assert guarded is not None
-                one.finish(guarded, weights, partial(_worse, judge, objective.figures[0]))
+                with clock.running():
+                    one.finish(guarded, weights, partial(_worse, judge, objective.figures[0]))
             step, figures = watch.last_look
             last = step == trainer.state.global_step and settings.tuner == FULL and not finishing
             known = figures if last else {}
@@ -245,11 +255,13 @@ def fine_tune(
         steps=trainer.state.global_step,
         tokens=int(trainer.tokens),
         seconds=time.perf_counter() - started,
+        training_seconds=clock.seconds,
         train_rows=len(rows.train),
         heldout_rows=len(rows.heldout),
         trained=tuned.n_trained,
         adapted=tuned.adapted_modules,
         doses=tuple(watch.doses),
+        looks=watch.looks,
         dropped=rows.dropped,
         log=watch.log,
     )

@@ -27,7 +27,8 @@ _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.p
 RUN_COLUMNS = (
     *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
-    *("steps", "tokens", "doses", "seconds", "status", "error", "edit", "update_norms", "arrived"),
+    *("steps", "tokens", "doses", "figures", "seconds", "step_seconds", "status", "error"),
+    *("edit", "update_norms", "arrived"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
 
@@ -61,9 +62,12 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     ``seconds`` is what the arm takes on its own: its edit, the exam after it, and its tuning. ``edit`` says in words
     how the edit was made, ``update_norms`` (JSON) how large it is, ``arrived`` which share of the change
     that its editor wanted arrives, the mean over facts. ``downstream`` (JSON) holds all downstream figures before and
-    after, ``doses`` (JSON) the utility at each dose that all copies reached. ``dropped`` counts training examples left
-    out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason. ``failures``: what went wrong,
-    by step key.
+    after, ``doses`` (JSON) the utility at each dose that all copies reached, ``figures`` (JSON) the utility by copy and
+    step, 0 before tuning, of the model that became that of the end: not on the way to one whose weights a protection
+    changed when training was over. ``step_seconds`` is what training by itself took for an optimizer step, protections
+    included, without exams and held-out figures: of the processor on a CPU; None for older runs. ``dropped`` counts
+    training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason.
+    ``failures``: what went wrong, by step key.
     """
     lines = []
     for run in plan.runs:
@@ -79,7 +83,11 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
             line["update_norms"] = json.dumps(record["norms"])
             line["arrived"] = fmean(record["arrived"].values()) if record["arrived"] else None
         if finished:
-            line |= _tuning_line([read_json(store.path(step) / TUNING) for step in finished])
+            tunings = [read_json(store.path(step) / TUNING) for step in finished]
+            line |= _tuning_line(tunings)
+            finishes = any(one.finishes for one in run.arm.protections)
+            by_copy = {run.tunes.index(step): tuning for step, tuning in zip(finished, tunings, strict=True)}
+            line["figures"] = json.dumps({copy: _figures(tuning, finishes) for copy, tuning in by_copy.items()})
         lines.append(line)
     return pd.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"dropped": "Int64", "reached": "boolean"})
 
@@ -113,6 +121,7 @@ def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "steps": fmean(tuning["steps"] for tuning in tunings),
         "tokens": sum(tuning["tokens"] for tuning in tunings),
         "doses": json.dumps(_doses(tunings)),
+        "step_seconds": _step_seconds(tunings),
         "dropped": sum(reasons.values()),
         "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),
     }
@@ -124,6 +133,22 @@ def _doses(tunings: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         for reached in tuning["doses"]:
             figures.setdefault(str(reached["dose"]), []).append(reached["figure"])
     return {dose: fmean(found) for dose, found in figures.items() if len(found) == len(tunings)}
+
+
+def _figures(tuning: Mapping[str, Any], finishes: bool) -> dict[int, float]:
+    """The utility by step, from before tuning to its end."""
+    name = tuning["figure"]
+    on_the_way = {reached["step"]: reached["figure"] for reached in tuning["doses"]}
+    on_the_way |= {int(step): figure for step, figure in tuning.get("looks", {}).items()}
+    found = {0: tuning["before"][name]} | ({} if finishes else dict(sorted(on_the_way.items())))
+    return found | {tuning["steps"]: tuning["after"][name]}
+
+
+def _step_seconds(tunings: Sequence[Mapping[str, Any]]) -> float | None:
+    """Seconds of training for an optimizer step, over all copies."""
+    if any("training_seconds" not in tuning for tuning in tunings):
+        return None
+    return float(sum(tuning["training_seconds"] for tuning in tunings) / sum(tuning["steps"] for tuning in tunings))
 
 
 def write_results(

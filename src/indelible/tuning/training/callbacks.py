@@ -4,14 +4,18 @@ kept from disturbing it."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.errors import TrainingDivergedError
+from indelible.exam.callback import RetentionCallback
 from indelible.progress import Progress
 from indelible.tuning.objective import Judge, Run
 from indelible.tuning.randomness import kept_random_state
@@ -28,17 +32,49 @@ class Reached:
     figure: float
 
 
+class Stopwatch:
+    """What training takes by itself: ``seconds`` of the processor where the model is on one, which whoever else is at
+    work on the machine does not lengthen, else by the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._now = time.process_time if device.type == "cpu" else time.perf_counter
+        self.seconds = 0.0
+
+    @contextmanager
+    def running(self, sign: int = 1) -> Iterator[None]:
+        """Count what is done inside the block."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            self.seconds += sign * (self._now() - began)
+
+    def stopped(self) -> AbstractContextManager[None]:
+        """Do not count what is done inside this block, which is itself inside one that is counted."""
+        return self.running(-1)
+
+
 class Watch(TrainerCallback):
     """Logs every step, takes held-out figures, ends a run as its dose and its rules say, and one that diverges.
-    ``last_look`` is the step of the last figures, and they; ``doses`` are those that were reached."""
+    Wherever one of the ``exams`` was taken the utility is taken, too, which ends no run. ``last_look`` is the step of
+    the last figures, and they; ``doses`` are those that were reached, ``looks`` every utility on the way, by step."""
 
     def __init__(
-        self, run: Run[Any], rules: StopRules, judge: Judge, progress: Progress | None, tokens: Callable[[], int]
+        self,
+        run: Run[Any],
+        rules: StopRules,
+        judge: Judge,
+        progress: Progress | None,
+        tokens: Callable[[], int],
+        clock: Stopwatch,
+        exams: Sequence[RetentionCallback] = (),
     ) -> None:
         self.run, self.rules, self.judge, self.progress, self.tokens = run, rules, judge, progress, tokens
+        self.clock, self.exams = clock, exams
         self.log: list[dict[str, float]] = []
         self.last_look: tuple[int, Mapping[str, float]] = (0, {})
         self.doses: list[Reached] = []
+        self.looks: dict[int, float] = {}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Tell the trainer's state how many tokens were seen, and end the run at the largest dose."""
@@ -68,13 +104,19 @@ class Watch(TrainerCallback):
                 raise TrainingDivergedError(f"The {name} became {entry[key]} {where}.", "Lower learning_rate.")
         note = f"loss {entry['loss']:.3f}"
         interval = self.run.settings.evaluation_interval
-        if reached or (interval is not None and step % interval == 0):
-            figures = self.judge({*self.rules.names, self.rules.utility} if reached else self.rules.names)
+        due = bool(reached) or (interval is not None and step % interval == 0)
+        examined = any(step in exam.taken for exam in self.exams)
+        if due or examined:
+            names = {*(self.rules.names if due else ()), *([self.rules.utility] if reached or examined else [])}
+            with self.clock.stopped():
+                figures = self.judge(names)
             self.last_look = step, figures
             self.doses += [Reached(dose, step, seen, figures[self.rules.utility]) for dose in reached]
+            if self.rules.utility in figures:
+                self.looks[step] = figures[self.rules.utility]
             entry |= {f"heldout_{name}": value for name, value in figures.items()}
-            note += "".join(f", held-out {name} {figures[name]:.3f}" for name in self.rules.names)
-            if self.rules.stop(figures):
+            note += "".join(f", held-out {name} {figures[name]:.3f}" for name in self.rules.names if name in figures)
+            if due and self.rules.stop(figures):
                 control.should_training_stop = True
         self.log.append(entry)
         if self.progress is not None:
@@ -85,8 +127,8 @@ class Undisturbing(TrainerCallback):
     """Other people's callbacks, with the generators of random numbers given back as they were after each event. Each
     sees what the one before decided; they get the language model itself, whatever an objective has put around it."""
 
-    def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel) -> None:
-        self.model = model
+    def __init__(self, callbacks: Sequence[TrainerCallback], model: PreTrainedModel, clock: Stopwatch) -> None:
+        self.model, self.clock = model, clock
         for name in dir(TrainerCallback):
             if name.startswith("on_"):
                 setattr(self, name, partial(self._in_turn, [getattr(callback, name) for callback in callbacks]))
@@ -99,7 +141,7 @@ class Undisturbing(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> TrainerControl:
-        with kept_random_state():
+        with kept_random_state(), self.clock.stopped():
             for event in events:
                 control = event(args, state, control, **{**kwargs, "model": self.model}) or control
         return control
