@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ FACTS = (("France", "Paris", "Rome"), ("Japan", "Tokyo", "Cairo"))
 PROMPT = "The capital of {} is"
 
 
-def said(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+def said(capsys: pytest.CaptureFixture[str], *arguments: Any, codes: Collection[int] = (0,)) -> str:
     capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 0
+    assert main([str(argument) for argument in arguments]) in codes
     return capsys.readouterr().out
 
 
@@ -76,7 +76,11 @@ def test_an_edit_is_applied_tuned_through_found_again_and_reverted(
     fine_tune(loaded.model, loaded.tokenizer, settings, seed=0)
     save_model(loaded, tuned)
     names = {"edited": edited, "tuned": tuned, "untouched": "smollm2-135m"}
-    found = {name: json.loads(said(capsys, "verify", model, delta, "--json")) for name, model in names.items()}
+    codes = {"edited": [0], "tuned": [0, 1], "untouched": [1]}
+    found = {
+        name: json.loads(said(capsys, "verify", model, delta, "--json", codes=codes[name]))
+        for name, model in names.items()
+    }
     assert {name: one["weights"]["state"] for name, one in found.items()} == {
         "edited": "exact",
         "tuned": "changed",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from command_line import Said
@@ -36,7 +37,10 @@ def test_verify_tells_edited_trained_and_untouched_models_apart(
 ) -> None:
     later = trained(made / "edited", tmp_path / "later")
     models = {"edited": made / "edited", "trained": later, "untouched": taught / "model"}
-    found = {name: json.loads(said(["verify", model, made / "a", "--json"])) for name, model in models.items()}
+    found = {
+        name: json.loads(said(["verify", model, made / "a", "--json"], 1 if name == "untouched" else 0))
+        for name, model in models.items()
+    }
     assert {name: one["weights"]["state"] for name, one in found.items()} == {
         "edited": "exact",
         "trained": "changed",
@@ -55,7 +59,28 @@ def test_verify_tells_edited_trained_and_untouched_models_apart(
     assert not (tmp_path / "no").exists()
     shown = said(["revert", later, made / "a", "-o", tmp_path / "about", "--approximately"])
     assert f"(projection on the delta before: {found['trained']['weights']['share']:.1%}; 100% all" in shown
-    assert json.loads(said(["verify", tmp_path / "about", made / "a", "--json"]))["counts"] == {"gone": NEW}
+    assert json.loads(said(["verify", tmp_path / "about", made / "a", "--json"], 1))["counts"] == {"gone": NEW}
+
+
+def test_verify_is_a_gate_for_pipelines(made: Path, taught: Path, tmp_path: Path, said: Said) -> None:
+    one, model, results = tmp_path / "one", tmp_path / "with-one", tmp_path / "results" / "edits.xml"
+    edit = ["edit", taught / "model", "--facts", made / "a.jsonl", "--limit", 1, "--editor", "ft-m", "-o", one]
+    said([*edit, "--set", "steps=60", "--set", "learning_rate=0.01", "--no-exam"])
+    said(["apply", taught / "model", one, "-o", model])
+    found = json.loads(said(["verify", model, made / "a", "--json", "--junit", results], 1))
+    assert (found["passes"], found["counts"]["present"]) == (False, 1)
+    first = found["facts"][0]
+    assert set(first) >= {"prompt", "new_object", "generated", "held_out"}
+    assert [set(other) >= {"prompt", "generated", "success"} for other in first["held_out"]] == [True]
+    suite = ElementTree.parse(results).getroot()
+    assert (suite.get("tests"), suite.get("failures")) == (str(NEW), str(found["counts"]["gone"]))
+    assert first["prompt"] == suite[0].get("name")
+    assert "30% required: met" in said(["verify", model, made / "a", "--require", 0.3, "--junit", results])
+    suite = ElementTree.parse(results).getroot()
+    assert (suite.get("failures"), suite.get("skipped")) == ("0", str(NEW - 1))
+    assert "90% required: not met" in said(["verify", model, made / "a", "--require", 0.9], 1)
+    assert "Error: Invalid value for '--require'" in said(["verify", model, made / "a", "--require", 1.5], 2)
+    assert "is a folder. Give a file." in said(["verify", model, made / "a", "--junit", tmp_path], 2)
 
 
 def test_edit_says_what_it_did(made: Path, taught: Path, tmp_path: Path, said: Said) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.seal import Remains
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.exam.exam import Answer, take_exam
-from indelible.exam.questions import own_prompts
+from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, opened
@@ -37,6 +39,8 @@ class Verified:
     fact: Fact
     state: FactState
     answer: Answer
+    held_out: tuple[Answer, ...] = ()
+    """To the wordings that no edit had seen, where they were asked; the state is of the fact's own prompt alone."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,22 @@ class Verification:
     def counts(self) -> Counter[str]:
         """How many facts are in each state."""
         return Counter(one.state for one in self.facts)
+
+    @property
+    def held_out(self) -> list[Answer]:
+        """Answers to all held-out wordings."""
+        return [answer for one in self.facts for answer in one.held_out]
+
+    def passes(self, require: float | None = None) -> bool:
+        """Whether the edit counts as still there, for whoever lets a pipeline depend on it.
+
+        Args:
+            require: the share of facts, of those that were taken, that must be present; None: none may be gone.
+        """
+        if require is None:
+            return not self.counts["gone"]
+        taken = len(self.facts) - self.counts["not taken"]
+        return taken > 0 and self.counts["present"] >= require * taken
 
     def frame(self) -> pd.DataFrame:
         """One row per fact: id, prompt, new_object, state, probability (of the new object), margin, generated."""
@@ -72,9 +92,13 @@ class Verification:
         )
 
     def record(self) -> dict[str, Any]:
-        """All of it, JSON-able."""
+        """All of it, JSON-able: a margin that a fact without a true object has not is None."""
         weights = None if self.weights is None else {**asdict(self.weights), "state": self.weights.state}
-        facts = self.frame().drop(columns=["prompt", "new_object"]).to_dict("records")
+        facts = [
+            {"id": one.fact.id, "new_object": one.fact.new_object, "state": one.state}
+            | {**_said(one.answer), "held_out": [{**_said(other), "success": other.success} for other in one.held_out]}
+            for one in self.facts
+        ]
         return {"weights": weights, "facts": facts, "counts": dict(self.counts)}
 
 
@@ -95,7 +119,13 @@ def verify(model: LoadedModel | str, edit: Edit, *, jobs: Jobs = silently) -> Ve
     in_place = edit.installed(loaded.model) if weights is None else nullcontext()
     with in_place, jobs("asking") as progress:
         facts = verify_facts(
-            loaded.model, loaded.tokenizer, edit.facts, edit.not_taken, context=edit.context, progress=progress
+            loaded.model,
+            loaded.tokenizer,
+            edit.facts,
+            edit.not_taken,
+            context=edit.context,
+            held_out=True,
+            progress=progress,
         )
     if weights is None:
         in_words = f"none are changed by a {edit.kind}; it was put in place to ask"
@@ -111,15 +141,29 @@ def verify_facts(
     not_taken: Collection[str] = (),
     *,
     context: str = "",
+    held_out: bool = False,
     progress: Progress | None = None,
 ) -> list[Verified]:
-    """Ask each fact's own prompt, behind the edit's context, by the criterion that edits are judged by. ``not_taken``
-    are ids of facts that were not answered right after the edit; the rest is as for ``take_exam``."""
-    answers = take_exam(model, tokenizer, own_prompts(facts, "edited", context=context), progress=progress)
-    return [
-        Verified(fact, _state(answer, fact.id in not_taken), answer)
-        for fact, answer in zip(facts, answers, strict=True)
+    """Ask each fact's own prompt, behind the edit's context, by the criterion that edits are judged by; ``held_out``
+    asks its held-out wordings, too. ``not_taken`` are ids of facts that were not answered right after the edit; the
+    rest is as for ``take_exam``."""
+    kinds = ("prompt", "paraphrase") if held_out else ("prompt",)
+    asked = [
+        [question for question in questions_for([fact], "edited", context=context) if question.kind in kinds]
+        for fact in facts
     ]
+    answers = iter(take_exam(model, tokenizer, list(chain.from_iterable(asked)), progress=progress))
+    found = []
+    for fact, questions in zip(facts, asked, strict=True):
+        own, *others = islice(answers, len(questions))
+        found.append(Verified(fact, _state(own, fact.id in not_taken), own, tuple(others)))
+    return found
+
+
+def _said(answer: Answer) -> dict[str, Any]:
+    margin = None if math.isnan(answer.margin) else answer.margin
+    about = {"prompt": answer.question.prompt, "probability": answer.probability, "margin": margin}
+    return {**about, "generated": answer.generated}
 
 
 def _state(answer: Answer, not_taken: bool) -> FactState:

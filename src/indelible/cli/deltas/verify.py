@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from indelible.cli.options import AsJson, Trust, model_of
+from indelible.errors import StoreError
+from indelible.files import check_writable, whole_file
 
-EXAMPLES = ("Example: `indelible verify my-fine-tuned-model deltas/mine`",)
+if TYPE_CHECKING:
+    from indelible.care.verify import Verification
+
+EXAMPLES = (
+    "Examples:",
+    "`indelible verify my-fine-tuned-model deltas/mine`",
+    "`indelible verify my-fine-tuned-model deltas/mine --require 0.9 --junit edits.xml` # in a pipeline",
+)
 
 
 def verify(
     model: Annotated[str, typer.Argument(help="Any model of the same kind: edited, trained since, or untouched.")],
     delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
+    require: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of the facts that were taken that must be present."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a test case per fact to this JUnit XML file.")] = None,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
@@ -23,17 +37,39 @@ def verify(
 
     A fact is *present* where free generation begins with the new object, *weakened* where it does not but the new
     object is still more probable than the true one, and *gone* otherwise. One that is not answered now and was not
-    right after the edit either is *not taken*: nothing has been lost. An edit that changes no weights is put in place
-    first.
+    right after the edit either is *not taken*: nothing has been lost. Held-out wordings, where the facts have any, are
+    asked and counted as well. An edit that changes no weights is put in place first.
+
+    The exit code is 1 if any fact is gone or, with `--require`, if fewer of those that were taken are present.
     """
     from indelible.care import verify as care
-    from indelible.cli.display import counting, show_table
+    from indelible.care.junit import junit as as_junit
+    from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
 
+    if junit is not None:
+        check_writable(junit.parent)
+        if junit.is_dir():
+            raise StoreError(f"{junit} is a folder.", "Give a file.")
     found = care.verify(model_of(model, trust), Edit.load(delta), jobs=counting)
+    passes = found.passes(require)
+    if junit is not None:
+        junit.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(junit) as unfinished:
+            unfinished.write_text(as_junit(found, require), encoding="utf-8")
     if as_json:
-        typer.echo(json.dumps(found.record(), indent=2))
-        return
+        typer.echo(json.dumps({**found.record(), "passes": passes}, indent=2))
+    else:
+        _show(found)
+        if require is not None:
+            typer.echo(f"{require:.0%} required: {'met' if passes else 'not met'}")
+    if not passes:
+        raise typer.Exit(1)
+
+
+def _show(found: Verification) -> None:
+    from indelible.cli.display import show_table
+
     rows = [
         [prompt, new_object, state, f"{probability:.3f}", f"{margin:+.1f}", " ".join(generated.split())[:40]]
         for _, prompt, new_object, state, probability, margin, generated in found.frame().itertuples(index=False)
@@ -43,4 +79,7 @@ def verify(
     if untaken := found.counts["not taken"]:
         counts.append(f"{untaken} not taken (not answered right after the edit either)")
     typer.echo(", ".join(counts))
+    if found.held_out:
+        right = sum(answer.success for answer in found.held_out)
+        typer.echo(f"held-out wordings: {right} of {len(found.held_out)} are answered")
     typer.echo(f"weights: {found.in_words}")
