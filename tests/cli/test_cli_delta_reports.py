@@ -73,7 +73,7 @@ def test_what_an_adapter_continues_keeps_its_answers(
     held = Edit.load(second)
     assert len(held.facts) == 2
     assert list(held.answered) == [held.facts[0].id]
-    counts = json.loads(said(["verify", taught / "model", second, "--json"]))["counts"]
+    counts = json.loads(said(["verify", taught / "model", second, "--json"], 1))["counts"]
     assert counts.pop("not taken") == 1 and sum(counts.values()) == 1, "the second was not asked when it was edited"
 
 
