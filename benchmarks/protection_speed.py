@@ -20,6 +20,7 @@ import torch
 from transformers import TrainerCallback
 
 from indelible.care.edit import edit
+from indelible.edits.mending import Mending
 from indelible.facts.choose import in_turns
 from indelible.facts.world import world_facts
 from indelible.models.load import load
@@ -70,7 +71,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name in seconds:
             watch = Stopwatch()
-            guarded = Guarded.of(model, tokenizer, made.facts, made.parameters)
+            guarded = Guarded.of(model, tokenizer, made.facts, made.parameters, mending=Mending.of(made))
             fine_tune(
                 model,
                 tokenizer,

@@ -17,3 +17,16 @@ def test_what_the_model_does_not_hold_is_not_protected(taught: Path, own_cache: 
         indelible.protect(loaded, edit)
     edit.apply(loaded.model)
     assert [one.name for one in indelible.protect(loaded, edit).protections] == ["key-anchor"]
+
+
+def test_what_edits_again_is_told_how_the_edit_was_made(taught: Path, own_cache: None) -> None:
+    loaded = indelible.load(str(taught / "model"))
+    facts = indelible.read_facts(taught / "facts.jsonl").facts[:2]
+    edit = indelible.edit(loaded, facts, "ft-m", steps=1, paraphrases=1)
+    edit.apply(loaded.model)
+    how = indelible.protect(loaded, edit, "anchor+repair", paraphrases=1).guarded.mending
+    assert how is not None and (how.editor.name, how.paraphrases, how.facts) == ("ft-m", 1, tuple(facts))
+    assert indelible.protect(loaded, edit, "anchor").guarded.mending is None
+    context = indelible.edit(indelible.load(str(taught / "model")), facts, "ike", bystanders=0)
+    with pytest.raises(EditError, match="A context changes no weights"):
+        indelible.protect(loaded, context, "repair")
