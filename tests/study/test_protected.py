@@ -58,6 +58,8 @@ def test_protected_arms_are_tuned_apart_and_told_apart(taught: Path, tmp_path: P
     )
     assert (tuned["plain"] == tuned["no dose"]).all()
     assert (tuned["plain"] != tuned["held"]).any() and (tuned["plain"] != tuned["others"]).any()
+    on_the_way = set(rows.loc[rows["phase"] == "tuning", "arm"])
+    assert on_the_way == set(rows["arm"]) - {"mixed"}  # what it has before its end is not what comes out
     effects = pd.read_csv(outcome.folder / "tables" / "effects.csv")
     assert {"held", "others"} <= set(effects.loc[effects["versus"] == "plain", "arm"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -15,11 +15,18 @@ from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.study.design.arms import Arm
 from indelible.study.design.checks import check_with_model
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.settings import FactsSettings, StudyConfig
+from indelible.study.run.cost import Speed
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.sources import digest
 from indelible.study.run.step import Versions
+from indelible.study.run.steps.tune import Tune
 from indelible.tuning.objective import OBJECTIVES, tuning_settings
+from indelible.tuning.protection import WORDING_TOKENS, Protection
+from indelible.tuning.protections.interpolate import Interpolate
+from indelible.tuning.protections.projection import Projection
+from indelible.tuning.protections.replay import Replay
+from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.settings import TuningSettings
 from tiny_families import build_odd
 from tiny_models import Make, Tokenizer
@@ -161,3 +168,38 @@ def test_a_layer_without_a_memory_is_found_before_the_first_step(
     arm = Arm("x", EDITORS.get(editor)(**options), tuning_settings({}))
     with pytest.raises(ConfigError, match=said) if said else nullcontext():
         check_with_model([arm], model, find_layout(model), tiny_tokenizer, list)
+
+
+@pytest.mark.parametrize(
+    ("mask", "where", "said"),
+    [
+        ("up-to-edited", "below", r"'arms\.x\.protect' is 'projection' under the mask 'up-to-edited': No linear map"),
+        ("up-to-edited", "all", ""),
+        ("edited-layers", "below", ""),
+        ("none", "below", ""),
+    ],
+)
+def test_a_mask_that_leaves_nothing_to_project_is_found_before_the_first_step(
+    mask: str, where: Literal["below", "all"], said: str, tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    model = tiny_model("llama")
+    arm = Arm("x", EDITORS.get("ft-m")(layer=2), tuning_settings({}), mask, (Projection(where=where),))
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        check_with_model([arm], model, find_layout(model), tiny_tokenizer, list)
+
+
+def test_what_protections_do_is_counted() -> None:
+    def seconds(*protections: Protection) -> float:
+        settings = tuning_settings({"steps": 8, "max_tokens": 20, "batch_size": 5})
+        speed = Speed(training={(settings.precision, False): 1.0})
+        return (
+            Tune(settings, "none", None, None, False, False, protections=protections)
+            .cost(FactsSettings(), speed)
+            .seconds
+        )
+
+    plain = seconds()
+    assert seconds(Replay(at_once=6, every=3)) - plain == pytest.approx(8 * 2 * 6 * WORDING_TOKENS / 3)
+    assert seconds(SelfReplay(at_once=2, every=4, tokens=30)) - plain == pytest.approx(8 * 2 * 2 * 30 / 4)
+    assert seconds(Replay(share=0), Interpolate(points=0)) == plain
+    assert seconds(Interpolate(points=2)) > plain

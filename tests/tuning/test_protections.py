@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from indelible.errors import ConfigError
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.trace import evaluating
-from indelible.tuning.protection import PROTECTIONS, Guarded, Protection, protections_from, wording_of
+from indelible.tuning.protection import (
+    PROTECTIONS,
+    Anchored,
+    Guarded,
+    Protection,
+    Rehearsed,
+    protections_from,
+    wording_of,
+)
 from indelible.tuning.protections.anchor import Anchor
 from indelible.tuning.protections.interpolate import Interpolate
 from indelible.tuning.protections.key_anchor import KeyAnchor, keys_of
@@ -27,7 +35,7 @@ from indelible.tuning.protections.repair import Repair
 from indelible.tuning.protections.replay import Replay
 from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.train import TuningResult, fine_tune
-from indelible.tuning.training.answering import following, predicted
+from indelible.tuning.training.answering import Likeliest, following, predicted
 from indelible.tuning.training.guarding import Guarding
 from tiny_models import build_model, build_tokenizer
 
@@ -43,9 +51,9 @@ OFF = [KeyAnchor(weight=0), Anchor(weight=0), Replay(share=0), SelfReplay(weight
 OFF += [Projection(energy=0), Interpolate(points=0), Repair(every=0)]
 
 
-def guarded() -> Guarded:
+def guarded(family: str = "llama") -> Guarded:
     tokenizer = build_tokenizer(pad="<|pad|>")
-    model = build_model("llama", len(tokenizer), seed=1, layers=3, width=48)
+    model = build_model(family, len(tokenizer), seed=1, layers=3, width=48)
     said = [wording_of(tokenizer, fact, fact.prompt, fact.new_object or "") for fact in FACTS]
     layout = find_layout(model)
     return Guarded(model, tokenizer, layout, said, [layout.mlp_out_weight[1]], seed=3)
@@ -136,19 +144,24 @@ def test_it_holds_what_it_is_about(
     assert result.after["loss"] < result.before["loss"]
 
 
-def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before() -> None:
-    start, held = guarded(), guarded()
-    layer = held.layout.blocks[0]
-    name = next(
-        path for path, one in held.model.named_modules() if path.startswith(layer) and isinstance(one, nn.Linear)
-    )
-    spaces = Projection(energy=1)._spaces(held, [name])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2"])
+def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before(family: str) -> None:
+    start, held = guarded(family), guarded(family)
+    projection = Projection(energy=1, most=1)
+    maps = list(projection._maps(held.model, held.layout, held.layers))
+    spaces = projection._spaces(held, maps)
     settings = {**SETTINGS, "steps": 50}
-    result = fine_tune(held.model, held.tokenizer, settings, protections=[Projection(energy=1, most=1)], guarded=held)
-    before, now = (one.model.get_parameter(f"{name}.weight").detach() for one in (start, held))
-    answered, answers = before @ spaces[name], now @ spaces[name]
-    assert float((answers - answered).norm() / answered.norm()) < 1e-5
-    assert float((now - before).norm() / before.norm()) > 1e-3
+    result = fine_tune(held.model, held.tokenizer, settings, protections=[projection], guarded=held)
+    others = projection._maps(start.model, start.layout, start.layers)
+    moved = 0.0
+    for path, (now, _) in projection._maps(held.model, held.layout, held.layers).items():
+        before = others[path][0]
+        answered, answers = before @ spaces[path], now @ spaces[path]
+        assert float((answers - answered).norm() / answered.norm()) < 1e-5, path
+        moved += float((now - before).norm() / before.norm())
+        bias, was = (getattr(one.model.get_submodule(path), "bias", None) for one in (held, start))
+        assert (bias is None) == (was is None) and (bias is None or torch.equal(bias, was)), path
+    assert len(maps) == 2 * {"gpt2": 4}.get(family, 7) and moved > 1e-3
     assert result.after["loss"] < result.before["loss"]
 
 
@@ -163,10 +176,40 @@ def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Gua
 
 
 @pytest.mark.parametrize("protection", [KeyAnchor(), Anchor(), SelfReplay(texts=4, tokens=8)], ids=str)
+def test_what_is_kept_of_many_at_once_is_what_is_kept_of_each(protection: Anchored) -> None:
+    held = guarded()
+    things = protection.things(held)
+    with torch.no_grad():
+        kept = protection.shown(held, things)
+        assert len(kept) == len(things)
+        for thing, one in zip(things, kept, strict=True):
+            (alone,) = protection.shown(held, [thing])
+            torch.testing.assert_close(figures_of(one), figures_of(alone))
+
+
+def figures_of(kept: Tensor | Likeliest) -> Tensor:
+    return kept.log_probs_nk if isinstance(kept, Likeliest) else kept
+
+
+@pytest.mark.parametrize("protection", [Replay(every=3, share=0.5), Anchor(every=3, weight=2)], ids=str)
+def test_a_penalty_every_few_steps_weighs_as_many_times_as_much(protection: Rehearsed) -> None:
+    held = guarded()
+    penalty, always = (one.penalty(held) for one in (protection, protection.model_copy(update={"every": 1})))
+    assert penalty is not None and always is not None
+    for weight in held.model.parameters():
+        weight.data *= 1.1
+    said, each = [penalty(step) for step in range(6)], always(0)
+    assert [one is None for one in said] == [True, True, False] * 2
+    assert each is not None
+    for one in said[2::3]:
+        assert one is not None and float(one) == pytest.approx(3 * float(each), rel=1e-4) and float(one) > 0
+
+
+@pytest.mark.parametrize("protection", [KeyAnchor(), Anchor(), SelfReplay(texts=4, tokens=8)], ids=str)
 def test_rounding_is_not_penalised(protection: Protection) -> None:
     held = guarded()
     guarding = Guarding([protection], held, lambda: torch.autocast("cpu", torch.bfloat16))
-    arguments: Any = (None, SimpleNamespace(global_step=0), None)
+    arguments: Any = (None, SimpleNamespace(global_step=3), None)
     sizes = []
     for change in (0.0, 0.01):
         if not change:
@@ -236,8 +279,8 @@ def test_a_second_training_is_held_against_the_edited_model_too(tmp_path: object
         Trainer(held.model, arguments, train_dataset=rows, callbacks=[callback]).train()
     held.model.eval()
     (penalty,) = callback.penalties or ()
-    moved = penalty(0)
-    assert moved is not None and float(moved) == pytest.approx(0.1 * squares_moved(held), rel=1e-4)
+    moved = penalty(3)
+    assert moved is not None and float(moved) == pytest.approx(4 * 0.1 * squares_moved(held), rel=1e-4)
 
 
 def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:

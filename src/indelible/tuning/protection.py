@@ -13,7 +13,7 @@ Trainer and with trl's trainers alike::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
@@ -40,6 +40,9 @@ PROTECTIONS = Registry["type[Protection]"](
 
 Weight = Annotated[float, Field(ge=0)]
 NONE = "none"
+
+WORDING_TOKENS = 10
+"""Of a wording with its object, about."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +169,25 @@ class Protection(BaseModel, ABC):
         return f"{self.name}({own})" if own else self.name
 
     @property
+    def read(self) -> float:
+        """Tokens that go forth and back for it with a step, on average, as far as can be said beforehand."""
+        return 0.0
+
+    @property
+    def looks(self) -> int:
+        """How often it takes the held-out figure, at most."""
+        return 0
+
+    @property
     def needs_others(self) -> bool:
         """Whether it wants facts that the model knew before."""
         return False
+
+    def lacking(
+        self, model: PreTrainedModel, layout: Layout, layers: Sequence[int], frozen: Collection[str]
+    ) -> str | None:
+        """What it lacks where a mask freezes so much of a model with an edit in these layers; None where nothing."""
+        return None
 
     def penalty(self, guarded: Guarded) -> Penalty | None:
         """Made before training; None for none."""
@@ -182,48 +201,83 @@ class Protection(BaseModel, ABC):
         """What becomes of the tuned weights; ``before`` are copies of those of the edited model."""
 
 
-class Anchored(Protection, ABC):
-    """A protection that holds what the model shows of some things where it was before training.
+class Rehearsed(Protection, ABC):
+    """A protection that looks at some things again and again while the model is trained.
+
+    A pass over a few short rows costs nearly as much as one over many: it reads all weights, and adds to the gradients
+    of all. So there is one every few steps, which weighs as many times as much.
 
     Attributes:
-        weight: of the penalty, beside the task's loss.
-        at_once: things (wordings, texts) drawn for a step.
-        every: optimizer steps from one penalty to the next, which weighs as many times as much.
+        at_once: things (wordings, texts) drawn for a penalty.
+        every: optimizer steps from one penalty to the next.
     """
 
-    weight: Weight = 1.0
     at_once: int = Field(8, ge=1)
-    every: int = Field(1, ge=1)
+    every: int = Field(4, ge=1)
+
+    @property
+    def read(self) -> float:
+        """Those that are drawn, and once more for a pass's reading of all weights."""
+        return 2 * self.at_once * self.length / self.every if self.strength else 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of a thing, about."""
+        return WORDING_TOKENS
+
+    @property
+    @abstractmethod
+    def strength(self) -> float:
+        """What a penalty at every step would weigh beside the task's loss; 0 for none."""
 
     def things(self, guarded: Guarded) -> Sequence[Any]:
         """What is looked at: the edited wordings."""
         return guarded.wordings
 
-    @abstractmethod
-    def shown(self, guarded: Guarded, thing: Any) -> Any:
-        """What the model shows of one of them before training, as it is kept."""
+    def shown(self, guarded: Guarded, things: Sequence[Any]) -> Sequence[Any]:
+        """What is kept of some of them from before training, one for each."""
+        return things
 
     @abstractmethod
     def change(self, guarded: Guarded, things: Sequence[Any], kept: Sequence[Any]) -> Tensor:
-        """How far what it shows of them now is from what was kept, a scalar with its gradient."""
+        """What is to become small of them, a scalar with its gradient."""
 
     def penalty(self, guarded: Guarded) -> Penalty | None:
-        """The weighted change of those that are drawn for a step."""
-        if not self.weight:
+        """That of those that are drawn, at the last of so many steps: at the first nothing has changed yet."""
+        if not self.strength:
             return None
         import torch
 
+        from indelible.models.batches import in_pieces
+
         with torch.no_grad():
-            before = [(thing, self.shown(guarded, thing)) for thing in self.things(guarded)]
+            pieces = in_pieces(self.things(guarded), self.at_once)
+            before = [pair for some in pieces for pair in zip(some, self.shown(guarded, some), strict=True)]
         draw = drawn(before, guarded.seed)
 
         def changed(step: int) -> Tensor | None:
-            if step % self.every:
+            if (step + 1) % self.every:
                 return None
             things, kept = zip(*draw.some(self.at_once), strict=True)
-            return self.weight * self.every * self.change(guarded, things, kept)
+            return self.strength * self.every * self.change(guarded, things, kept)
 
         return changed
+
+
+class Anchored(Rehearsed, ABC):
+    """A protection that holds what the model shows of some things where it was before training; ``weight`` is that of
+    the penalty, beside the task's loss."""
+
+    weight: Weight = 1.0
+
+    @property
+    def strength(self) -> float:
+        """The weight."""
+        return self.weight
+
+    @abstractmethod
+    def shown(self, guarded: Guarded, things: Sequence[Any]) -> Sequence[Any]:
+        """What the model shows of them before training, as it is kept."""
 
 
 def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "protect") -> tuple[Protection, ...]:

@@ -15,7 +15,7 @@ from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import FactsSettings
-from indelible.tuning.freezing.mask import about_edit
+from indelible.tuning.freezing.mask import about_edit, frozen_parameters
 
 COVARIANCE_TOKENS = "covariance_tokens"
 
@@ -38,8 +38,8 @@ def check_with_model(
     tokenizer: PreTrainedTokenizerBase,
     corpus: Callable[[], list[str]],
 ) -> None:
-    """Raise a ConfigError, naming the arm, if its layers do not exist or have nothing to edit, or its covariances
-    cannot have full rank.
+    """Raise a ConfigError, naming the arm, if its layers do not exist or have nothing to edit, its mask leaves nothing
+    to its protections, or its covariances cannot have full rank.
 
     ``corpus`` gives the texts for covariances; it is called only when an arm needs them.
     """
@@ -50,7 +50,7 @@ def check_with_model(
             continue
         try:
             layers = arm.editor.layers_in(layout)
-            arm.editor.parameters_in(model, layout)
+            edited = arm.editor.parameters_in(model, layout)
         except (ConfigError, LayoutError) as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
         if about_edit(arm.mask) and not layers:
@@ -58,6 +58,14 @@ def check_with_model(
                 f"'arms.{arm.name}.mask' is {arm.mask!r}, which goes by an edit's layers; {arm.editor.name} has none.",
                 "Name layers (layers:0-5), or leave the mask out.",
             )
+        if arm.protections and (edited or not about_edit(arm.mask)):  # left to tracing, they are not known yet
+            frozen = frozen_parameters(arm.mask, model, layout, edited)
+            for one in arm.protections:
+                if (lacking := one.lacking(model, layout, layers, frozen)) is not None:
+                    raise ConfigError(
+                        f"'arms.{arm.name}.protect' is {one.name!r} under the mask {arm.mask!r}: {lacking}.",
+                        "Freeze less, or choose another protection.",
+                    )
         given = getattr(arm.editor, COVARIANCE_TOKENS, 0)
         if given is not None and 0 < given < least:
             raise ConfigError(

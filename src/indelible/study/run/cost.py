@@ -25,6 +25,7 @@ from indelible.models.trace import evaluation_mode
 from indelible.numbers.words import counted, duration
 from indelible.study.design.settings import FactsSettings
 from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
+from indelible.tuning.protection import Protection
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.training.batches import computing
 from indelible.tuning.training.proof import proved_reading
@@ -109,15 +110,16 @@ def asking(questions: float, speed: Speed, *, published: bool = False) -> Cost:
     return Cost(questions * speed.question * (LONGER if published else 1))
 
 
-def tuning_cost(settings: TuningSettings, speed: Speed) -> Cost:
-    """One run of tuning with its held-out figures."""
+def tuning_cost(settings: TuningSettings, speed: Speed, protections: Sequence[Protection] = ()) -> Cost:
+    """One run of tuning with its held-out figures, and what protections do beside it."""
     work = OBJECTIVES.get(settings.objective).work(settings)
     steps = settings.steps_at_most
     rows = steps * settings.rows_per_step  # each time counted
     looks = 2 + max(0, len(settings.dose) - 1)  # the last is that at the end
     looks += steps // settings.evaluation_interval if settings.evaluation_interval else 0
+    finishing = sum(one.looks for one in protections)
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
-    read += work.judged * looks * settings.heldout_examples
+    read += work.judged * (looks + finishing) * settings.heldout_examples
     written = work.sampled * rows + work.answered * looks * settings.heldout_examples
     length = FILLED * settings.max_tokens
     trained = settings.dose[-1] if settings.dose else work.trained * rows * length
@@ -125,6 +127,7 @@ def tuning_cost(settings: TuningSettings, speed: Speed) -> Cost:
     if settings.dose:
         steps = ceil(settings.dose[-1] / (length * work.trained * settings.rows_per_step))
     tokens = trained + length * (read + SAMPLING * written) / 3  # a third of what goes forth and back
+    tokens += steps * sum(one.read for one in protections)
     return Cost(tokens * speed.trained(settings) + steps * speed.step, 1, steps, most)
 
 

@@ -15,11 +15,11 @@ class Anchor(Anchored):
     """Options: see ``Anchored``. The change is KL(before || now), nats a token of the objects."""
 
     name = "anchor"
-    version = 3
+    version = 4
 
-    def shown(self, guarded: Guarded, thing: Wording) -> Likeliest:
-        """What is predicted where the object's tokens are."""
-        return Likeliest.of(_of_object(guarded, [thing]))
+    def shown(self, guarded: Guarded, things: Sequence[Wording]) -> list[Likeliest]:
+        """What is predicted where the objects' tokens are."""
+        return Likeliest.of(_of_object(guarded, things)).parts([len(thing.target) for thing in things])
 
     def change(self, guarded: Guarded, things: Sequence[Wording], kept: Sequence[Likeliest]) -> Tensor:
         """See the module."""

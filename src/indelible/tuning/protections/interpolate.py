@@ -1,7 +1,8 @@
 """Interpolate: after training, each group of weights goes back towards the edited model as far as the task allows.
 
 As WiSE-FT (Wortsman et al., arXiv 2109.01903), group by group: the layers below the edit, the edited ones, those above,
-and what lies in no layer. Only the held-out figure of the task decides; no fact is asked.
+and what lies in no layer. Only the held-out figure of the task decides; no fact is asked. A study asks such
+an arm nothing on the way, since what is there then is not what comes out.
 """
 
 from __future__ import annotations
@@ -25,10 +26,15 @@ class Interpolate(Protection):
     """
 
     name = "interpolate"
-    version = 2
+    version = 3
     finishes = True
     allowed: float = Field(0.01, ge=0)
     points: int = Field(4, ge=0)
+
+    @property
+    def looks(self) -> int:
+        """One, and each mixture of each of the four groups."""
+        return 1 + 4 * self.points if self.points else 0
 
     def finish(self, guarded: Guarded, before: Mapping[str, Tensor], figure: Figure) -> None:
         """See the module."""

@@ -23,13 +23,13 @@ class KeyAnchor(Anchored):
     """Options: see ``Anchored``."""
 
     name = "key-anchor"
-    version = 3
+    version = 4
     in_layers = True
     weight: Weight = 10.0
 
-    def shown(self, guarded: Guarded, thing: Wording) -> Tensor:
-        """Its keys, ``(layers, d)``."""
-        return keys_of(guarded, [thing])[:, 0]
+    def shown(self, guarded: Guarded, things: Sequence[Wording]) -> Sequence[Tensor]:
+        """Their keys, each ``(layers, d)``."""
+        return keys_of(guarded, things).unbind(1)
 
     def change(self, guarded: Guarded, things: Sequence[Wording], kept: Sequence[Tensor]) -> Tensor:
         """See the module."""

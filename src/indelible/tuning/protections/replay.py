@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from indelible.errors import ConfigError
-from indelible.tuning.protection import PROTECTIONS, Guarded, Penalty, Protection, drawn
+from indelible.tuning.protection import PROTECTIONS, Guarded, Rehearsed, Wording
 from indelible.tuning.training.answering import following, predicted
 
 
 @PROTECTIONS.register("replay")
-class Replay(Protection):
-    """Options.
+class Replay(Rehearsed):
+    """Options, beside those of ``Rehearsed``.
 
     Attributes:
         share: of the loss that the replayed wordings have; their part is the mean over the tokens of their objects.
-        at_once: wordings drawn for a step.
         of: the edits; or, as a control of what any replay does, "others": facts that the model knew before.
     """
 
     name = "replay"
-    version = 2
+    version = 3
     share: float = Field(0.2, ge=0, lt=1)
-    at_once: int = Field(8, ge=1)
     of: Literal["edits", "others"] = "edits"
 
     @property
@@ -33,20 +32,21 @@ class Replay(Protection):
         """See ``of``."""
         return self.of == "others"
 
-    def penalty(self, guarded: Guarded) -> Penalty | None:
-        """See the module; weighs share / (1 - share) beside the task's loss."""
-        if not self.share:
-            return None
+    @property
+    def strength(self) -> float:
+        """The share over that of the task's loss."""
+        return self.share / (1 - self.share)
+
+    def things(self, guarded: Guarded) -> Sequence[Wording]:
+        """See ``of``."""
         known = guarded.wordings if self.of == "edits" else guarded.others
         if not known:
             raise ConfigError("There are no other facts to replay.", "Give more that are known, or replay the edits.")
-        draw = drawn(known, guarded.seed)
+        return known
 
-        def loss(step: int) -> Tensor:
-            some = draw.some(self.at_once)
-            texts, starts = [one.tokens for one in some], [len(one.prompt) for one in some]
-            log_probs_nv = predicted(guarded, texts, starts)
-            wanted_n = following(texts, starts).to(log_probs_nv.device)
-            return -self.share / (1 - self.share) * log_probs_nv.gather(1, wanted_n[:, None]).mean()
-
-        return loss
+    def change(self, guarded: Guarded, things: Sequence[Wording], kept: Sequence[Any]) -> Tensor:
+        """How unlikely their objects are, nats a token."""
+        texts, starts = [one.tokens for one in things], [len(one.prompt) for one in things]
+        log_probs_nv = predicted(guarded, texts, starts)
+        wanted_n = following(texts, starts).to(log_probs_nv.device)
+        return -log_probs_nv.gather(1, wanted_n[:, None]).mean()

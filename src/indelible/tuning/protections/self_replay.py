@@ -28,14 +28,20 @@ class SelfReplay(Anchored):
     """
 
     name = "self-replay"
-    version = 3
+    version = 4
     at_once: int = Field(2, ge=1)
     texts: int = Field(64, ge=1)
     tokens: int = Field(48, ge=2)
 
-    def shown(self, guarded: Guarded, thing: tuple[int, ...]) -> Likeliest:
-        """What is predicted all through a text."""
-        return Likeliest.of(predicted(guarded, [thing], [1]))
+    @property
+    def length(self) -> int:
+        """See ``tokens``."""
+        return self.tokens
+
+    def shown(self, guarded: Guarded, things: Sequence[tuple[int, ...]]) -> list[Likeliest]:
+        """What is predicted all through the texts."""
+        found = Likeliest.of(predicted(guarded, things, [1] * len(things)))
+        return found.parts([len(thing) - 1 for thing in things])
 
     def change(self, guarded: Guarded, things: Sequence[tuple[int, ...]], kept: Sequence[Likeliest]) -> Tensor:
         """See the module."""

@@ -54,6 +54,11 @@ class Likeliest:
         """Several, one behind the other."""
         return cls(torch.cat([part.words_nk for part in parts]), torch.cat([part.log_probs_nk for part in parts]))
 
+    def parts(self, sizes: Sequence[int]) -> list[Self]:
+        """So many each, in copies that hold nothing of the whole."""
+        pairs = zip(self.words_nk.split(list(sizes)), self.log_probs_nk.split(list(sizes)), strict=True)
+        return [type(self)(words_nk.clone(), log_probs_nk.clone()) for words_nk, log_probs_nk in pairs]
+
     def divergence(self, now_nv: Tensor) -> Tensor:
         """KL(these || now), ``(n,)``, in nats."""
         now_nk = now_nv.gather(1, self.words_nk)

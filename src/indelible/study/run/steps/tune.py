@@ -73,11 +73,17 @@ class Tune(Work):
         return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        tuning, isolated = tuning_cost(self.tuning, speed), self.copy is not None
+        tuning, isolated = tuning_cost(self.tuning, speed, self.protections), self.copy is not None
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
+        points = points if self._asks_on_the_way else 0
         on_the_way = points * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
         questions = questions_asked(facts, isolated=isolated) + on_the_way
         return tuning + asking(questions, speed, published=self.published)
+
+    @property
+    def _asks_on_the_way(self) -> bool:
+        """Not where a protection changes weights at the end: points before it would not be of what comes out."""
+        return not any(one.finishes for one in self.protections)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
@@ -85,7 +91,7 @@ class Tune(Work):
         edit = kept_edit(job.inputs, self.copy)
         questions = chosen.questions(edit)
         curve = None
-        if self.every is not None or self.tuning.dose:
+        if self._asks_on_the_way and (self.every is not None or self.tuning.dose):
             # on the way, each fact's own prompt alone; the whole exam follows the last step anyway
             prompts = [question for question in questions if question.kind == "prompt"]
             doses = self.tuning.dose
