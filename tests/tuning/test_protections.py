@@ -129,7 +129,7 @@ def weights_moved(held: Guarded) -> float:
     [
         (KeyAnchor(), keys_moved, 0.5),
         (Anchor(weight=10), predictions_moved, 0.5),
-        (Replay(share=0.4), edits_unlikely, 0.6),
+        (Replay(share=0.4, every=1), edits_unlikely, 0.6),
         (SelfReplay(weight=10, at_once=8), own_texts_moved, 0.7),
         (Near(weight=30), weights_moved, 0.8),
         (Projection(energy=1, most=1, where="all"), predictions_moved, 0.8),
@@ -198,10 +198,11 @@ def test_a_penalty_every_few_steps_weighs_as_many_times_as_much(protection: Rehe
     assert penalty is not None and always is not None
     for weight in held.model.parameters():
         weight.data *= 1.1
-    said, each = [penalty(step) for step in range(6)], always(0)
-    assert [one is None for one in said] == [True, True, False] * 2
+    with torch.no_grad():
+        said, each = [penalty(step) for step in range(6)], always(0)
+    assert [one is None for one in said] == [True, False, True] * 2
     assert each is not None
-    for one in said[2::3]:
+    for one in said[1::3]:
         assert one is not None and float(one) == pytest.approx(3 * float(each), rel=1e-4) and float(one) > 0
 
 
@@ -209,7 +210,7 @@ def test_a_penalty_every_few_steps_weighs_as_many_times_as_much(protection: Rehe
 def test_rounding_is_not_penalised(protection: Protection) -> None:
     held = guarded()
     guarding = Guarding([protection], held, lambda: torch.autocast("cpu", torch.bfloat16))
-    arguments: Any = (None, SimpleNamespace(global_step=3), None)
+    arguments: Any = (None, SimpleNamespace(global_step=2), None)
     sizes = []
     for change in (0.0, 0.01):
         if not change:
@@ -279,7 +280,7 @@ def test_a_second_training_is_held_against_the_edited_model_too(tmp_path: object
         Trainer(held.model, arguments, train_dataset=rows, callbacks=[callback]).train()
     held.model.eval()
     (penalty,) = callback.penalties or ()
-    moved = penalty(3)
+    moved = penalty(2)
     assert moved is not None and float(moved) == pytest.approx(4 * 0.1 * squares_moved(held), rel=1e-4)
 
 

@@ -243,7 +243,8 @@ class Rehearsed(Protection, ABC):
         """What is to become small of them, a scalar with its gradient."""
 
     def penalty(self, guarded: Guarded) -> Penalty | None:
-        """That of those that are drawn, at the last of so many steps: at the first nothing has changed yet."""
+        """That of those that are drawn, amid so many steps: at the first nothing has changed yet, and what comes
+        with the last has no steps left in which Adam follows it."""
         if not self.strength:
             return None
         import torch
@@ -256,7 +257,7 @@ class Rehearsed(Protection, ABC):
         draw = drawn(before, guarded.seed)
 
         def changed(step: int) -> Tensor | None:
-            if (step + 1) % self.every:
+            if step % self.every != self.every // 2:
                 return None
             things, kept = zip(*draw.some(self.at_once), strict=True)
             return self.strength * self.every * self.change(guarded, things, kept)
