@@ -281,7 +281,7 @@ def test_a_second_training_is_held_against_the_edited_model_too(tmp_path: object
     held.model.eval()
     (penalty,) = callback.penalties or ()
     moved = penalty(2)
-    assert moved is not None and float(moved) == pytest.approx(4 * 0.1 * squares_moved(held), rel=1e-4)
+    assert moved is not None and float(moved) == pytest.approx(0.1 * squares_moved(held), rel=1e-4)
 
 
 def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from indelible.models.batches import padded
@@ -20,12 +21,14 @@ from indelible.tuning.protection import PROTECTIONS, Anchored, Guarded, Weight, 
 
 @PROTECTIONS.register("key-anchor")
 class KeyAnchor(Anchored):
-    """Options: see ``Anchored``."""
+    """Options: see ``Anchored``. A pass that ends below the edit is cheap enough for every step."""
 
     name = "key-anchor"
     version = 4
     in_layers = True
     weight: Weight = 10.0
+    at_once: int = Field(8, ge=1)
+    every: int = Field(1, ge=1)
 
     def shown(self, guarded: Guarded, things: Sequence[Wording]) -> Sequence[Tensor]:
         """Their keys, each ``(layers, d)``."""
