@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indelible.care.difference import diff
     from indelible.care.edit import edit
     from indelible.care.protect import protect
     from indelible.care.repair import repair
@@ -27,6 +28,7 @@ __all__ = [
     "Fact",
     "RetentionCallback",
     "ask",
+    "diff",
     "edit",
     "fine_tune",
     "load",
@@ -42,6 +44,7 @@ _HOMES = {
     "Fact": "facts.fact",
     "RetentionCallback": "exam.callback",
     "ask": "exam.exam",
+    "diff": "care.difference",
     "edit": "care.edit",
     "fine_tune": "tuning.train",
     "load": "models.load",

@@ -19,6 +19,7 @@ _COMMANDS = (
     *("commands.study", "commands.report", "deltas.edit", "deltas.apply", "deltas.revert", "deltas.verify"),
     *(
         "deltas.repair",
+        "deltas.diff",
         "commands.explain",
         "deltas.compose",
         "commands.locate",
