@@ -26,6 +26,8 @@ COMMANDS = (
     "apply",
     "revert",
     "verify",
+    "repair",
+    "diff",
     "compose",
     "locate",
     "plan",

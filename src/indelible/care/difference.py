@@ -2,9 +2,10 @@
 
 Training moves matrices of a kind (all down-projections, say) about equally far in every layer; an edit moves a few of
 them much farther, and in few directions, one or so per fact. So each matrix's largest singular value of the difference
-is held against the median of its kind. Plain fine-tuning of SmolLM2-135M (full, 24 to 35 steps at 2e-4; LoRA and DoRA, 12 steps
-at 1e-3) left no matrix at more than 2.0 times the median of its kind; edits of ROME, MEMIT and FT-M stood at 15 to 400
-times behind such training, and as many directions stood out as facts had been edited (27 to 49 of 48). An edit that is spread evenly over all layers, as an adapter's, cannot be told from training.
+is held against the median of its kind. Plain fine-tuning of SmolLM2-135M (full, 24 to 35 steps at 2e-4; LoRA and DoRA,
+12 steps at 1e-3) left no matrix at more than 2.0 times the median of its kind; edits of ROME, MEMIT and FT-M stood at
+15 to 400 times behind such training, and as many directions stood out as facts had been edited (27 to 49 of 48). An
+edit that is spread evenly over all layers, as an adapter's, cannot be told from training.
 """
 
 from __future__ import annotations
