@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from indelible.facts.fact import Fact
     from indelible.facts.read import read_facts
     from indelible.models.load import load
+    from indelible.study.advice.advise import Advice, advise
     from indelible.study.run.run import run_study
     from indelible.tuning.train import fine_tune
 
@@ -25,8 +26,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "EDITORS",
+    "Advice",
     "Fact",
     "RetentionCallback",
+    "advise",
     "ask",
     "diff",
     "edit",
@@ -41,8 +44,10 @@ __all__ = [
 
 _HOMES = {
     "EDITORS": "edits.editor",
+    "Advice": "study.advice.advise",
     "Fact": "facts.fact",
     "RetentionCallback": "exam.callback",
+    "advise": "study.advice.advise",
     "ask": "exam.exam",
     "diff": "care.difference",
     "edit": "care.edit",

@@ -24,6 +24,20 @@ STRATA = {"below 0.5": 0.0, "up to 0.8": 0.5, "from 0.8": 0.8}
 """Of probabilities, with the lowest of each: an edit may stand in any of them and be held against facts like it."""
 
 
+def as_they_are(facts: Sequence[Fact]) -> list[Fact]:
+    """The facts that bring a new object, neither in the true one nor around it: nothing has to be drawn for them."""
+    return [fact for fact in facts if fact.new_object is not None and not _overlap(fact.true_object, fact.new_object)]
+
+
+def at_most(facts: Sequence[Fact], seed: int) -> int:
+    """How many of the facts ``choose_sets`` can edit: one of a subject, and none whose subject is part of another's."""
+    chosen: list[str] = []
+    for fact in _spread(_one_per_subject(facts, random.Random(seed))):
+        if not _any_nested(fact.subject, chosen):
+            chosen.append(fact.subject)
+    return len(chosen)
+
+
 def in_turns(facts: Sequence[Fact], seed: int) -> list[Fact]:
     """The facts in drawn order with relations taking turns, so that any beginning has some of every relation."""
     generator = random.Random(seed)
@@ -58,8 +72,9 @@ def choose_sets(
             turns, a third of them from each (or what there is, and the more from the others). If None, as they come.
 
     Returns:
-        (edited, intrinsic). Both carry a new object, drawn from the true objects that ``editable`` has for the same
-        relation (a fact whose relation offers none keeps its own); an intrinsic fact's is only the rival in the margin.
+        (edited, intrinsic). Both carry a new object, drawn from the true objects that ``known`` and ``editable`` have
+        for the same relation (a fact whose relation offers none keeps its own); an intrinsic fact's is only the rival
+        in the margin.
 
         - No subject occurs twice, in either set (compared without regard to case), and no edited subject stands inside
           another chosen one or the other way round ("Sudan", "South Sudan").
@@ -78,7 +93,7 @@ def choose_sets(
         raise FactsError(f"Cannot choose {n_edits} edited and {n_intrinsic} intrinsic facts.", "Give counts from 0 up.")
     rng = random.Random(seed)
     offered = known if editable is None else editable
-    objects = _objects_by_relation(offered)
+    objects = _objects_by_relation([*known, *offered])
     candidates = _one_per_subject(offered, rng)
     edited: list[Fact] = []
     for fact in _spread(candidates):

@@ -18,7 +18,7 @@ from indelible.models.corpus import ENCYCLOPEDIA
 WORLD = "world"
 NO_EDITOR = "none"
 Options = dict[str, Any]
-Edited = Literal["known", "any"]
+Edited = Literal["known", "any", "own"]
 Protocol = Literal["batch", "isolated", "task-vector"]
 
 
@@ -46,7 +46,9 @@ class FactsSettings(_Settings):
             400 of them, and 29 of 38 without; compare both before you rely on either.
         n_edits: facts to edit, all at once.
         edited: "known": only facts that the model answers are edited; "any": also others, as CounterFact and zsRE are
-            published. None edits known ones, and any where the study is ``as_published``.
+            published; "own": those of a file that bring a new object, as they are, and others are only asked: the
+            file's own without one, or where it has none the built-in facts. None edits known ones, and any where the
+            study is ``as_published``.
         n_intrinsic: facts that the model knows and that are left alone; a third each with a probability below 0.5, up
             to 0.8 and above, as far as there are any, so that edits have facts to be compared with that start alike.
     """
@@ -70,6 +72,12 @@ class FactsSettings(_Settings):
     def redraws(self) -> bool:
         """Whether new objects and neighbours are drawn."""
         return self.source == WORLD if self.redraw is None else self.redraw
+
+    @model_validator(mode="after")
+    def _own_facts_stand_in_a_file(self) -> Self:
+        if self.edited == "own" and self.redraws:
+            raise ValueError("edited: own takes the new objects of a file; name it as source, and leave redraw out")
+        return self
 
     @field_validator("relations")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +35,9 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
         facts = list(found.facts)
         for words in found.in_words():
             note(f"{source}: {words}")
+        if settings.edited == "own" and all(fact.new_object is not None for fact in facts):
+            taken = {fact.id for fact in facts}
+            facts += [replace(fact, new_object=None) for fact in world_facts() if fact.id not in taken]
     if settings.relations is None:
         return facts
     known = {fact.relation for fact in facts}

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from indelible.errors import FactsError
 from indelible.exam.exam import Held, how_held
-from indelible.facts.choose import choose_sets, in_turns, strata_counts
+from indelible.facts.choose import as_they_are, choose_sets, in_turns, strata_counts
 from indelible.facts.fact import Fact
 from indelible.progress import Progress
 from indelible.study.design.settings import Edited, FactsSettings
@@ -74,7 +74,7 @@ class Select(Work):
                         job.step.seed,
                         pool=candidates,
                         redraw=self.redraw,
-                        editable=None if self.edited == "known" else [one.fact for one in held],
+                        editable=self._editable(held, candidates),
                         probability=probability if self.stratified else None,
                     )
                     break
@@ -94,6 +94,12 @@ class Select(Work):
         short = [name for name, count in strata.items() if self.stratified and count < self.n_intrinsic // len(strata)]
         lacking = f"; there are no more {', '.join(short)}" if short else ""
         return Done(f"{len(probability)} of {asked} asked are known; intrinsic probability {drawn}{lacking}", record)
+
+    def _editable(self, held: Sequence[Held], candidates: Sequence[Fact]) -> list[Fact] | None:
+        """What edits are drawn from: known facts (None), all that were asked, or those that are given to be edited."""
+        if self.edited == "own":
+            return as_they_are(candidates)
+        return None if self.edited == "known" else [one.fact for one in held]
 
     def _as_asked(self, facts: Sequence[Fact]) -> list[dict[str, object]]:
         """The facts with as many held-out wordings and neighbours as are to be asked."""

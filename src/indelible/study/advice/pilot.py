@@ -1,0 +1,260 @@
+"""The pilot of an advice: an ordinary study of the candidates, as large as the minutes that are given for it allow.
+
+What a study takes is reckoned from how fast the model is on this machine (see ``study.run.cost``). Facts and training
+steps grow together, since an effect shows by what training costs as much as by how many facts it is seen on; then come
+further seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.editor import EDITORS
+from indelible.errors import ConfigError, FactsError, UnknownNameError
+from indelible.facts.choose import as_they_are, at_most
+from indelible.facts.fact import Fact
+from indelible.models.load import load
+from indelible.numbers.words import counted, duration
+from indelible.study.design.arms import resolve_arms
+from indelible.study.design.config import parse_config
+from indelible.study.design.settings import NO_EDITOR, StudyConfig
+from indelible.study.run.cost import Cost, Speed, measured_speed
+from indelible.study.run.plan import make_plan
+from indelible.study.run.sources import candidate_facts
+from indelible.study.run.step import Versions
+from indelible.study.run.store import Store
+from indelible.tuning.objective import OBJECTIVES, tuning_settings
+from indelible.tuning.own_data.data import data_task
+from indelible.tuning.own_data.sources import read_rows
+from indelible.tuning.protection import NONE, PROTECTIONS, protections_from
+from indelible.tuning.settings import DataSettings
+from indelible.tuning.task import TASKS
+
+PLAIN, CONTROL = "plain", "control"
+FEWEST, SHORTEST, GROWTH = 12, 8, 1.25
+"""Edits and steps of the smallest pilot, and how many times as many the next larger one has of both."""
+MOST_EDITS, MOST_STEPS, MOST_SEEDS = 96, 400, 3
+"""Of the largest one; users' own data are read once at most."""
+HELD_OUT = 128
+"""Rows for the downstream figure: one protection's price is a difference of a few hundredths."""
+
+Protect = str | dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a pilot is."""
+
+    edits: int
+    steps: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What advice is sought on; see ``advise`` for what is not said here.
+
+    Attributes:
+        facts: file of the facts to be edited.
+        data: a file, a data set of the hub, or the name of a built-in task.
+        protections: the candidates, as a study writes them; empty for all that fit.
+        allowed: the price that may be paid.
+        settings: of the pilot's study, laid over what is chosen here, as ``tuning.learning_rate=2e-5``.
+    """
+
+    model: str
+    facts: Path
+    data: str
+    objective: str
+    editor: str
+    delta: Path | None
+    protections: tuple[str, ...]
+    minutes: float
+    allowed: float
+    settings: tuple[str, ...] = ()
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.minutes < math.inf:
+            raise ConfigError(f"{self.minutes:g} minutes are no time for a pilot.", "Give more than 0, e.g. 20.")
+        if not 0 <= self.allowed < math.inf:
+            raise ConfigError(f"The price {self.allowed:g} cannot be paid.", "Give a share from 0 up, e.g. 0.02.")
+
+    def study(self, size: Size) -> StudyConfig:
+        """The pilot as a study.
+
+        Raises:
+            IndelibleError: for all that can be found wrong before a model is loaded.
+        """
+        name, options, paraphrases = self.editing
+        edited = {"editor": name, "paraphrases": paraphrases}
+        few = HELD_OUT if self.examples is None else max(1, min(HELD_OUT, self.examples // 4))
+        settings = {
+            "name": f"advise-{self.minutes:g}-minutes",
+            "model": self.model,
+            "trust_remote_code": self.trust_remote_code,
+            "seeds": list(range(size.seeds)),
+            "facts": {**self._facts, "n_edits": size.edits, "n_intrinsic": min(max(size.edits, 24), self.others)},
+            "editors": {name: options} if options else {},
+            "tuning": {"objective": self.objective, "steps": size.steps, "heldout_examples": few, **self._source},
+            "arms": [
+                {"name": PLAIN, **edited},
+                *({"name": one, **edited, "protect": protect} for one, protect in self.candidates.items()),
+                {"name": CONTROL, "editor": NO_EDITOR},
+            ],
+        }
+        return self._parsed(settings)
+
+    @cached_property
+    def candidates(self) -> dict[str, Protect]:
+        """Each protection by its arm's name, as an arm has it.
+
+        Raises:
+            ConfigError: an unknown one; "none", which each pilot has; one that is named twice.
+        """
+        in_layers = bool(EDITORS.get(self.editing[0]).depths)
+        fitting = [name for name in PROTECTIONS.names() if in_layers or not PROTECTIONS.get(name).in_layers]
+        found: dict[str, Protect] = {}
+        for written in self.protections or fitting:
+            try:
+                read = yaml.safe_load(written) if written.lstrip().startswith("{") else written
+            except yaml.YAMLError:
+                raise ConfigError(f"The protection {written!r} is not valid YAML.", "Mend it.") from None
+            name = "+".join(map(str, protections_from(read))) or NONE
+            if name == NONE or name in found:
+                why = "each pilot has it" if name == NONE else "it is named twice"
+                raise ConfigError(f"{written!r} cannot be one more candidate: {why}.", "Leave it out.")
+            found[name] = read
+        return found
+
+    @cached_property
+    def editing(self) -> tuple[str, dict[str, Any], int]:
+        """The editor, its options, and with how many paraphrases: those that made the delta, where one is given."""
+        if self.delta is None:
+            if self.editor not in EDITORS.names():
+                raise UnknownNameError("editor", self.editor, EDITORS.names())
+            return self.editor, {}, 0
+        made = Edit.load(self.delta).manifest.made
+        if len(made) > 1:
+            what = f"{self.delta} is made of {len(made)} edits, and a pilot makes one."
+            raise ConfigError(what, "Give one of them, or an editor in its place.")
+        return made[0].editor, dict(made[0].options), made[0].paraphrases
+
+    @cached_property
+    def editable(self) -> int:
+        """How many facts can be edited together.
+
+        Raises:
+            FactsError: if the file cannot be read, or holds none with a new object.
+        """
+        own = as_they_are(self._known_of)
+        if not own:
+            raise FactsError(
+                f"No fact of {self.facts} has a new object.", "Give new_object for each fact to be edited."
+            )
+        return min(at_most(own, seed) for seed in range(MOST_SEEDS))
+
+    @cached_property
+    def others(self) -> int:
+        """How many other facts may be asked."""
+        return sum(fact.new_object is None for fact in self._known_of)
+
+    @cached_property
+    def examples(self) -> int | None:
+        """Rows of the users' own data; None for a built-in task, which has no end.
+
+        Raises:
+            DataError: if the data cannot be read, or lack what the objective needs.
+            UnknownNameError: for an objective that does not exist.
+        """
+        if self.objective not in OBJECTIVES.names():
+            raise UnknownNameError("objective", self.objective, OBJECTIVES.names())
+        if "task" in self._source:
+            return None
+        tuning = self._parsed(self._bare).tuning
+        data = DataSettings.model_validate(tuning["data"])
+        data_task(data, OBJECTIVES.get(self.objective))
+        return len(read_rows(data).rows)
+
+    def begun(self, folder: Path) -> Size | None:
+        """The size of the pilot that stands in a folder, which is gone on with; None where there is none."""
+        kept = Store(folder).config_dict()
+        try:
+            return None if kept is None else Size(kept["facts"]["n_edits"], kept["tuning"]["steps"], len(kept["seeds"]))
+        except (KeyError, TypeError):  # another kind of study: said when it is opened
+            return None
+
+    def sizes(self) -> list[Size]:
+        """Sizes of pilots, each larger than the one before."""
+        steps, tuning = MOST_STEPS, tuning_settings(self.study(Size(1, 1, 1)).tuning)
+        if self.examples is not None:
+            steps = max(1, (self.examples - tuning.heldout_examples) // tuning.rows_per_step)
+        edits = min(MOST_EDITS, self.editable)
+        found = [Size(min(FEWEST, edits), min(SHORTEST, steps), 1)]
+        while (found[-1].edits, found[-1].steps) != (edits, steps):
+            last = found[-1]
+            larger = (math.ceil(last.edits * GROWTH), math.ceil(last.steps * GROWTH))
+            found.append(Size(min(larger[0], edits), min(larger[1], steps), 1))
+        return found + [Size(edits, steps, seeds) for seeds in range(2, MOST_SEEDS + 1)]
+
+    def speed(self) -> Speed:
+        """How fast the model is on this machine; it is loaded for it."""
+        config = self.study(self.sizes()[0])
+        loaded = load(self.model, trust_remote_code=self.trust_remote_code)
+        tunings = [arm.tuning for arm in resolve_arms(config)]
+        return measured_speed(loaded.model, loaded.tokenizer, candidate_facts(config.facts), tunings)
+
+    def fitting(self, speed: Speed) -> Size:
+        """The largest size that takes no longer than the minutes at that speed.
+
+        Raises:
+            ConfigError: if the smallest takes longer.
+        """
+        sizes = self.sizes()
+        place = bisect_right(sizes, 60 * self.minutes, key=lambda size: self.cost(size, speed).seconds)
+        if not place:
+            least = self.cost(sizes[0], speed).seconds
+            raise ConfigError(
+                f"{self.minutes:g} minutes do not suffice: a pilot of {counted(len(self.candidates), 'candidate')} with"
+                f" {sizes[0].edits} edits and {sizes[0].steps} steps takes about {duration(least)} on this machine.",
+                f"Give {math.ceil(least / 60)} minutes, or fewer candidates (protect).",
+            )
+        return sizes[place - 1]
+
+    def cost(self, size: Size, speed: Speed) -> Cost:
+        """What a pilot of that size takes at that speed, all its steps one after another."""
+        config = self.study(size)
+        plan = make_plan(config, resolve_arms(config), Versions("", "", {}, "", "", ""))
+        return sum((step.work.cost(config.facts, speed) for step in plan.steps), Cost())
+
+    @cached_property
+    def _known_of(self) -> list[Fact]:
+        """All that a pilot chooses from."""
+        return candidate_facts(self._parsed(self._bare).facts)
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {"source": str(self.facts), "edited": "own", "held_out": 1, "neighbours": 0}
+
+    @property
+    def _source(self) -> Mapping[str, Any]:
+        task = self.data in TASKS.names() and not Path(self.data).exists()
+        return {"task": self.data} if task else {"data": {"source": self.data}}
+
+    @property
+    def _bare(self) -> dict[str, Any]:
+        """What can be said before facts and data are read."""
+        arms = [{"name": PLAIN, "editor": self.editing[0]}]
+        return {"name": "advise", "model": self.model, "facts": self._facts, "tuning": {**self._source}, "arms": arms}
+
+    def _parsed(self, settings: Mapping[str, Any]) -> StudyConfig:
+        return parse_config(yaml.safe_dump(settings), "the pilot", Path.cwd(), self.settings)
