@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,28 +113,28 @@ def advise(
 
 
 def _show_plan(sought: Sought, folder: Path, as_json: bool) -> None:
+    from indelible.study.advice.pilot import Size
     from indelible.study.design.mask_preview import fetches_nothing
 
-    size, cost, seconds = sought.begun(folder), None, None
+    size, speed = sought.begun(folder), None
     if size is None and fetches_nothing(sought.model):
         speed = sought.speed()
         size = sought.fitting(speed)
-        cost = sought.cost(size, speed)
-        seconds = cost.seconds
+    settings = sought.study(size or sought.sizes()[0]).as_dict()  # what is wrong with them is said
+    cost = None if size is None or speed is None else sought.cost(size, speed)
     if as_json:
-        sizes = None if size is None else {"edits": size.edits, "steps": size.steps, "seeds": size.seeds}
-        typer.echo(json.dumps({"candidates": sought.candidates, "size": sizes, "seconds": seconds}, indent=2))
+        known = None if size is None else asdict(Size.of(settings))
+        seconds = None if cost is None else cost.seconds
+        typer.echo(json.dumps({"candidates": sought.candidates, "size": known, "seconds": seconds}, indent=2))
         return
     typer.echo(f"Candidates, beside plain training and an unedited control: {', '.join(sought.candidates)}.")
     if size is None:
-        sought.study(sought.sizes()[0])  # what is wrong with it is said
         typer.echo(f"How large the pilot is, is known once {sought.model} has been fetched.")
         return
-    typer.echo(
-        f"{counted(size.edits, 'edit')} of {sought.editable}, {counted(size.steps, 'step')}, "
-        f"{counted(size.seeds, 'seed')}."
-    )
-    typer.echo(f"It stands in {folder}." if cost is None else cost.in_words(seconds))
+    size = Size.of(settings)
+    edits, seeds = counted(size.edits, "edit"), counted(size.seeds, "seed")
+    typer.echo(f"Pilot: {edits} of {sought.editable} that are possible together, {size.steps} steps, {seeds}.")
+    typer.echo(f"It stands in {folder}." if cost is None else cost.in_words(cost.seconds))
 
 
 def _show(advice: Advice) -> None:

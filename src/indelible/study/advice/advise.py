@@ -133,7 +133,7 @@ def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Wa
     began, watcher = time.time(), watcher or Watcher()
     size = None if update else sought.begun(folder)
     if size is None:
-        watcher.note("measuring how fast the model is here")
+        watcher.note(f"loading {sought.model} to measure how fast it is here")
         size = sought.fitting(sought.speed())
     outcome = run_study(sought.study(size), folder, watcher=watcher, update=update)
     if outcome.report is None:
@@ -161,7 +161,7 @@ def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Wa
 
 def in_yaml(protect: Protect) -> str:
     """A protection as an arm of a study has it."""
-    return yaml.safe_dump({"protect": protect}, default_flow_style=None, sort_keys=False).strip()
+    return yaml.safe_dump({"protect": protect}, sort_keys=False).strip()
 
 
 def in_python(sought: Sought, protect: Protect) -> str:

@@ -250,7 +250,7 @@ def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> s
             )
     dear = [one.price for one in judged if one.state == "too dear" and one.price is not None]
     if dear:
-        said.append(f"A price of {math.ceil(min(dear) * 100) / 100:g} would be enough for one of them.")
+        said.append(f"A price of {math.ceil(round(100 * min(dear), 6)) / 100:g} would be enough for one of them.")
     return " ".join(said)
 
 

@@ -58,6 +58,11 @@ class Size:
     steps: int
     seeds: int
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Size:
+        """That of a study's settings."""
+        return cls(settings["facts"]["n_edits"], settings["tuning"]["steps"], len(settings["seeds"]))
+
 
 @dataclass(frozen=True)
 class Sought:
@@ -189,7 +194,7 @@ class Sought:
         """The size of the pilot that stands in a folder, which is gone on with; None where there is none."""
         kept = Store(folder).config_dict()
         try:
-            return None if kept is None else Size(kept["facts"]["n_edits"], kept["tuning"]["steps"], len(kept["seeds"]))
+            return None if kept is None else Size.of(kept)
         except (KeyError, TypeError):  # another kind of study: said when it is opened
             return None
 
@@ -226,7 +231,7 @@ class Sought:
             raise ConfigError(
                 f"{self.minutes:g} minutes do not suffice: a pilot of {counted(len(self.candidates), 'candidate')} with"
                 f" {sizes[0].edits} edits and {sizes[0].steps} steps takes about {duration(least)} on this machine.",
-                f"Give {math.ceil(least / 60)} minutes, or fewer candidates (protect).",
+                f"Give {counted(math.ceil(least / 60), 'minute')}, or fewer candidates (protect).",
             )
         return sizes[place - 1]
 
