@@ -122,7 +122,8 @@ def _candidate(arm: str, plain: str, answers: Answers, runs: pd.DataFrame) -> Ca
     if both.empty:
         return Candidate(arm, kept, gains, None, None, None)
     worse = _worse(both["downstream_after"], both["downstream_after_plain"], str(both["better"].iloc[0]))
-    time = both["step_seconds"].mean() / both["step_seconds_plain"].mean() - 1
+    took, plainly = (both[name].astype("float64").mean() for name in ("step_seconds", "step_seconds_plain"))
+    time = took / plainly - 1
     return Candidate(arm, kept, gains, None, worse, None if math.isnan(time) else float(time), "cannot tell")
 
 
