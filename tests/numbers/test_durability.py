@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indelible.claims.claim import Claim, Comparison
+from indelible.claims.judge import judge
 from indelible.numbers.alike.durability import passage_weights
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
@@ -210,6 +212,10 @@ def test_it_stands_in_summaries_and_among_effects_with_its_interval() -> None:
     assert None not in values and between["value"] == pytest.approx(values[1] - values[0])
     assert between["low"] < between["value"] < between["high"] and between["test"] == "bootstrap"
     assert set(FACTORS) <= set(runs)
+    held = Comparison(factor="protect", of=("anchor",), against="none")
+    claim = Claim(name="anchor-lasts", sentence="Anchored edits last.", estimate="durability", compare=held)
+    (ruling,) = judge([claim], answers, runs)
+    assert ruling.effect.value == pytest.approx(values[1] - values[0])
 
 
 STUDIES = 80

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from html import unescape
 
@@ -29,6 +30,24 @@ def retuned(first: Run, name: str, lost: int) -> Run:
     chosen = np.linspace(0, len(kept) - 1, lost).astype(int)  # of all seeds
     rows.loc[kept.index[chosen], "success"] = False
     return replace(first, name=name, answers=Answers(rows, draws=400))
+
+
+def by_loss(run: Run, *losses: float) -> Run:
+    """The same run with held-out losses at the exams on the way."""
+    figures = json.dumps({0: dict(zip((0, 10, 20, 30, 40), losses, strict=True))})
+    runs = run.runs.assign(figures=figures)
+    return replace(run, answers=Answers(run.answers.rows, runs, draws=400), runs=runs)
+
+
+def test_durability_is_compared_over_what_both_runs_reached() -> None:
+    arm = SimulatedArm("memit")
+    far, near = by_loss(run("a", arm), 5, 4, 3, 2, 1), by_loss(run("b", arm), 5, 4.5, 4, 3.5, 3)
+    alone = [one.estimate("memit", "durability").value for one in (far, near)]
+    found = compare_runs(far, near).arms[0].changes["durability"]
+    assert (found.second.value, found.difference.value) == pytest.approx((alone[1], alone[1] - found.first.value))
+    assert found.first.value is not None and alone[0] is not None
+    assert found.first.value > alone[0] + 0.05, "what it lost at losses that the other never reached does not count"
+    assert "durability" not in compare_runs(far, run("c", arm)).arms[0].changes
 
 
 def table(*arms: tuple[str, str, str]) -> pd.DataFrame:

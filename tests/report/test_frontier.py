@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ def run() -> Run:
         (2 + seed) * (1 + more) for seed, (_, _, more) in zip(runs["seed"], of_arm, strict=True)
     ]
     runs["step_seconds"] = [0.5 * (1 + seed) * time for seed, (_, time, _) in zip(runs["seed"], of_arm, strict=True)]
+    runs["figures"] = [json.dumps({0: {0: 4, 20: 3.9, 40: loss}}) for loss in runs["downstream_after"]]
     return Run("run", Answers(rows, runs, draws=200), runs)
 
 
@@ -83,8 +85,13 @@ def test_families_differ_in_their_protection_alone_and_cost_by_the_arm_without(r
         assert line["time"] == pytest.approx(time) and line["downstream"] == pytest.approx(more, abs=1e-12)
         estimate = run.estimate(f"held by {name}", "retention_paraphrase")
         assert (line["retention_paraphrase"], line["retention_paraphrase_low"]) == (estimate.value, estimate.low)
-    fronts = dict(zip(found.index, found["front"], strict=True))
     text = found[found["family"] == "text"]
+    worst = [2 * 1.1, 3 * 1.1]
+    assert text["durability_start"].eq(4).all() and text["durability_end"].tolist() == pytest.approx(
+        [np.mean(worst)] * 7
+    )
+    assert text["durability"].between(text["durability_low"], text["durability_high"]).all()
+    fronts = dict(zip(found.index, found["front"], strict=True))
     for cost in ("downstream", "time"):
         beaten = {
             one
@@ -108,6 +115,7 @@ def test_the_table_says_what_the_file_says(run: Run, tmp_path: Path) -> None:
     assert grid["arm"].tolist() == list(file.index)
     line = grid.set_index("arm").loc["held by near(weight=100.0)"]
     assert (line["downstream"], line["time"]) == ("+10.0%", "1.00")
+    assert line["over held-out figures"] == "4.000 to 2.750"
     assert line["edited kept [95%]"].startswith(f"{file.loc[line.name, 'retention_edited']:.0%} [")
     plain = grid.iloc[0]
     assert (plain["protection"], plain["dose"], plain["downstream"]) == ("none", MISSING, "0")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from indelible.errors import DataError
 from indelible.numbers.alike.adjusting import with_counterpart
-from indelible.numbers.alike.durability import Weights, passed, weights_of
+from indelible.numbers.alike.durability import Passages, passages, passed
 from indelible.numbers.alike.log_odds import losses, part_of
 from indelible.numbers.alike.matching import matched_counts
 from indelible.numbers.estimate import Estimate
@@ -55,7 +55,7 @@ class Answers:
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
         self._hits: dict[tuple[str, str], pd.DataFrame] = {}
         self._losses: dict[str, pd.DataFrame] = {}
-        self._weights: dict[str, Weights] = {}
+        self._passages: dict[str, Passages] = {}
 
     def arm(self, name: str) -> pd.DataFrame:
         """The rows of an arm; none for one that never got to ask."""
@@ -86,15 +86,20 @@ class Answers:
             return None
         if (arm, rate) not in self._counts:
             if isinstance(MEASURES.get(rate), Durability):
-                if arm not in (weights := self._weights_of(found)):
+                if arm not in (ways := self.passages(found)):
                     return None
-                outcome = self.outcomes(arm, found.criterion)
-                self._counts[arm, rate] = passed(self.arm(arm), outcome, found, weights[arm])
+                self._counts[arm, rate] = passed(self.arm(arm), self.outcomes(arm, found.criterion), found, ways[arm])
             elif found.matched:
                 self._counts[arm, rate] = self._matched_of(arm)[found.fact_set]
             else:
                 self._counts[arm, rate] = counts(self.outcomes(arm, found.criterion), found)
         return self._counts[arm, rate]
+
+    def passages(self, rate: Rate) -> Passages:
+        """`durability.passages` by the exams that a rate is about."""
+        if rate.name not in self._passages:
+            self._passages[rate.name] = passages(self.rows, self.runs, rate)
+        return self._passages[rate.name]
 
     def losses(self, arm: str) -> pd.DataFrame:
         """`log_odds.losses` of an arm."""
@@ -133,11 +138,6 @@ class Answers:
     def _losses_of(self) -> dict[str, pd.DataFrame]:
         """Losses of every arm."""
         return {arm: self.losses(arm) for arm in self._of_arm}
-
-    def _weights_of(self, rate: Rate) -> Weights:
-        if rate.name not in self._weights:
-            self._weights[rate.name] = weights_of(self.rows, self.runs, rate)
-        return self._weights[rate.name]
 
     def _matched_of(self, arm: str) -> dict[FactSet, pd.DataFrame]:
         if arm not in self._matched:

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -51,35 +52,48 @@ TUNED_ALIKE = ("objective", "tuner", "tuning", "protocol", "figure")
 MODEL = ["arm", "seed", "copy"]
 WORDS = ("fact_set", "fact_id", "kind")
 
-Weights = Mapping[str, Mapping[tuple[int, int], Mapping[int, float]]]
-"""Arm -> seed and copy of a model that has a score -> step -> weight of the exam then; they sum to 1."""
+
+@dataclass(frozen=True)
+class Passage:
+    """A model's way through its family's range: the weight of the exam at each step, which sum to 1, and the held-out
+    figures that the range is from and to."""
+
+    weights: Mapping[int, float]
+    start: float
+    end: float
 
 
-def weights_of(rows: pd.DataFrame, runs: pd.DataFrame, rate: Rate) -> Weights:
-    """The weights of all exams that asked what a rate asks about, from tidy rows and the run table; none where that
-    has no column ``figures`` (JSON: copy -> step -> figure)."""
-    found: dict[str, dict[tuple[int, int], dict[int, float]]] = {}
+Passages = Mapping[str, Mapping[tuple[int, int], Passage]]
+"""Arm -> seed and copy of a model that has a score -> its way."""
+
+
+def passages(rows: pd.DataFrame, runs: pd.DataFrame, rate: Rate) -> Passages:
+    """The ways of all models, by the exams that asked what a rate asks about, from tidy rows and the run table; none
+    where that has no column ``figures`` (JSON: copy -> step -> figure)."""
+    found: dict[str, dict[tuple[int, int], Passage]] = {}
     if rows.empty or "figures" not in runs:
         return found
     require_columns(rows, [*MODEL, "phase", "step", "fact_set", "kind"], "table of answers")
     asked = rows[(rows["fact_set"] == rate.fact_set) & (rows["kind"] == rate.kind)]
     exams = asked.loc[asked["phase"].isin(["tuning", "tuned"]), [*MODEL, "step"]].drop_duplicates()
-    utilities = pd.DataFrame(_utilities(runs), columns=[*MODEL, "step", "utility", "family"])
+    utilities = pd.DataFrame(_utilities(runs), columns=[*MODEL, "step", "utility", "sign", "family"])
     # The start of what was never asked afterwards leads nowhere.
     starts = utilities[utilities["step"] == 0].merge(exams[MODEL].drop_duplicates(), on=MODEL)
     points = pd.concat([starts, utilities[utilities["step"] > 0].merge(exams, on=[*MODEL, "step"])])
     for _, family in points.groupby(["family", "seed"], sort=False):
         models = [path.sort_values("step") for _, path in family.groupby(MODEL, sort=False)]
-        of_models = _alike([(path["step"].tolist(), path["utility"].to_numpy()) for path in models])
-        for path, weights in zip(models, of_models, strict=True):
-            if weights:
-                first = path.iloc[0]
-                found.setdefault(str(first["arm"]), {})[int(first["seed"]), int(first["copy"])] = weights
+        start, end, scored = _range([path["utility"].to_numpy() for path in models], [path["step"] for path in models])
+        for path in (path for path, has in zip(models, scored, strict=True) if has):
+            first, sign = path.iloc[0], path["sign"].iloc[0]
+            weights = passage_weights(path["utility"].to_numpy(), start, end).tolist()
+            passage = Passage(dict(zip(path["step"].tolist(), weights, strict=True)), sign * start, sign * end)
+            found.setdefault(str(first["arm"]), {})[int(first["seed"]), int(first["copy"])] = passage
     return found
 
 
-def _utilities(runs: pd.DataFrame) -> Iterator[tuple[str, int, int, int, float, str]]:
-    """Every held-out figure of an arm that edits, up is better, by model and step, and the family."""
+def _utilities(runs: pd.DataFrame) -> Iterator[tuple[str, int, int, int, float, float, str]]:
+    """Every held-out figure of an arm that edits, by model and step, with the sign by which up is better, and the
+    family."""
     for line in runs.to_dict("records"):
         if line["editor"] == CONTROL_EDITOR or not isinstance(line["figures"], str):
             continue
@@ -87,24 +101,20 @@ def _utilities(runs: pd.DataFrame) -> Iterator[tuple[str, int, int, int, float, 
         sign = -1.0 if line["better"] == "lower" else 1.0
         for copy, figures in json.loads(line["figures"]).items():
             for step, figure in figures.items():
-                yield str(line["arm"]), int(line["seed"]), int(copy), int(step), sign * figure, family
+                yield str(line["arm"]), int(line["seed"]), int(copy), int(step), sign * figure, sign, family
 
 
-def _alike(paths: Sequence[tuple[list[int], NDArray[np.float64]]]) -> list[dict[int, float]]:
-    """The weights of each path of one family and seed, by step; none for one without a score."""
-    first = min((steps[1] for steps, _ in paths if len(steps) > 2), default=None)
-    fine = [len(steps) > 2 or (len(steps) == 2 and (first is None or steps[1] <= first)) for steps, _ in paths]
-    start = max(utility[0] for _, utility in paths)
-    reached = [utility.max() - start if good else -np.inf for (_, utility), good in zip(paths, fine, strict=True)]
+def _range(
+    utilities: Sequence[NDArray[np.float64]], steps: Sequence[pd.Series[int]]
+) -> tuple[float, float, list[bool]]:
+    """Where the range of one family and seed starts and ends, and which of its models have a score."""
+    first = min((own.iloc[1] for own in steps if len(own) > 2), default=None)
+    fine = [len(own) > 2 or (len(own) == 2 and (first is None or own.iloc[1] <= first)) for own in steps]
+    start = max(float(utility[0]) for utility in utilities)
+    reached = [float(utility.max()) - start if good else -np.inf for utility, good in zip(utilities, fine, strict=True)]
     farthest = max(reached)
-    if farthest <= 0:
-        return [{} for _ in paths]
-    scored = [one >= LEAST_REACHED * farthest for one in reached]
-    end = start + min(one for one, has in zip(reached, scored, strict=True) if has)
-    return [
-        dict(zip(steps, passage_weights(utility, start, end).tolist(), strict=True)) if has else {}
-        for (steps, utility), has in zip(paths, scored, strict=True)
-    ]
+    scored = [farthest > 0 and one >= LEAST_REACHED * farthest for one in reached]
+    return start, start + min((one for one, has in zip(reached, scored, strict=True) if has), default=0.0), scored
 
 
 def passage_weights(utility: NDArray[np.float64], start: float, end: float) -> NDArray[np.float64]:
@@ -128,11 +138,11 @@ def passage_weights(utility: NDArray[np.float64], start: float, end: float) -> N
 
 
 def passed(
-    rows: pd.DataFrame, outcome: pd.DataFrame, rate: Rate, weights: Mapping[tuple[int, int], Mapping[int, float]]
+    rows: pd.DataFrame, outcome: pd.DataFrame, rate: Rate, of_models: Mapping[tuple[int, int], Passage]
 ) -> pd.DataFrame:
     """Durability and questions asked, as of `answers.counts`, by seed, copy and fact_id: of one arm's rows, their
-    `answers.outcomes`, and the weights of its models. Models without a score are left out."""
-    table = [(*model, step, weight) for model, own in weights.items() for step, weight in own.items()]
+    `answers.outcomes`, and the ways of its models. Models without a score are left out."""
+    table = [(*model, *point) for model, passage in of_models.items() for point in passage.weights.items()]
     exams = pd.DataFrame(table, columns=["seed", "copy", "step", "weight"])
     asked = rows[(rows["fact_set"] == rate.fact_set) & (rows["kind"] == rate.kind)]
     # The last point on the way and the exam at the end may fall on one step; that at the end is kept.

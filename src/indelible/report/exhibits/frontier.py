@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from indelible.numbers.arms import ArmFactors, arms_of, family, varying
-from indelible.numbers.measures import FACTORS, MEASURES
+from indelible.numbers.measures import FACTORS, MEASURES, rate_named
 from indelible.numbers.words import MINUS, MISSING, percent_with_interval
 from indelible.report.drawing.frontier import Cost, frontier, on_front
 from indelible.report.exhibit import Data, Fold, Heading, Part, Picture, Words, exhibit, numbers, texts
 from indelible.report.run import Run
 
 UNPROTECTED = "none"
+ENDS = ("start", "end")
 KEPT = {
     "retention_edited": "edited facts",
     "retention_paraphrase": "edited facts, held-out wordings",
@@ -61,9 +63,10 @@ def frontier_of(run: Run) -> pd.DataFrame:
 
     Columns: family (in words), number (of the arm in the picture and table), arm, the factors, protection and dose (of
     the factor protect), against (the arm that costs are relative to: the one without a protection, else the family's
-    first); each of `KEPT`, and durability, with _low and _high; figure and better; downstream, by which share of it the
-    arm's held-out figure differs from that arm's, and time, the ratio of their seconds for a step, each the mean over
-    seeds with _least and _most; and front, of edited facts: "downstream", "time", both or neither.
+    first); each of `KEPT`, and durability, with _low and _high; durability_start and _end, the held-out figures that
+    its range is from and to, means over seeds; figure and better; downstream, by which share of it the arm's held-out
+    figure differs from that arm's, and time, the ratio of their seconds for a step, each the mean over seeds with
+    _least and _most; and front, of edited facts: "downstream", "time", both or neither.
     """
     families: dict[str, list[ArmFactors]] = {}
     for arm in arms_of(run.runs):
@@ -99,6 +102,8 @@ def _family(run: Run, arms: Sequence[ArmFactors], name: str) -> pd.DataFrame:
         for measure in (*KEPT, "durability"):
             one = run.estimate(arm.name, measure)
             line |= {measure: one.value, f"{measure}_low": one.low, f"{measure}_high": one.high}
+        ways = run.answers.passages(rate_named("durability")).get(arm.name, {}).values()
+        line |= {f"durability_{end}": fmean(getattr(way, end) for way in ways) if ways else None for end in ENDS}
         line |= {"figure": own["figure"].dropna().iloc[0], "better": own["better"].dropna().iloc[0]}
         line |= _relative("downstream", own, against, "downstream_after", less=1.0)
         lines.append(line | _relative("time", own, against, "step_seconds"))
@@ -168,9 +173,14 @@ def _table(found: pd.DataFrame) -> pd.DataFrame:
     for measure in (*KEPT, "durability"):
         ends = [measure, f"{measure}_low", f"{measure}_high"]
         cells[f"{MEASURES.get(measure).label} [95%]"] = texts(percent_with_interval, found, *ends)
+    cells["over held-out figures"] = texts(_from_to, found, *(f"durability_{end}" for end in ENDS))
     cells["downstream"] = texts(_change, found, "downstream", "downstream_least", "downstream_most")
     cells["time"] = texts(_ratio, found, "time", "time_least", "time_most")
     return pd.DataFrame(cells | {"on the front of": found["front"].replace("", MISSING)})
+
+
+def _from_to(start: float, end: float) -> str:
+    return MISSING if pd.isna(start) else f"{start:.3f} to {end:.3f}"
 
 
 def _change(mean: float, least: float, most: float) -> str:
