@@ -13,8 +13,9 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from indelible.errors import DataError, ModelError, StoreError
 from indelible.models.bundled import fetch as bundled
@@ -86,9 +87,83 @@ def test_an_adapter_beside_the_model_is_refused(saved: Path, tiny_model: Make) -
     adapted.save_pretrained(saved)
     with pytest.raises(ModelError, match=r"holds an adapter \(peft\).*merge_and_unload"):
         load(str(saved))
-    (saved / "config.json").unlink()
-    with pytest.raises(ModelError, match=r"holds an adapter \(peft\) alone"):
-        load(str(saved))
+
+
+def adapter(base: Path, folder: Path, targets: list[str], **more: Any) -> PeftModel:
+    """An adapter of random weights on a saved model, saved by itself."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=targets, **more))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.copy_(0.2 * torch.randn(weight.shape, generator=generator))
+    adapted.save_pretrained(folder)
+    return adapted.eval()
+
+
+def test_an_adapter_alone_is_merged_into_its_model(saved: Path, tmp_path: Path) -> None:
+    tokens = torch.arange(12)[None]
+    adapted = adapter(saved, tmp_path / "adapter", ["q_proj", "down_proj"], use_dora=True)
+    said = adapted(input_ids=tokens).logits
+    loaded = load(str(tmp_path / "adapter"), device="cpu")
+    assert loaded.name == str(tmp_path / "adapter")
+    assert torch.allclose(loaded.model(input_ids=tokens).logits, said, atol=1e-5)
+    assert not torch.allclose(load(str(saved), device="cpu").model(input_ids=tokens).logits, said, atol=1e-2)
+    assert not any("lora" in name for name, _ in loaded.model.named_parameters())
+    save_model(loaded, tmp_path / "whole")
+    assert fingerprint(load(str(tmp_path / "whole"), device="cpu").model) == fingerprint(loaded.model)
+    check_name(str(tmp_path / "adapter"))
+
+
+def test_an_adapter_on_a_tied_embedding_is_merged_right_or_refused(saved: Path, tmp_path: Path) -> None:
+    """Which of the two depends on peft: newer ones untie the head."""
+    configure(saved, tie_word_embeddings=True)
+    tokens = torch.arange(12)[None]
+    said = adapter(saved, tmp_path / "adapter", ["embed_tokens"])(input_ids=tokens).logits
+    try:
+        loaded = load(str(tmp_path / "adapter"), device="cpu")
+    except ModelError as error:
+        assert "another model merged than unmerged" in str(error)
+    else:
+        assert torch.allclose(loaded.model(input_ids=tokens).logits, said, atol=1e-4)
+        save_model(loaded, tmp_path / "whole")
+        again = load(str(tmp_path / "whole"), device="cpu").model
+        assert torch.allclose(again(input_ids=tokens).logits, said, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"base_model_name_or_path": None}, "does not say which model it belongs to"),
+        ({"base_model_name_or_path": "no/where/at/all"}, "no model folder"),
+        ({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, "cannot be merged into its model"),
+        ({"r": 3}, "cannot be merged into its model"),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_is_refused(
+    saved: Path, tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    folder = tmp_path / "adapter"
+    adapter(saved, folder, ["q_proj"])
+    said = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(said | settings))
+    with pytest.raises(ModelError, match=reason) as found:
+        load(str(folder))
+    assert one_line(found.value)
+
+
+def test_an_adapter_needs_its_weights_and_a_model(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    adapter(saved, folder, ["q_proj"])
+    said = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": str(folder)}))
+    with pytest.raises(ModelError, match="names another adapter"):
+        load(str(folder))
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
+        load(str(folder))
 
 
 def test_quantised_weights_are_not_dropped_in_silence(saved: Path, tmp_path: Path) -> None:

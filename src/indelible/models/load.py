@@ -7,7 +7,7 @@ import re
 import socket
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from transformers.utils.hub import cached_file
 
 from indelible.errors import ModelError, near_names, suggest
 from indelible.models.bundled import fetch as bundled
+from indelible.models.merging import base_of, is_adapter, merged
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -56,15 +57,21 @@ def load(
     """Load a model and its tokenizer.
 
     Args:
-        name: a name of ``known_models()``, a folder in transformers' format, or a hub id.
+        name: a name of ``known_models()``, a folder in transformers' format, a hub id, or a folder with an adapter of
+            peft alone, which is merged into the model that it names.
         dtype: of the weights. Edits are made in float32.
         device: "cpu", "cuda", "cuda:1", ...; None takes a CUDA or XPU accelerator where there is one.
         trust_remote_code: run the code that stands beside the weights, where the model needs it.
 
     Raises:
         ModelError: if there is no such model, its folder lacks weights or has some of another shape, it needs code of
-            its own that is not trusted, or brings what a saved copy would lack (an adapter, quantised weights).
+            its own that is not trusted, brings what a saved copy would lack (an adapter beside it, quantised weights),
+            or is an adapter that cannot be merged.
     """
+    if name.strip() and is_adapter(folder := Path(name)):
+        base = load(base_of(folder), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        model, tokenizer = merged(base.model, base.tokenizer, folder)
+        return replace(base, model=model, tokenizer=tokenizer, name=name)
     source, offline = _source(name)
     where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": trust_remote_code}
     try:
@@ -94,6 +101,8 @@ def check_name(name: str, *, unseen: bool = False, trust_remote_code: bool = Fal
     """
     if name in bundled.MODELS:
         return
+    if name.strip() and is_adapter(folder := Path(name)):
+        return check_name(base_of(folder), unseen=unseen, trust_remote_code=trust_remote_code)
     source, offline = _source(name)
     try:
         AutoConfig.from_pretrained(source, local_files_only=offline, trust_remote_code=trust_remote_code)
@@ -147,10 +156,6 @@ def default_device() -> torch.device:
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise ModelError(
-            f"The folder {name!r} holds an adapter (peft) alone.", "Merge it into its model, and save that."
-        )
     present = {
         "config.json": (folder / "config.json").is_file(),
         "weights (*.safetensors)": any(path for pattern in _WEIGHT_FILES for path in folder.glob(pattern)),

@@ -1,0 +1,85 @@
+"""A folder that holds an adapter of peft alone, as trainers save it, read as the model that it makes of its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from indelible.errors import ModelError
+
+SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_TOKENIZER = "tokenizer_config.json"
+_READ = 16
+_NEAR = 1e-3
+"""How far merging may move a logit, over the largest of them: a tied embedding that is adapted is moved twice."""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether there is an adapter in a folder, and no model."""
+    return (folder / SETTINGS).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(folder: Path) -> str:
+    """The name of the model that an adapter was trained on.
+
+    Raises:
+        ModelError: if the folder does not say it, or has no weights in safetensors.
+    """
+    try:
+        name = json.loads((folder / SETTINGS).read_bytes())["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError):
+        name = None
+    if not isinstance(name, str) or not name.strip():
+        raise ModelError(
+            f"The adapter in {str(folder)!r} does not say which model it belongs to.",
+            f"Name it as base_model_name_or_path in its {SETTINGS}, or merge it into its model and save that.",
+        )
+    if is_adapter(Path(name)):
+        raise ModelError(
+            f"The adapter in {str(folder)!r} names another adapter as its model, {name!r}.",
+            "Merge that one first, and name what comes of it.",
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise ModelError(
+            f"The adapter in {str(folder)!r} has no {WEIGHTS}.", "Save it with save_pretrained, as safetensors."
+        )
+    return name
+
+
+def merged(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model with an adapter merged into it, in place, and the tokenizer that stands beside the adapter, if any.
+
+    Raises:
+        ModelError: if the adapter does not fit the model, cannot be merged, or the merged model says other things than
+            the model with the adapter does.
+    """
+    from peft import PeftModel
+
+    embeddings: Any = model.get_input_embeddings()
+    tokens = torch.arange(_READ, device=model.device)[None] % len(embeddings.weight)
+    try:
+        if (folder / _TOKENIZER).is_file():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+        with torch.no_grad():
+            before = adapted(input_ids=tokens).logits
+            made = adapted.merge_and_unload().eval()
+            after = made(input_ids=tokens).logits
+    except Exception as error:  # peft, torch and safetensors raise a dozen kinds for one user mistake
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".: ")
+        raise ModelError(
+            f"The adapter in {str(folder)!r} cannot be merged into its model: {reason}.",
+            "Give an adapter whose weights can be merged, and the model that it was trained on.",
+        ) from error
+    if float((after - before).abs().max()) > _NEAR * float(before.abs().max()):
+        raise ModelError(
+            f"The adapter in {str(folder)!r} makes another model merged than unmerged.",
+            "Does it adapt an embedding that is tied to the head? Train it without.",
+        )
+    return made, tokenizer
