@@ -14,12 +14,17 @@ import pytest
 import yaml
 
 import indelible
+from indelible.edits.deltas.delta import Edit
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.numbers.answers import Answers
 from indelible.study.advice.advise import in_python
 from indelible.study.advice.choice import Choice, choose
 from indelible.study.advice.pilot import Size, Sought
+from indelible.study.design.arms import resolve_arms
 from indelible.study.run.cost import Speed
+from indelible.study.run.plan import make_plan
+from indelible.study.run.sources import candidate_facts
+from indelible.study.run.step import Job, Material, Versions, World, do_step
 from simulated import SimulatedArm, simulate
 from tiny_studies import taught_facts
 
@@ -202,6 +207,7 @@ def test_what_cannot_be_advised_on_is_said_at_once(
 
 def test_facts_without_a_new_object_are_only_asked(taught: Path, tmp_path: Path) -> None:
     sought = seek(taught, tmp_path)
+    assert sought.facts is not None
     rows = [{**row, "new_object": None} for row in taught_facts()]
     sought.facts.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(FactsError, match=r"No fact of .* has a new object"):
@@ -268,3 +274,34 @@ def test_the_lines_of_python_say_what_was_edited_with(taught: Path, tmp_path: Pa
     lines = in_python(seek(taught, tmp_path), "interpolate").splitlines()
     assert "Guarded.of(" in lines[1] and "protections_from('interpolate')" in lines[2]
     assert "others=others" in in_python(seek(taught, tmp_path), {"replay": {"of": "others"}})
+
+
+def test_an_edit_that_is_there_is_taken_whole_and_some_of_its_facts_are_asked(taught: Path, tmp_path: Path) -> None:
+    sought = seek(taught, tmp_path)
+    facts = indelible.read_facts(sought.facts or "").facts
+    own = [fact for fact in facts if fact.new_object is not None]
+    made = indelible.edit(sought.model, own, "ft-m", paraphrases=1, steps=3, bystanders=0)
+    made.save(tmp_path / "mine.safetensors")
+    given = seek(taught, tmp_path, delta=tmp_path / "mine", editor="memit")
+    assert given.editing == ("ft-m", 1) and given.editable == 12
+    config = given.study(Size(5, 2, 1))
+    arms = resolve_arms(config)
+    assert {arm.editor for arm in arms} == {indelible.EDITORS.get("ft-m")(**made.manifest.made[0].options), None}
+    material = Material(World(config.model, candidate_facts(config.facts), config.corpus))
+    plan = make_plan(config, arms, Versions(material.lent.fingerprint, "", {}, "", "", ""))
+    done: dict[str, Path] = {}
+    for step in plan.steps[:4]:
+        done[step.key] = tmp_path / step.name
+        done[step.key].mkdir()
+        do_step(Job(step, {role: done[one.key] for role, one in step.inputs.items()}, done[step.key]), material)
+    taken = next(path for path in done.values() if path.name.startswith("take-edit"))
+    assert Edit.load(taken / "edit.safetensors").facts == own
+    asked = json.loads((done[plan.steps[0].key] / "facts.json").read_text(encoding="utf-8"))
+    assert len(asked["edited"]) == 5 and {one["id"] for one in asked["edited"]} < {fact.id for fact in own}
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text(json.dumps({**taught_facts()[0], "new_object": "Nor"}) + "\n", encoding="utf-8")
+    with pytest.raises(FactsError, match="was not edited by"):
+        seek(taught, tmp_path, delta=tmp_path / "mine", facts=fewer).sizes()
+    plain = config.arms[0].model_copy(update={"paraphrases": 0})
+    with pytest.raises(ConfigError, match=r"'arms.plain.paraphrases' is 0, but of .*mine.safetensors it is 1"):
+        resolve_arms(config.model_copy(update={"arms": (plain,)}))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from indelible.errors import StoreError
 from indelible.study.design.settings import StudyConfig
@@ -89,6 +90,17 @@ def test_another_study_is_refused_by_the_first_key_that_differs_once_a_step_is_f
     with Store(tmp_path).open(config(tuning={"steps": 4}), update=True):
         pass
     Store(tmp_path).check_config(config(tuning={"steps": 4}))
+
+
+def test_a_key_that_an_older_version_did_not_know_stands_at_its_default(tmp_path: Path) -> None:
+    with Store(tmp_path).open(config()):
+        keep(Store(tmp_path))
+    kept = yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8"))
+    del kept["explain"], kept["arms"][0]["delta"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(kept), encoding="utf-8")
+    Store(tmp_path).check_config(config())
+    with pytest.raises(StoreError, match="'explain' differs"):
+        Store(tmp_path).check_config(config(explain=True))
 
 
 def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "Examples:",
     "`indelible advise smollm2-135m --facts my.jsonl --data train.jsonl --minutes 20`",
-    "`indelible advise smollm2-135m --facts my.jsonl --data chats.jsonl --objective instruct --delta deltas/mine"
+    "`indelible advise smollm2-135m --delta deltas/mine --data chats.jsonl --objective instruct"
     " --set tuning.learning_rate=2e-5 --set tuning.tuner=lora --dry-run`",
     '`indelible advise gpt2 --facts my.csv --data text --protect replay --protect "{replay: {share: 0.4}}"`',
     "The answer is a name, its price, and the lines to use it; or that the pilot cannot tell, and what it would need."
@@ -46,14 +46,16 @@ def names() -> Sequence[str]:
 
 def advise(
     model: Annotated[str, typer.Argument(help="The unedited model: a bundled name, a folder or a hub id.")],
-    facts: Annotated[Path, typer.Option(help="The facts to be edited, with new objects; see below.")],
     data: Annotated[
         str, typer.Option(help="What to train on: a file, a data set of the hub, or the name of a built-in task.")
     ],
+    facts: Annotated[
+        Path | None, typer.Option(help="The facts to be edited, with new objects; see below. By default the delta's.")
+    ] = None,
     objective: Annotated[str, typer.Option(help="What is learned of it; see below.")] = "text",
     editor: Annotated[str, typer.Option(help="What edits the facts; see below.")] = "memit",
     delta: Annotated[
-        Path | None, typer.Option(help="Written by `indelible edit`: its editor and options, in place of --editor.")
+        Path | None, typer.Option(help="An edit that `indelible edit` made, in place of --editor.")
     ] = None,
     protect: Annotated[
         list[str] | None,
@@ -79,8 +81,8 @@ def advise(
 ) -> None:
     """Say which protection keeps edits while a model is fine-tuned on your data, and what it costs.
 
-    A pilot edits some of the facts, trains for a short while without a protection and with each candidate, asks the
-    facts again, and names the cheapest protection that is shown to keep more.
+    A pilot takes your edit, or edits some of your facts, trains for a short while without a protection and with each
+    candidate, asks the facts again, and names the cheapest protection that is shown to keep more.
     """
     from indelible.study.advice.advise import FOLDER, advise_on
     from indelible.study.advice.pilot import Sought

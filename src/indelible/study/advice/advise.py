@@ -73,7 +73,7 @@ class Advice:
 
 def advise(
     model: str,
-    facts: Path | str,
+    facts: Path | str | None,
     data: Path | str,
     *,
     objective: str = "text",
@@ -93,11 +93,11 @@ def advise(
     Args:
         model: the unedited one: a bundled name, a hub id or a folder.
         facts: file of the facts to be edited, each with a new object. Others without one are the intrinsic facts; where
-            there are none, built-in ones are.
+            there are none, built-in ones are. None for those of the delta.
         data: a file or a data set of the hub to train on, or the name of a built-in task.
         objective: what is learned of it.
         editor: what edits the facts.
-        delta: an edit in place of the editor: its own editor and options are used again.
+        delta: an edit that is made already, in place of an editor: it stays whole, and some of its facts are asked.
         protections: the candidates, as in a study; all built-in ones that fit the edit by default.
         minutes: that the pilot may take on this machine, about.
         price: share by which the downstream figure may be worse than plain training's.
@@ -114,7 +114,7 @@ def advise(
     """
     sought = Sought(
         model=model,
-        facts=Path(facts),
+        facts=None if facts is None else Path(facts),
         data=str(data),
         objective=objective,
         editor=editor,
@@ -166,7 +166,7 @@ def in_yaml(protect: Protect) -> str:
 
 def in_python(sought: Sought, protect: Protect) -> str:
     """Three lines that protect the edit with it, in a training of one's own."""
-    editor, _, paraphrases = sought.editing
+    editor, paraphrases = sought.editing
     edit = f'indelible.edit(loaded, facts, "{editor}")' if sought.delta is None else f"Edit.load({str(sought.delta)!r})"
     wordings = f", paraphrases={paraphrases}" if paraphrases else ""
     made = protections_from(protect)

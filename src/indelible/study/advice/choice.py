@@ -37,6 +37,7 @@ INTRINSIC = "retention_intrinsic"
 FEWEST_WORKING = 8
 """Edits that have to be right before tuning: with fewer, losing all of them would hardly be told from losing none."""
 COUNTS = SMALLEST["share"]
+ONE_SEED = " Each was run once: the intervals speak of other facts, not of other runs, and the price has none."
 
 State = Literal["keeps more", "too dear", "harms other facts", "keeps no more", "cannot tell", "failed"]
 
@@ -219,7 +220,7 @@ def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], all
     if others:
         most = max(others, key=lambda one: one.gains[room[0]].value or 0.0)
         said += f" {most.arm} keeps still more ({_gains(most, room)} over plain), for {_costs(most)}."
-    return said
+    return said + (ONE_SEED if best.gains[room[0]].seeds < 2 else "")
 
 
 def _above(one: Candidate, other: Candidate, answers: Answers, room: Sequence[str]) -> bool:

@@ -1,8 +1,8 @@
 """The pilot of an advice: an ordinary study of the candidates, as large as the minutes that are given for it allow.
 
 What a study takes is reckoned from how fast the model is on this machine (see ``study.run.cost``). Facts and training
-steps grow together, since an effect shows by what training costs as much as by how many facts it is seen on; then come
-further seeds.
+steps grow together, since an effect shows by what training costs as much as by how many facts it is seen on; where
+there are enough steps, by a second seed first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, FactsError, UnknownNameError
 from indelible.facts.choose import as_they_are, at_most
@@ -42,6 +43,8 @@ from indelible.tuning.task import TASKS
 PLAIN, CONTROL = "plain", "control"
 FEWEST, SHORTEST, GROWTH = 12, 8, 1.25
 """Edits and steps of the smallest pilot, and how many times as many the next larger one has of both."""
+ENOUGH = 32
+"""Steps from which a second seed comes first: with one, intervals speak of other facts alone, not of other runs."""
 MOST_EDITS, MOST_STEPS, MOST_SEEDS = 96, 400, 3
 """Of the largest one; users' own data are read once at most."""
 HELD_OUT = 128
@@ -69,7 +72,7 @@ class Sought:
     """What advice is sought on; see ``advise`` for what is not said here.
 
     Attributes:
-        facts: file of the facts to be edited.
+        facts: file of the facts to be edited; None for those of the delta.
         data: a file, a data set of the hub, or the name of a built-in task.
         protections: the candidates, as a study writes them; empty for all that fit.
         allowed: the price that may be paid.
@@ -77,7 +80,7 @@ class Sought:
     """
 
     model: str
-    facts: Path
+    facts: Path | None
     data: str
     objective: str
     editor: str
@@ -100,8 +103,9 @@ class Sought:
         Raises:
             IndelibleError: for all that can be found wrong before a model is loaded.
         """
-        name, options, paraphrases = self.editing
+        name, paraphrases = self.editing
         edited = {"editor": name, "paraphrases": paraphrases}
+        edited |= {} if self.delta is None else {"delta": str(self.delta)}
         few = HELD_OUT if self.examples is None else max(1, min(HELD_OUT, self.examples // 4))
         settings = {
             "name": f"advise-{self.minutes:g}-minutes",
@@ -109,7 +113,6 @@ class Sought:
             "trust_remote_code": self.trust_remote_code,
             "seeds": list(range(size.seeds)),
             "facts": {**self._facts, "n_edits": size.edits, "n_intrinsic": min(max(size.edits, 24), self.others)},
-            "editors": {name: options} if options else {},
             "tuning": {"objective": self.objective, "steps": size.steps, "heldout_examples": few, **self._source},
             "arms": [
                 {"name": PLAIN, **edited},
@@ -142,26 +145,36 @@ class Sought:
         return found
 
     @cached_property
-    def editing(self) -> tuple[str, dict[str, Any], int]:
-        """The editor, its options, and with how many paraphrases: those that made the delta, where one is given."""
-        if self.delta is None:
-            if self.editor not in EDITORS.names():
-                raise UnknownNameError("editor", self.editor, EDITORS.names())
-            return self.editor, {}, 0
-        made = Edit.load(self.delta).manifest.made
-        if len(made) > 1:
-            what = f"{self.delta} is made of {len(made)} edits, and a pilot makes one."
-            raise ConfigError(what, "Give one of them, or an editor in its place.")
-        return made[0].editor, dict(made[0].options), made[0].paraphrases
+    def editing(self) -> tuple[str, int]:
+        """The editor, and with how many paraphrases: what made the delta, where one is given.
+
+        Raises:
+            EditError: if the delta cannot be read.
+            UnknownNameError: for an editor that does not exist.
+        """
+        if self._made is not None:
+            return self._made.manifest.made[-1].editor, self._made.manifest.made[-1].paraphrases
+        if self.editor not in EDITORS.names():
+            raise UnknownNameError("editor", self.editor, EDITORS.names())
+        return self.editor, 0
+
+    @cached_property
+    def _made(self) -> Edit | None:
+        return None if self.delta is None else Edit.load(self.delta)
 
     @cached_property
     def editable(self) -> int:
         """How many facts can be edited together.
 
         Raises:
-            FactsError: if the file cannot be read, or holds none with a new object.
+            FactsError: if the file cannot be read, or holds none with a new object, or one that is not in the delta.
         """
         own = as_they_are(self._known_of)
+        if self._made is not None:
+            made = {(fact.text(), fact.new_object) for fact in self._made.facts}
+            if other := next((fact for fact in own if (fact.text(), fact.new_object) not in made), None):
+                what = f"The fact {other.id!r} ({other.text()} {other.new_object}) was not edited by {self.delta}."
+                raise FactsError(what, "Give facts that it was made of, or no facts: then it is asked for its own.")
         if not own:
             raise FactsError(
                 f"No fact of {self.facts} has a new object.", "Give new_object for each fact to be edited."
@@ -204,17 +217,25 @@ class Sought:
         if self.examples is not None:
             steps = max(1, (self.examples - tuning.heldout_examples) // tuning.rows_per_step)
         edits = min(MOST_EDITS, self.editable)
-        found = [Size(min(FEWEST, edits), min(SHORTEST, steps), 1)]
-        while (found[-1].edits, found[-1].steps) != (edits, steps):
-            last = found[-1]
-            larger = (math.ceil(last.edits * GROWTH), math.ceil(last.steps * GROWTH))
-            found.append(Size(min(larger[0], edits), min(larger[1], steps), 1))
-        return found + [Size(edits, steps, seeds) for seeds in range(2, MOST_SEEDS + 1)]
+        size = Size(min(FEWEST, edits), min(SHORTEST, steps), 1)
+        found = [size]
+        while (size.edits, size.steps) != (edits, steps):
+            if size.seeds == 1 and size.steps >= ENOUGH:
+                found.append(size := replace(size, seeds=2))
+            more = (math.ceil(size.edits * GROWTH), math.ceil(size.steps * GROWTH))
+            found.append(size := replace(size, edits=min(more[0], edits), steps=min(more[1], steps)))
+        return found + [replace(size, seeds=seeds) for seeds in range(size.seeds + 1, MOST_SEEDS + 1)]
 
     def speed(self) -> Speed:
-        """How fast the model is on this machine; it is loaded for it."""
+        """How fast the model is on this machine; it is loaded for it.
+
+        Raises:
+            FingerprintError: if the delta was made for another model.
+        """
         config = self.study(self.sizes()[0])
         loaded = load(self.model, trust_remote_code=self.trust_remote_code)
+        if self._made is not None:
+            self._made.check(loaded.model)
         tunings = [arm.tuning for arm in resolve_arms(config)]
         return measured_speed(loaded.model, loaded.tokenizer, candidate_facts(config.facts), tunings)
 
@@ -248,7 +269,10 @@ class Sought:
 
     @property
     def _facts(self) -> dict[str, Any]:
-        return {"source": str(self.facts), "edited": "own", "held_out": 1, "neighbours": 0}
+        if self.facts is None and self.delta is None:
+            raise FactsError("Neither facts nor a delta is given.", "Give one of them.")
+        source = self.facts or with_suffix(self.delta or Path())
+        return {"source": str(source), "edited": "own", "held_out": 1, "neighbours": 0}
 
     @property
     def _source(self) -> Mapping[str, Any]:

@@ -6,12 +6,17 @@ again (see run.step).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS, Editor
-from indelible.errors import ConfigError, IndelibleError, suggest
+from indelible.errors import ConfigError, EditError, IndelibleError, suggest
+from indelible.files import read_bytes
 from indelible.models.load import default_device
 from indelible.numbers.measures import FACTORS
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, Protocol, StudyConfig
@@ -29,7 +34,8 @@ class Arm:
     """One way of editing and tuning, complete.
 
     See ``settings.ArmSettings``. ``editor`` is None for the control; ``tuning`` has its precision decided; ``data`` is
-    the version of the file or hub dataset that the arm is tuned on, None where that is a built-in task.
+    the version of the file or hub dataset that the arm is tuned on, None where that is a built-in task. ``delta`` is
+    the file of an edit that was made before, and its digest.
     """
 
     name: str
@@ -41,6 +47,7 @@ class Arm:
     protocol: Protocol = "batch"
     explain: bool = False
     data: str | None = None
+    delta: tuple[str, str] | None = None
 
     @property
     def isolated(self) -> bool:
@@ -102,9 +109,11 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     except IndelibleError as error:
         raise ConfigError(f"{error.what.removesuffix('.')} in {here!r}.", error.fix) from None
     _check("editor", arm.editor, [*EDITORS.names(), NO_EDITOR], here)
-    editor = None
+    editor, delta = None, None
     if arm.editor == NO_EDITOR:
         _check_control(arm, here)
+    elif arm.delta is not None:
+        editor, delta = _taken(arm, arm.delta, here)
     else:
         options = {**config.editors.get(arm.editor, {}), **arm.options}
         editor = validated(EDITORS.get(arm.editor), options, f"{here}.options")
@@ -122,7 +131,24 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
         arm.protocol,
         _explained(arm, config, here),
         data,
+        delta,
     )
+
+
+def _taken(arm: ArmSettings, delta: str, here: str) -> tuple[Editor, tuple[str, str]]:
+    """The editor of an edit that was made before, and its file with its digest."""
+    file = with_suffix(Path(delta))
+    made = Edit.load(file).manifest.made[-1]
+    for key, value, was in (
+        ("editor", arm.editor, made.editor),
+        ("paraphrases", arm.paraphrases, made.paraphrases),
+        ("protocol", arm.protocol, "batch"),
+        ("options", arm.options or made.options, made.options),
+    ):
+        if value != was:
+            raise ConfigError(f"'{here}.{key}' is {value!r}, but of {file} it is {was!r}.", "Write it as it is.")
+    editor = validated(EDITORS.get(made.editor), made.options, f"{here}.delta")
+    return editor, (str(file), hashlib.sha256(read_bytes(file, "delta", EditError)).hexdigest())
 
 
 def _protections(
@@ -179,6 +205,7 @@ def _check_control(arm: ArmSettings, here: str) -> None:
     for key, value, plain in (
         ("paraphrases", arm.paraphrases, 0),
         ("options", arm.options, {}),
+        ("delta", arm.delta, None),
         ("protocol", arm.protocol, "batch"),
         ("protect", protections_from(arm.protect, f"{here}.protect"), ()),
         ("explain", bool(arm.explain), False),

@@ -73,7 +73,7 @@ def check_with_model(
                 "dimensions.",
                 f"Give at least {least}.",
             )
-        if given != 0:
+        if given != 0 and arm.delta is None:
             wanted[arm.name] = least if given is None else given
     if not wanted:
         return

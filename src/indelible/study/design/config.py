@@ -140,6 +140,9 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
         settings["corpus"] = str(path("corpus", config.corpus))
     if config.model not in MODELS and (model := path("model", config.model)).is_dir():
         settings["model"] = str(model)
+    for arm in settings["arms"]:
+        if arm["delta"] is not None:
+            arm["delta"] = str(path(f"arms.{arm['name']}.delta", arm["delta"]))
     tunings = {"tuning": settings["tuning"]} | {f"arms.{arm['name']}.tuning": arm["tuning"] for arm in settings["arms"]}
     for key, tuning in tunings.items():
         data = tuning.get("data")

@@ -31,7 +31,7 @@ class FactsSettings(_Settings):
     """Which facts are edited and asked.
 
     Attributes:
-        source: "world" (the built-in facts) or a file that facts.read can read.
+        source: "world" (the built-in facts), a file that facts.read can read, or a delta, whose facts are meant.
         schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
         columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
         strict: refuse a file with a row that cannot be used; False leaves such rows out.
@@ -100,6 +100,8 @@ class ArmSettings(_Settings):
         name: what the arm is called in tables and figures.
         editor: a registered editor, or "none" for the control (the unedited model tuned alike).
         paraphrases: further wordings of each fact that take part in the edit.
+        delta: file of an edit that was made before, with that editor and as many paraphrases, to be taken as it is. It
+            stays whole; of its facts so many are asked as the study says.
         protocol: "batch", all facts in one edit of one model; "isolated", each fact edited in a copy of its own,
             which is tuned and asked by itself (Wen & Zhang, arXiv 2507.14198): as many runs of tuning as edits; or
             "task-vector", the same with one run: what tuning adds to the weights of the unedited model (its task
@@ -116,6 +118,7 @@ class ArmSettings(_Settings):
     name: Annotated[str, Field(min_length=1)]
     editor: str
     paraphrases: Annotated[int, Field(ge=0)] = 0
+    delta: str | None = None
     protocol: Protocol = "batch"
     mask: str = "none"
     protect: str | dict[str, Options] = "none"

@@ -18,6 +18,7 @@ from indelible.study.run.steps.edit import MakeEdit
 from indelible.study.run.steps.explain import Explain
 from indelible.study.run.steps.probe import Probe
 from indelible.study.run.steps.select import Select
+from indelible.study.run.steps.take_edit import TakeEdit
 from indelible.study.run.steps.tune import Tune
 from indelible.tuning.freezing.mask import about_edit
 
@@ -118,8 +119,11 @@ class _Seed:
         what = arm.editor.name if not arm.paraphrases else f"{arm.editor.name} with {arm.paraphrases} paraphrases"
         what += " isolated" if arm.isolated else ""
         read = bystanders if arm.editor.uses_text else None
-        work = MakeEdit(arm.editor, arm.paraphrases, arm.isolated)
-        edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
+        if arm.delta is None:
+            work: Work = MakeEdit(arm.editor, arm.paraphrases, arm.isolated)
+            edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
+        else:
+            edit = self.add(TakeEdit(*arm.delta), f"take: {arm.delta[0]}", select=select)
         asking = Probe("edited", self.config.as_published, arm.isolated)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.manifest import SUFFIX
 from indelible.errors import FactsError, suggest
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
@@ -26,15 +28,19 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
 
     Raises:
         FactsError: as ``read_facts``, or a relation is not among the facts.
+        EditError: for a delta that cannot be read.
     """
     if settings.source == WORLD:
         facts = world_facts()
     else:
         source, columns, schema = settings.source, settings.columns, settings.schema_name
-        found = read_facts(source, columns=columns, schema=schema, strict=settings.strict)
-        facts = list(found.facts)
-        for words in found.in_words():
-            note(f"{source}: {words}")
+        if source.endswith(SUFFIX):
+            facts = Edit.load(source).facts
+        else:
+            found = read_facts(source, columns=columns, schema=schema, strict=settings.strict)
+            facts = list(found.facts)
+            for words in found.in_words():
+                note(f"{source}: {words}")
         if settings.edited == "own" and all(fact.new_object is not None for fact in facts):
             taken = {fact.id for fact in facts}
             facts += [replace(fact, new_object=None) for fact in world_facts() if fact.id not in taken]

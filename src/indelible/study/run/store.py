@@ -87,6 +87,8 @@ class Store:
     def check_config(self, config: StudyConfig, *, update: bool = False) -> None:
         """Refuse settings other than those that the folder was made with, as soon as it holds a finished step.
 
+        Keys that an older version did not know stand at their defaults there.
+
         Raises:
             StoreError: names the first key that differs.
         """
@@ -97,6 +99,8 @@ class Store:
                     f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
                 )
             return
+        with suppress(ValueError):
+            kept = StudyConfig.model_validate(kept).as_dict()
         different = first_difference(kept, config.as_dict())
         if different is not None and not update and self._holds_steps():
             raise StoreError(

@@ -178,9 +178,9 @@ def edit_in_words(arm: Arm, record: Mapping[str, Any]) -> str:
     whether bystanders were preserved beside ordinary text."""
     layers = record["layers"]
     words = f"layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
-    wanted = getattr(arm.editor, "covariance_texts", None)
-    if wanted is not None and record["texts"] < wanted and getattr(arm.editor, COVARIANCE_TOKENS) != 0:
-        words += f"; covariance of {record['texts']:,} texts, all that there are, of {wanted:,}"
+    wanted, texts = getattr(arm.editor, "covariance_texts", None), record["texts"]
+    if None not in (wanted, texts) and texts < wanted and getattr(arm.editor, COVARIANCE_TOKENS) != 0:
+        words += f"; covariance of {texts:,} texts, all that there are, of {wanted:,}"
     weight = getattr(arm.editor, "bystander_weight", None)
     if weight is None:
         return words

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import Delta, LowRank, WeightUpdate
 from indelible.edits.editor import Editor
 from indelible.models.bundled.fetch import cache_folder
+from indelible.models.layout import Layout
 from indelible.numbers.words import counted
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
@@ -65,15 +66,20 @@ class MakeEdit(Work):
             edits = [made] if isinstance(made, Edit) else list(made)
         for copy, edit in enumerate(edits):
             edit.save(edit_path(job.folder, copy if self.isolated else None))
-        names = {name for edit in edits for name in edit.parameters}
-        layers = sorted({layer for name in names if (layer := lent.layout.layer_of(name)) is not None})
-        arrived = {id_: share for edit in edits for id_, share in edit.manifest.arrived.items()}
-        record = {"layers": layers, "bystanders": len(bystanders), "norms": update_norms(edits), "arrived": arrived}
-        record["texts"] = len(corpus)
-        return Done(_what_changed(edits), record)
+        record = about(edits, lent.layout) | {"bystanders": len(bystanders), "texts": len(corpus)}
+        return Done(what_changed(edits), record)
 
 
-def _what_changed(edits: Sequence[Edit]) -> str:
+def about(edits: Sequence[Edit], layout: Layout) -> dict[str, Any]:
+    """What step.json says of edits: their layers, how large they are, and what share of what was wanted arrived."""
+    names = {name for edit in edits for name in edit.parameters}
+    layers = sorted({layer for name in names if (layer := layout.layer_of(name)) is not None})
+    arrived = {id_: share for edit in edits for id_, share in edit.manifest.arrived.items()}
+    return {"layers": layers, "norms": update_norms(edits), "arrived": arrived}
+
+
+def what_changed(edits: Sequence[Edit]) -> str:
+    """In words, what edits of one kind changed."""
     first = edits[0]
     changed = f"{counted(len(first.parameters), 'weight')} changed"
     what = changed if first.kind == "weights" else f"no weight changed: a {first.kind}"
