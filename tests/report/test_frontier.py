@@ -104,6 +104,8 @@ def test_families_differ_in_their_protection_alone_and_cost_by_the_arm_without(r
             )
         }
         assert {arm for arm in text.index if cost not in fronts[arm]} == beaten
+    alone = Run("one", run.answers, run.runs[run.runs["objective"] == "text"])
+    assert frontier_of(alone)["family"].unique().tolist() == ["memit, text"]
     assert frontier_of(Run("few", run.answers, run.runs[run.runs["protect"] == "none"])).empty
 
 

@@ -81,9 +81,9 @@ def frontier_of(run: Run) -> pd.DataFrame:
 
 
 def _names(families: Sequence[Sequence[ArmFactors]]) -> list[str]:
-    """What sets families apart in words: factors, or where these do not the name of an arm."""
+    """What sets families apart in words: factors, or where these do not the name of an arm; what a single one is."""
     firsts = [own[0] for own in families]
-    which = [name for name in varying(firsts) if name != "protect"]
+    which = [name for name in varying(firsts) if name != "protect"] or ["editor", "objective"]
     names = [", ".join(str(arm.factors[name]) for name in which) for arm in firsts]
     return [name if names.count(name) == 1 else arm.name for name, arm in zip(names, firsts, strict=True)]
 
