@@ -30,7 +30,7 @@ class SelfReplay(Anchored):
     name = "self-replay"
     version = 4
     at_once: int = Field(2, ge=1)
-    texts: int = Field(64, ge=1)
+    texts: int = Field(32, ge=1)
     tokens: int = Field(48, ge=2)
 
     @property
