@@ -10,7 +10,7 @@ import torch
 
 from indelible.models.load import load
 from indelible.study.design.arms import resolve_arms
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.settings import ExamSettings, StudyConfig
 from indelible.study.run.cost import FILLED, LONGER, RANGE, SAMPLING, Cost, Speed, measured_speed
 from indelible.study.run.plan import make_plan
 from indelible.study.run.run import preview_study
@@ -54,6 +54,7 @@ ASKING = Speed(question=1.0)
 TRAINING = Speed(training={("fp32", True): 1.0, ("fp32", False): 1.0})
 QUESTIONS = 5 * (1 + 2 + 1) + 7 * (1 + 2)
 ROWS = 3 * 8
+ON_THE_WAY = ExamSettings(every=2)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,20 @@ def test_a_dose_costs_what_it_says() -> None:
     assert found.tokens == 1_000 and found.optimizer_steps == 6  # of 8 rows of 22 tokens
     assert found.seconds == pytest.approx(1_000 + 3 * 10 * FILLED * 32 / 3)
     assert cost(study({"objective": "text"}), "tune", Speed(step=2.0)).seconds == 3 * 2.0
+
+
+def test_exams_on_the_way_take_the_utility_along() -> None:
+    def read(objective: str, **arm: Any) -> float:
+        own = {"generations": 4} if objective == "reward" else {}
+        plain = study({"objective": objective, **own}, **arm)
+        asked = plain.model_copy(update={"exam": ON_THE_WAY})
+        more = cost(asked, "tune", TRAINING).seconds - cost(plain, "tune", TRAINING).seconds
+        return more / (FILLED * 32 / 3)
+
+    assert read("text") == pytest.approx(10)
+    assert read("reason") == pytest.approx(10), "its utility is not written"
+    assert read("reward") == pytest.approx(SAMPLING * 5 * 10)
+    assert read("text", protect="interpolate") == 0, "there is no exam on the way"
 
 
 def test_exams_cost_their_questions() -> None:

@@ -110,17 +110,22 @@ def asking(questions: float, speed: Speed, *, published: bool = False) -> Cost:
     return Cost(questions * speed.question * (LONGER if published else 1))
 
 
-def tuning_cost(settings: TuningSettings, speed: Speed, protections: Sequence[Protection] = ()) -> Cost:
-    """One run of tuning with its held-out figures, and what protections do beside it."""
+def tuning_cost(
+    settings: TuningSettings, speed: Speed, protections: Sequence[Protection] = (), every: int | None = None
+) -> Cost:
+    """One run of tuning with its held-out figures, the utility beside the exams ``every`` so many steps among them, and
+    what protections do beside it."""
     work = OBJECTIVES.get(settings.objective).work(settings)
     steps = settings.steps_at_most
     rows = steps * settings.rows_per_step  # each time counted
     looks = 2 + max(0, len(settings.dose) - 1)  # the last is that at the end
     looks += steps // settings.evaluation_interval if settings.evaluation_interval else 0
     finishing = sum(one.looks for one in protections)
+    exams = steps // every if every else 0
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
-    read += work.judged * (looks + finishing) * settings.heldout_examples
-    written = work.sampled * rows + work.answered * looks * settings.heldout_examples
+    read += work.judged * (looks + finishing + exams) * settings.heldout_examples
+    answered = looks if work.judged else looks + exams  # the utility is read where any figure is
+    written = work.sampled * rows + work.answered * answered * settings.heldout_examples
     length = FILLED * settings.max_tokens
     trained = settings.dose[-1] if settings.dose else work.trained * rows * length
     most = settings.dose[-1] if settings.dose else rows * work.trained * settings.max_tokens

@@ -73,7 +73,8 @@ class Tune(Work):
         return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        tuning, isolated = tuning_cost(self.tuning, speed, self.protections), self.copy is not None
+        every = self.every if self._asks_on_the_way else None
+        tuning, isolated = tuning_cost(self.tuning, speed, self.protections, every), self.copy is not None
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
         points = points if self._asks_on_the_way else 0
         on_the_way = points * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
