@@ -180,6 +180,8 @@ def test_all_protections_that_fit_the_edit_are_candidates(taught: Path, tmp_path
     everywhere = seek(taught, tmp_path, editor="ike", protections=()).candidates
     in_layers = seek(taught, tmp_path, editor="memit", protections=()).candidates
     assert {"replay", "near", "interpolate"} <= everywhere.keys() < in_layers.keys() and "key-anchor" in in_layers
+    under_dora = seek(taught, tmp_path, protections=(), settings=("tuning.tuner=dora", "arms.near.mask=edited-weights"))
+    assert "projection" not in under_dora.candidates and "key-anchor" in under_dora.candidates
 
 
 @pytest.mark.parametrize(

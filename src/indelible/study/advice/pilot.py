@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -103,9 +103,7 @@ class Sought:
         Raises:
             IndelibleError: for all that can be found wrong before a model is loaded.
         """
-        name, paraphrases = self.editing
-        edited = {"editor": name, "paraphrases": paraphrases}
-        edited |= {} if self.delta is None else {"delta": str(self.delta)}
+        edited = self._edited
         few = HELD_OUT if self.examples is None else max(1, min(HELD_OUT, self.examples // 4))
         settings = {
             "name": f"advise-{self.minutes:g}-minutes",
@@ -129,10 +127,8 @@ class Sought:
         Raises:
             ConfigError: an unknown one; "none", which each pilot has; one that is named twice.
         """
-        in_layers = bool(EDITORS.get(self.editing[0]).depths)
-        fitting = [name for name in PROTECTIONS.names() if in_layers or not PROTECTIONS.get(name).in_layers]
         found: dict[str, Protect] = {}
-        for written in self.protections or fitting:
+        for written in self.protections or filter(self._fits, PROTECTIONS.names()):
             try:
                 read = yaml.safe_load(written) if written.lstrip().startswith("{") else written
             except yaml.YAMLError:
@@ -198,7 +194,7 @@ class Sought:
             raise UnknownNameError("objective", self.objective, OBJECTIVES.names())
         if "task" in self._source:
             return None
-        tuning = self._parsed(self._bare).tuning
+        tuning = self._first(self._bare).tuning
         data = DataSettings.model_validate(tuning["data"])
         data_task(data, OBJECTIVES.get(self.objective))
         return len(read_rows(data).rows)
@@ -265,7 +261,23 @@ class Sought:
     @cached_property
     def _known_of(self) -> list[Fact]:
         """All that a pilot chooses from."""
-        return candidate_facts(self._parsed(self._bare).facts)
+        return candidate_facts(self._first(self._bare).facts)
+
+    def _fits(self, name: str) -> bool:
+        """Whether a protection works with the editor and the tuner."""
+        (plain,) = self._bare["arms"]
+        try:
+            resolve_arms(self._first({**self._bare, "arms": [plain | {"protect": name}]}))
+        except ConfigError:
+            return False
+        return True
+
+    @property
+    def _edited(self) -> dict[str, Any]:
+        """What all arms but the control have."""
+        editor, paraphrases = self.editing
+        given = {} if self.delta is None else {"delta": str(self.delta)}
+        return {"editor": editor, "paraphrases": paraphrases, **given}
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -282,8 +294,13 @@ class Sought:
     @property
     def _bare(self) -> dict[str, Any]:
         """What can be said before facts and data are read."""
-        arms = [{"name": PLAIN, "editor": self.editing[0]}]
+        arms = [{"name": PLAIN, **self._edited}]
         return {"name": "advise", "model": self.model, "facts": self._facts, "tuning": {**self._source}, "arms": arms}
 
-    def _parsed(self, settings: Mapping[str, Any]) -> StudyConfig:
-        return parse_config(yaml.safe_dump(settings), "the pilot", Path.cwd(), self.settings)
+    def _first(self, settings: Mapping[str, Any]) -> StudyConfig:
+        """The pilot with what is known so far; what is set of its arms is not."""
+        return self._parsed(settings, [one for one in self.settings if not one.startswith("arms.")])
+
+    def _parsed(self, settings: Mapping[str, Any], overrides: Sequence[str] | None = None) -> StudyConfig:
+        given = self.settings if overrides is None else overrides
+        return parse_config(yaml.safe_dump(settings), "the pilot", Path.cwd(), given)
