@@ -70,7 +70,7 @@ def test_of_those_that_keep_more_the_cheapest_is_named() -> None:
     gain = found.chosen.gains["retention_edited"]
     assert gain.low is not None and 0 < gain.low < 0.3 < (gain.high or 0)
     assert found.chosen.time == pytest.approx(0.1) and found.chosen.price == 0
-    assert found.why.startswith("fast keeps ") and "10% more time a step" in found.why
+    assert found.why.startswith("fast keeps more ") and "10% more time a step" in found.why
     table = found.table().set_index("protect")
     assert list(table.index) == ["none", "slow", "fast", "idle"]
     assert table.loc["fast", "gain_retention_edited_low"] == gain.low

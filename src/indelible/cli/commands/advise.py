@@ -171,4 +171,4 @@ def _table(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         price, time = line.get("price"), line.get("time")
         row += [p_value(line.get("p")), MISSING if price is None else f"{price:+.1%}"]
         rows.append([*row, MISSING if time is None else f"{time:+.0%}", str(line["state"])])
-    return [*columns, "p", "price", "time a step", "it"], rows
+    return [*columns, "p", "price", "time a step", "verdict"], rows

@@ -203,7 +203,7 @@ def _untold(
 
 
 def _gains(one: Candidate, room: Sequence[str]) -> str:
-    return " and ".join(f"{in_points(one.gains[name])} points of {KEPT[name]}" for name in room)
+    return ", ".join(f"{in_points(one.gains[name])} points of {KEPT[name]}" for name in room)
 
 
 def _costs(one: Candidate) -> str:
@@ -215,7 +215,7 @@ def _costs(one: Candidate) -> str:
 def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], allowed: float) -> str:
     """Of the cheapest, and of one that is shown to keep still more."""
     best = fit[0]
-    said = f"{best.arm} keeps {_gains(best, room)} more than plain training, for {_costs(best)}."
+    said = f"{best.arm} keeps more than plain training ({_gains(best, room)}), for {_costs(best)}."
     others = [one for one in fit[1:] if _above(one, best, answers, room)]
     if others:
         most = max(others, key=lambda one: one.gains[room[0]].value or 0.0)
