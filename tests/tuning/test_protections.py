@@ -210,7 +210,7 @@ def test_a_penalty_every_few_steps_weighs_as_many_times_as_much(protection: Rehe
 def test_rounding_is_not_penalised(protection: Protection) -> None:
     held = guarded()
     guarding = Guarding([protection], held, lambda: torch.autocast("cpu", torch.bfloat16))
-    arguments: Any = (None, SimpleNamespace(global_step=2), None)
+    arguments: Any = (SimpleNamespace(max_grad_norm=0), SimpleNamespace(global_step=2), None)
     sizes = []
     for change in (0.0, 0.01):
         if not change:
@@ -222,6 +222,19 @@ def test_rounding_is_not_penalised(protection: Protection) -> None:
         sizes.append(sum(float(one.square().sum()) for one in gradients) ** 0.5)
         held.model.zero_grad()
     assert sizes[0] < 0.01 * sizes[1], sizes
+
+
+def test_task_and_penalties_together_are_no_longer_than_the_trainer_allows() -> None:
+    lengths = []
+    for most in (0, 0.5):
+        held = guarded()
+        guarding = Guarding([Replay(share=0.9, every=1), Near()], held)
+        arguments: Any = (SimpleNamespace(max_grad_norm=most), SimpleNamespace(global_step=0), None)
+        guarding.on_train_begin(*arguments)
+        guarding.on_pre_optimizer_step(*arguments)
+        gradients = [one.grad for one in held.model.parameters() if one.grad is not None]
+        lengths.append(float(torch.stack([one.norm() for one in gradients]).norm()))
+    assert lengths[0] > 1 and lengths[1] == pytest.approx(0.5, rel=1e-4)
 
 
 def test_weights_go_back_as_far_as_the_task_allows(plain: tuple[Guarded, TuningResult]) -> None:

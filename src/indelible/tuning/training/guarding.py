@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.models.trace import evaluation_mode
@@ -15,8 +16,10 @@ from indelible.tuning.randomness import kept_random_state
 
 
 class Guarding(TrainerCallback):
-    """Adds the gradients of penalties to those of each optimizer step (behind their clipping, which is about the task
-    alone), and corrects the weights after it. Random state, and the model's mode, are as before after each."""
+    """Adds the gradients of penalties to those of each optimizer step, and corrects the weights after it. The trainer
+    has clipped the task's gradients by then; their sum with those of penalties is clipped once more to the same norm,
+    or else Adam would follow a penalty that comes seldom, and so weighs much, for many steps. Random state, and the
+    model's mode, are as before after each."""
 
     def __init__(
         self,
@@ -47,11 +50,15 @@ class Guarding(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the gradients of all penalties."""
+        added = False
         for penalty in self.penalties or ():
             with kept_random_state(), evaluation_mode(self.guarded.model), self.computing():
                 loss = penalty(state.global_step)
             if loss is not None and loss.requires_grad:
                 loss.backward()
+                added = True
+        if added and args.max_grad_norm:
+            clip_grad_norm_(self.guarded.model.parameters(), args.max_grad_norm)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
