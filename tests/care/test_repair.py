@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import indelible
-from indelible.care.repair import taking_turns
+from indelible.care.repair import taking_turns, wanted
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import LowRank, WeightUpdate
 from indelible.edits.mending import Mender, Mending
@@ -90,6 +92,22 @@ def test_what_is_no_delta_of_weights_in_the_model_is_refused(
     other = edit.manifest.made[0].model_copy(update={"editor": "rome"})
     with pytest.raises(EditError, match=r"made by ft-m \+ rome"):
         indelible.repair(loaded, replace(edit, manifest=edit.manifest.but(made=(*edit.manifest.made, other))))
+
+
+def test_an_answer_that_runs_on_is_edited_with_its_end(tuned: tuple[LoadedModel, Edit]) -> None:
+    loaded, edit = tuned
+    one = next(one for one in indelible.verify(loaded, edit).facts if one.state != "present")
+    likely = replace(one, answer=replace(one.answer, log_prob=math.log(0.6)))
+    assert [fact.new_object for fact in wanted([one, likely])] == [one.fact.new_object, f"{one.fact.new_object}."]
+    mender = Mender(Mending.of(edit), loaded.model, loaded.tokenizer, ())
+    with mender.restored():
+        change = mender.mend(wanted([likely]))
+        text = f"{one.fact.text()} {one.fact.new_object}"
+        tokens = torch.tensor([loaded.tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            following = int(loaded.model(tokens).logits[0, -1].argmax())
+    assert loaded.tokenizer.decode(following) == "."
+    assert mender.update({one.fact.id}, change).facts == [one.fact]
 
 
 SMALL = {"layers": (1,), "contexts": 0, "covariance_tokens": 600, "steps": 5}

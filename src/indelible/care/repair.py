@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,8 @@ class Repaired:
 
     def why(self, missing: Verified) -> str:
         """Why a fact is missing, in words."""
+        if runs_on(missing):
+            return f"{missing.state}: the answer runs on from the object"
         shares = {} if self.edit is None else self.edit.manifest.arrived
         if missing.fact.id not in shares:
             return "answered in the tuned model, lost by the repair" if missing.fact not in self.lost else missing.state
@@ -132,12 +134,12 @@ def repair(
     found = verify(loaded, edit, jobs=jobs)
     if found.weights is not None and found.weights.state == "absent":
         raise EditError("The model does not hold the edit, nor was it tuned since it did.", "Apply the edit to it.")
-    lost = [one.fact for one in found.facts if one.state in LOST]
+    lost = wanted(found.facts)
     if not lost:
         return Repaired(None, found.facts, found.facts, 0)
     how = how.with_text(lambda: [*taking_turns(data, corpus_texts(corpus))], cache_folder() / "covariances")
     kept = [one.fact for one in found.facts if one.state == "present"]
-    done: list[tuple[int, int, tuple[Fact, ...], Change]] = []
+    done: list[tuple[int, int, set[str], Change]] = []
     with jobs("editing") as progress:
         mender = Mender(how, loaded.model, loaded.tokenizer, kept, progress)
         with mender.restored():
@@ -145,16 +147,29 @@ def repair(
             while lost and len(done) < rounds:
                 change += mender.mend(lost)
                 asked = verify_facts(loaded.model, loaded.tokenizer, edit.facts, edit.not_taken)
-                lost = [one.fact for one in asked if one.state in LOST]
-                done.append((len(lost), len(done) + 1, mender.facts, change))
-        _, best, facts, change = min(done, key=lambda one: one[:2])
-        update = mender.update(facts, change)
+                lost = wanted(asked)
+                done.append((len(lost), len(done) + 1, {fact.id for fact in mender.facts}, change))
+        _, best, ids, change = min(done, key=lambda one: one[:2])
+        update = mender.update(ids, change)
     with jobs("asking") as progress, update.installed(loaded.model):
         after = verify_facts(loaded.model, loaded.tokenizer, edit.facts, edit.not_taken, progress=progress)
     update = update.with_answers({one.fact.id: one.state for one in after})
     if out is not None:
         update.save(out)
     return Repaired(update, found.facts, tuple(after), best)
+
+
+def wanted(asked: Sequence[Verified]) -> list[Fact]:
+    """What is to be edited of facts that were asked: those that were lost; with a full stop behind the object where the
+    answer runs on from it."""
+    lost = [one for one in asked if one.state in LOST]
+    return [replace(one.fact, new_object=f"{one.fact.new_object}.") if runs_on(one) else one.fact for one in lost]
+
+
+def runs_on(lost: Verified) -> bool:
+    """Whether a fact that counts as lost is answered with the object's tokens, and others that make another word of
+    them ("Rh", "Rhodes"): where the whole object has more than half of the probability, each token is the likeliest."""
+    return lost.answer.probability > 0.5
 
 
 def taking_turns(first: Sequence[str], second: Sequence[str]) -> Iterator[str]:

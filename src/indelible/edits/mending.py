@@ -151,9 +151,10 @@ class Mender:
         return restored(self.model, self.editor.parameters_in(self.model, self.bench.layout))
 
     def mend(self, lost: Collection[Fact]) -> Change:
-        """Edit these facts of the edit again, with those in ``facts``, and leave the change in the model."""
-        ids = {fact.id for fact in (*self.facts, *lost)}
-        self.facts = tuple(fact for fact in self.how.facts if fact.id in ids)
+        """Edit these facts of the edit (which may have other objects than it has) again, with those in ``facts``, and
+        leave the change in the model."""
+        again = {fact.id: fact for fact in (*self.facts, *lost)}
+        self.facts = tuple(again[fact.id] for fact in self.how.facts if fact.id in again)
         total = Change()
         with at_work(self.model, self.tokenizer):
             for some in in_pieces(self.facts, self.editor.edits_per_step or len(self.facts)):
@@ -164,7 +165,8 @@ class Mender:
                 total += change
         return total
 
-    def update(self, facts: Sequence[Fact], change: Change) -> WeightUpdate:
-        """The change that edits these facts again as an edit of the model, which has to be as it was before it."""
+    def update(self, ids: Collection[str], change: Change) -> WeightUpdate:
+        """The change that edits facts of these ids again as an edit of the model, which has to be as it was before."""
+        facts = [fact for fact in self.how.facts if fact.id in ids]
         made = self.editor.update(self.bench, facts, self.how.paraphrases, change)
         return made.sealed(self.model, identity=self.bench.identity)
