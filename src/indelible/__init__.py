@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indelible.care.audit import audit
     from indelible.care.difference import diff
     from indelible.care.edit import edit
     from indelible.care.protect import protect
@@ -31,6 +32,7 @@ __all__ = [
     "RetentionCallback",
     "advise",
     "ask",
+    "audit",
     "diff",
     "edit",
     "fine_tune",
@@ -49,6 +51,7 @@ _HOMES = {
     "RetentionCallback": "exam.callback",
     "advise": "study.advice.advise",
     "ask": "exam.exam",
+    "audit": "care.audit",
     "diff": "care.difference",
     "edit": "care.edit",
     "fine_tune": "tuning.train",

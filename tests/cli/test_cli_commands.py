@@ -26,6 +26,8 @@ COMMANDS = (
     "apply",
     "revert",
     "verify",
+    "advise",
+    "audit",
     "repair",
     "diff",
     "compose",

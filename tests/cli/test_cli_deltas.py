@@ -219,7 +219,7 @@ def test_other_wrong_uses_are_one_clear_line(made: Path, taught: Path, tmp_path:
 
 def test_repair_edits_again_what_was_lost(made: Path, taught: Path, tmp_path: Path, said: Said) -> None:
     tuned, delta = trained(made / "edited", tmp_path / "tuned", 1.2), tmp_path / "again"
-    lost = {one["id"] for one in json.loads(said(["verify", tuned, made / "a", "--json"]))["facts"]}
+    lost = {one["id"] for one in json.loads(said(["verify", tuned, made / "a", "--json"], 1))["facts"]}
     base = ["repair", tuned, "--delta", made / "a", "-o", delta]
     found = json.loads(said([*base, "--json"]))
     states = {one["id"]: (one["before"], one["after"]) for one in found["facts"]}

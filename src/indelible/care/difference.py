@@ -48,7 +48,8 @@ class Matrix:
 
     Attributes:
         kind: its name without the layer.
-        moved: the difference's Frobenius norm over that of the matrix before.
+        size: its Frobenius norm before.
+        moved: the difference's Frobenius norm over that.
         top: the difference's largest singular value.
         times: that over the median of its kind: infinite where at least half of them did not move; None where it did
             not move, or fewer than `LEAST_ALIKE` are of its kind.
@@ -59,6 +60,7 @@ class Matrix:
     parameter: str
     kind: str
     layer: int
+    size: float
     moved: float
     top: float
     times: float | None = None
@@ -121,6 +123,14 @@ class Difference:
         count = max(one.directions for one in found if one.few)
         return f"An edit in {where}: {what} moved {far}, in {counted(count, 'direction')} (one or so per fact)."
 
+    def by_layer(self) -> dict[int, float]:
+        """By layer, how far its matrices moved together: the norm of all differences over that of all matrices."""
+        sums: dict[int, tuple[float, float]] = {}
+        for one in self.matrices:
+            moved, size = sums.get(one.layer, (0.0, 0.0))
+            sums[one.layer] = moved + (one.moved * (one.size or 1.0)) ** 2, size + one.size**2
+        return {layer: math.sqrt(moved / (size or 1.0)) for layer, (moved, size) in sorted(sums.items())}
+
     def frame(self) -> pd.DataFrame:
         """One row per matrix."""
         import pandas as pd
@@ -157,13 +167,14 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = si
     with torch.no_grad(), jobs("comparing weights") as progress:
         for number, name in enumerate(shared, 1):
             change = _change(first[name], second[name])
-            moved = float(change.norm() / (first[name].float().norm() or 1.0))
+            size = float(first[name].float().norm())
+            moved = float(change.norm()) / (size or 1.0)
             place = _LAYER.search(name)
             if place is None or first[name].dim() < 2:
                 elsewhere[name] = moved
             else:
                 kind = f"{name[: place.start()]}.*.{name[place.end() :]}"
-                found.append(Matrix(name, kind, int(place[1]), moved, _largest(change)))
+                found.append(Matrix(name, kind, int(place[1]), size, moved, _largest(change)))
             if progress is not None:
                 progress(number, len(shared), "tensors")
         tops: dict[str, list[float]] = {}

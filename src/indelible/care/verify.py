@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
+from indelible.care.junit import Case
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.seal import Remains
 from indelible.edits.deltas.weights import WeightUpdate
@@ -42,6 +43,11 @@ class Verified:
     held_out: tuple[Answer, ...] = ()
     """To the wordings that no edit had seen, where they were asked; the state is of the fact's own prompt alone."""
 
+    @property
+    def told(self) -> str:
+        """The state, and what the model says."""
+        return f"{self.state}: {self.fact.new_object!r} is expected, the model says {self.answer.generated.strip()!r}"
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -73,6 +79,16 @@ class Verification:
             return not self.counts["gone"]
         taken = len(self.facts) - self.counts["not taken"]
         return taken > 0 and self.counts["present"] >= require * taken
+
+    def cases(self, require: float | None = None) -> list[Case]:
+        """A test case per fact; what is gone (and what is weakened, where a share is required) fails where the edit
+        does not pass, as for ``passes``."""
+        lost = {"gone"} if require is None else {"gone", "weakened"}
+        passes = self.passes(require)
+        return [
+            Case(one.fact.text(), "" if one.state == "present" else one.told, one.state in lost and not passes)
+            for one in self.facts
+        ]
 
     def frame(self) -> pd.DataFrame:
         """One row per fact: id, prompt, new_object, state, probability (of the new object), margin, generated."""

@@ -17,8 +17,8 @@ USER_ERROR = 2
 INTERRUPTED = 130
 _COMMANDS = (
     *("commands.study", "commands.report", "deltas.edit", "deltas.apply", "deltas.revert", "deltas.verify"),
-    *("commands.advise", "deltas.repair", "deltas.diff", "commands.explain", "deltas.compose", "commands.locate"),
-    *("commands.plan", "commands.models", "commands.facts"),
+    *("deltas.audit", "deltas.diff", "commands.advise", "deltas.repair", "commands.explain", "deltas.compose"),
+    *("commands.locate", "commands.plan", "commands.models", "commands.facts"),
 )
 """In the order of the help; each is the function of its module's name."""
 

@@ -9,11 +9,12 @@ import typer
 
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.facts.benchmarks import SCHEMAS
-from indelible.files import check_named, check_writable
+from indelible.files import check_named, check_writable, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from indelible.care.junit import Case
     from indelible.facts.fact import Fact
     from indelible.models.load import LoadedModel
 
@@ -36,6 +37,7 @@ FORMAT_HELP = (
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+Junit = Annotated[Path | None, typer.Option(help="Write a test case per fact to this JUnit XML file.")]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the code that a model brings along, where it needs it.")
 ]
@@ -64,15 +66,29 @@ def model_of(name: str, trusted: bool) -> LoadedModel | str:
     return load(name, trust_remote_code=True) if trusted else name
 
 
+def check_file(out: Path) -> None:
+    """Raise a StoreError if a file of that name cannot be written."""
+    check_writable(out.parent)
+    if out.is_dir():
+        raise StoreError(f"{out} is a folder.", "Give a file.")
+
+
+def write_cases(out: Path, suite: str, cases: Sequence[Case]) -> None:
+    """Write test cases as JUnit XML; folders above are made."""
+    from indelible.care.junit import junit
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(out) as unfinished:
+        unfinished.write_text(junit(suite, cases), encoding="utf-8")
+
+
 def delta_file(out: Path, force: bool) -> Path:
     """The file of a delta that is to be called so; a StoreError if it cannot be written, or is there already."""
     from indelible.edits.deltas.manifest import with_suffix
 
     check_named(out)
     file = with_suffix(out)
-    check_writable(file.parent)
-    if file.is_dir():
-        raise StoreError(f"{file} is a folder.", "Give a file.")
+    check_file(file)
     if file.exists() and not force:
         raise StoreError(f"{file} is there already.", "Give another file, or --force to replace it.")
     return file

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indelible.cli.options import AsJson, Trust, model_of
-from indelible.errors import StoreError
-from indelible.files import check_writable, whole_file
+from indelible.cli.options import AsJson, Junit, Trust, check_file, model_of, write_cases
 
 if TYPE_CHECKING:
     from indelible.care.verify import Verification
@@ -29,7 +27,7 @@ def verify(
         float | None,
         typer.Option(min=0, max=1, help="Share of the facts that were taken that must be present."),
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write a test case per fact to this JUnit XML file.")] = None,
+    junit: Junit = None,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
@@ -43,20 +41,15 @@ def verify(
     The exit code is 1 if any fact is gone or, with `--require`, if fewer of those that were taken are present.
     """
     from indelible.care import verify as care
-    from indelible.care.junit import junit as as_junit
     from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
 
     if junit is not None:
-        check_writable(junit.parent)
-        if junit.is_dir():
-            raise StoreError(f"{junit} is a folder.", "Give a file.")
+        check_file(junit)
     found = care.verify(model_of(model, trust), Edit.load(delta), jobs=counting)
     passes = found.passes(require)
     if junit is not None:
-        junit.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(junit) as unfinished:
-            unfinished.write_text(as_junit(found, require), encoding="utf-8")
+        write_cases(junit, "indelible verify", found.cases(require))
     if as_json:
         typer.echo(json.dumps({**found.record(), "passes": passes}, indent=2))
     else:
