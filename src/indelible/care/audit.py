@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import pandas as pd
 
 from indelible.care.difference import Difference, diff
 from indelible.care.junit import Case
@@ -31,9 +33,6 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES
 from indelible.progress import Jobs, silently
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Phase = Literal["base", "edited", "tuned"]
 FactState = Literal["kept", "old answer", "another answer", "not taken"]
@@ -116,8 +115,6 @@ class Audit:
 
     def frame(self) -> pd.DataFrame:
         """One row per edited fact: id, prompt, new_object, state, and what each checkpoint said."""
-        import pandas as pd
-
         return pd.DataFrame(_line(one) for one in self.facts)
 
     def cases(self) -> list[Case]:
@@ -177,8 +174,6 @@ def audit(
         FingerprintError: if the delta fits the base or the tuned model not.
         ModelError: if checkpoints have no parameter in common.
     """
-    import pandas as pd
-
     facts = facts or (delta.facts if delta is not None else ())
     _check(facts, delta, required)
     parts: list[pd.DataFrame] = []
