@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch.nn.utils import clip_grad_norm_
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -17,9 +18,9 @@ from indelible.tuning.randomness import kept_random_state
 
 class Guarding(TrainerCallback):
     """Adds the gradients of penalties to those of each optimizer step, and corrects the weights after it. The trainer
-    has clipped the task's gradients by then; their sum with those of penalties is clipped once more to the same norm,
-    or else Adam would follow a penalty that comes seldom, and so weighs much, for many steps. Random state, and the
-    model's mode, are as before after each."""
+    has clipped the task's gradients by then; those of the penalties are clipped to the same norm, or else Adam would
+    follow one that comes seldom, and so weighs much, for many steps. Random state, and the model's mode, are as before
+    after each."""
 
     def __init__(
         self,
@@ -50,15 +51,24 @@ class Guarding(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the gradients of all penalties."""
-        added = False
+        losses = []
         for penalty in self.penalties or ():
             with kept_random_state(), evaluation_mode(self.guarded.model), self.computing():
                 loss = penalty(state.global_step)
             if loss is not None and loss.requires_grad:
-                loss.backward()
-                added = True
-        if added and args.max_grad_norm:
-            clip_grad_norm_(self.guarded.model.parameters(), args.max_grad_norm)
+                losses.append(loss)
+        if not losses:
+            return
+        trained = [one for one in self.guarded.model.parameters() if one.requires_grad]
+        of_task = [one.grad for one in trained]
+        for one in trained:
+            one.grad = None
+        torch.stack(losses).sum().backward()
+        if args.max_grad_norm:
+            clip_grad_norm_(trained, args.max_grad_norm)
+        for one, gradient in zip(trained, of_task, strict=True):
+            if gradient is not None:
+                one.grad = gradient if one.grad is None else gradient.add_(one.grad)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
