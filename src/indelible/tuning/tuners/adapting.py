@@ -24,8 +24,13 @@ from indelible.errors import ConfigError, TrainingDivergedError, suggest
 from indelible.models.adapters import exactly, is_linear, put_in
 from indelible.models.keeping import Kept, kept
 from indelible.models.layout import find_layout
+from indelible.models.trace import evaluation_mode
 from indelible.tuning.freezing.mask import norm_parameters
+from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, peft_config, refusal
+
+_READ = 12
+"""Tokens that are read to see whether adapters begin as nothing."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,8 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
 
     Raises:
         ConfigError: if ``frozen``, names of parameters that keep every bit, names one that the model lacks, or leaves
-            nothing to train, or if the options do not fit the tuner or the model.
+            nothing to train, if the options do not fit the tuner or the model, or if the adapters change what the model
+            says before any step (findings/peft_begins_elsewhere.sh).
         TrainingDivergedError: if what was trained is not finite at the end of the block.
     """
     parameters = dict(model.named_parameters())
@@ -73,6 +79,7 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
 def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[str]) -> Iterator[list[str]]:
     """Adapters inside the block; after it their parameters in the model's own, if the block ended well."""
     modules = _targets(model, settings, frozen)
+    said = _said(model)
     originals = {path: model.get_submodule(path) for path in modules}
     own = dict(model.named_parameters())
     hooks = {path: _taken_hooks(module) for path, module in originals.items()}
@@ -82,9 +89,25 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
     _check_merging(model, settings, modules, frozen)
     for path in modules:  # what acts beside a module, such as a codebook edit, acts beside its adapter
         vars(model.get_submodule(path)).update(hooks[path])
+    moved = float((_said(model) - said).abs().max() / said.abs().max())
+    if moved > torch.finfo(model.dtype).eps ** 0.5:
+        raise ConfigError(
+            f"With the adapters of {settings.tuner!r} the model says something else before any step: logits move by"
+            f" {moved:.0%} of the largest.",
+            "Give tuner_options that let them begin as nothing (init_weights, init_lora_weights), or another tuner.",
+        )
     yield modules
     for name, tensor in _merged(model, modules).items():
         own[name].data = tensor
+
+
+def _said(model: PreTrainedModel) -> Tensor:
+    """Logits behind a few tokens, in evaluation mode."""
+    embeddings: Any = model.get_input_embeddings()
+    tokens = torch.arange(_READ, device=model.device)[None] % len(embeddings.weight)
+    with torch.no_grad(), evaluation_mode(model), kept_random_state():
+        logits: Tensor = model(input_ids=tokens, use_cache=False).logits.float()
+    return logits
 
 
 def _inject(model: PreTrainedModel, settings: TunerSettings, originals: Mapping[str, nn.Module]) -> None:
