@@ -8,6 +8,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,10 +23,12 @@ from worked_facts import VARIED
 from indelible.edits.solving.suffixes import Site
 from indelible.edits.solving.texts import FactRows, Row, rows_for
 from indelible.edits.solving.values import ValueOptions, Values, optimise_values
+from indelible.edits.solving.views import shaken
 from indelible.errors import EditError
 from indelible.models.layout import find_layout
 from tiny_families import ODD, TABLE, build_family, build_odd, enliven
 from tiny_models import Make, Tokenizer
+from untouched import untouched
 
 OPTIONS = ValueOptions(steps=5, learning_rate=0.1, weight_decay=0.4, kl_weight=0.7, clamp=0.6, converged=0.0)
 LEAVING = replace(OPTIONS, steps=10, converged=5.95, kl_weight=0.1, weight_decay=0.001, learning_rate=0.2, clamp=4.0)
@@ -54,8 +57,52 @@ class Trajectory:
         return self.deltas[min(steps, len(self.deltas)) - 1]
 
 
-def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, options: ValueOptions) -> Trajectory:
-    """One fact's trajectory; parts are looked up by the paths written down by hand."""
+def plain(
+    model: PreTrainedModel, family: str, layer: int, texts: FactRows, options: ValueOptions, *others: PreTrainedModel
+) -> Trajectory:
+    """One fact's trajectory, each step in the next of the models; parts are looked up by the paths written by hand."""
+    losses = [_loss(one, family, layer, texts, options) for one in (model, *others)]
+    norms, width = losses[0].norms, losses[0].width
+    deltas_so = torch.zeros(len(options.sites), width)
+    mean, square = torch.zeros_like(deltas_so), torch.zeros_like(deltas_so)
+    found, right = Trajectory([], []), 0
+    for step in range(1, options.steps + 1):
+        deltas_so.requires_grad_(True)
+        loss = losses[(step - 1) % len(losses)].of(deltas_so)
+        found.deltas.append(deltas_so.detach())
+        found.losses.append(loss.item())
+        right = right + 1 if loss.item() < options.converged else 0
+        if right == len(losses) or step == options.steps:
+            return found
+        (slope,) = torch.autograd.grad(loss, deltas_so)
+        with torch.no_grad():
+            if options.optimiser == "adam":
+                mean = 0.9 * mean + 0.1 * slope
+                square = 0.999 * square + 0.001 * slope**2
+                move = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+            else:
+                lengths = [options.clamp * norm * min(loss.item(), 1) ** 0.5 for norm in norms]
+                towards = [
+                    length * part / part.norm().clamp_min(1e-12) for length, part in zip(lengths, slope, strict=True)
+                ]
+                move = mean = 0.5 * mean + torch.stack(towards)
+            deltas_so = deltas_so - options.learning_rate * move
+            for delta_o, norm in zip(deltas_so, norms, strict=True):
+                if delta_o.norm() > options.clamp * norm:
+                    delta_o *= options.clamp * norm / delta_o.norm()
+    raise AssertionError("the last step returns")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One fact's loss in one model, by its deltas, with the norms that these are measured in."""
+
+    of: Callable[[Tensor], Tensor]
+    norms: list[Tensor]
+    width: int
+
+
+def _loss(model: PreTrainedModel, family: str, layer: int, texts: FactRows, options: ValueOptions) -> Loss:
     if family in ODD:
         blocks, paths = ODD[family].blocks, {"mlp": ODD[family].memories[layer][0]}
     else:
@@ -99,12 +146,10 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
     # Attention runs before the MLP, so that what was kept stands in the order of the sites.
     norms = [output.reshape(len(bare), -1)[first.subject].norm() for output in kept]
 
-    deltas_so = torch.zeros(len(options.sites), kept[0].shape[-1])
-    before = logits_of(texts.essence, deltas_so)[-1].detach()
-    mean, square = torch.zeros_like(deltas_so), torch.zeros_like(deltas_so)
-    found = Trajectory([], [])
-    for step in range(1, options.steps + 1):
-        deltas_so.requires_grad_(True)
+    width = kept[0].shape[-1]
+    before = logits_of(texts.essence, torch.zeros(len(options.sites), width))[-1].detach()
+
+    def of(deltas_so: Tensor) -> Tensor:
         loss = torch.zeros(())
         for row in texts.rewrites:
             log_probs = logits_of(row, deltas_so)
@@ -115,27 +160,9 @@ def plain(model: PreTrainedModel, family: str, layer: int, texts: FactRows, opti
         loss = loss + options.kl_weight * (after.exp() * (after - before)).sum()
         for delta_o, norm in zip(deltas_so, norms, strict=True):
             loss = loss + options.weight_decay * delta_o.norm() / norm**2
-        found.deltas.append(deltas_so.detach())
-        found.losses.append(loss.item())
-        if loss.item() < options.converged or step == options.steps:
-            return found
-        (slope,) = torch.autograd.grad(loss, deltas_so)
-        with torch.no_grad():
-            if options.optimiser == "adam":
-                mean = 0.9 * mean + 0.1 * slope
-                square = 0.999 * square + 0.001 * slope**2
-                move = (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
-            else:
-                lengths = [options.clamp * norm * min(loss.item(), 1) ** 0.5 for norm in norms]
-                towards = [
-                    length * part / part.norm().clamp_min(1e-12) for length, part in zip(lengths, slope, strict=True)
-                ]
-                move = mean = 0.5 * mean + torch.stack(towards)
-            deltas_so = deltas_so - options.learning_rate * move
-            for delta_o, norm in zip(deltas_so, norms, strict=True):
-                if delta_o.norm() > options.clamp * norm:
-                    delta_o *= options.clamp * norm / delta_o.norm()
-    raise AssertionError("the last step returns")
+        return loss
+
+    return Loss(of, norms, width)
 
 
 def rows_of_all(tokenizer: Tokenizer) -> list[FactRows]:
@@ -176,6 +203,29 @@ def test_every_step_is_that_of_the_plain_loop(family: str, layer: int, tiny_toke
         plainly = [plain(model, family, layer, texts, options) for texts in facts]
         assert max(float(trajectory.deltas[-1].norm()) for trajectory in plainly) > 0.1
         compare(partial(optimise_values, model, find_layout(model), layer), facts, plainly, options)
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [("gemma2", OPTIONS), ("llama", NORMALISED_LEAVING)],
+    ids=["adam, all steps", "normalised, facts leave"],
+)
+def test_steps_in_several_views_are_the_plain_loops_in_so_many_models(
+    family: str, options: ValueOptions, tiny_tokenizer: Tokenizer
+) -> None:
+    model = enliven(build_family(family, len(tiny_tokenizer)))
+    layout = find_layout(model)
+    views = shaken(model, layout, [1], 0.2, 2, seed=0)
+    others = []
+    for view in (1, 2):
+        with views.seen(view):
+            others.append(deepcopy(model))
+    facts = [rows_of_all(tiny_tokenizer)[number] for number in SOME]
+    plainly = [plain(model, family, 1, texts, options, *others) for texts in facts]
+    alone = [plain(model, family, 1, texts, options) for texts in facts]
+    assert all(not torch.allclose(a.deltas[-1], b.deltas[-1], atol=1e-2) for a, b in zip(plainly, alone, strict=True))
+    with untouched(model):
+        compare(partial(optimise_values, model, layout, 1, views=views), facts, plainly, options)
 
 
 @pytest.mark.parametrize(("family", "layer"), [("bamba", 1), ("mistral", 2), ("roberta", 1), ("gemma4_text", 0)])

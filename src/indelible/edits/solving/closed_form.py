@@ -28,9 +28,12 @@ from indelible.edits.solving.spread import Solver, spread
 from indelible.edits.solving.suffixes import Reference
 from indelible.edits.solving.texts import After, FactRows, Written, rows_for, sample_contexts
 from indelible.edits.solving.values import Optimiser, ValueOptions, optimise_values
+from indelible.edits.solving.views import Views, shaken
 from indelible.edits.weight_editor import Changer
 from indelible.facts.fact import Fact
 
+_VIEWS = 2
+"""Views of the model, beside the one as it stands, in which a durable edit is made."""
 _RATES: Mapping[Optimiser, float] = {"normalised": 0.25, "adam": 0.5}
 
 
@@ -94,6 +97,13 @@ class ClosedFormEditor(Published):
         lt=1,
         description="Weight of the bare wording's key in the average over contexts; None weighs all texts alike, as "
         "ROME's code does, 0.5 is MEMIT's.",
+    )
+    durable: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Optimise values that are right, too, where weights around the edit are moved at random by this "
+        "share of their size, so that they outlast training: 0.1, say; 0 is the published method.",
     )
 
     keeps_keys: ClassVar[bool] = False
@@ -171,6 +181,9 @@ class _ClosedForm(Changer):
             bench.layout.memory(layer)  # refuses, before anything is read, a layer that has none
         self.contexts = sample_contexts(bench.model, bench.tokenizer, editor.contexts, seed=bench.seed)
         self.solver = editor.solver(bench, self.layers)
+        self.views = Views(bench.model)
+        if editor.durable:
+            self.views = shaken(bench.model, bench.layout, self.layers, editor.durable, _VIEWS, bench.seed)
 
     @cached_property
     def sink(self) -> bool:
@@ -194,7 +207,7 @@ class _ClosedForm(Changer):
         if first and not self.editor.first_tokens and self.sink:
             rows = self._rows(facts, sink=True)
         options = self.editor.value_options()
-        values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress)
+        values = optimise_values(bench.model, bench.layout, layer, rows, options, bench.progress, self.views)
         return rows, values.deltas_fo
 
     def _rows(self, facts: Sequence[Fact], *, sink: bool) -> list[FactRows]:

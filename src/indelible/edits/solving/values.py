@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 from indelible.edits.solving.parts import Suffixes
 from indelible.edits.solving.suffixes import Reference, Site, SuffixRuns
 from indelible.edits.solving.texts import FactRows
+from indelible.edits.solving.views import Views
 from indelible.errors import EditError
 from indelible.models.batches import in_halves
 from indelible.models.layout import Layout
@@ -94,8 +95,11 @@ def optimise_values(
     facts: Sequence[FactRows],
     options: ValueOptions,
     progress: Progress | None = None,
+    views: Views | None = None,
 ) -> Values:
     """Optimise one delta for each fact at the value layer; the model is left as it was. Progress counts steps of facts.
+
+    With several views each step is taken in the next of them, and a fact has converged once it has in all, in a row.
 
     Raises:
         EditError: if a loss becomes NaN or infinite, or memory holds not even one fact.
@@ -109,7 +113,7 @@ def optimise_values(
 
     def run(batch: Sequence[FactRows]) -> list[Values]:
         nonlocal finished
-        found = [_optimise_batch(model, layout, layer, batch, options, report)]
+        found = [_optimise_batch(model, layout, layer, batch, options, report, views or Views(model))]
         finished += len(batch)
         return found
 
@@ -155,35 +159,48 @@ def _optimise_batch(
     facts: Sequence[FactRows],
     options: ValueOptions,
     report: Callable[[int, int, int, float], None],
+    views: Views,
 ) -> Values:
-    runs = SuffixRuns(model, layout, layer, options.sites, facts, options.reference)
     device, size = model.device, len(facts)
     deltas_fso = nn.Parameter(torch.zeros(size, len(options.sites), layout.hidden_size, device=device))
-    objective, update = _Objective(runs, options), _Update(runs, options, deltas_fso)
-    stays_f, losses_f = torch.ones(size, dtype=torch.bool, device=device), torch.zeros(size, device=device)
-    losses, steps = [math.inf] * size, [0] * size
     running = staying = list(range(size))
-    running_a, parts, idle = torch.arange(size, device=device), runs.parts(running), 0
+    running_a, idle = torch.arange(size, device=device), 0
+    looks = []
+    for view in range(len(views)):
+        with views.seen(view):
+            looks.append(_Look(SuffixRuns(model, layout, layer, options.sites, facts, options.reference), options))
+            if view:  # what was predicted there before any change
+                looks[view].objective(looks[view].parts, running_a, deltas_fso, with_slopes=False)
+    runs = looks[0].runs
+    update = _Update(runs, options, deltas_fso)
+    stays_f, losses_f = torch.ones(size, dtype=torch.bool, device=device), torch.zeros(size, device=device)
+    right_f = torch.zeros(size, dtype=torch.long, device=device)  # in so many views in a row
+    losses, steps = [math.inf] * size, [0] * size
     for step in range(options.steps):
-        last = step == options.steps - 1
-        loss_a, slopes = objective(parts, running_a, deltas_fso, with_slopes=not last)
-        stays_a = stays_f[running_a] & (loss_a >= options.converged) & ~objective.settled_f[running_a]
-        stays_f[running_a], losses_f[running_a] = stays_a, loss_a
-        # The step's one look at the device.
-        seen = torch.cat([loss_a, stays_a]).tolist()
-        found = {fact: loss for fact, loss in zip(running, seen[: len(running)], strict=True) if fact in set(staying)}
-        for fact, loss in found.items():
-            losses[fact], steps[fact] = loss, step + 1
-            if not math.isfinite(loss):
-                raise EditError(
-                    f"The loss of a value became {loss} at step {step + 1}.",
-                    "Lower learning_rate, kl_weight or weight_decay.",
-                )
-        staying = [fact for fact, stays in zip(running, seen[len(running) :], strict=True) if stays]
-        report(step + 1, len(staying), size, sum(found.values()) / len(found))
-        if last or not staying:
-            break
-        slopes_fso = slopes()
+        last, view = step == options.steps - 1, step % len(views)
+        with views.seen(view):
+            objective = looks[view].objective
+            loss_a, slopes = objective(looks[view].parts, running_a, deltas_fso, with_slopes=not last)
+            right_a = (loss_a < options.converged) | objective.settled_f[running_a]
+            right_f[running_a] = torch.where(right_a, right_f[running_a] + 1, 0)
+            stays_a = stays_f[running_a] & (right_f[running_a] < len(views))
+            stays_f[running_a], losses_f[running_a] = stays_a, loss_a
+            # The step's one look at the device.
+            seen = torch.cat([loss_a, stays_a]).tolist()
+            were = set(staying)
+            found = {fact: loss for fact, loss in zip(running, seen[: len(running)], strict=True) if fact in were}
+            for fact, loss in found.items():
+                losses[fact], steps[fact] = loss, step + 1
+                if not math.isfinite(loss):
+                    raise EditError(
+                        f"The loss of a value became {loss} at step {step + 1}.",
+                        "Lower learning_rate, kl_weight or weight_decay.",
+                    )
+            staying = [fact for fact, stays in zip(running, seen[len(running) :], strict=True) if stays]
+            report(step + 1, len(staying), size, sum(found.values()) / len(found))
+            if last or not staying:
+                break
+            slopes_fso = slopes()
         if step == 0 and not bool(slopes_fso.any()):
             raise EditError(
                 f"What layer {layer} returns at subjects does not reach what is predicted after them (layers above read"
@@ -195,8 +212,18 @@ def _optimise_batch(
         idle += runs.cost(running) - runs.cost(staying)
         if idle >= runs.pass_tokens:
             running, idle = staying, 0
-            running_a, parts = torch.tensor(running, device=device), runs.parts(running)
+            running_a = torch.tensor(running, device=device)
+            for look in looks:
+                look.parts = look.runs.parts(running)
     return Values(deltas_fso.detach()[:, -1].clone(), torch.tensor(losses, device=device), torch.tensor(steps))
+
+
+class _Look:
+    """The facts' texts as one view of the model reads them."""
+
+    def __init__(self, runs: SuffixRuns, options: ValueOptions) -> None:
+        self.runs, self.objective = runs, _Objective(runs, options)
+        self.parts = runs.parts(range(len(runs.reference_fs)))
 
 
 class _Objective:
