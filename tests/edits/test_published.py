@@ -47,6 +47,7 @@ ROME = {
     "converged": 0.05,
     "contexts": "rome",
     "bare_share": None,
+    "durable": 0.0,
 }
 MEMIT = {**ROME, "steps": 25, "clamp": 0.75, "reference": "block", "contexts": "memit", "bare_share": 0.5}
 FT = {"steps": 25, "learning_rate": 5e-4, "stop_below": 0.01, "texts_per_step": 64}

@@ -125,6 +125,7 @@ class ClosedFormEditor(Published):
         "converged": 0.05,
         "contexts": "memit",
         "bare_share": 0.5,
+        "durable": 0.0,
     }
 
     @classmethod
