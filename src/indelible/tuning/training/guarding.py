@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from indelible.models.trace import evaluation_mode
@@ -64,11 +64,15 @@ class Guarding(TrainerCallback):
         for one in trained:
             one.grad = None
         torch.stack(losses).sum().backward()
+        share = 1.0
         if args.max_grad_norm:
-            clip_grad_norm_(trained, args.max_grad_norm)
+            length = float(get_total_norm([one.grad for one in trained if one.grad is not None]))
+            share = min(1.0, args.max_grad_norm / (length + 1e-6))
         for one, gradient in zip(trained, of_task, strict=True):
-            if gradient is not None:
-                one.grad = gradient if one.grad is None else gradient.add_(one.grad)
+            if gradient is None:
+                one.grad = None if one.grad is None else one.grad.mul_(share)
+            else:
+                one.grad = gradient if one.grad is None else gradient.add_(one.grad, alpha=share)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
