@@ -101,6 +101,78 @@ def test_training_of_one_place_is_not_called_an_edit(base: LoadedModel, other: L
     assert "trained there alone, or edited by gradient" in found.in_words
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_an_edit_stored_in_half_precision_is_no_training(
+    base: LoadedModel, other: LoadedModel, precision: torch.dtype
+) -> None:
+    """What rounding leaves of a difference of rank one has every direction."""
+    before = LoadedModel(copy.deepcopy(base.model).to(precision).float(), base.tokenizer, "before")
+    after = LoadedModel(copy.deepcopy(before.model), base.tokenizer, "after")
+    edit(after.model, 1)
+    after.model.to(precision).float()
+    found = diff(before, after)
+    assert (found.verdict, found.layers) == ("edit", list(EDITED))
+    assert [one.directions for one in found.standing_out] == [1] * len(EDITED)
+    assert "An edit, or an adapter that was trained there alone, in layers 2, 3" in found.in_words
+
+
+def test_rounding_of_one_matrix_is_no_edit(base: LoadedModel, other: LoadedModel) -> None:
+    weight = next(weight for layer, weight in memories(other.model) if layer == 4)
+    with torch.no_grad():
+        weight.add_(0.01).sub_(0.01)
+    found = diff(base, other)
+    assert found.verdict == "alike" and sum(one.moved > 0 for one in found.matrices) == 1
+    with torch.no_grad():
+        weight.copy_(next(old for layer, old in memories(base.model) if layer == 4)).view(-1)[:9] = 1e-30
+    zero = LoadedModel(copy.deepcopy(other.model), base.tokenizer, "zero")
+    with torch.no_grad():
+        next(old for layer, old in memories(zero.model) if layer == 4).view(-1)[:9] = 0.0
+    assert diff(zero, other).verdict == "alike", "so little that its squares are nothing"
+
+
+def test_no_more_is_said_than_was_compared(base: LoadedModel, other: LoadedModel) -> None:
+    with torch.no_grad():
+        other.model.get_input_embeddings().weight.add_(1.0)
+    found = diff(base, other)
+    assert found.verdict == "alike" and "no matrix in a layer moved; " in found.in_words
+    few = build_model(base.name, len(base.tokenizer), layers=3)
+    edited = copy.deepcopy(few)
+    edit(edited, 1)
+    found = diff(LoadedModel(few, base.tokenizer, "few"), LoadedModel(edited, base.tokenizer, "edited"))
+    assert found.verdict == "unknown" and "cannot be told" in found.in_words
+    more = copy.deepcopy(base.model)
+    more.resize_token_embeddings(len(base.tokenizer) + 8)
+    found = diff(base, LoadedModel(more, base.tokenizer, "more"))
+    assert found.unlike and found.in_words == "What both have is the same."
+
+
+def test_upper_half_trained_is_not_said_to_have_moved_like_the_lower(base: LoadedModel, other: LoadedModel) -> None:
+    train(other.model)
+    with torch.no_grad():
+        for name, weight in other.model.named_parameters():
+            if any(f".{layer}." in name for layer in range(LAYERS // 2)):
+                weight.copy_(base.model.get_parameter(name))
+    found = diff(base, other)
+    assert found.verdict == "alike" and "all layers" not in found.in_words
+
+
+def test_weights_that_are_not_finite_are_named(base: LoadedModel, other: LoadedModel) -> None:
+    for model in (base.model, other.model):
+        model.register_parameter("scale", torch.nn.Parameter(torch.tensor(1.0)))
+    try:
+        assert diff(base, other).verdict == "same", "a parameter of no dimension"
+        layer, weight = next(memories(other.model))
+        for value in ("nan", "inf"):
+            with torch.no_grad():
+                weight[0, 0] = float(value)
+            found = diff(base, other)
+            assert found.verdict == "broken" and found.in_words.endswith(f"{found.broken[0]}.")
+            assert len(found.broken) == 1 and f".{layer}." in found.broken[0]
+            json.dumps(found.record(), allow_nan=False)
+    finally:
+        del base.model.scale
+
+
 def test_models_of_another_kind_are_refused(base: LoadedModel) -> None:
     alien = build_model("gpt_neox", len(base.tokenizer), layers=2, width=16)
     with pytest.raises(ModelError, match="no parameter in common"):

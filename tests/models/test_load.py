@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import warnings
@@ -130,6 +131,32 @@ def test_an_adapter_on_a_tied_embedding_is_merged_right_or_refused(saved: Path, 
         save_model(loaded, tmp_path / "whole")
         again = load(str(tmp_path / "whole"), device="cpu").model
         assert torch.allclose(again(input_ids=tokens).logits, said, atol=1e-4)
+
+
+def test_an_adapter_is_merged_before_it_is_rounded(saved: Path, tmp_path: Path) -> None:
+    adapter(saved, tmp_path / "adapter", ["q_proj", "down_proj"])
+    whole = load(str(tmp_path / "adapter"), device="cpu").model
+    half = load(str(tmp_path / "adapter"), device="cpu", dtype=torch.bfloat16).model
+    for name, weight in half.named_parameters():
+        assert torch.equal(weight, whole.get_parameter(name).bfloat16()), name
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_adapter_that_came_with_tokens_of_its_own_is_merged(
+    saved: Path, tmp_path: Path, tiny_tokenizer: Tokenizer, tied: bool
+) -> None:
+    configure(saved, tie_word_embeddings=tied)
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["<user>", "<model>"])
+    model = AutoModelForCausalLM.from_pretrained(saved)
+    model.resize_token_embeddings(len(tokenizer))
+    adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    tokens = torch.arange(len(tokenizer) - 8, len(tokenizer))[None]
+    loaded = load(str(tmp_path / "adapter"), device="cpu")
+    assert len(loaded.tokenizer) == len(tokenizer)
+    assert torch.allclose(loaded.model(input_ids=tokens).logits, adapted(input_ids=tokens).logits, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -32,16 +32,19 @@ from indelible.models.load import LoadedModel, opened
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES
+from indelible.numbers.words import finite
 from indelible.progress import Jobs, silently
 
 Phase = Literal["base", "edited", "tuned"]
 FactState = Literal["kept", "old answer", "another answer", "not taken"]
 REQUIRED = 0.9
-"""Share of edits, and of what the model knew, that has to be kept for the one to hold and the other to be whole."""
+"""Share of the edits that has to be there."""
+WHOLE = 0.9
+"""Share of what the model knew of old that an undamaged one keeps, whatever is required of the edits."""
 N_INTRINSIC = 60
 _SHOWN = (
     *("retention_edited", "retention_paraphrase", "retention_intrinsic", "retention_intrinsic_base"),
-    *("retention_neighbour", "gap", "excess_loss"),
+    *("retention_neighbour", "gap", "gap_base", "excess_loss"),
 )
 
 
@@ -64,7 +67,7 @@ class Audit:
         facts: the edited facts, in their order.
         remains: how much of the delta is in the tuned weights, where one was given.
         moved: where the weights moved between the checkpoint before (edited, or else base) and the tuned one.
-        required: the share that has to be kept.
+        required: the share of the edits that has to be kept.
     """
 
     rows: pd.DataFrame
@@ -90,7 +93,7 @@ class Audit:
     def passes(self) -> bool:
         """Whether enough edits are there."""
         kept, of = self.answered
-        return of > 0 and kept >= self.required * of
+        return of > 0 and kept / of >= self.required
 
     @property
     def verdict(self) -> str:
@@ -99,14 +102,17 @@ class Audit:
         if not of:
             return "Nothing can have been lost: the edited model answers none of the facts."
         edits = f"{kept} of {of} edits {'hold' if self.passes else 'are left'}"
-        known = self.estimates.get("retention_intrinsic", self.estimates.get("retention_intrinsic_base"))
+        since = "_base" if self._has("base") else ""  # what the edit itself damaged counts, too
+        known = self.estimates.get(f"retention_intrinsic{since}")
         if known is None or known.value is None:
+            if self._has("base") or self._has("edited"):
+                return f"{edits}; what else the model lost cannot be told: it knew none of the facts asked before."
             return f"{edits}; what else the model lost cannot be told without a checkpoint from before."
-        if known.value >= self.required:
+        if known.value >= WHOLE:
             return f"{edits}, and what the model knew of old is kept{'' if self.passes else ': the edit is gone'}."
         if self.passes:
             return f"{edits}, but the model is damaged: of what it knew of old {known.value:.0%} is kept."
-        gap = self.estimates.get("gap")
+        gap = self.estimates.get(f"gap{since}")
         if gap is not None and gap.low is not None and gap.low > 0:
             return f"{edits}, fewer than of what the model knew of old ({known.value:.0%}), which is damaged as well."
         return (
@@ -118,10 +124,13 @@ class Audit:
         return pd.DataFrame(_line(one) for one in self.facts)
 
     def cases(self) -> list[Case]:
-        """A test case per fact; what is lost fails where too few are kept."""
+        """A test case per fact; what is lost fails where too few are kept, and what was not taken where nothing was."""
+        passes, (_, of) = self.passes, self.answered
         return [
             Case(
-                one.fact.text(), "" if one.state == "kept" else _told(one), one.state != "not taken" and not self.passes
+                one.fact.text(),
+                "" if one.state == "kept" else _told(one),
+                not passes and (one.state != "not taken" or not of),
             )
             for one in self.facts
         ]
@@ -133,7 +142,7 @@ class Audit:
             "verdict": self.verdict,
             "passes": self.passes,
             "estimates": figures,
-            "delta_share": None if self.remains is None else self.remains.share,
+            "delta_share": None if self.remains is None else finite(self.remains.share),
             "moved": None if self.moved is None else self.moved.by_layer(),
             "facts": [_line(one) for one in self.facts],
         }
@@ -168,14 +177,21 @@ def audit(
         seed: of the built-in facts' order.
         jobs: told how far the work is.
 
+    Two of the models are held at once.
+
     Raises:
-        FactsError: without facts, if one has no new object, or if the model knows none of the intrinsic ones given.
+        FactsError: without facts, if one has no new object, two have one id, or the model knows none of the intrinsic
+            ones given.
         EditError: if the delta changes no weights.
+        ConfigError: if ``tuned`` is the very model in which the delta is put to have the edited one.
         FingerprintError: if the delta fits the base or the tuned model not.
         ModelError: if checkpoints have no parameter in common.
     """
     facts = facts or (delta.facts if delta is not None else ())
-    _check(facts, delta, required)
+    _check(facts, intrinsic or (), delta, required)
+    loaded = [one.model for one in (base, tuned) if isinstance(one, LoadedModel)]
+    if edited is None and delta is not None and len(loaded) == 2 and loaded[0] is loaded[1]:
+        raise ConfigError("The tuned model is the base, in which the delta is put to ask.", "Load one of them twice.")
     parts: list[pd.DataFrame] = []
     asked = questions_for(facts, "edited")
     known: list[Fact] | None = None
@@ -199,15 +215,16 @@ def audit(
     return Audit(rows, tuple(_facts(facts, rows)), remains, moved, required)
 
 
-def _check(facts: Sequence[Fact], delta: Edit | None, required: float) -> None:
+def _check(facts: Sequence[Fact], intrinsic: Sequence[Fact], delta: Edit | None, required: float) -> None:
     if not facts:
         raise FactsError("There are no facts to ask.", "Give a file of facts, or the delta that holds them.")
-    ids = Counter(fact.id for fact in facts)
     for fact in facts:
         if fact.new_object is None:
             raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every edited fact.")
-        if ids[fact.id] > 1:
-            raise FactsError(f"Two facts have the id {fact.id!r}.", "Give each an id of its own.")
+    for part in (facts, intrinsic):
+        for name, count in Counter(fact.id for fact in part).items():
+            if count > 1:
+                raise FactsError(f"Two facts have the id {name!r}.", "Give each an id of its own.")
     if delta is not None and not isinstance(delta, WeightUpdate):
         raise EditError(f"A {delta.kind} changes no weights: there is nothing of it in a checkpoint.", "Use verify.")
     if not 0 <= required <= 1:

@@ -5,14 +5,16 @@ them much farther, and in few directions, one or so per fact. So each matrix's l
 is held against the median of its kind. Plain fine-tuning of SmolLM2-135M (full, 24 to 35 steps at 2e-4; LoRA and DoRA,
 12 steps at 1e-3) left no matrix at more than 2.0 times the median of its kind; edits of ROME, MEMIT and FT-M stood at
 15 to 400 times behind such training, and as many directions stood out as facts had been edited (27 to 49 of 48). An
-edit that is spread evenly over all layers, as an adapter's, cannot be told from training.
+edit that is spread evenly over all layers, as an adapter's, cannot be told from training; nor an adapter that was
+trained in a few layers alone from an edit.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,9 +30,10 @@ from indelible.progress import Jobs, silently
 if TYPE_CHECKING:
     import pandas as pd
 
-Verdict = Literal["same", "alike", "edit", "local"]
-"""The same weights; no edit stands out; a few matrices moved much farther than their like, in few directions; or in
-many: they alone were trained, or edited by gradient."""
+Verdict = Literal["same", "alike", "unknown", "broken", "edit", "local"]
+"""The same weights; no edit stands out; too few matrices of a kind to say what is usual; weights that are not finite; a
+few matrices moved much farther than their like, in few directions; or in many: they alone were trained, or edited by
+gradient."""
 STANDS_OUT = 5.0
 """How many times the median of its kind a matrix has to have moved."""
 FEW = 0.25
@@ -39,7 +42,9 @@ LEAST_ALIKE = 4
 """So many matrices of a kind are needed to say what is usual among them."""
 _LAYER = re.compile(r"\.(\d+)\.")
 _ROUNDING = 1e-5
-"""Of the largest singular value: what is below is rounding of the stored weights."""
+"""Of the largest singular value: what is below is rounding of the edit's own arithmetic."""
+_STORED = (torch.bfloat16, torch.float16, torch.float32)
+"""Precisions in which checkpoints are stored, the coarsest first."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Matrix:
         moved: the difference's Frobenius norm over that.
         top: the difference's largest singular value.
         times: that over the median of its kind: infinite where at least half of them did not move; None where it did
-            not move, or fewer than `LEAST_ALIKE` are of its kind.
+            not move (or where they did not, and it by what rounding does), or fewer than `LEAST_ALIKE` are of its kind.
         directions: where it stands out, how many singular values do (or are there at all, where its kind did not move).
         few: whether these are few of all that it has.
     """
@@ -81,11 +86,13 @@ class Difference:
         matrices: all that lie in layers.
         elsewhere: by name, how far all other tensors moved.
         unlike: names of parameters that only one of them has, or in another shape.
+        broken: names of those that hold what is not finite in one of them, and cannot be compared.
     """
 
     matrices: tuple[Matrix, ...]
     elsewhere: Mapping[str, float]
     unlike: tuple[str, ...]
+    broken: tuple[str, ...] = ()
 
     @property
     def standing_out(self) -> list[Matrix]:
@@ -100,28 +107,40 @@ class Difference:
     @property
     def verdict(self) -> Verdict:
         """See ``Verdict``."""
-        if not any(one.moved for one in self.matrices) and not any(self.elsewhere.values()):
+        if self.broken:
+            return "broken"
+        moved = {one.kind for one in self.matrices if one.top}
+        if not moved and not any(self.elsewhere.values()):
             return "same"
         if not self.standing_out:
-            return "alike"
+            many = Counter(one.kind for one in self.matrices)
+            return "unknown" if moved and all(many[kind] < LEAST_ALIKE for kind in moved) else "alike"
         return "edit" if any(one.few for one in self.standing_out) else "local"
 
     @property
     def in_words(self) -> str:
         """A sentence."""
-        found = self.standing_out
+        found, verdict = self.standing_out, self.verdict
+        if verdict == "broken":
+            return f"Not all weights are finite: see {_some(self.broken)}."
+        if verdict == "same":
+            return "What both have is the same." if self.unlike else "Both have the same weights."
+        if verdict == "unknown":
+            return f"Whether this is an edit cannot be told: no {LEAST_ALIKE} matrices of a kind are there to compare."
         if not found:
-            if self.verdict == "same":
-                return "Both have the same weights."
-            return "No edit stands out: matrices of a kind moved about equally far in all layers, as in training."
+            if any(one.top for one in self.matrices):
+                return "No edit stands out: no matrix moved much farther than most of its kind, as in training."
+            named = [name for name, moved in self.elsewhere.items() if moved]
+            return f"No edit stands out: no matrix in a layer moved; {_some(named)} did."
         where = f"layer{'s' * (len(self.layers) > 1)} {', '.join(map(str, self.layers))}"
         what = ", ".join(dict.fromkeys(one.kind for one in found))
         least = min(one.times for one in found if one.times is not None)
         far = "as others of its kind did not" if math.isinf(least) else f"at least {least:.0f} times as far as its kind"
-        if self.verdict == "local":
+        if verdict == "local":
             return f"In {where}, {what} moved {far}, in many directions: trained there alone, or edited by gradient."
         count = max(one.directions for one in found if one.few)
-        return f"An edit in {where}: {what} moved {far}, in {counted(count, 'direction')} (one or so per fact)."
+        edit = "An edit, or an adapter that was trained there alone," if math.isinf(least) else "An edit"
+        return f"{edit} in {where}: {what} moved {far}, in {counted(count, 'direction')} (one or so per fact)."
 
     def by_layer(self) -> dict[int, float]:
         """By layer, how far its matrices moved together: the norm of all differences over that of all matrices."""
@@ -145,7 +164,8 @@ class Difference:
             for one in self.matrices
         ]
         said = {"verdict": self.verdict, "in_words": self.in_words, "layers": self.layers}
-        return {**said, "matrices": matrices, "elsewhere": dict(self.elsewhere), "unlike": list(self.unlike)}
+        names = {"unlike": list(self.unlike), "broken": list(self.broken)}
+        return {**said, "matrices": matrices, "elsewhere": dict(self.elsewhere), **names}
 
 
 def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = silently) -> Difference:
@@ -164,13 +184,16 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = si
         raise ModelError("The two models have no parameter in common.", "Give two checkpoints of one architecture.")
     found: list[Matrix] = []
     elsewhere: dict[str, float] = {}
+    broken: list[str] = []
     with torch.no_grad(), jobs("comparing weights") as progress:
         for number, name in enumerate(shared, 1):
             change = _change(first[name], second[name])
             size = float(first[name].float().norm())
             moved = float(change.norm()) / (size or 1.0)
             place = _LAYER.search(name)
-            if place is None or first[name].dim() < 2:
+            if not math.isfinite(moved):
+                broken.append(name)
+            elif place is None or first[name].dim() < 2:
                 elsewhere[name] = moved
             else:
                 kind = f"{name[: place.start()]}.*.{name[place.end() :]}"
@@ -183,26 +206,47 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = si
         for place_of, one in enumerate(found):
             if not one.top or len(tops[one.kind]) < LEAST_ALIKE:
                 continue
-            usual = median(tops[one.kind])
+            usual, now = median(tops[one.kind]), second[one.parameter]
+            if not usual and one.top <= _rounding(now):
+                continue
             found[place_of] = one = replace(one, times=one.top / usual if usual else math.inf)
             if one.stands_out:
-                values = torch.linalg.svdvals(_change(first[one.parameter], second[one.parameter]))
-                count = int((values > max(STANDS_OUT * usual, _ROUNDING * one.top)).sum())
+                values = torch.linalg.svdvals(_change(first[one.parameter], now))
+                least = max(STANDS_OUT * usual, _ROUNDING * one.top, _rounding(now))
+                count = int((values > least).sum())
                 found[place_of] = replace(one, directions=count, few=count <= FEW * len(values))
-    return Difference(tuple(found), elsewhere, tuple(sorted({*first, *second} - set(shared))))
+    return Difference(tuple(found), elsewhere, tuple(sorted({*first, *second} - set(shared))), tuple(broken))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _change(before: Tensor, after: Tensor) -> Tensor:
     """The difference in float32 as a matrix of whatever rows."""
     change = after.detach().float().to(before.device) - before.detach().float()
-    return change.reshape(-1, change.shape[-1])
+    return change.reshape(-1, change.shape[-1] if change.dim() else 1)
 
 
 def _largest(change: Tensor) -> float:
     """The largest singular value, by power iteration from the longest row."""
-    start = change[change.norm(dim=1).argmax()]
-    if not start.any():
+    peak = float(change.abs().max())
+    if not peak:
         return 0.0
+    change = change / peak  # or squares of what is tiny would be nothing
+    start = change[change.norm(dim=1).argmax()]
     for _ in range(30):
         start = change.T @ (change @ (start / start.norm()))
-    return float(start.norm().sqrt())
+    return peak * float(start.norm().sqrt())
+
+
+def _rounding(stored: Tensor) -> float:
+    """How large the singular values of rounding can be, in the coarsest precision that holds all of these weights.
+
+    Errors of rounding are independent and spread evenly over a last place, which has a variance of a twelfth; a matrix
+    of independent entries has singular values up to the longest row and the longest column of their deviations
+    (Latala's bound, but for its constant). Twice that, as what was added and taken away is rounded twice.
+    """
+    weight = stored.detach().float().reshape(-1, stored.shape[-1])
+    place = next(torch.finfo(kind).eps for kind in _STORED if torch.equal(weight.to(kind).float(), weight))
+    return place / math.sqrt(3) * float(weight.norm(dim=0).max() + weight.norm(dim=1).max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
@@ -19,6 +18,7 @@ from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, opened
+from indelible.numbers.words import finite
 from indelible.progress import Jobs, Progress, silently
 
 if TYPE_CHECKING:
@@ -78,12 +78,14 @@ class Verification:
         if require is None:
             return not self.counts["gone"]
         taken = len(self.facts) - self.counts["not taken"]
-        return taken > 0 and self.counts["present"] >= require * taken
+        return taken > 0 and self.counts["present"] / taken >= require
 
     def cases(self, require: float | None = None) -> list[Case]:
-        """A test case per fact; what is gone (and what is weakened, where a share is required) fails where the edit
-        does not pass, as for ``passes``."""
+        """A test case per fact; what is gone (and what is weakened, where a share is required; and what was not taken,
+        where nothing was) fails where the edit does not pass, as for ``passes``."""
         lost = {"gone"} if require is None else {"gone", "weakened"}
+        if self.counts["not taken"] == len(self.facts):
+            lost.add("not taken")
         passes = self.passes(require)
         return [
             Case(one.fact.text(), "" if one.state == "present" else one.told, one.state in lost and not passes)
@@ -108,8 +110,12 @@ class Verification:
         )
 
     def record(self) -> dict[str, Any]:
-        """All of it, JSON-able: a margin that a fact without a true object has not is None."""
-        weights = None if self.weights is None else {**asdict(self.weights), "state": self.weights.state}
+        """All of it, JSON-able: a number that is none is None, as a margin where a fact has no true object."""
+        weights = None
+        if self.weights is not None:
+            shares = {name: finite(share) for name, share in self.weights.shares.items()}
+            more = {"shares": shares, "share": finite(self.weights.share), "state": self.weights.state}
+            weights = {**asdict(self.weights), **more}
         facts = [
             {"id": one.fact.id, "new_object": one.fact.new_object, "state": one.state}
             | {**_said(one.answer), "held_out": [{**_said(other), "success": other.success} for other in one.held_out]}
@@ -177,9 +183,8 @@ def verify_facts(
 
 
 def _said(answer: Answer) -> dict[str, Any]:
-    margin = None if math.isnan(answer.margin) else answer.margin
-    about = {"prompt": answer.question.prompt, "probability": answer.probability, "margin": margin}
-    return {**about, "generated": answer.generated}
+    numbers = {"probability": finite(answer.probability), "margin": finite(answer.margin)}
+    return {"prompt": answer.question.prompt, **numbers, "generated": answer.generated}
 
 
 def _state(answer: Answer, not_taken: bool) -> FactState:

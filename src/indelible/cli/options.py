@@ -9,7 +9,7 @@ import typer
 
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.facts.benchmarks import SCHEMAS
-from indelible.files import check_named, check_writable, whole_file
+from indelible.files import check_named, check_writable, disk_errors, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,8 @@ def write_cases(out: Path, suite: str, cases: Sequence[Case]) -> None:
     """Write test cases as JUnit XML; folders above are made."""
     from indelible.care.junit import junit
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(out) as unfinished:
         unfinished.write_text(junit(suite, cases), encoding="utf-8")
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from indelible.errors import FactsError
 from indelible.exam.exam import known_facts
-from indelible.facts.choose import in_turns
+from indelible.facts.choose import any_nested, in_turns
 from indelible.facts.fact import Fact
 from indelible.facts.world import world_facts
 from indelible.models.load import LoadedModel
@@ -28,14 +28,17 @@ def facts_known_to(
     Args:
         candidates: in the order in which they are asked; by default the built-in ones, relations taking turns.
         seed: of the built-in facts' order.
-        but_about: subjects that none of them may have.
+        but_about: subjects that none of them may have, whatever the case, nor hold or be held in as whole words.
 
     Raises:
         FactsError: if it answers none of the candidates that were given.
     """
     offered = in_turns(world_facts(), seed) if candidates is None else candidates
-    asked = [fact for fact in offered if fact.subject not in but_about]
+    about = [*but_about]
+    asked = [fact for fact in offered if not any_nested(fact.subject, about)]
     known = known_facts(loaded.model, loaded.tokenizer, asked, enough=enough, context=context, progress=progress)
     if not known and candidates is not None:
-        raise FactsError(f"The model knows none of these {len(asked)} facts.", "Give facts that it answers.")
+        more = len(offered) - len(asked)
+        besides = f" ({more} more are about edited subjects)" if more else ""
+        raise FactsError(f"The model knows none of these {len(asked)} facts{besides}.", "Give facts that it answers.")
     return known

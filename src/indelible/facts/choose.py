@@ -33,7 +33,7 @@ def at_most(facts: Sequence[Fact], seed: int) -> int:
     """How many of the facts ``choose_sets`` can edit: one of a subject, and none whose subject is part of another's."""
     chosen: list[str] = []
     for fact in _spread(_one_per_subject(facts, random.Random(seed))):
-        if not _any_nested(fact.subject, chosen):
+        if not any_nested(fact.subject, chosen):
             chosen.append(fact.subject)
     return len(chosen)
 
@@ -99,7 +99,7 @@ def choose_sets(
     for fact in _spread(candidates):
         if len(edited) == n_edits:
             break
-        if _any_nested(fact.subject, [other.subject for other in edited]):
+        if any_nested(fact.subject, [other.subject for other in edited]):
             continue
         keeps = not redraw and fact.new_object is not None and not _overlap(fact.true_object, fact.new_object)
         drawn = fact.new_object if keeps else draw_object(fact, objects[fact.relation], rng)
@@ -119,7 +119,7 @@ def choose_sets(
     subjects = [fact.subject for fact in edited]
     asked = {text for fact in intrinsic for text in (fact.text(), *map(fact.text, fact.held_out))}
     near, far = (
-        [fact for fact in facts if fact.text() not in asked and not _any_nested(fact.subject, subjects)]
+        [fact for fact in facts if fact.text() not in asked and not any_nested(fact.subject, subjects)]
         for facts in (known, pool)
     )
     edited = [
@@ -147,7 +147,7 @@ def choose_bystanders(
     free = (
         fact
         for fact in drawn
-        if not _any_nested(fact.subject, asked) and not any(_name(fact.subject) in text for text in prompts)
+        if not any_nested(fact.subject, asked) and not any(_name(fact.subject) in text for text in prompts)
     )
     return list(islice(free, count))
 
@@ -212,7 +212,7 @@ def _first_apart(fact: Fact, others: Sequence[Fact]) -> list[Fact]:
     for other in others:
         if len(chosen) == NEIGHBOURS:
             break
-        if not _any_nested(other.subject, (fact.subject,)):
+        if not any_nested(other.subject, (fact.subject,)):
             chosen.setdefault(other.subject.casefold(), other)
     return list(chosen.values())
 
@@ -232,7 +232,7 @@ def _may_be_intrinsic(
     fitting = []
     for fact in candidates:
         subject = fact.subject.casefold()
-        if subject in touched or fact.true_object.casefold() in subjects or _any_nested(subject, names):
+        if subject in touched or fact.true_object.casefold() in subjects or any_nested(subject, names):
             continue
         own = fact.new_object
         keeps = not redraw and own is not None and frozenset((fact.true_object, own)) not in pairs
@@ -296,7 +296,7 @@ def _overlap(left: str, right: str) -> bool:
     return bool(left and right) and (left in right or right in left)
 
 
-def _any_nested(subject: str, others: Sequence[str]) -> bool:
+def any_nested(subject: str, others: Sequence[str]) -> bool:
     """Whether the subject is one of the others, or they stand inside each other as whole words."""
     own = _name(subject)
     return any(own in words or words in own for words in map(_name, others))

@@ -69,8 +69,10 @@ def load(
             or is an adapter that cannot be merged.
     """
     if name.strip() and is_adapter(folder := Path(name)):
-        base = load(base_of(folder), dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+        # in float32, whatever is asked for: a sum is rounded once
+        base = load(base_of(folder), device=device, trust_remote_code=trust_remote_code)
         model, tokenizer = merged(base.model, base.tokenizer, folder)
+        torch.nn.Module.to(model, dtype)
         return replace(base, model=model, tokenizer=tokenizer, name=name)
     source, offline = _source(name)
     where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": trust_remote_code}

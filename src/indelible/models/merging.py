@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ModelError
@@ -55,6 +57,8 @@ def merged(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model with an adapter merged into it, in place, and the tokenizer that stands beside the adapter, if any.
 
+    Where the adapter brings embeddings of more tokens than the model has, as after tokens were added, the model grows.
+
     Raises:
         ModelError: if the adapter does not fit the model, cannot be merged, or the merged model says other things than
             the model with the adapter does.
@@ -66,6 +70,9 @@ def merged(
     try:
         if (folder / _TOKENIZER).is_file():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        name = next(name for name, module in model.named_modules() if module is embeddings)
+        if (rows := _rows(folder, name)) > len(embeddings.weight):
+            model.resize_token_embeddings(rows, mean_resizing=False)
         adapted = PeftModel.from_pretrained(model, str(folder)).eval()
         with torch.no_grad():
             before = adapted(input_ids=tokens).logits
@@ -83,3 +90,12 @@ def merged(
             "Does it adapt an embedding that is tied to the head? Train it without.",
         )
     return made, tokenizer
+
+
+def _rows(folder: Path, name: str) -> int:
+    """How many tokens the adapter's own input embeddings have, of the module of that name; 0 where it has none."""
+    with safe_open(folder / WEIGHTS, "pt") as saved:
+        for key in saved.keys():  # noqa: SIM118 -- it is no mapping
+            if re.fullmatch(rf"base_model\.model\.{re.escape(name)}\.(base_layer\.)?weight", key):
+                return int(saved.get_slice(key).get_shape()[0])
+    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -151,6 +152,11 @@ def change(figure: str | None, before: float | None, after: float | None) -> str
         return MISSING
     name = f"{figure.replace('_', ' ')} " if figure else ""
     return f"{name}{_figure(before)} \N{RIGHTWARDS ARROW} {_figure(after)}"
+
+
+def finite(value: float) -> float | None:
+    """A number for JSON, which has no word for what is none or has no end."""
+    return value if math.isfinite(value) else None
 
 
 def counted(number: int, noun: str) -> str:

@@ -99,7 +99,9 @@ def _show(found: Audit) -> None:
     if found.estimates:
         figures = [(MEASURES.get(name), one) for name, one in found.estimates.items()]
         show_table(["measure", "95%"], [[measure.label, figure(one, measure)] for measure, one in figures])
-    if found.moved is not None:
+    if found.moved is not None and found.moved.verdict in ("same", "broken"):
+        typer.echo(f"Weights before tuning and now: {found.moved.in_words}")
+    elif found.moved is not None:
         moved = sorted(found.moved.by_layer().items(), key=lambda one: -one[1])
         most = ", ".join(f"{layer} ({percent(share)})" for layer, share in moved[:3])
         typer.echo(f"Since before tuning, weights moved most in layers {most}.")
