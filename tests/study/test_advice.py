@@ -38,7 +38,7 @@ def chosen(
     took: Mapping[str, float] = {},
     allowed: float = 0.02,
     edits: int = 60,
-    draws: int = 2_000,
+    draws: int = 400,
     seed: int = 3,
 ) -> Choice:
     """What is chosen among simulated arms, the first of which is the plain one; losses after training, and seconds of

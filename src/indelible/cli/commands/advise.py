@@ -143,7 +143,10 @@ def _show(advice: Advice) -> None:
     from indelible.cli.display import show_table
 
     show_table(*_table(advice.table))
-    typer.echo("Gains are over plain training, in points with 95% intervals; p is corrected for all candidates.")
+    typer.echo(
+        "Gains are over plain training, in points with 95% intervals; p is corrected for all candidates; time counts"
+        " what is prepared before the first step, which tells less in a longer run."
+    )
     typer.echo(f"Advice: {advice.choice or 'none'}. {advice.why}")
     for lines in filter(None, (advice.yaml, advice.python)):
         typer.echo("\n".join(f"    {line}" for line in lines.splitlines()))

@@ -52,7 +52,7 @@ class Candidate:
         gains: the same less plain training's, with intervals.
         p: of the gain that is least sure, corrected; None where there is none.
         price: share by which the downstream figure is worse than plain training's; below zero where it is better.
-        time: share by which a training step takes longer.
+        time: share by which a training step takes longer, with what is prepared before the first one.
     """
 
     arm: str
