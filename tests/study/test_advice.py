@@ -69,7 +69,7 @@ def test_of_those_that_keep_more_the_cheapest_is_named() -> None:
     assert found.chosen is not None and found.chosen.arm == "fast"
     gain = found.chosen.gains["retention_edited"]
     assert gain.low is not None and 0 < gain.low < 0.3 < (gain.high or 0)
-    assert found.chosen.time == pytest.approx(0.1) and found.chosen.price == 0
+    assert found.chosen.time == pytest.approx(0.1) and found.chosen.price.value == 0
     assert found.why.startswith("fast keeps more ") and "10% more time a step" in found.why
     table = found.table().set_index("protect")
     assert list(table.index) == ["none", "slow", "fast", "idle"]
@@ -79,7 +79,7 @@ def test_of_those_that_keep_more_the_cheapest_is_named() -> None:
 def test_at_like_time_the_lower_price_decides_and_what_is_dear_is_not_named() -> None:
     arms = [PLAIN, held("one"), held("two"), held("dear")]
     found = chosen(arms, after={"one": 2.03, "two": 2.01, "dear": 2.2}, took={"two": 1.04})
-    assert found.chosen is not None and found.chosen.arm == "two" and found.chosen.price == pytest.approx(0.005)
+    assert found.chosen is not None and found.chosen.arm == "two" and found.chosen.price.value == pytest.approx(0.005)
     assert [one.state for one in found.candidates] == ["keeps more", "keeps more", "too dear"]
     none = chosen([PLAIN, held("dear")], after={"dear": 2.2})
     assert none.chosen is None
@@ -98,7 +98,23 @@ def test_a_figure_that_should_rise_is_dear_where_it_is_lower() -> None:
         runs["downstream_after"] = [0.8, after]
         found = choose(Answers(rows, draws=500), runs, "plain", ["h"], 0.02)
         assert [one.state for one in found.candidates] == [state]
-        assert found.candidates[0].price == pytest.approx((0.8 - after) / 0.8)
+        assert found.candidates[0].price.value == pytest.approx((0.8 - after) / 0.8)
+
+
+def test_the_price_has_the_interval_of_a_ratio_over_the_same_rows() -> None:
+    generator = np.random.default_rng(5)
+    plain = generator.gamma(4, 2, (200, 1)) * np.ones((1, 2))
+    ours = plain * generator.normal(1.01, 0.05, (200, 1))
+    rows, runs = simulate([PLAIN, held("h")], neighbours=0, generator=generator)
+    price = float(ours[:, 0].sum() / plain[:, 0].sum()) - 1
+    runs = runs.assign(downstream_after=[2.0, 2.0 * (1 + price)], step_seconds=1.0)
+    runs["losses"] = [json.dumps(one.tolist()) for one in (plain, ours)]
+    (found,) = choose(Answers(rows, draws=39), runs, "plain", ["h"], 0.02).candidates
+    drawn = generator.integers(0, 200, (4_000, 200))
+    ends = np.quantile(ours[drawn, 0].sum(1) / plain[drawn, 0].sum(1) - 1, (0.025, 0.975))
+    assert found.price.value == pytest.approx(price) and found.price.facts == 200
+    assert (found.price.low, found.price.high) == pytest.approx(tuple(ends), abs=0.0007)
+    assert ends[1] - ends[0] > 0.01
 
 
 @pytest.mark.parametrize(
@@ -256,6 +272,10 @@ def test_advice_is_an_ordinary_study_and_a_name(advised: tuple[indelible.Advice,
     edited = rows[(rows["fact_set"] == "edited") & (rows["kind"] == "prompt")]
     assert dict(zip(edited["fact_id"], edited["target"], strict=True)) == given
     runs = pd.read_parquet(advice.folder / "runs.parquet").set_index("arm")
+    for losses, after in zip(runs["losses"].map(json.loads), runs["downstream_after"], strict=True):
+        assert len(losses) == 60 and sum(loss for loss, _ in losses) / sum(n for _, n in losses) == pytest.approx(after)
+    price = advice.intervals["price"]
+    assert price.low is not None and price.value is not None and price.low < price.value < 0.4
     assert (runs["step_seconds"] > 0).all() and advice.time is not None
     assert advice.time == pytest.approx(runs.loc["replay", "step_seconds"] / runs.loc["plain", "step_seconds"] - 1)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
@@ -139,6 +139,7 @@ class Run(Generic[S]):
         steps, expected: optimizer steps at most, and those that the learning rate's schedule reckons with.
         padding, cache: whether the model may write after prompts of unequal length together, and read on a cache.
         whole: whether its logits have to be taken whole (see training.scoring).
+        losses: summed loss and tokens of each row that the loss was last taken of.
     """
 
     model: PreTrainedModel
@@ -154,6 +155,7 @@ class Run(Generic[S]):
     padding: bool = True
     cache: bool = True
     whole: bool = False
+    losses: list[tuple[float, int]] = field(default_factory=list)
 
     @property
     def pad(self) -> int:
@@ -265,5 +267,5 @@ def own_options(options: Mapping[str, Any], objective: str, used: Collection[str
     """Of options that hold for all arms of a study, those that an arm's objective can have. What none of the objectives
     that are used knows stays, so that it is found to be unknown."""
     own = OBJECTIVES.get(objective).settings.model_fields
-    others = {field for name in used for field in OBJECTIVES.get(name).settings.model_fields}
+    others = {one for name in used for one in OBJECTIVES.get(name).settings.model_fields}
     return {key: value for key, value in options.items() if key in own or key not in others}

@@ -62,6 +62,7 @@ class TuningResult:
         doses: of ``dose``, those that were reached, with the step, the tokens and the utility then.
         looks: the utility on the way, by the step after which it was taken: at doses, at exams, and wherever a rule
             looked at it.
+        losses: of each held-out row after tuning, summed over its tokens, and these; where the utility is the loss.
         dropped: examples left out because they speak of a fact; ``rows.count_reasons`` sums them up.
         log: one entry per step (``step``, ``tokens`` so far, ``loss``, ``grad_norm``, ``learning_rate``, and what else
             the trainer logs), with ``heldout_<figure>`` where it was taken.
@@ -84,6 +85,7 @@ class TuningResult:
     adapted: tuple[str, ...] = ()
     doses: tuple[Reached, ...] = ()
     looks: Mapping[int, float] = field(default_factory=dict)
+    losses: tuple[tuple[float, int], ...] = ()
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
 
@@ -262,6 +264,7 @@ def fine_tune(
         adapted=tuned.adapted_modules,
         doses=tuple(watch.doses),
         looks=watch.looks,
+        losses=tuple(run.losses) if objective.figures[0].name == "loss" else (),
         dropped=rows.dropped,
         log=watch.log,
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.cli.options import FORMAT_HELP, AsJson, Trust
-from indelible.numbers.words import MISSING, counted, duration, in_points, percent
+from indelible.numbers.words import MINUS, MISSING, counted, duration, in_points, percent
 from indelible.registry import listed
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def _table(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         for name in shown:
             value, low, high = (line.get(f"gain_{name}{end}") for end in ("", "_low", "_high"))
             row += [percent(line[name]), in_points(Estimate(value, low, high))]
-        price, time = line.get("price"), line.get("time")
-        row += [p_value(line.get("p")), MISSING if price is None else f"{price:+.1%}"]
+        price, low, high, time = (line.get(name) for name in ("price", "price_low", "price_high", "time"))
+        paid = MISSING if price is None else f"{price:+.1%}" + ("" if low is None else f" [{low:+.1%}, {high:+.1%}]")
+        row += [p_value(line.get("p")), paid.replace("-", MINUS)]
         rows.append([*row, MISSING if time is None else f"{time:+.0%}", str(line["state"])])
     return [*columns, "p", "price", "time a step", "verdict"], rows

@@ -39,7 +39,7 @@ class Advice:
         why: in sentences; without a choice, what would be needed.
         price: share by which the choice's downstream figure is worse than plain training's.
         time: share by which a training step takes longer with it.
-        intervals: what it keeps more than plain training, as fractions, by measure, with 95% intervals.
+        intervals: what it keeps more than plain training, by measure, and its "price", as fractions with 95% intervals.
         yaml: the choice as an arm of a study has it.
         python: three lines that use it.
         table: one row per candidate and one for plain training.
@@ -145,9 +145,9 @@ def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Wa
     advice = Advice(
         None if chosen is None else chosen.arm,
         found.why,
-        None if chosen is None else chosen.price,
+        None if chosen is None else chosen.price.value,
         None if chosen is None else chosen.time,
-        {} if chosen is None else {name: gain for name, gain in chosen.gains.items() if gain.value is not None},
+        {} if chosen is None else {**chosen.gains, "price": chosen.price},
         None if chosen is None else in_yaml(sought.candidates[chosen.arm]),
         None if chosen is None else in_python(sought, sought.candidates[chosen.arm]),
         found.table(),

@@ -14,11 +14,13 @@ protection which stops all learning would have no price.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
@@ -30,14 +32,14 @@ from indelible.numbers.measures import MEASURES, SMALLEST
 from indelible.numbers.paired import holm
 from indelible.numbers.power import USUAL_POWER
 from indelible.numbers.replicates import generator_of
-from indelible.numbers.words import counted, in_points, percent
+from indelible.numbers.words import MINUS, counted, in_points, percent
 
 KEPT = {"retention_edited": "edits", "retention_paraphrase": "held-out wordings"}
 INTRINSIC = "retention_intrinsic"
 FEWEST_WORKING = 8
 """Edits that have to be right before tuning: with fewer, losing all of them would hardly be told from losing none."""
 COUNTS = SMALLEST["share"]
-ONE_SEED = " Each was run once: the intervals speak of other facts, not of other runs, and the price has none."
+ONE_SEED = " Each was run once: the intervals speak of other facts, not of other runs."
 
 State = Literal["keeps more", "too dear", "harms other facts", "keeps no more", "cannot tell", "failed"]
 
@@ -51,7 +53,8 @@ class Candidate:
         kept: share of edits, held-out wordings and intrinsic facts that it kept, by measure.
         gains: the same less plain training's, with intervals.
         p: of the gain that is least sure, corrected; None where there is none.
-        price: share by which the downstream figure is worse than plain training's; below zero where it is better.
+        price: share by which the downstream figure is worse than plain training's, below zero where it is better; where
+            that is the loss, with an interval over held-out rows.
         time: share by which a training step takes longer, with what is prepared before the first one.
     """
 
@@ -59,7 +62,7 @@ class Candidate:
     kept: Mapping[str, float | None]
     gains: Mapping[str, Estimate]
     p: float | None
-    price: float | None
+    price: Estimate
     time: float | None
     state: State = "failed"
 
@@ -76,7 +79,7 @@ class Choice:
 
     def table(self) -> pd.DataFrame:
         """One row per candidate, after one for plain training (protect "none"): what is kept, gains with their ends,
-        ``p``, ``price``, ``time``, ``state``; shares."""
+        ``p``, ``price`` with its ends, ``time``, ``state``; shares."""
         lines: list[dict[str, Any]] = [
             {"protect": "none", **{name: found.value for name, found in self.plain.items()}, "state": "plain"}
         ]
@@ -84,7 +87,8 @@ class Choice:
             line: dict[str, Any] = {"protect": one.arm, **one.kept}
             for name, gain in one.gains.items():
                 line |= {f"gain_{name}": gain.value, f"gain_{name}_low": gain.low, f"gain_{name}_high": gain.high}
-            lines.append(line | {"p": one.p, "price": one.price, "time": one.time, "state": one.state})
+            line |= {"p": one.p, "price": one.price.value, "price_low": one.price.low, "price_high": one.price.high}
+            lines.append(line | {"time": one.time, "state": one.state})
         return pd.DataFrame(lines)
 
 
@@ -121,11 +125,27 @@ def _candidate(arm: str, plain: str, answers: Answers, runs: pd.DataFrame) -> Ca
     one, other = (runs[(runs["arm"] == name) & (runs["status"] == "done")].set_index("seed") for name in (arm, plain))
     both = one.join(other, how="inner", rsuffix="_plain")
     if both.empty:
-        return Candidate(arm, kept, gains, None, None, None)
-    worse = _worse(both["downstream_after"], both["downstream_after_plain"], str(both["better"].iloc[0]))
+        return Candidate(arm, kept, gains, None, Estimate(), None)
     took, plainly = (both[name].astype("float64").mean() for name in ("step_seconds", "step_seconds_plain"))
     time = took / plainly - 1
-    return Candidate(arm, kept, gains, None, worse, None if math.isnan(time) else float(time), "cannot tell")
+    return Candidate(arm, kept, gains, None, _price(both), None if math.isnan(time) else float(time), "cannot tell")
+
+
+def _price(both: pd.DataFrame) -> Estimate:
+    """Of runs beside the plain ones of their seeds. The error is that of a ratio of two means over the same held-out
+    rows, by its linear part in each row."""
+    value = _worse(both["downstream_after"], both["downstream_after_plain"], str(both["better"].iloc[0]))
+    squares, rows = 0.0, 0
+    for one, plain in zip(both["losses"], both["losses_plain"], strict=True) if "losses" in both else ():
+        ours, theirs = (np.array(json.loads(each), dtype=np.float64).reshape(-1, 2)[:, 0] for each in (one, plain))
+        rows += len(ours)
+        if len(ours) > 1:
+            parts = (ours - ours.sum() / theirs.sum() * theirs) / theirs.sum()
+            squares += float(parts.var(ddof=1)) * len(parts)
+    if not squares:
+        return Estimate(value, seeds=len(both))
+    half = float(norm.ppf(0.975)) * math.sqrt(squares) / len(both)
+    return Estimate(value, value - half, value + half, facts=rows, seeds=len(both))
 
 
 def _worse(figure: pd.Series, against: pd.Series, better: str) -> float:
@@ -147,7 +167,7 @@ def _least_sure(one: Candidate, measured: Sequence[str], room: Sequence[str]) ->
 
 
 def _judged(one: Candidate, room: Sequence[str], allowed: float) -> Candidate:
-    if one.state == "failed" or one.p is None or one.price is None:
+    if one.state == "failed" or one.p is None or one.price.value is None:
         return one
     gains = [one.gains[name] for name in room]
     other = [one.gains[name] for name in KEPT if name not in room]
@@ -156,14 +176,14 @@ def _judged(one: Candidate, room: Sequence[str], allowed: float) -> Candidate:
         state = "keeps no more"
     elif one.p < SIGNIFICANT and all(gain.side > 0 and (gain.value or 0) >= COUNTS for gain in gains):
         state = "harms other facts" if one.gains[INTRINSIC].side < 0 else "keeps more"
-        state = "too dear" if not one.price <= allowed else state
+        state = "too dear" if not one.price.value <= allowed else state
     return replace(one, state=state)
 
 
 def _cost(one: Candidate) -> tuple[float, float, str]:
     """Cheaper first: by the time of a step, to the tenth, since timings are no finer; then by the price."""
     time = math.inf if one.time is None else round(max(one.time, 0.0), 1)
-    return time, math.inf if one.price is None else one.price, one.arm
+    return time, math.inf if one.price.value is None else one.price.value, one.arm
 
 
 def _untold(
@@ -207,8 +227,10 @@ def _gains(one: Candidate, room: Sequence[str]) -> str:
 
 
 def _costs(one: Candidate) -> str:
-    price, time = one.price or 0.0, one.time or 0.0
+    price, time = one.price.value or 0.0, one.time or 0.0
     worse = "no worse a downstream figure" if price <= 0 else f"a downstream figure worse by {price:.1%}"
+    if one.price.low is not None and one.price.high is not None:
+        worse += f" (95% interval {one.price.low:+.1%} to {one.price.high:+.1%})".replace("-", MINUS)
     return f"{worse} and {percent(time)} more time a step" if time > 0 else f"{worse} and no more time a step"
 
 
@@ -220,6 +242,11 @@ def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], all
     if others:
         most = max(others, key=lambda one: one.gains[room[0]].value or 0.0)
         said += f" {most.arm} keeps still more ({_gains(most, room)} over plain), for {_costs(most)}."
+    if best.price.high is None or best.price.high > allowed:
+        said += (
+            f" That this is below {percent(allowed)} is not sure: more held-out rows (tuning.heldout_examples) would "
+            "tell."
+        )
     return said + (ONE_SEED if best.gains[room[0]].seeds < 2 else "")
 
 
@@ -250,14 +277,15 @@ def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> s
                 f"About {min(needed):,} edits (over all seeds) would show such a gain in four of five pilots: give "
                 "more facts or minutes, or fewer candidates."
             )
-    dear = [one.price for one in judged if one.state == "too dear" and one.price is not None]
+    dear = [one.price.value for one in judged if one.state == "too dear" and one.price.value is not None]
     if dear:
         said.append(f"A price of {math.ceil(round(100 * min(dear), 6)) / 100:g} would be enough for one of them.")
     return " ".join(said)
 
 
 def _named(candidates: Sequence[Candidate]) -> str:
-    return ", ".join(one.arm if one.price is None else f"{one.arm} (price {one.price:.1%})" for one in candidates)
+    prices = ["" if one.price.value is None else f" (price {one.price.value:.1%})" for one in candidates]
+    return ", ".join(f"{one.arm}{price}" for one, price in zip(candidates, prices, strict=True))
 
 
 def _facts_needed(one: Candidate, room: Sequence[str], candidates: int) -> int | None:

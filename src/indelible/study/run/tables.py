@@ -27,7 +27,7 @@ _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.p
 RUN_COLUMNS = (
     *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
-    *("steps", "tokens", "doses", "figures", "seconds", "step_seconds", "status", "error"),
+    *("steps", "tokens", "doses", "figures", "losses", "seconds", "step_seconds", "status", "error"),
     *("edit", "update_norms", "arrived"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
@@ -64,10 +64,11 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     that its editor wanted arrives, the mean over facts. ``downstream`` (JSON) holds all downstream figures before and
     after, ``doses`` (JSON) the utility at each dose that all copies reached, ``figures`` (JSON) the utility by copy and
     step, 0 before tuning, of the model that became that of the end: not on the way to one whose weights a protection
-    changed when training was over. ``step_seconds`` is what training by itself took for an optimizer step, protections
-    included, without exams and held-out figures: of the processor on a CPU; None for older runs. ``dropped`` counts
-    training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them by reason.
-    ``failures``: what went wrong, by step key.
+    changed when training was over, ``losses`` (JSON) the loss of each held-out row after tuning, summed, and its
+    tokens, where the utility is the loss. ``step_seconds`` is what training by itself took for an optimizer step,
+    protections included, without exams and held-out figures: of the processor on a CPU; None for older runs.
+    ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them
+    by reason. ``failures``: what went wrong, by step key.
     """
     lines = []
     for run in plan.runs:
@@ -121,6 +122,7 @@ def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "steps": fmean(tuning["steps"] for tuning in tunings),
         "tokens": sum(tuning["tokens"] for tuning in tunings),
         "doses": json.dumps(_doses(tunings)),
+        "losses": json.dumps([row for tuning in tunings for row in tuning.get("losses", ())]),
         "step_seconds": _step_seconds(tunings),
         "dropped": sum(reasons.values()),
         "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),

@@ -39,13 +39,15 @@ def loss_judge(run: Run[Any]) -> Judge:
 
 
 def token_loss(run: Run[Any], rows: Sequence[Features]) -> float:
-    """Mean loss over all loss-bearing tokens of the rows."""
-    total, count = 0.0, 0
+    """Mean loss over all loss-bearing tokens of the rows; those of each row are left in ``run.losses``."""
+    losses = [(0.0, 0)] * len(rows)
     with as_judged(run):
-        for _, found in _read(run, rows):
-            total -= float(found.log_probs.sum())
-            count += int(found.label_mask.sum())
-    return total / count
+        for chosen, found in _read(run, rows):
+            sums, counts = found.log_probs.sum(1).tolist(), found.label_mask.sum(1).tolist()
+            for place, log_prob, tokens in zip(chosen, sums, counts, strict=True):
+                losses[place] = -log_prob, tokens
+    run.losses[:] = losses
+    return sum(loss for loss, _ in losses) / sum(tokens for _, tokens in losses)
 
 
 def log_probs(run: Run[Any], answers: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tensor:
