@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, Any]:
     }
     found.pop("step.json", None)
     if "tuning.json" in found:
-        found["tuning.json"] = {**json.loads(found["tuning.json"]), "seconds": None}
+        found["tuning.json"] = {**json.loads(found["tuning.json"]), "seconds": None, "training_seconds": None}
     return found
 
 
