@@ -130,6 +130,23 @@ def test_rounding_of_one_matrix_is_no_edit(base: LoadedModel, other: LoadedModel
     assert diff(zero, other).verdict == "alike", "so little that its squares are nothing"
 
 
+@pytest.mark.parametrize("edited", [False, True])
+def test_weight_decay_of_a_large_matrix_is_no_edit(base: LoadedModel, other: LoadedModel, edited: bool) -> None:
+    """Some models have a direction in one layer that is far larger than all others."""
+    large = LoadedModel(copy.deepcopy(base.model), base.tokenizer, "large")
+    with torch.no_grad():
+        weight = next(weight for layer, weight in memories(large.model) if layer == 1)
+        weight.add_(torch.outer(*(torch.ones(size) / size**0.5 for size in weight.shape)), alpha=30.0)
+    after = LoadedModel(copy.deepcopy(large.model), base.tokenizer, "after")
+    if edited:
+        edit(after.model, 1)
+    with torch.no_grad():
+        for one in after.model.parameters():
+            one.mul_(0.99)
+    found = diff(large, after)
+    assert (found.verdict, found.layers) == (("edit", list(EDITED)) if edited else ("alike", []))
+
+
 def test_no_more_is_said_than_was_compared(base: LoadedModel, other: LoadedModel) -> None:
     with torch.no_grad():
         other.model.get_input_embeddings().weight.add_(1.0)

@@ -56,8 +56,9 @@ class Matrix:
         size: its Frobenius norm before.
         moved: the difference's Frobenius norm over that.
         top: the difference's largest singular value.
-        times: that over the median of its kind: infinite where at least half of them did not move; None where it did
-            not move (or where they did not, and it by what rounding does), or fewer than `LEAST_ALIKE` are of its kind.
+        times: that over the median of its kind, without what is a multiple of the weights where it is much: infinite
+            where at least half of them did not move; None where it did not move (or where they did not, and it by what
+            rounding does), or fewer than `LEAST_ALIKE` are of its kind.
         directions: where it stands out, how many singular values do (or are there at all, where its kind did not move).
         few: whether these are few of all that it has.
     """
@@ -209,7 +210,12 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = si
             usual, now = median(tops[one.kind]), second[one.parameter]
             if not usual and one.top <= _rounding(now):
                 continue
-            found[place_of] = one = replace(one, times=one.top / usual if usual else math.inf)
+            times = one.top / usual if usual else math.inf
+            if (
+                usual and times > STANDS_OUT
+            ):  # unless it was only scaled, as by weight decay, and is larger than its like
+                times = min(times, _largest(_unscaled(first[one.parameter], now)) / usual)
+            found[place_of] = one = replace(one, times=times)
             if one.stands_out:
                 values = torch.linalg.svdvals(_change(first[one.parameter], now))
                 least = max(STANDS_OUT * usual, _ROUNDING * one.top, _rounding(now))
@@ -226,6 +232,13 @@ def _change(before: Tensor, after: Tensor) -> Tensor:
     """The difference in float32 as a matrix of whatever rows."""
     change = after.detach().float().to(before.device) - before.detach().float()
     return change.reshape(-1, change.shape[-1] if change.dim() else 1)
+
+
+def _unscaled(before: Tensor, after: Tensor) -> Tensor:
+    """The part of the difference that is no multiple of the weights."""
+    change = _change(before, after)
+    weight = before.detach().float().reshape(change.shape)
+    return change - float((change * weight).sum()) / (float(weight.square().sum()) or 1.0) * weight
 
 
 def _largest(change: Tensor) -> float:
