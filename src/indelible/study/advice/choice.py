@@ -39,6 +39,8 @@ INTRINSIC = "retention_intrinsic"
 FEWEST_WORKING = 8
 """Edits that have to be right before tuning: with fewer, losing all of them would hardly be told from losing none."""
 COUNTS = SMALLEST["share"]
+WORTH = 0.15
+"""A gain for which one would protect edits."""
 ONE_SEED = " Each was run once: the intervals speak of other facts, not of other runs."
 
 State = Literal["keeps more", "too dear", "harms other facts", "keeps no more", "cannot tell", "failed"]
@@ -272,10 +274,12 @@ def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> s
     open_ = [one for one in judged if one.state == "cannot tell"]
     if open_:
         said.append(f"{_named(open_)} cannot be told from plain training.")
-        if needed := [facts for one in open_ if (facts := _facts_needed(one, room, len(judged))) is not None]:
+        likeliest = max(open_, key=lambda one: sum(one.gains[name].value or 0.0 for name in room))
+        if needed := _facts_needed(likeliest, room, len(judged)):
             said.append(
-                f"About {min(needed):,} edits (over all seeds) would show such a gain in four of five pilots: give "
-                "more facts or minutes, or fewer candidates."
+                f"About {needed:,} edits (over all seeds) would show gains like {likeliest.arm}'s, or of "
+                f"{WORTH * 100:g} points where it shows none, in four of five pilots: give more facts or minutes, or "
+                "fewer candidates."
             )
     dear = [one.price.value for one in judged if one.state == "too dear" and one.price.value is not None]
     if dear:
@@ -289,14 +293,15 @@ def _named(candidates: Sequence[Candidate]) -> str:
 
 
 def _facts_needed(one: Candidate, room: Sequence[str], candidates: int) -> int | None:
-    """Edits with which the gain that was seen would be shown, with the width of interval that was seen; None where it
-    is none that counts."""
+    """Edits with which its gains would be shown, or one that is worth it where it has none that counts, with the width
+    of interval that was seen; None where there is no interval."""
     needed = []
     for name in room:
         gain = one.gains[name]
-        if gain.value is None or gain.low is None or gain.high is None or gain.value < COUNTS:
+        if gain.value is None or gain.low is None or gain.high is None:
             return None
         error = (gain.high - gain.low) / (2 * norm.ppf(0.975))
         reach = norm.ppf(1 - SIGNIFICANT / 2 / candidates) + norm.ppf(USUAL_POWER)
-        needed.append(math.ceil(gain.facts * (reach * error / gain.value) ** 2))
+        effect = gain.value if gain.value >= COUNTS else WORTH
+        needed.append(math.ceil(gain.facts * (reach * error / effect) ** 2))
     return max(needed, default=None)
