@@ -181,6 +181,13 @@ def test_intrinsic_facts_are_about_others(made: Checkpoints) -> None:
     assert asked.verdict.endswith("cannot be told: it knew none of the facts asked before.")
 
 
+def test_all_intrinsic_facts_that_are_given_are_asked(made: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many are enough is said of the built-in ones."""
+    monkeypatch.setattr("indelible.care.audit.N_INTRINSIC", 2)
+    found = indelible.audit(made.edited, made.facts, base=made.base, intrinsic=made.known)
+    assert set(found.rows.query("fact_set == 'intrinsic'")["fact_id"]) == {fact.id for fact in made.known}
+
+
 def test_a_model_that_is_not_finite_is_damaged(made: Checkpoints) -> None:
     broken = replace(made.base, model=copy.deepcopy(made.base.model), name="broken")
     with torch.no_grad():

@@ -171,8 +171,9 @@ def audit(
         edited: the model right after the edit; by default the base with the delta in it, if both are given.
         base: the model before the edit.
         delta: the edit, where this project made it.
-        intrinsic: facts that the model knew before; by default built-in ones about other subjects, as many as the
-            earliest checkpoint answers, 60 at most. None are asked where the tuned model alone is given.
+        intrinsic: facts that the model knew before, of which those are asked that are about other subjects and that
+            the earliest checkpoint answers; by default the first 60 such built-in ones. None are asked where the tuned
+            model alone is given.
         required: see ``Audit``.
         seed: of the built-in facts' order.
         jobs: told how far the work is.
@@ -202,8 +203,9 @@ def audit(
             if known is None:
                 with jobs("looking for what it knows") as progress:
                     about = {fact.subject for fact in facts}
+                    enough = N_INTRINSIC if intrinsic is None else len(intrinsic)
                     known = facts_known_to(
-                        model, intrinsic, enough=N_INTRINSIC, seed=seed, but_about=about, progress=progress
+                        model, intrinsic, enough=enough, seed=seed, but_about=about, progress=progress
                     )
                 asked += questions_for(known, "intrinsic")
             parts.append(_asked(model, phase, asked, jobs))

@@ -6,7 +6,8 @@ is held against the median of its kind. Plain fine-tuning of SmolLM2-135M (full,
 12 steps at 1e-3) left no matrix at more than 2.0 times the median of its kind; edits of ROME, MEMIT and FT-M stood at
 15 to 400 times behind such training, and as many directions stood out as facts had been edited (27 to 49 of 48). An
 edit that is spread evenly over all layers, as an adapter's, cannot be told from training; nor an adapter that was
-trained in a few layers alone from an edit.
+trained in a few layers alone from an edit. Those bounds are of AdamW: plain SGD steps as far as gradients are large,
+and moved the lowest layer's attention of a tiny model 23 times as far as its kind.
 """
 
 from __future__ import annotations
