@@ -206,14 +206,14 @@ class Rehearsed(Protection, ABC):
 
     A pass costs as much as a hundred tokens before it has read any: it reads all weights and adds to all gradients.
     (On SmolLM2 and a CPU it takes 0.6 s; with 8 wordings of 11 tokens 1.3, with 8 rows of 49 3.2.) So there is one
-    every few steps, of more things, which weighs as many times as much.
+    every few steps, which weighs as many times as much.
 
     Attributes:
         at_once: things (wordings, texts) drawn for a penalty.
         every: optimizer steps from one penalty to the next.
     """
 
-    at_once: int = Field(12, ge=1)
+    at_once: int = Field(8, ge=1)
     every: int = Field(4, ge=1)
 
     @property

@@ -27,7 +27,6 @@ class KeyAnchor(Anchored):
     version = 4
     in_layers = True
     weight: Weight = 10.0
-    at_once: int = Field(8, ge=1)
     every: int = Field(1, ge=1)
 
     def shown(self, guarded: Guarded, things: Sequence[Wording]) -> Sequence[Tensor]:
