@@ -146,6 +146,22 @@ def test_what_one_candidate_shows_is_not_enough_among_many() -> None:
     assert among.chosen is None and among.candidates[0].p is not None and among.candidates[0].p > 0.05
 
 
+def test_keeping_still_more_is_shown_among_as_many_as_are_looked_at() -> None:
+    plain, cheap, more = replace(PLAIN, retention_edited=0.3), held("cheap", 0.75), held("more", 0.92)
+    like = [held(f"like {number}", 0.75) for number in range(4)]
+    took = {one.name: 1.3 for one in (more, *like)}
+    alone = chosen([plain, cheap, more], edits=40, seed=6, took=took)
+    among = chosen([plain, cheap, more, *like], edits=40, seed=6, took=took)
+    for found in (alone, among):
+        assert found.chosen is not None and found.chosen.arm == "cheap"
+    assert "more keeps still more" in alone.why and "still more" not in among.why
+
+
+def test_a_higher_price_is_not_said_to_be_enough_where_other_facts_are_lost() -> None:
+    found = chosen([PLAIN, replace(held("h"), retention_intrinsic=0.3)], after={"h": 2.2})
+    assert [one.state for one in found.candidates] == ["harms other facts"] and "price of" not in found.why
+
+
 def seek(taught: Path, folder: Path, **changes: Any) -> Sought:
     """Advice on half of the taught facts; the others are only asked."""
     facts = taught_facts()

@@ -28,6 +28,7 @@ from indelible.tuning.protections.projection import Projection
 from indelible.tuning.protections.replay import Replay
 from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.training.guarding import Guarding
 from tiny_families import build_odd
 from tiny_models import Make, Tokenizer
 
@@ -127,6 +128,13 @@ def test_an_objectives_new_version_reruns_its_own_tuning_alone(monkeypatch: pyte
     before = plan(arms=arms)
     monkeypatch.setattr(OBJECTIVES.get("text"), "version", 7, raising=False)
     assert rerun(before, plan(arms=arms)) == {"tune: control"}
+
+
+def test_another_way_to_guard_reruns_protected_tuning_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = (PLAIN, replace(PLAIN, name="held", protections=(Replay(),)))
+    before = plan(arms)
+    monkeypatch.setattr(Guarding, "version", Guarding.version + 1)
+    assert rerun(before, plan(arms)) == {"tune: held"}
 
 
 def test_bystanders_are_chosen_only_for_edits_that_read_them() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import EDITORS
-from indelible.edits.mending import Mending
+from indelible.edits.mending import Mender, Mending
 from indelible.errors import ConfigError
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.trace import as_stored
-from indelible.tuning.protection import Guarded, Protection
+from indelible.tuning.protection import Guarded, Protection, wording_of
 from indelible.tuning.protections.repair import Repair, answered
 from indelible.tuning.train import fine_tune
 from indelible.tuning.training.guarding import Guarding
@@ -100,3 +102,29 @@ def test_a_plain_trainer_in_mixed_precision_is_served_in_float32(tmp_path: objec
         assert torch.equal(model(tokens).logits, plain(tokens).logits)
     with torch.no_grad():
         assert not torch.equal(model(tokens).logits, plain(tokens).logits)
+
+
+def test_what_never_worked_is_not_edited_with_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = edited()
+    assert held.mending is not None
+    never = Fact("c", "Chad", "capital", "The capital of {} is", "Port", "Nor", ("{} has the capital",))
+    said = [wording_of(held.tokenizer, never, text, "Nor") for text in (never.prompt, *never.paraphrases)]
+    facts = (*FACTS, never)
+    held = replace(held, wordings=[*held.wordings, *said], mending=replace(held.mending, facts=facts))
+    worked, mended = answered(held), list[Fact]()
+    assert all(worked[:4]) and not any(worked[4:])
+    mend = Mender.mend
+
+    def noting(mender: Mender, lost: Collection[Fact]) -> Change:
+        change = mend(mender, lost)
+        mended.extend(mender.facts)
+        return change
+
+    monkeypatch.setattr(Mender, "mend", noting)
+    correction = Repair(every=1).correction(held)
+    assert correction is not None
+    unedited = build_model("llama", len(held.tokenizer), seed=1, layers=3, width=48)
+    held.model.load_state_dict(unedited.state_dict())
+    assert not all(answered(held)[:4])
+    correction(torch.optim.SGD(held.model.parameters()))
+    assert mended and never not in mended

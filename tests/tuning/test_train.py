@@ -240,8 +240,10 @@ def test_the_time_of_training_leaves_out_exams_and_held_out_figures(
     monkeypatch.setattr(callbacks, "time", SimpleNamespace(process_time=lambda: now[-1], perf_counter=None))
 
     class Slow(TrainerCallback):
-        def on_step_end(self, *about: Any, **kwargs: Any) -> None:
+        def on_init_end(self, *about: Any, **kwargs: Any) -> None:
             now.append(now[-1] + 100)
+
+        on_step_end = on_init_end
 
     fact = Fact("a", "Paris", "capital", "{} is in", "France")
     exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)

@@ -55,8 +55,8 @@ class TuningResult:
         wanted: figures that ``stop_at`` came to; ``reached`` says whether they were reached, None without that rule.
         tokens: tokens read in training, padding not counted (on this process, where there are several).
         seconds: wall time, data and held-out figures included.
-        training_seconds: what training took by itself, protections included, without exams and held-out figures: of
-            the processor on a CPU (see ``Stopwatch``).
+        training_seconds: what training took by itself, protections and what they prepare included, without exams and
+            held-out figures but those that protections take: of the processor on a CPU (see ``Stopwatch``).
         trained: how many numbers were trained.
         adapted: modules that adapters were put on, and merged into afterwards.
         doses: of ``dose``, those that were reached, with the step, the tokens and the utility then.
@@ -217,13 +217,12 @@ def fine_tune(
             trainer.add_callback(watch)
             others = Undisturbing(callbacks, model, clock)
             trainer.add_callback(others)
-            others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
-            with contextlib.ExitStack() as reporting:
+            with contextlib.ExitStack() as reporting, clock.running():
+                others.on_init_end(trainer.args, trainer.state, trainer.control)  # it came after the trainer's own
                 for exam in exams:
                     exam.report_through(trainer)
                     reporting.callback(exam.report_through, None)  # after it nothing holds on to the trainer
-                with clock.running():
-                    trainer.train()
+                trainer.train()
         model.eval()
         try:
             for one in finishing:

@@ -5,8 +5,9 @@ more* where the 95% interval of its gain lies above zero and the gain is as larg
 wording of which plain training cost enough to see a gain. The p of a candidate is the largest over these; where only
 one kind was lost enough, it counts twice, as that one was chosen by its loss; and as several candidates are looked at,
 all p are corrected after Holm, so that a pilot of candidates that do nothing names one of them in 5% at most. Which of
-those that keep more is chosen goes by what they cost, not by how much they kept: the chosen one's gain is not inflated
-by the choice.
+those that keep more is chosen goes by what they cost, not by how much they kept. Even so the chosen one may look better
+than it is: only a gain that came out large was shown in a small pilot, and of several prices the least is taken. Its
+intervals are those of one candidate alone.
 
 Nothing is chosen where the pilot could not have told: plain training cost too few edits, or taught so little that a
 protection which stops all learning would have no price.
@@ -177,8 +178,8 @@ def _judged(one: Candidate, room: Sequence[str], allowed: float) -> Candidate:
     if any(gain.high is not None and gain.high < COUNTS for gain in gains) or any(gain.side < 0 for gain in other):
         state = "keeps no more"
     elif one.p < SIGNIFICANT and all(gain.side > 0 and (gain.value or 0) >= COUNTS for gain in gains):
-        state = "harms other facts" if one.gains[INTRINSIC].side < 0 else "keeps more"
-        state = "too dear" if not one.price.value <= allowed else state
+        state = "keeps more" if one.price.value <= allowed else "too dear"
+        state = "harms other facts" if one.gains[INTRINSIC].side < 0 else state
     return replace(one, state=state)
 
 
@@ -240,8 +241,8 @@ def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], all
     """Of the cheapest, and of one that is shown to keep still more."""
     best = fit[0]
     said = f"{best.arm} keeps more than plain training ({_gains(best, room)}), for {_costs(best)}."
-    others = [one for one in fit[1:] if _above(one, best, answers, room)]
-    if others:
+    corrected = holm([_above(one, best, answers, room) for one in fit[1:]])
+    if others := [one for one, p in zip(fit[1:], corrected, strict=True) if p is not None and p < SIGNIFICANT]:
         most = max(others, key=lambda one: one.gains[room[0]].value or 0.0)
         said += f" {most.arm} keeps still more ({_gains(most, room)} over plain), for {_costs(most)}."
     if best.price.high is None or best.price.high > allowed:
@@ -252,12 +253,14 @@ def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], all
     return said + (ONE_SEED if best.gains[room[0]].seeds < 2 else "")
 
 
-def _above(one: Candidate, other: Candidate, answers: Answers, room: Sequence[str]) -> bool:
+def _above(one: Candidate, other: Candidate, answers: Answers, room: Sequence[str]) -> float:
+    """The p of its keeping more than another in some kind of wording, once for each kind; 1 where it keeps less."""
     found = []
     for name in room:
         generator = generator_of(answers.replicates.seed, "advice", one.arm, other.arm, name)
-        found.append(answers.difference(one.arm, other.arm, MEASURES.get(name), generator=generator)[0].side)
-    return max(found) > 0 and min(found) >= 0
+        found.append(answers.difference(one.arm, other.arm, MEASURES.get(name), generator=generator)[0])
+    shown = [gain.p for gain in found if gain.side > 0 and gain.p is not None]
+    return min(len(room) * min(shown), 1.0) if shown and all(gain.side >= 0 for gain in found) else 1.0
 
 
 def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> str:

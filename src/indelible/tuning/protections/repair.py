@@ -31,6 +31,7 @@ class Repair(Protection):
     """``every``: optimizer steps from one asking to the next; 0 for none."""
 
     name = "repair"
+    version = 2
     tuners: ClassVar[tuple[str, ...]] = (FULL,)
     mends: ClassVar[bool] = True
     every: int = Field(8, ge=0)
@@ -65,11 +66,12 @@ class Repair(Protection):
                 return
             with kept_random_state(), evaluation_mode(model), as_stored(model):
                 gone = [then and not now for then, now in zip(before, answered(guarded), strict=True)]
-                facts = list(zip(how.facts, map(any, in_pieces(gone, each)), strict=True))
-                if any(gone) and not menders:
-                    menders.append(Mender(how, model, guarded.tokenizer, [fact for fact, lost in facts if not lost]))
-                if any(gone):
-                    menders[0].mend([fact for fact, lost in facts if lost])
+                lost, worked = ([*map(any, in_pieces(some, each))] for some in (gone, before))
+                if any(lost) and not menders:
+                    kept = [fact for fact, out, well in zip(how.facts, lost, worked, strict=True) if well and not out]
+                    menders.append(Mender(how, model, guarded.tokenizer, kept))
+                if any(lost):
+                    menders[0].mend([fact for fact, out in zip(how.facts, lost, strict=True) if out])
 
         return repair
 

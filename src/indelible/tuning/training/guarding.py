@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils import get_total_norm
@@ -21,6 +21,9 @@ class Guarding(TrainerCallback):
     has clipped the task's gradients by then; those of the penalties are clipped to the same norm, or else Adam would
     follow one that comes seldom, and so weighs much, for many steps. Random state, and the model's mode, are as before
     after each."""
+
+    version: ClassVar[int] = 2
+    """Raised when the same protections have another say than before, so that older results are not reused."""
 
     def __init__(
         self,

@@ -38,6 +38,7 @@ from indelible.tuning.protection import Guarded, Protection
 from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune, heldout_figures
+from indelible.tuning.training.guarding import Guarding
 from indelible.why.explain import changed_since, keep_weights, snapshot
 
 
@@ -70,7 +71,8 @@ class Tune(Work):
 
     @property
     def options(self) -> dict[str, Any]:
-        return super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
+        found = super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
+        return found | ({"guarding_version": Guarding.version} if self.protections else {})
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         every = self.every if self._asks_on_the_way else None
