@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,8 +17,9 @@ import pytest
 
 from indelible.progress import Piece, PieceEnd, Watcher
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.executors.processes import workers_for
+from indelible.study.run.executors.processes import _Worker, workers_for
 from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.step import World
 from indelible.study.run.store import Store
 
 
@@ -116,7 +119,29 @@ def test_interrupting_ends_the_workers_and_keeps_what_is_finished(settings: dict
     assert not run_study(StudyConfig.model_validate(settings), tmp_path / "run").failures
 
 
+def test_a_worker_may_be_ended_by_two_at_once() -> None:
+    worker: Any = _Worker(World("any", (), "any"), 1)
+    close, errors = worker._connection._close, []
+
+    def end() -> None:
+        try:
+            worker.end()
+        except Exception as error:
+            errors.append(error)
+
+    worker._connection._close = lambda: (time.sleep(0.3), close())  # as long as it takes the other to come
+    threads = [threading.Thread(target=end) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors and worker._process.exitcode is not None
+
+
 def test_as_many_workers_as_suit_cores_steps_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(available=10**10)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     assert workers_for(threads=2, steps=5, weights=10**6) == 2
     assert workers_for(threads=16, steps=3, weights=10**6) == 3
+    assert workers_for(threads=16, steps=40, weights=10**6) == 6
     assert workers_for(threads=16, steps=40, weights=10**15) == 1

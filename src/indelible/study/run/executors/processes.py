@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from multiprocessing import get_context
 from queue import SimpleQueue
+from threading import Lock
 
 import psutil
 
@@ -68,6 +69,7 @@ class _Worker:
 
     def __init__(self, world: World, threads: int) -> None:
         context = get_context("spawn")
+        self._ending = Lock()
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=work, args=(theirs, threads), name="indelible worker")
         self._process.start()
@@ -97,9 +99,11 @@ class _Worker:
         return error
 
     def end(self) -> None:
-        self._process.terminate()
-        self._process.join()
-        self._connection.close()
+        """End it; whoever waits for a step of it may do so at the same time as whoever ends all."""
+        with self._ending:
+            self._process.terminate()
+            self._process.join()
+            self._connection.close()
 
 
 def workers_for(threads: int, steps: int, weights: int) -> int:
