@@ -16,7 +16,7 @@ def test_what_the_model_does_not_hold_is_not_protected(taught: Path, own_cache: 
     with pytest.raises(EditError, match=r"does not hold the edit.*edit\.apply"):
         indelible.protect(loaded, edit)
     edit.apply(loaded.model)
-    assert [one.name for one in indelible.protect(loaded, edit).protections] == ["key-anchor"]
+    assert [one.name for one in indelible.protect(loaded, edit).protections] == ["replay"]
 
 
 def test_what_edits_again_is_told_how_the_edit_was_made(taught: Path, own_cache: None) -> None:

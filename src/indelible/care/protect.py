@@ -19,7 +19,7 @@ from indelible.tuning.training.guarding import Guarding
 def protect(
     loaded: LoadedModel,
     edit: Edit,
-    protections: str | Mapping[str, Mapping[str, Any]] = "key-anchor",
+    protections: str | Mapping[str, Mapping[str, Any]] = "replay",
     *,
     paraphrases: int = 0,
     others: Sequence[Fact] = (),
