@@ -21,7 +21,9 @@ EXAMPLES = (
 
 
 def repair(
-    tuned: Annotated[str, typer.Argument(help="The model after fine-tuning: a folder (of an adapter alone, too) or a hub id.")],
+    tuned: Annotated[
+        str, typer.Argument(help="The model after fine-tuning: a folder (of an adapter alone, too) or a hub id.")
+    ],
     delta: Annotated[Path, typer.Option(help="File written by `indelible edit`, which was in the model before.")],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="File for the new delta, .safetensors where no suffix is given.")
