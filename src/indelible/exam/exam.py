@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from operator import attrgetter
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from indelible.errors import ConfigError, FactsError, SpellingError
 from indelible.exam.batching import sit
 from indelible.exam.criterion import succeeds
+from indelible.exam.kind import KINDS, PLAIN, check_kinds
 from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, own_prompts, questions_for
 from indelible.exam.sitting import LABEL_TOKENS, Outcome, Sitting, Tokens, Transcript, first_line
@@ -45,7 +46,8 @@ class Answer:
 
     Attributes:
         generated: its free, greedy continuation of the prompt, up to the end of the line or the budget of tokens.
-        success: the criterion: the continuation starts with the whole target (see ``criterion.succeeds``).
+        success: the criterion: the continuation starts with the whole target (see ``criterion.succeeds``), or that of
+            the question's kind.
         first_token: whether the target's first token is the most probable next token; neither this nor success implies
             the other (see ``criterion``).
         log_prob: natural log-probability of the target after the prompt, summed over its tokens (teacher-forced).
@@ -151,23 +153,32 @@ def take_exam(
         outcomes[sitting.prompt] = outcome
         if progress is not None:
             progress(len(outcomes), len(sittings), "prompts")
-    return [_answer(transcript, item, outcomes[item.prompt]) for item in asked]
+    return _judged([_answer(transcript, item, outcomes[item.prompt]) for item in asked])
 
 
-def ask(model: Any, tokenizer: Any, facts: Iterable[Fact], *, progress: Progress | None = None) -> pd.DataFrame:
+def ask(
+    model: Any, tokenizer: Any, facts: Iterable[Fact], *, also: Sequence[str] = (), progress: Progress | None = None
+) -> pd.DataFrame:
     """Ask a model about facts: own prompts, held-out wordings and neighbours, as a study asks them.
 
     Args:
         facts: those with a new object are asked as edited ones, for that; the others for their true object.
+        also: further kinds of questions: "chat", "reversal", "negation", "two-choice", "consequence", "old-object".
 
     Returns:
-        one row per question, see ``answers_frame``; the rest is as for ``take_exam``.
+        one row per question, see ``answers_frame``, fact by fact; the rest is as for ``take_exam``.
+
+    Raises:
+        UnknownNameError: for a kind that there is not.
+        ModelError: if the tokenizer lacks what a kind needs, such as a chat template.
     """
-    questions = [
-        question
-        for fact in facts
-        for question in questions_for([fact], "intrinsic" if fact.new_object is None else "edited")
-    ]
+    check_kinds(also, tokenizer)
+    facts, kinds = list(facts), (*PLAIN, *also)
+    edited, intrinsic = ([fact for fact in facts if (fact.new_object is not None) is new] for new in (True, False))
+    questions = questions_for(edited, "edited", kinds=kinds, tokenizer=tokenizer)
+    questions += questions_for(intrinsic, "intrinsic", kinds=kinds, tokenizer=tokenizer)
+    order = {fact.id: place for place, fact in enumerate(facts)}
+    questions.sort(key=lambda question: order[question.fact_id])
     return answers_frame(take_exam(model, tokenizer, questions, progress=progress))
 
 
@@ -275,6 +286,19 @@ def _sittings(asked: Sequence[_Asked], *, until_settled: bool = False) -> list[S
         if sitting.targets is not None:
             sitting.targets.append(item.question.target)
     return list(sittings.values())
+
+
+def _judged(answers: list[Answer]) -> list[Answer]:
+    """The answers with the verdicts of kinds that have their own, over all that was asked of a fact."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, answer in enumerate(answers):
+        question = answer.question
+        alike.setdefault((question.kind, question.fact_set, question.fact_id), []).append(place)
+    for (kind, *_), places in alike.items():
+        if (verdicts := KINDS.get(kind).verdicts) is not None:
+            for place, success in zip(places, verdicts([answers[place] for place in places]), strict=True):
+                answers[place] = replace(answers[place], success=success)
+    return answers
 
 
 def _answer(transcript: Transcript, item: _Asked, outcome: Outcome) -> Answer:

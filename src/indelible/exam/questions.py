@@ -5,11 +5,13 @@ Edited and intrinsic facts answer the same exam: the same criterion, the same wo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from indelible.exam.kind import KINDS, PLAIN, Given
 from indelible.facts.fact import Fact
-from indelible.numbers.measures import FactSet, Kind
+from indelible.numbers.measures import FactSet
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Question:
 
     Attributes:
         fact_set: whether its fact is among the edited or the intrinsic ones.
-        kind: the fact's own prompt, a held-out paraphrase, or a neighbour.
+        kind: its name (see exam.kind): "prompt", "paraphrase" (held-out wordings), "neighbour", or a further one.
         wording: index among the questions of the same fact and kind.
         prompt: complete text; the answer would follow.
         target: the answer that counts as success.
@@ -29,7 +31,7 @@ class Question:
 
     fact_id: str
     fact_set: FactSet
-    kind: Kind
+    kind: str
     wording: int
     prompt: str
     target: str
@@ -44,29 +46,47 @@ class Question:
         return self.context + self.prompt
 
 
-def questions_for(facts: Iterable[Fact], fact_set: FactSet, *, context: str = "") -> list[Question]:
-    """All questions about the facts: own prompt, held-out paraphrases, neighbours; ``context`` is put before each.
+def questions_for(
+    facts: Iterable[Fact],
+    fact_set: FactSet,
+    *,
+    context: str = "",
+    kinds: Sequence[str] = PLAIN,
+    tokenizer: Any = None,
+) -> list[Question]:
+    """All questions of some kinds about the facts, fact by fact, by default those of every exam (see exam.kind).
 
     For edited facts the target is the new object and the rival the true one; for intrinsic facts the reverse, where
     there is a new one. A neighbour's target is its own true answer, its rival the new object of the edit beside it.
+
+    Args:
+        context: what an edit puts before each prompt.
+        tokenizer: the model's; needed where a kind has a form of its own ("chat").
+
+    Raises:
+        UnknownNameError: for a kind that there is not.
+        ValueError: if an edited fact has no new object.
     """
-    questions = []
-    for fact in facts:
-        target, rival = fact.true_object, fact.new_object
-        if fact_set == "edited":
-            if fact.new_object is None:
-                raise ValueError(f"fact {fact.id} has no new object, so it cannot be asked as an edited fact")
-            target, rival = fact.new_object, fact.true_object or None
-        neighbours = fact.neighbours if fact_set == "edited" else ()
-        asked: list[tuple[Kind, int, str, str, str | None]] = [
-            ("prompt", 0, fact.text(), target, rival),
-            *(("paraphrase", n, fact.text(template), target, rival) for n, template in enumerate(fact.held_out)),
-            *(("neighbour", n, one.prompt, one.answer, fact.new_object) for n, one in enumerate(neighbours)),
-        ]
-        questions += [Question(fact.id, fact_set, *one, fact.subject, fact.relation, context) for one in asked]
-    return questions
+    given = Given(fact_set, list(facts), context, tokenizer)
+    return [
+        Question(
+            fact.id,
+            fact_set,
+            kind,
+            wording,
+            asked.prompt,
+            asked.target,
+            asked.rival,
+            fact.subject,
+            fact.relation,
+            asked.context,
+        )
+        for fact in given.facts
+        for kind in kinds
+        for wording, asked in enumerate(KINDS.get(kind).asks(fact, given))
+    ]
 
 
 def own_prompts(facts: Iterable[Fact], fact_set: FactSet, *, context: str = "") -> list[Question]:
-    """One question per fact, in their order: those of ``questions_for`` that are its own prompt."""
-    return [question for question in questions_for(facts, fact_set, context=context) if question.kind == "prompt"]
+    """One question per fact, in their order: its own prompt."""
+    return questions_for(facts, fact_set, context=context, kinds=["prompt"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from indelible.facts.folding import folded
@@ -39,6 +39,8 @@ class Fact:
         paraphrases: further templates (each with one slot) that may be used *in* an edit.
         held_out: templates, or complete texts without a slot, kept apart for judging generalization.
         neighbours: prompts that an edit of this fact should not disturb.
+        reversal: template with one slot for the object, after which the subject follows; given only where no other
+            subject has the object, e.g. "The city of {} is the capital of".
         source: where the fact came from, e.g. "countryinfo" or "counterfact.jsonl:17".
     """
 
@@ -52,14 +54,21 @@ class Fact:
     held_out: tuple[str, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     source: str = ""
+    reversal: str = ""
 
     def text(self, template: str | None = None) -> str:
         """The prompt (or another wording) with the subject filled in."""
         return (self.prompt if template is None else template).replace(SLOT, self.subject)
 
 
+def entry_of(fact: Fact) -> dict[str, Any]:
+    """A fact as plain values, which ``fact_from`` reads back; without a reversal, where it has none."""
+    entry = asdict(fact)
+    return entry if fact.reversal else {name: value for name, value in entry.items() if name != "reversal"}
+
+
 def fact_from(entry: Mapping[str, Any]) -> Fact:
-    """A fact out of what ``dataclasses.asdict`` made of it, also by way of JSON.
+    """A fact out of what ``entry_of`` made of it, also by way of JSON.
 
     Raises:
         TypeError, KeyError: if the entry is not that of a fact.

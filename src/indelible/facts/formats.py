@@ -130,7 +130,15 @@ def own_fact(row: Row, default_id: str, source: str) -> Fact:
         held_out=as_held_out(texts_at(row, "held_out"), subject),
         neighbours=tuple(neighbours),
         source=optional_at(row, "source") or source,
+        reversal=_reversal(row),
     )
+
+
+def _reversal(row: Row) -> str:
+    template = optional_at(row, "reversal") or ""
+    if template and template.count(SLOT) != 1:
+        raise RowError(f"the reversal {template!r} must hold one {SLOT}, where the object belongs")
+    return template
 
 
 def as_question(text: str) -> str:

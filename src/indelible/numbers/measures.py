@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 FactSet = Literal["edited", "intrinsic"]
 FACT_SETS: tuple[FactSet, ...] = get_args(FactSet)
-Kind = Literal["prompt", "paraphrase", "neighbour"]
 Phase = Literal["base", "edited", "tuned"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 """The moments at which all questions are asked; rows of the phase "tuning" are points of a curve."""
@@ -48,11 +47,22 @@ CONTROL_EDITOR = "none"
 QUESTION = ["seed", "copy", "fact_set", "fact_id", "kind", "wording"]
 """What tells one question of an arm from another; ``copy`` numbers the models of an isolated arm, else it is 0."""
 
-Place = Literal["summary", "headline", "kept", "sizes", "curves", "effects", "changes", "claims"]
+FURTHER: Mapping[str, str] = MappingProxyType(
+    {
+        "chat": "asked in chat",
+        "reversal": "reversed",
+        "negation": "negated",
+        "two-choice": "told from its rival",
+        "consequence": "one hop further",
+        "old-object": "old object out of reach",
+    }
+)
+"""Kinds of questions that are asked only where a study names them, and what a table calls them (see exam.kinds)."""
+Place = Literal["summary", "headline", "kept", "sizes", "curves", "effects", "changes", "claims", "further"]
 """Where a measure can show: in summary.json; in the table of all arms that opens the report; in the table that sets
 beside the primary estimand what else can be said to be kept; in the table of further rates; as a curve over training
 steps (and with its interval in retention.csv); in effects.csv, by itself and as a difference between arms; in the
-comparison of two runs; and as the estimate of a claim."""
+comparison of two runs; as the estimate of a claim; and, by phase, in the table of further kinds of questions."""
 RateKey = tuple[str, ...]
 """Name of an arm and of a rate or a loss; and of another arm, for what is formed of two."""
 Unit = Literal["share", "nats"]
@@ -98,7 +108,7 @@ class Rate(Measure):
 
     Attributes:
         fact_set: neighbours belong to the edited set.
-        kind: "prompt", "paraphrase" (held-out wordings) or "neighbour".
+        kind: of question: "prompt", "paraphrase" (held-out wordings), "neighbour" or a further one (see FURTHER).
         hit: the moment at which the criterion must hold for a question to be a hit.
         among: only questions that met the criterion at this moment are asked about; None for all.
         criterion: the column that says whether an answer counts.
@@ -108,7 +118,7 @@ class Rate(Measure):
     """
 
     fact_set: FactSet
-    kind: Kind
+    kind: str
     hit: Moment
     among: Moment | None = None
     criterion: str = "success"
@@ -281,3 +291,10 @@ for _measure in (
 ):
     add(_measure)
 # fmt: on
+for _kind, _words in FURTHER.items():
+    for _set in FACT_SETS:
+        _name = f"{_kind.replace('-', '_')}_{_set}"
+        add(Rate(_name, f"{_set}, {_words}", _set, _kind, "before", shows=("further", "effects", "claims")))
+        add(
+            Rate(f"{_name}_kept", f"{_set} kept, {_words}", _set, _kind, "tuned", "before", shows=("effects", "claims"))
+        )

@@ -16,10 +16,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from indelible.numbers.answers import Answers, pooled
+from indelible.numbers.answers import Answers, counts, pooled
 from indelible.numbers.arms import pairs_of_arms, pairs_with_control
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import CONTROL_EDITOR, FACTORS, MEASURES, Loss, Measure, Rate, measures, require_columns
+from indelible.numbers.measures import (
+    CONTROL_EDITOR,
+    FACTORS,
+    MEASURES,
+    PHASES,
+    Loss,
+    Measure,
+    Rate,
+    is_control,
+    measures,
+    require_columns,
+)
 from indelible.numbers.replicates import generator_of
 
 FIGURES = ("figure", "better", "downstream_before", "downstream_after", "reached", "seconds")
@@ -153,6 +164,38 @@ def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
                 about = dict(zip(CONTRAST_COLUMNS, (*levels, measure.name), strict=False)) | {"pairs": len(known)}
                 lines.append(about | answers.replicates.mean(measure, known).figures())
     return pd.DataFrame(lines, columns=list(CONTRAST_COLUMNS))
+
+
+def further_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
+    """What was said to further kinds of questions, by phase: one row per arm, measure that shows there ("further").
+
+    Columns: ``arm``, ``kind``, ``fact_set``, ``questions`` that were asked in all phases that the arm has; for each of
+    base, edited and tuned the share that counts, with its 95% interval (``tuned_low``, ``tuned_high``) and the mean
+    probability of what was asked for (``tuned_probability``); NaN where it was not asked.
+    """
+    lines = []
+    for arm, rate in ((arm, rate) for arm in answers.arms(runs) for rate in measures("further")):
+        rows = answers.arm(arm)
+        if not isinstance(rate, Rate) or rows.empty or not rate.applies(is_control(rows)):
+            continue
+        asked = rows[(rows["kind"] == rate.kind) & (rows["fact_set"] == rate.fact_set)]
+        if asked.empty:
+            continue
+        line: dict[str, Any] = {"arm": arm, "kind": rate.kind, "fact_set": rate.fact_set}
+        line["questions"] = int(asked["phase"].value_counts().min())
+        for phase in PHASES:
+            count = counts(answers.outcomes(arm, rate.criterion), replace(rate, hit=phase))
+            found = answers.replicates.estimate_of((arm, rate.name), count)
+            line |= {phase: found.value, f"{phase}_low": found.low, f"{phase}_high": found.high}
+            line[f"{phase}_probability"] = asked.loc[asked["phase"] == phase, "probability"].mean()
+        lines.append(line)
+    return pd.DataFrame(lines).astype(
+        {name: "float64" for phase in PHASES for name in _of_phase(phase)} if lines else {}
+    )
+
+
+def _of_phase(phase: str) -> list[str]:
+    return [phase, f"{phase}_low", f"{phase}_high", f"{phase}_probability"]
 
 
 def _differences(arm: str, versus: str, shown: Sequence[Measure], answers: Answers) -> Iterator[dict[str, Any]]:

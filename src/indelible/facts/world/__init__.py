@@ -23,7 +23,7 @@ from indelible.facts.fact import Fact
 
 def world_wordings() -> dict[str, dict[str, Any]]:
     """Relation -> the fields of its facts that are wordings, in the file's order."""
-    wordings = tomllib.loads(_data("wordings.toml"))
+    wordings = tomllib.loads(packaged("wordings.toml"))
     for texts in wordings.values():
         texts |= {name: tuple(texts[name]) for name in ("paraphrases", "held_out")}
     return wordings
@@ -35,10 +35,10 @@ def world_facts() -> list[Fact]:
     The defaults are drawn with a generator seeded by the fact's own identifier, so that they depend on nothing else;
     ``indelible.facts.choose.choose_sets`` redraws them for a study.
     """
-    sources = json.loads(_data("sources.json"))["relations"]
+    sources = json.loads(packaged("sources.json"))["relations"]
     wordings = world_wordings()
     grouped: dict[str, list[Fact]] = {relation: [] for relation in wordings}
-    for row in csv.DictReader(_data("facts.csv").splitlines()):
+    for row in csv.DictReader(packaged("facts.csv").splitlines()):
         relation = row["id"].partition(":")[0]
         fact = Fact(
             row["id"],
@@ -59,5 +59,6 @@ def world_facts() -> list[Fact]:
     return finished
 
 
-def _data(name: str) -> str:
+def packaged(name: str) -> str:
+    """A data file of this folder."""
     return files("indelible.facts.world").joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,7 @@
-"""What makes a difference: every effect of the study as a file and, over a grid, mean contrasts of its factors."""
+"""What makes a difference: every effect of the study as a file and, over a grid, mean contrasts of its factors.
+
+And what was said to further kinds of questions, whose rates are among the effects.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import MEASURES
-from indelible.numbers.summary import contrasts_table, effects_table
-from indelible.numbers.words import MISSING, UNITS, in_unit
-from indelible.report.exhibit import Data, Heading, Part, Words, exhibit, numbers
+from indelible.numbers.measures import FURTHER, MEASURES, PHASES
+from indelible.numbers.summary import contrasts_table, effects_table, further_table
+from indelible.numbers.words import MISSING, UNITS, in_unit, percent, percent_with_interval
+from indelible.report.exhibit import Data, Grid, Heading, Part, Words, exhibit, numbers, texts
 from indelible.report.run import Run
 
 
@@ -28,6 +31,34 @@ def effects(run: Run) -> Iterator[Part]:
     )
     yield numbers(_table(found), "What matters over the whole grid.", "grid")
     yield Data("grid", found)
+
+
+@exhibit("further", place=66)
+def further(run: Run) -> Iterator[Part]:
+    """By kind of question, what counts in each phase, and how probable it is; where a study asked any."""
+    found = further_table(run.answers, run.runs)
+    if found.empty:
+        return
+    yield Heading("Asked otherwise", "further")
+    yield Words(
+        "Of each further kind of question, the share of answers that count, and in brackets the mean probability of "
+        "what was asked for: the object that is to be said; under negation, the object that is not; of old objects, "
+        "the one that was replaced, or of intrinsic facts one that never was true. Guessing tells half of the facts "
+        "from their rivals, and who knows nothing of a fact gets its negation right: read edits beside intrinsic facts."
+    )
+    shown = (
+        found[["arm", "kind", "fact_set", "questions"]]
+        .astype(str)
+        .assign(kind=[FURTHER.get(kind, kind) for kind in found["kind"]])
+    )
+    for phase in PHASES:
+        shares = texts(percent_with_interval, found, phase, f"{phase}_low", f"{phase}_high")
+        likely = texts(percent, found, f"{phase}_probability")
+        shown[phase] = [one if one == MISSING else f"{one} ({p})" for one, p in zip(shares, likely, strict=True)]
+    yield Grid(
+        shown.rename(columns={"fact_set": "set"}), "Answers that count, by kind of question and phase.", "further"
+    )
+    yield Data("further", found)
 
 
 def _table(found: pd.DataFrame) -> pd.DataFrame:

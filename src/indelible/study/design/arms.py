@@ -16,6 +16,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, EditError, IndelibleError, suggest
+from indelible.exam.kind import further_kinds
 from indelible.files import read_bytes
 from indelible.models.load import default_device
 from indelible.numbers.measures import FACTORS
@@ -73,12 +74,14 @@ def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
     """Every arm of the study, complete.
 
     Raises:
-        ConfigError: an unknown editor, mask, objective or option, a value that cannot be used, or trl missing where an
-            arm needs it.
+        ConfigError: an unknown editor, mask, objective, kind of question or option, a value that cannot be used, or trl
+            missing where an arm needs it.
     """
     for name in config.editors:
         _check("editor", name, EDITORS.names(), "editors")
         validated(EDITORS.get(name), config.editors[name], f"editors.{name}")
+    for name in config.exam.also:
+        _check("kind of question", name, further_kinds(), "exam.also")
     used = {_objective(config, arm.tuning) for arm in config.arms} & set(OBJECTIVES.names())
     _tuning(config, {}, used, "tuning")
     return tuple(_resolve(arm, config, used) for arm in config.arms)

@@ -88,9 +88,26 @@ class FactsSettings(_Settings):
 
 
 class ExamSettings(_Settings):
-    """``every``: training steps between two points of the retention curve; None for no curve, only its two ends."""
+    """What is asked, and how often.
+
+    Attributes:
+        every: training steps between two points of the retention curve; None for no curve, only its two ends.
+        also: kinds of questions that are asked beside prompts, paraphrases and neighbours, of the base, the edited and
+            the tuned model, of edited and intrinsic facts: "chat" (in the model's chat format), "reversal" (from object
+            to subject), "negation", "two-choice" (which of two statements is right), "consequence" (one hop from the
+            fact, of built-in ones), "old-object" (what can still be had of the replaced object). See docs/exam.md.
+    """
 
     every: Annotated[int, Field(ge=1)] | None = None
+    also: tuple[str, ...] = ()
+
+    @field_validator("also")
+    @classmethod
+    def _kinds_differ(cls, also: tuple[str, ...]) -> tuple[str, ...]:
+        for name in also:
+            if also.count(name) > 1:
+                raise ValueError(f"{name!r} is listed twice")
+        return also
 
 
 class ArmSettings(_Settings):
@@ -206,6 +223,8 @@ class StudyConfig(_Settings):
     def _one_criterion(self) -> Self:
         if self.as_published and self.exam.every is not None:
             raise ValueError("as_published has no exam.every: points of a curve are judged by another criterion")
+        if self.as_published and self.exam.also:
+            raise ValueError("as_published has no exam.also: the published protocol asks prompts alone")
         if self.as_published and (self.explain or any(arm.explain for arm in self.arms)):
             raise ValueError("as_published has no explain: mixtures are judged by another criterion")
         return self

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.exam.exam import take_exam
+from indelible.exam.kind import cost_of
 from indelible.exam.proof import Ways
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
@@ -98,11 +99,12 @@ class Cost:
         return f"Cost: {tuning}{steps}; {low} to {high} on this machine as it is now, less where runs stop early."
 
 
-def questions_asked(facts: FactsSettings, *, isolated: bool = False) -> int:
-    """Questions of a whole exam of one model."""
+def questions_asked(facts: FactsSettings, also: Sequence[str] = (), *, isolated: bool = False) -> float:
+    """Questions of a whole exam of one model; ``also``: further kinds, reckoned in questions of a plain one."""
     held_out, neighbours = (WORDINGS_ASKED if one is None else one for one in (facts.held_out, facts.neighbours))
     edited = 1 if isolated else facts.n_edits
-    return edited * (1 + held_out + neighbours) + facts.n_intrinsic * (1 + held_out)
+    further = cost_of(also) * (edited + facts.n_intrinsic)
+    return edited * (1 + held_out + neighbours) + facts.n_intrinsic * (1 + held_out) + further
 
 
 def asking(questions: float, speed: Speed, *, published: bool = False) -> Cost:

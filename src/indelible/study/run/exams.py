@@ -14,6 +14,7 @@ import pandas as pd
 
 from indelible.exam.criterion import appears
 from indelible.exam.exam import Answer, answers_frame, take_exam
+from indelible.exam.kind import versions_of
 from indelible.exam.proof import Ways
 from indelible.exam.questions import Question
 
@@ -52,6 +53,13 @@ def _published_success(answer: Answer) -> bool:
     if answer.question.fact_set == "edited" and answer.question.kind != "neighbour":
         return answer.first_token
     return appears(answer.generated, answer.question.target)
+
+
+def keyed(options: dict[str, Any], also: Sequence[str]) -> dict[str, Any]:
+    """Options of a step that asks, with the versions of the kinds that it asks beside those of every exam; where there
+    are none, nothing is said of them."""
+    del options["also"]
+    return options | ({"also": versions_of(also)} if also else {})
 
 
 def with_curve(rows: pd.DataFrame, points: pd.DataFrame, last: int) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import StoreError
+from indelible.exam.kind import PLAIN
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact, fact_from
 from indelible.files import damaged, read_text
@@ -30,11 +31,12 @@ class ChosenFacts:
         """What concerns one copy: the fact that is edited in it, and all intrinsic facts; None stands for no copy."""
         return self if copy is None else ChosenFacts([self.edited[copy]], self.intrinsic)
 
-    def questions(self, edit: Edit | None) -> list[Question]:
-        """The whole exam, edited facts first, as it is put to a model that holds the edit."""
-        context = "" if edit is None else edit.context
-        edited = questions_for(self.edited, "edited", context=context)
-        return edited + questions_for(self.intrinsic, "intrinsic", context=context)
+    def questions(self, edit: Edit | None, also: Sequence[str], tokenizer: Any) -> list[Question]:
+        """The whole exam, edited facts first, as it is put to a model that holds the edit; ``also``: kinds beside those
+        of every exam."""
+        context, kinds = "" if edit is None else edit.context, (*PLAIN, *also)
+        edited = questions_for(self.edited, "edited", context=context, kinds=kinds, tokenizer=tokenizer)
+        return edited + questions_for(self.intrinsic, "intrinsic", context=context, kinds=kinds, tokenizer=tokenizer)
 
     def spoken_of(self, published: bool) -> list[Fact]:
         """Facts that no training line may speak of; as published, an edited fact's true object is overlooked."""

@@ -100,7 +100,7 @@ class _Seed:
             stratified=not published,
         )
         select = self.add(work, "choose facts")
-        base = self.add(Probe("base", published), "ask the base model", select=select)
+        base = self.add(Probe("base", published, also=self.config.exam.also), "ask the base model", select=select)
         bystanders = None
         if facts.bystanders and any(arm.reads_bystanders for arm in arms):
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
@@ -124,7 +124,7 @@ class _Seed:
             edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
         else:
             edit = self.add(TakeEdit(*arm.delta), f"take: {arm.delta[0]}", select=select)
-        asking = Probe("edited", self.config.as_published, arm.isolated)
+        asking = Probe("edited", self.config.as_published, arm.isolated, self.config.exam.also)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
     def tune(
@@ -132,7 +132,8 @@ class _Seed:
     ) -> tuple[Step, ...]:
         """The tuning, of each copy where there are several, or of the base model where its change is put under them."""
         config, inputs = self.config, {"select": select, "edit": edit}
-        work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, config.as_published, arm.explain)
+        published, also = config.as_published, config.exam.also
+        work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, published, arm.explain, also=also)
         if arm.protections:
             work = replace(work, protections=arm.protections, paraphrases=arm.paraphrases)
         mends = any(one.mends for one in arm.protections) and arm.editor is not None and arm.editor.uses_text
@@ -142,7 +143,7 @@ class _Seed:
             frozen_by = edit if about_edit(arm.mask) else None
             base = replace(work, keep_weights=True)
             tuned = self.add(base, f"tune: {arm.name}", ", no edit", select=select, frozen_by=frozen_by)
-            return (self.add(AddVector(config.as_published), f"ask: {arm.name}", **inputs, tune=tuned),)
+            return (self.add(AddVector(published, also), f"ask: {arm.name}", **inputs, tune=tuned),)
         if not arm.isolated:
             work = replace(work, keep_weights=work.keep_weights or _gives_vector(arm, arms))
             return (self.add(work, f"tune: {arm.name}", **inputs),)

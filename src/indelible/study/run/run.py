@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ModelError
+from indelible.exam.kind import check_kinds
 from indelible.exam.proof import Ways
 from indelible.models.load import check_name, default_device, load, parameter_count
 from indelible.progress import Clock, Piece, Watcher
@@ -81,6 +82,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
     speed = None
     if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
         loaded = load(config.model, trust_remote_code=config.trust_remote_code)
+        check_kinds(config.exam.also, loaded.tokenizer)
         speed = checked.speed(loaded.model, loaded.tokenizer, Ways(), at_once)
     clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
@@ -220,6 +222,7 @@ def _check_model(checked: _Checked, material: Material, model: ModelVersion, sto
             f"The model {checked.config.model!r} is another than when {store.folder} was begun.",
             "Give --update to rerun what depends on it, or choose another --out.",
         )
+    check_kinds(checked.config.exam.also, lent.tokenizer)
     with lent.base_model() as bare:
         check_with_model(checked.arms, bare, lent.layout, lent.tokenizer, material.corpus)
 

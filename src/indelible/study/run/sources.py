@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import SUFFIX
 from indelible.errors import FactsError, suggest
-from indelible.facts.fact import Fact
+from indelible.facts.fact import Fact, entry_of
 from indelible.facts.read import read_facts
 from indelible.facts.world import world_facts
 from indelible.models.bundled import texts as bundled
@@ -55,7 +55,7 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
 
 def facts_version(facts: Sequence[Fact]) -> str:
     """Digest of facts, in their order."""
-    return digest([asdict(fact) for fact in facts])
+    return digest([entry_of(fact) for fact in facts])
 
 
 def corpus_version(source: str) -> str:

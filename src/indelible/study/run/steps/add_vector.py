@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, Speed, asking, questions_asked
-from indelible.study.run.exams import successes
+from indelible.study.run.exams import keyed, successes
 from indelible.study.run.kept import TUNING, keep_rows, read_json
 from indelible.study.run.step import Done, Job, Material, Work
 from indelible.study.run.steps.probe import ask_copies
@@ -29,9 +29,14 @@ class AddVector(Work):
     kind: ClassVar[str] = "add-vector"
 
     published: bool
+    also: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return keyed(super().options, self.also)
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        questions = facts.n_edits * questions_asked(facts, isolated=True)
+        questions = facts.n_edits * questions_asked(facts, self.also, isolated=True)
         return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
@@ -49,6 +54,7 @@ class AddVector(Work):
                     phase="tuned",
                     isolated=True,
                     published=self.published,
+                    also=self.also,
                     step=run["steps"],
                     tokens=run["tokens"],
                     progress=progress,

@@ -6,10 +6,11 @@ locality is measured on, and where they do, it is measured on what the editor wa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from indelible.facts.choose import choose_bystanders, relation_apart
+from indelible.facts.fact import entry_of
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, Speed
@@ -35,6 +36,6 @@ class ChooseBystanders(Work):
         apart = relation_apart(material.world.candidates, chosen.edited, job.step.seed)
         pool = [fact for fact in material.world.candidates if fact.relation != apart]
         found = choose_bystanders(pool, chosen.edited, chosen.intrinsic, self.count, job.step.seed)
-        write_json(job.folder / BYSTANDERS, [asdict(fact) for fact in found])
+        write_json(job.folder / BYSTANDERS, [entry_of(fact) for fact in found])
         none_of = "there is one relation, so none is kept apart" if apart is None else f"none of the relation {apart}"
         return Done(f"{len(found)} chosen, {none_of}", {"relation_apart": apart})

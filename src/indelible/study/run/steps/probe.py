@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 from transformers import PreTrainedModel
@@ -15,14 +15,14 @@ from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost, Speed, asking, questions_asked
-from indelible.study.run.exams import ask, successes
+from indelible.study.run.exams import ask, keyed, successes
 from indelible.study.run.kept import chosen_facts, keep_rows, kept_edit
 from indelible.study.run.step import Done, Job, Material, Work
 
 
 @dataclass(frozen=True)
 class Probe(Work):
-    """An exam; ``isolated``: of an edited copy for each fact."""
+    """An exam; ``isolated``: of an edited copy for each fact; ``also``: kinds of questions beside every exam's."""
 
     kind: ClassVar[str] = "probe"
     version: ClassVar[int] = 2
@@ -30,16 +30,26 @@ class Probe(Work):
     phase: Literal["base", "edited"]
     published: bool
     isolated: bool = False
+    also: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return keyed(super().options, self.also)
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        questions = (facts.n_edits if self.isolated else 1) * questions_asked(facts, isolated=self.isolated)
+        questions = (facts.n_edits if self.isolated else 1) * questions_asked(facts, self.also, isolated=self.isolated)
         return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent
         with lent.base_model() as model:
             rows = ask_copies(
-                job, lent, model, phase=self.phase, isolated=self.isolated, published=self.published, progress=progress
+                *(job, lent, model),
+                phase=self.phase,
+                isolated=self.isolated,
+                published=self.published,
+                also=self.also,
+                progress=progress,
             )
         keep_rows(job.folder, rows)
         right = rows[(rows["kind"] == "prompt") & rows["success"]]
@@ -59,6 +69,7 @@ def ask_copies(
     phase: Phase,
     isolated: bool,
     published: bool,
+    also: Sequence[str],
     step: int = 0,
     tokens: int = 0,
     progress: Progress,
@@ -73,7 +84,7 @@ def ask_copies(
             rows = ask(
                 model,
                 lent.tokenizer,
-                chosen.in_copy(copy).questions(edit),
+                chosen.in_copy(copy).questions(edit, also, lent.tokenizer),
                 phase=phase,
                 step=step,
                 tokens=tokens,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
 from indelible.errors import FactsError
 from indelible.exam.exam import Held, how_held
 from indelible.facts.choose import as_they_are, choose_sets, in_turns, strata_counts
-from indelible.facts.fact import Fact
+from indelible.facts.fact import Fact, entry_of
 from indelible.progress import Progress
 from indelible.study.design.settings import Edited, FactsSettings
 from indelible.study.run.cost import Cost, Speed, asking
@@ -104,7 +104,7 @@ class Select(Work):
     def _as_asked(self, facts: Sequence[Fact]) -> list[dict[str, object]]:
         """The facts with as many held-out wordings and neighbours as are to be asked."""
         return [
-            asdict(
+            entry_of(
                 replace(fact, held_out=fact.held_out[: self.held_out], neighbours=fact.neighbours[: self.neighbours])
             )
             for fact in facts

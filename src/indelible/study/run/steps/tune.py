@@ -21,7 +21,7 @@ from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
 from indelible.study.run.cost import Cost, Speed, asking, questions_asked, tuning_cost
-from indelible.study.run.exams import ask, with_curve
+from indelible.study.run.exams import ask, keyed, with_curve
 from indelible.study.run.kept import (
     TUNING,
     chosen_bystanders,
@@ -48,7 +48,8 @@ class Tune(Work):
 
     ``data`` is the version of the users' own data that it trains on; ``keep_weights`` keeps the weights that it
     changed, for the step that reads them; ``copy`` numbers the models where each fact is edited in one of its own. A
-    mask goes by the edit in the model, or, where the base model is tuned, by that of the input ``frozen_by``.
+    mask goes by the edit in the model, or, where the base model is tuned, by that of the input ``frozen_by``. ``also``
+    names kinds of questions that are asked beside those of every exam.
     """
 
     kind: ClassVar[str] = "tune"
@@ -64,6 +65,7 @@ class Tune(Work):
     copy: int | None = None
     protections: tuple[Protection, ...] = ()
     paraphrases: int = 0
+    also: tuple[str, ...] = ()
 
     @property
     def outside(self) -> tuple[Outside, ...]:
@@ -71,7 +73,7 @@ class Tune(Work):
 
     @property
     def options(self) -> dict[str, Any]:
-        found = super().options | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
+        found = keyed(super().options, self.also) | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
         return found | ({"guarding_version": Guarding.version} if self.protections else {})
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
@@ -80,7 +82,7 @@ class Tune(Work):
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
         points = points if self._asks_on_the_way else 0
         on_the_way = points * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
-        questions = questions_asked(facts, isolated=isolated) + on_the_way
+        questions = questions_asked(facts, self.also, isolated=isolated) + on_the_way
         return tuning + asking(questions, speed, published=self.published)
 
     @property
@@ -92,7 +94,7 @@ class Tune(Work):
         lent = material.lent
         chosen = chosen_facts(job.inputs["select"]).in_copy(self.copy)
         edit = kept_edit(job.inputs, self.copy)
-        questions = chosen.questions(edit)
+        questions = chosen.questions(edit, self.also, lent.tokenizer)
         curve = None
         if self._asks_on_the_way and (self.every is not None or self.tuning.dose):
             # on the way, each fact's own prompt alone; the whole exam follows the last step anyway
