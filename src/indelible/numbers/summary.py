@@ -167,11 +167,11 @@ def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def further_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
-    """What was said to further kinds of questions, by phase: one row per arm, measure that shows there ("further").
+    """What was said to further kinds of questions: one row per arm, kind and set of facts that was asked; else empty.
 
-    Columns: ``arm``, ``kind``, ``fact_set``, ``questions`` that were asked in all phases that the arm has; for each of
-    base, edited and tuned the share that counts, with its 95% interval (``tuned_low``, ``tuned_high``) and the mean
-    probability of what was asked for (``tuned_probability``); NaN where it was not asked.
+    Columns: ``arm``, ``kind``, ``fact_set``, ``questions`` (the fewest of a phase); for each of base, edited and tuned
+    the share that counts, with its 95% interval (``tuned_low``, ``tuned_high``), and the mean probability of what was
+    asked for (``tuned_probability``); None or NaN where it was not asked.
     """
     lines = []
     for arm, rate in ((arm, rate) for arm in answers.arms(runs) for rate in measures("further")):
@@ -189,13 +189,7 @@ def further_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
             line |= {phase: found.value, f"{phase}_low": found.low, f"{phase}_high": found.high}
             line[f"{phase}_probability"] = asked.loc[asked["phase"] == phase, "probability"].mean()
         lines.append(line)
-    return pd.DataFrame(lines).astype(
-        {name: "float64" for phase in PHASES for name in _of_phase(phase)} if lines else {}
-    )
-
-
-def _of_phase(phase: str) -> list[str]:
-    return [phase, f"{phase}_low", f"{phase}_high", f"{phase}_probability"]
+    return pd.DataFrame(lines)
 
 
 def _differences(arm: str, versus: str, shown: Sequence[Measure], answers: Answers) -> Iterator[dict[str, Any]]:
