@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: study test check clean
+.PHONY: study test check docs clean
 
 study: $(READY)  ## The main job on the embedded model: edit, fine-tune, report. Writes runs/quick.
 	$(BIN)/indelible study quick --out runs/quick
@@ -18,8 +18,11 @@ check: $(READY)  ## Lint, formatting, strict types, and the one-way order of imp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs  ## The site, in site/. Search needs a server: python -m http.server -d site
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=tools $(BIN)/mkdocs build --strict
+
 clean:  ## Remove the environment and finished runs.
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
 
 # torch comes first and alone: resolved with the rest, pip might prefer a newer build with gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -28,3 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +149,3 @@ def test_a_small_study_ends_with_tables_and_a_report(tmp_path: Path) -> None:
     assert control["edit_success"] is None and control["retention_intrinsic"] is not None
     assert memit["downstream_after"] != control["downstream_after"]
     assert "<html" in (tmp_path / "run" / "report.html").read_text()
-
-
-@pytest.mark.slow
-def test_the_readmes_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme.split("## In Python")[1].split("\n## ")[0], re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
-    assert names["edit"] is not None and (tmp_path / "rome-is-the-capital.safetensors").is_file()

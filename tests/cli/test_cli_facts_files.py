@@ -17,10 +17,8 @@ from indelible.edits.deltas.delta import Edit
 from indelible.facts.benchmarks import SCHEMAS
 from indelible.facts.fact import Fact
 from indelible.facts.read import read_facts
-from indelible.facts.relations import relations_of
 from tiny_studies import taught_facts
 
-README = Path(__file__).parents[2] / "README.md"
 RENAMED = {"subject": "who", "prompt": "question", "true_object": "was", "new_object": "is"}
 
 
@@ -53,22 +51,6 @@ def test_the_examples_of_the_help_are_facts(tmp_path: Path) -> None:
     fact, other = read_facts(tmp_path / "facts.jsonl", strict=True).facts
     assert other.new_object and other.paraphrases
     assert (fact.text(), fact.true_object, fact.new_object) == ("The capital of France is", "Paris", "Rome")
-
-
-def test_the_files_of_the_readme_hold_facts(tmp_path: Path) -> None:
-    text = README.read_text(encoding="utf-8")
-    blocks = {kind: text.split(f"```{kind}\n")[1].split("```")[0] for kind in ("json", "csv")}
-    for suffix, block in (("jsonl", blocks["json"]), ("csv", blocks["csv"])):
-        (tmp_path / f"my.{suffix}").write_text(block, encoding="utf-8")
-    (france, japan), (italy,) = (
-        read_facts(tmp_path / f"my.{suffix}", strict=True).facts for suffix in ("jsonl", "csv")
-    )
-    assert france.new_object and japan.new_object and italy.new_object
-    assert [(one.facts, one.wordings) for one in relations_of([france, japan])] == [(2, 2)]
-    assert len(japan.paraphrases) == 1 and len(italy.paraphrases) == 2
-    told = text.split("```csv\n")[1].split("```")[1]
-    for name in ("new_object", "relation", "paraphrases", "held_out", "neighbours", "--column"):
-        assert name in told
 
 
 def test_columns_of_other_names_are_mapped(taught: Path, tmp_path: Path, said: Said) -> None:

@@ -34,7 +34,13 @@ from indelible.validation import validated
 
 
 class Comparison(BaseModel):
-    """Arms with one of the values ``of`` a factor, held ``against`` those with another, that agree in all else."""
+    """Arms that differ in one factor and agree in all else.
+
+    Attributes:
+        factor: what they differ in.
+        of: its values in the arms that are spoken of.
+        against: its value in the arms that they are held against.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -267,8 +267,11 @@ class Rehearsed(Protection, ABC):
 
 
 class Anchored(Rehearsed, ABC):
-    """A protection that holds what the model shows of some things where it was before training; ``weight`` is that of
-    the penalty, beside the task's loss."""
+    """A protection that holds what the model shows of some things where it was before training.
+
+    Attributes:
+        weight: of the penalty, beside the task's loss.
+    """
 
     weight: Weight = 1.0
 

@@ -12,7 +12,11 @@ from indelible.tuning.protection import PROTECTIONS, Correction, Guarded, Protec
 
 @PROTECTIONS.register("near")
 class Near(Protection):
-    """``weight``: share of the way back that a step takes, times the learning rate."""
+    """Options.
+
+    Attributes:
+        weight: share of the way back that a step takes, times the learning rate.
+    """
 
     name = "near"
     weight: Weight = 10.0

@@ -28,7 +28,11 @@ AT_ONCE = 128
 
 @PROTECTIONS.register("repair")
 class Repair(Protection):
-    """``every``: optimizer steps from one asking to the next; 0 for none."""
+    """Options.
+
+    Attributes:
+        every: optimizer steps from one asking to the next; 0 for none.
+    """
 
     name = "repair"
     version = 2
