@@ -45,16 +45,16 @@ def test_facts_are_edited_asked_and_verified(taught: Path, tmp_path: Path, own_c
     assert fingerprint(loaded.model) == before and isinstance(edit, WeightUpdate)
     assert edit.answered == dict.fromkeys((fact.id for fact in facts), "present")
     assert Edit.load(str(tmp_path / "mine")).answered == edit.answered
-    asked = indelible.ask(loaded.model, loaded.tokenizer, facts)
+    asked = indelible.ask(loaded, facts)
     assert not asked.query("kind == 'prompt'")["success"].any()
     known = [replace(one, new_object=None) for one in facts]
-    assert indelible.ask(loaded.model, loaded.tokenizer, known)["success"].all()
+    assert indelible.ask(loaded, known)["success"].all()
     assert indelible.verify(loaded, edit).counts == {"gone": 3}
     with edit.applied(loaded.model):
-        assert indelible.ask(loaded.model, loaded.tokenizer, facts).query("kind == 'prompt'")["success"].all()
+        assert indelible.ask(loaded, facts).query("kind == 'prompt'")["success"].all()
         found = indelible.verify(loaded, edit)
     assert found.counts == {"present": 3} and found.weights is not None and found.weights.state == "exact"
-    assert found.frame()["state"].tolist() == ["present"] * 3
+    assert found.to_frame()["state"].tolist() == ["present"] * 3
 
 
 def test_an_edit_goes_on_from_others_and_keeps_what_was_found_of_them(taught: Path, own_cache: None) -> None:

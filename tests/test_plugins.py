@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from indelible.edits.editor import EDITORS
-from indelible.errors import PluginError
+from indelible.errors import PluginError, PluginWarning
 from indelible.registry import Registry, listed
 from indelible.report.exhibit import EXHIBITS
 from indelible.tuning.objective import OBJECTIVES
@@ -222,21 +222,26 @@ BROKEN = {
     "from test_plugins import TOYS\n\nTOYS.register('own')('another')": "two toys are named 'own'",
     "from test_plugins import TOYS\n\nTOYS.register('none')('a word of ours')": "two toys are named 'none'",
 }
-TOYS: Registry[str] = Registry("toy", group="indelible.toys", taken=["none"])
-TOYS.register("own")("ours")
+TOYS: Registry[str]
 
 
 @pytest.mark.parametrize(("source", "reason"), BROKEN.items())
-def test_a_plug_in_that_cannot_be_loaded_is_named_with_its_distribution(
+def test_a_plug_in_that_cannot_be_loaded_is_named_once_and_is_an_error_only_where_it_is_asked_for(
     tmp_path: Path, source: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"bad-toys-{list(BROKEN).index(source)}"
     write_distribution(tmp_path, name, {"toys": ("mine", source)})
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert TOYS.get("own") == "ours"
-    for _ in range(2):
-        with pytest.raises(PluginError, match=rf"The toy 'mine' of the distribution '{name}' cannot.*{reason}"):
-            TOYS.names()
+    toys: Registry[str] = Registry("toy", group="indelible.toys", taken=["none"])
+    monkeypatch.setattr("test_plugins.TOYS", toys)
+    toys.register("own")("ours")
+    assert toys.get("own") == "ours"
+    said = rf"The toy 'mine' of the distribution '{name}' cannot.*{reason}"
+    with pytest.warns(PluginWarning, match=said) as warned:
+        assert [toys.names(), toys.names()] == [["own"], ["own"]]
+    assert len(warned) == 1
+    with pytest.raises(PluginError, match=said):
+        toys.get("mine")
 
 
 def test_words_of_studies_are_no_names() -> None:
@@ -245,12 +250,15 @@ def test_words_of_studies_are_no_names() -> None:
             registry.register(word)(EDITORS)
 
 
-def test_on_the_command_line_a_broken_plug_in_is_one_line(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_on_the_command_line_a_broken_plug_in_is_one_line_and_the_study_goes_on(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
     write_distribution(tmp_path, "bad-things", {"editors": ("toy-editor", "import nothing_like_that")})
     file = write_study(tmp_path / "study.yaml", settings)
-    done = indelible(tmp_path, "study", file, "--out", tmp_path / "run")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"Error: The editor 'toy-editor' of the distribution 'bad-things' cannot be.*\n", done.stderr)
+    done = indelible(tmp_path, "study", file, "--out", tmp_path / "run", "--dry-run")
+    assert done.returncode == 0 and "7 steps: 0 done" in done.stdout
+    said = r"Warning: The editor 'toy-editor' of the distribution 'bad-things' cannot be.* It is left out\. .*\n"
+    assert re.fullmatch(said, done.stderr)
 
 
 def test_names_that_are_listed_without_loading_are_those_of_what_is_loaded() -> None:

@@ -12,16 +12,15 @@ if TYPE_CHECKING:
     from indelible.care.edit import edit
     from indelible.care.protect import protect
     from indelible.care.repair import repair
+    from indelible.care.use import ask, fine_tune
     from indelible.care.verify import verify
     from indelible.edits.editor import EDITORS
     from indelible.exam.callback import RetentionCallback
-    from indelible.exam.exam import ask
     from indelible.facts.fact import Fact
     from indelible.facts.read import read_facts
     from indelible.models.load import load
     from indelible.study.advice.advise import Advice, advise
     from indelible.study.run.run import run_study
-    from indelible.tuning.train import fine_tune
 
 __version__ = "0.1.0"
 
@@ -50,11 +49,11 @@ _HOMES = {
     "Fact": "facts.fact",
     "RetentionCallback": "exam.callback",
     "advise": "study.advice.advise",
-    "ask": "exam.exam",
+    "ask": "care.use",
     "audit": "care.audit",
     "diff": "care.difference",
     "edit": "care.edit",
-    "fine_tune": "tuning.train",
+    "fine_tune": "care.use",
     "load": "models.load",
     "protect": "care.protect",
     "read_facts": "facts.read",
@@ -66,7 +65,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from indelible.errors import near_names
+
+        near = "".join(f" Did you mean {found!r}?" for found in near_names(name, __all__)[:1])
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{near}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     return value
 

@@ -45,6 +45,10 @@ class PluginError(IndelibleError, ImportError):
     """What another distribution adds through an entry point cannot be loaded."""
 
 
+class PluginWarning(UserWarning):
+    """What another distribution adds cannot be loaded, and is passed over."""
+
+
 class ConfigError(IndelibleError, ValueError):
     """A setting that cannot be used, in a study file or on the command line."""
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Progress = Callable[[int, int, str], None]
 """Told how much is done, of how much, and a note."""
@@ -20,8 +20,12 @@ Jobs = Callable[[str], AbstractContextManager[Progress | None]]
 
 PieceEnd = Literal["finished", "failed", "skipped"]
 
-SHARE_THAT_TELLS = 0.05
-"""Share of a piece that has to be done before its own pace is gone by."""
+RANGE = (0.65, 1.5)
+"""Shares of what is expected by arithmetic between which work mostly takes."""
+SURE = 0.3
+"""Power of RANGE that is left of it when work of the same kind has been timed for long."""
+WEIGHT = 0.1
+"""How much arithmetic weighs beside what was timed: as much as this share of the work being timed."""
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -63,10 +67,24 @@ class _Running:
         return time.monotonic() - self.began
 
 
+class Span(NamedTuple):
+    """Seconds between which something mostly takes."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def about(cls, seconds: float) -> Span:
+        """Around what arithmetic says."""
+        return cls(RANGE[0] * seconds, RANGE[1] * seconds)
+
+
 class Clock:
     """Where work of many pieces stands: which are under way, for how long, and how long all that is left will take.
 
-    What is left takes as long as was expected, corrected by how long pieces of its kind, or else of any, took in truth.
+    What is left takes as long as was expected, corrected by how long pieces of its kind took in truth, as far as any
+    were timed, and else by how long all did. Arithmetic keeps some weight, so that the first seconds, which may be
+    anything, do not turn the estimate over; and it is a range, which grows narrower with what was timed.
     ``done``: seconds that those took which are done already, by key; ``at_once``: how many are worked on at a time.
     """
 
@@ -102,33 +120,32 @@ class Clock:
         """Seconds since the work began."""
         return time.monotonic() - self._began
 
-    def left(self) -> float:
+    def left(self) -> Span:
         """Seconds that all which is not over will take."""
-        telling = [one for one in self._running.values() if one.share > SHARE_THAT_TELLS]
-        # a piece's own pace tells more than that of those before it
-        paced = {one.piece.kind for one in telling}
-        timed = [
-            (piece.kind, piece.expected, self._took[piece.key])
-            for piece in self.pieces
-            if piece.key in self._took and piece.kind not in paced
-        ]
-        timed += [(one.piece.kind, one.piece.expected, one.spent / one.share) for one in telling]
-        overall = _factor(timed) or 1.0
-        factors = {kind: _factor([entry for entry in timed if entry[0] == kind]) for kind, _, _ in timed}
-        waiting = {
-            piece.key: piece.expected * (factors.get(piece.kind) or overall)
-            for piece in self.pieces
-            if piece.key not in self.over
-        }
-        for key, one in self._running.items():
-            waiting[key] = max(0.0, waiting[key] - one.spent)
-        return max(sum(waiting.values()) / self._at_once, max(waiting.values(), default=0.0))
+        timed = [(one.piece.kind, one.share * one.piece.expected, one.spent) for one in self._running.values()]
+        timed = [entry for entry in timed if entry[1]]
+        timed += [(one.kind, one.expected, self._took[one.key]) for one in self.pieces if one.key in self._took]
+        overall = _corrected(timed, WEIGHT * sum(one.expected for one in self.pieces), 1.0)
+        low, high = [], []
+        for piece in self.pieces:
+            if piece.key in self.over:
+                continue
+            alike = [one.expected for one in self.pieces if one.kind == piece.kind]
+            weight, of_kind = WEIGHT * sum(alike) / len(alike), [entry for entry in timed if entry[0] == piece.kind]
+            whole = piece.expected * _corrected(of_kind, weight, overall)
+            if one := self._running.get(piece.key):
+                whole = whole * (1 - one.share) if one.share else max(0.0, whole - one.spent)
+            seen = sum(entry[1] for entry in of_kind)
+            unsure = max(SURE, weight / (weight + seen)) if weight else 1.0
+            low.append(whole * RANGE[0] ** unsure)
+            high.append(whole * RANGE[1] ** unsure)
+        return Span(*(max(sum(end) / self._at_once, max(end, default=0.0)) for end in (low, high)))
 
 
-def _factor(timed: Sequence[tuple[str, float, float]]) -> float | None:
-    """How many times longer than expected the work took; None where nothing was expected of it."""
-    expected = sum(entry[1] for entry in timed)
-    return sum(entry[2] for entry in timed) / expected if expected else None
+def _corrected(timed: Sequence[tuple[str, float, float]], weight: float, otherwise: float) -> float:
+    """How many times longer than expected work takes; ``otherwise`` counts as ``weight`` seconds that were timed."""
+    expected = sum(entry[1] for entry in timed) + weight
+    return (sum(entry[2] for entry in timed) + weight * otherwise) / expected if expected else otherwise
 
 
 class Watcher:

@@ -1,7 +1,8 @@
 """Name -> thing, for everything that a study or a report picks by name (editors, objectives, masks, exhibits, ...).
 
 Adding a built-in means adding one file to its package. Another distribution adds an entry point, named like the thing,
-that leads to the module in which it registers itself. Nothing is imported before the first look-up.
+that leads to the module in which it registers itself. Nothing is imported before the first look-up. What cannot be
+loaded is passed over with a warning, and is an error for those alone who ask for it by its name.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from indelible.errors import PluginError, UnknownNameError
+from indelible.errors import PluginError, PluginWarning, UnknownNameError
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ class Registry(Generic[T]):
         self.group = group
         self.taken = taken
         self._entries: dict[str, T] = {}
+        self._broken: dict[str, PluginError] = {}
         self._complete = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -55,17 +58,19 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownNameError: if there is none.
-            PluginError: if a plug-in cannot be loaded.
+            PluginError: if it is a plug-in that cannot be loaded.
         """
         if name not in self._entries:
             self._import_all()
+        if name in self._broken and name not in self._entries:
+            raise self._broken[name]
         try:
             return self._entries[name]
         except KeyError:
             raise UnknownNameError(self.kind, name, self._entries) from None
 
     def names(self) -> list[str]:
-        """All names, sorted; raises as ``get``."""
+        """All names, sorted."""
         self._import_all()
         return sorted(self._entries)
 
@@ -90,10 +95,12 @@ class Registry(Generic[T]):
                     raise LookupError(f"{plugin.value} registers no {self.kind} of that name")
             except Exception as error:  # whatever anyone's module raises
                 owner = f"the distribution {plugin.dist.name!r}" if plugin.dist else "an unnamed distribution"
-                raise PluginError(
+                broken = PluginError(
                     f"The {self.kind} {plugin.name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}.",
                     "Mend or uninstall that distribution.",
-                ) from error
+                )
+                self._broken[plugin.name] = broken
+                warnings.warn(f"{broken.what} It is left out. {broken.fix}", PluginWarning, stacklevel=3)
         self._complete = True
 
 

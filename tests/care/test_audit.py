@@ -77,7 +77,7 @@ def test_an_edit_that_is_gone(made: Checkpoints) -> None:
     assert not found.passes and found.answered == (0, NEW)
     assert "the edit is gone" in found.verdict and "damaged" not in found.verdict
     assert [one.state for one in found.facts] == ["old answer"] * NEW
-    assert found.frame()["tuned"].tolist() == found.frame()["base"].tolist()
+    assert found.to_frame()["tuned"].tolist() == found.to_frame()["base"].tolist()
     assert found.estimates["gap"].value == 1.0
     assert found.moved is not None
     assert [layer for layer, share in found.moved.by_layer().items() if share] == [0]

@@ -85,7 +85,7 @@ def test_an_edit_is_found_without_facts(base: LoadedModel, other: LoadedModel, f
     assert (found.verdict, found.layers) == ("edit", list(EDITED))
     assert [one.directions for one in found.standing_out] == [facts] * len(EDITED)
     assert len({one.kind for one in found.standing_out}) == 1
-    assert len(found.frame()) == len(found.matrices)
+    assert len(found.to_frame()) == len(found.matrices)
     assert f"in {facts} direction" in found.in_words and "layers 2, 3" in found.in_words
     assert ("others of its kind did not" in found.in_words) is not trained
 

@@ -14,27 +14,10 @@ from typing import Any
 
 import pytest
 
-from indelible.cli.main import main
-from tiny_studies import write_study
+from indelible.cli.main import app, main
+from tiny_studies import taught_facts, write_study
 
-COMMANDS = (
-    "study",
-    "report",
-    "models",
-    "facts",
-    "edit",
-    "apply",
-    "revert",
-    "verify",
-    "advise",
-    "audit",
-    "repair",
-    "diff",
-    "compose",
-    "locate",
-    "plan",
-    "explain",
-)
+COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "peft", "trl", "datasets")
@@ -77,8 +60,7 @@ def test_the_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     shown = capsys.readouterr().out
-    assert f"indelible {command}" in shown
-    assert "Example" in shown
+    assert re.search(rf"Examples?:.*indelible {command}\b", shown, re.DOTALL)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,6 +116,14 @@ def test_a_study_from_the_command_line(
         "tune: memit-frozen, seed 0",
         "tune: control, seed 0",
     ]
+
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path), "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)
+    assert (line["name"], line["done"], line["steps"], line["state"]) == ("tiny", 7, 7, "finished")
+    assert line["report"] == str(folder / "report.html")
+    assert main(["runs", str(folder)]) == 0
+    assert re.search(r"tiny +\S+ +7 of 7 +finished +\d{4}-\d\d-\d\d \d\d:\d\d", capsys.readouterr().out)
 
     page = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
@@ -198,3 +188,27 @@ def test_facts_asks_a_model_about_a_file(taught: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "24 facts in 2 relations" in shown
     assert "knows 24" in shown
+    assert re.search(r"The capital of Arvo is +Peru +yes", shown)
+
+
+def test_facts_says_which_are_known(taught: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**taught_facts()[0], "id": "true"}, {**taught_facts()[0], "id": "wrong", "true_object": "Nor"}]
+    new = {"id": "new", "subject": "Belm", "prompt": "The capital of {} is", "new_object": "Nor"}
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (*rows, new)))
+    asked = ["--file", str(tmp_path / "mine.jsonl"), "--known-by", str(taught / "model"), "--json"]
+    assert main(["facts", *asked]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert {one["id"]: one["known"] for one in facts} == {"true": True, "wrong": False, "new": None}
+
+
+def complete(words: str, place: int) -> list[str]:
+    """What a shell is offered for the word at that place."""
+    environment = {**os.environ, "_INDELIBLE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+    command = [sys.executable, "-c", "from indelible.cli.main import main; main()"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_a_shell_completes_commands_and_names() -> None:
+    assert complete("indelible rep", 1) == ["report", "repair"]
+    assert complete("indelible study pa", 2) == ["paper", "paraphrases"]
+    assert complete("indelible edit any --editor memi", 4) == ["memit"]

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from indelible import watching
 from indelible.cli import display
-from indelible.cli.display import LiveWatcher, LogWatcher
 from indelible.numbers.summary import summary_keys
 from indelible.progress import Clock, Piece, Watcher
+from indelible.watching import LiveWatcher, LogWatcher
 
 STEPS = [
     Piece("a", "choose facts, seed 0", "select", 2.0),
@@ -57,7 +58,7 @@ def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_
 ) -> None:
     for every in (0.0, 3600.0):
         monkeypatch.setattr(display, "LOG_EVERY", every)
-        with display.counting("editing") as move:
+        with watching.counting("editing") as move:
             move(1, 4, "values, loss 2.00")
             move(2, 4, "values, loss 1.00")
     first, second = "editing: values, loss 2.00 (25% of this)", "editing: values, loss 1.00 (50% of this)"
@@ -82,7 +83,7 @@ def test_what_is_left_is_said_with_every_end() -> None:
     watcher.planned(clock := Clock(STEPS, {"a": 2.0}))
     clock.end(STEPS[1], 10.0)
     watcher.ended(STEPS[1], "finished", 10.0, "done")
-    assert "about 1 min 00 s left" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "about 44 s to 1 min 23 s left" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("width", "first"), [(200, "arm"), (80, "editor")])

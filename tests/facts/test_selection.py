@@ -11,14 +11,16 @@ import pytest
 
 from indelible.errors import FactsError
 from indelible.facts.choose import (
+    TooFewFactsError,
+    choose_beside,
     choose_bystanders,
     choose_sets,
-    draw_neighbours,
     draw_object,
     relation_apart,
     strata_counts,
 )
 from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.neighbours import draw_neighbours
 
 SEEDS = range(6)
 
@@ -92,6 +94,23 @@ def test_relations_have_alike_shares_in_both_sets(world: list[Fact]) -> None:
     assert len(shares[0]) >= 8 and len(shares[1]) >= 8
     for relation in {*shares[0], *shares[1]}:
         assert abs(shares[0][relation] / 60 - shares[1][relation] / 240) < 0.1, relation
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_beside_named_edits_no_fact_about_them_is_asked_and_as_many_can_be_whatever_the_seed(
+    known: list[Fact], world: list[Fact], seed: int
+) -> None:
+    named = [replace(fact, neighbours=(), paraphrases=("{} it is",)) for fact in world[::40]]
+    edited, intrinsic = choose_beside(named, known, 20, seed, pool=world)
+    assert [replace(fact, neighbours=()) for fact in edited] == named and len(intrinsic) == 20
+    assert sum(bool(fact.neighbours) for fact in edited) > len(edited) / 2
+    subjects = {fact.subject for fact in named}
+    assert not subjects & {fact.subject for fact in intrinsic} and len({fact.subject for fact in intrinsic}) == 20
+    assert not {fact.true_object for fact in intrinsic} & subjects
+    with pytest.raises(TooFewFactsError) as error:
+        choose_beside(named, known, len(known), seed)
+    first = choose_beside(named, known, error.value.fits[1], SEEDS[0])
+    assert len(first[1]) == error.value.fits[1] > 20
 
 
 def few(*triples: tuple[str, str]) -> list[Fact]:

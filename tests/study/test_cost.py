@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from indelible.models.load import load
+from indelible.progress import RANGE, Span
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.settings import ExamSettings, StudyConfig
-from indelible.study.run.cost import FILLED, LONGER, RANGE, SAMPLING, Cost, Speed, measured_speed
+from indelible.study.run.cost import FILLED, LONGER, SAMPLING, Cost, Speed, measured_speed
 from indelible.study.run.plan import make_plan
 from indelible.study.run.run import preview_study
 from indelible.study.run.sources import candidate_facts
@@ -121,8 +122,8 @@ def test_edits_cost_by_their_wordings_and_their_optimiser() -> None:
 def test_a_range_is_said_or_that_nothing_is_known() -> None:
     cost = Cost(1.0, 1, 10, 5_000)
     assert cost.in_words(None).endswith("how long is known once the model is here.")
-    assert f"; {RANGE[0] * 20:.0f} s to {RANGE[1] * 20:.0f} s on this machine" in cost.in_words(20.0)
-    assert Cost().in_words(0.0).startswith("Cost: no tuning; 0 s to 0 s")
+    assert f"; {RANGE[0] * 20:.0f} s to {RANGE[1] * 20:.0f} s on this machine" in cost.in_words(Span.about(20.0))
+    assert Cost().in_words(Span(0.0, 0.0)).startswith("Cost: no tuning; 0 s on")
 
 
 def test_speed_is_measured_and_the_model_left_as_it_was(taught: Path) -> None:

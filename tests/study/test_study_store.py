@@ -80,6 +80,27 @@ def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
     assert said == ["opened", "failed", "finished", "closed", "opened", "closed"]
 
 
+def test_a_folder_says_where_its_study_stands(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.standing() is None and not list(tmp_path.iterdir())
+    with store.open(config()):
+        store.record("planned", None, steps=2)
+        keep(store)
+        found = store.standing()
+        assert found is not None and (found.name, found.model) == ("a", "m")
+        assert (found.done, found.of, found.state) == (1, 2, "running")
+    with pytest.raises(KeyboardInterrupt), store.open(config()):
+        store.record("reused", STEP)
+        raise KeyboardInterrupt
+    assert (found := store.standing()) and (found.done, found.of, found.state) == (1, None, "stopped")
+    with store.open(config()):
+        store.record("planned", None, steps=2)
+        store.record("reused", STEP)
+        store.keep_failure(OTHER, "went wrong", "trace")
+    assert (found := store.standing()) and (found.done, found.of, found.state) == (1, 2, "failed")
+    assert found.report is None
+
+
 def test_another_study_is_refused_by_the_first_key_that_differs_once_a_step_is_finished(tmp_path: Path) -> None:
     with Store(tmp_path).open(config(tuning={"steps": 2})):
         pass

@@ -33,7 +33,8 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES
 from indelible.numbers.words import finite
-from indelible.progress import Jobs, silently
+from indelible.progress import Jobs
+from indelible.watching import shown
 
 Phase = Literal["base", "edited", "tuned"]
 FactState = Literal["kept", "old answer", "another answer", "not taken"]
@@ -75,6 +76,9 @@ class Audit:
     remains: Remains | None
     moved: Difference | None
     required: float = REQUIRED
+
+    def __repr__(self) -> str:
+        return f"Audit({self.verdict})"
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
@@ -119,7 +123,7 @@ class Audit:
             f"{edits}, but they are not lost alone: the model is damaged, {known.value:.0%} of old knowledge is kept."
         )
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """One row per edited fact: id, prompt, new_object, state, and what each checkpoint said."""
         return pd.DataFrame(_line(one) for one in self.facts)
 
@@ -161,7 +165,7 @@ def audit(
     intrinsic: Sequence[Fact] | None = None,
     required: float = REQUIRED,
     seed: int = 0,
-    jobs: Jobs = silently,
+    jobs: Jobs = shown,
 ) -> Audit:
     """Ask checkpoints about edited facts and about what the model knew of old.
 
@@ -176,7 +180,7 @@ def audit(
             model alone is given.
         required: see ``Audit``.
         seed: of the built-in facts' order.
-        jobs: told how far the work is.
+        jobs: told how far the work is; by default bars are shown on a terminal and in a notebook.
 
     Two of the models are held at once.
 

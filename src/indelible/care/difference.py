@@ -26,7 +26,8 @@ from torch import Tensor
 from indelible.errors import ModelError
 from indelible.models.load import LoadedModel, opened
 from indelible.numbers.words import counted
-from indelible.progress import Jobs, silently
+from indelible.progress import Jobs
+from indelible.watching import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,9 @@ class Difference:
     unlike: tuple[str, ...]
     broken: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Difference({self.in_words})"
+
     @property
     def standing_out(self) -> list[Matrix]:
         """The matrices that moved much farther than their like."""
@@ -152,7 +156,7 @@ class Difference:
             sums[one.layer] = moved + (one.moved * (one.size or 1.0)) ** 2, size + one.size**2
         return {layer: math.sqrt(moved / (size or 1.0)) for layer, (moved, size) in sorted(sums.items())}
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """One row per matrix."""
         import pandas as pd
 
@@ -170,12 +174,12 @@ class Difference:
         return {**said, "matrices": matrices, "elsewhere": dict(self.elsewhere), **names}
 
 
-def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = silently) -> Difference:
+def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = shown) -> Difference:
     """Say where the weights of two checkpoints differ, and whether an edit stands out.
 
     Args:
         before, after: models of one architecture, or their names; left as they are.
-        jobs: told how far the work is.
+        jobs: told how far the work is; by default bars are shown on a terminal and in a notebook.
 
     Raises:
         ModelError: if they have no parameter in common.

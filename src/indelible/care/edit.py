@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import reduce
+from inspect import signature
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from indelible.care.verify import verify_facts
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS, Editor
-from indelible.errors import EditError, FactsError
-from indelible.facts.choose import choose_bystanders
+from indelible.errors import ConfigError, EditError, suggest
+from indelible.facts.choose import check_edits, choose_bystanders
 from indelible.facts.fact import Fact
 from indelible.facts.world import world_facts
 from indelible.models.bundled.fetch import cache_folder
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel, opened
-from indelible.progress import Jobs, silently
+from indelible.progress import Jobs
 from indelible.validation import validated
+from indelible.watching import shown
 
 
 def edit(
@@ -39,7 +41,7 @@ def edit(
     seed: int = 0,
     exam: bool = False,
     out: Path | str | None = None,
-    jobs: Jobs = silently,
+    jobs: Jobs = shown,
     **options: Any,
 ) -> Edit:
     """Edit facts in a model, as a value that is applied, saved and reverted by itself; the model is left as it was.
@@ -56,7 +58,7 @@ def edit(
         seed: of all that is drawn.
         exam: also ask the facts under the edit, which then knows those that did not take (``Edit.not_taken``).
         out: file to save the edit in, at once when it is made, and again when its facts were asked.
-        jobs: told how far the work is.
+        jobs: told how far the work is; by default bars are shown on a terminal and in a notebook.
         options: of the editor, e.g. ``layers=(3, 4, 5)``.
 
     Raises:
@@ -71,8 +73,12 @@ def edit(
     # Of an editor, what it was given: the rest follows from that and from the options.
     given = editor.given() if isinstance(editor, Editor) else {}
     kind = type(editor) if isinstance(editor, Editor) else EDITORS.get(editor)
+    for name in options:
+        if name not in kind.model_fields:
+            known = {*kind.model_fields, *signature(edit).parameters} - {"model", "facts", "editor", "options"}
+            raise ConfigError(f"Unknown option {name!r}: neither edit nor {kind.name} has it.", suggest(name, known))
     made_by = validated(kind, {**given, **options}, "")
-    _check_facts(facts)
+    check_edits(facts)
     _check_chain(earlier)
     around = made_by.uses_text and bystanders
     loaded = opened(model)
@@ -106,20 +112,6 @@ def edit(
         if out is not None:
             done.save(out)
     return done
-
-
-def _check_facts(facts: Sequence[Fact]) -> None:
-    asked: dict[str, Fact] = {}
-    for fact in facts:
-        if fact.new_object is None:
-            raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
-        other = asked.setdefault(fact.text(), fact)
-        if other.new_object != fact.new_object:
-            raise FactsError(
-                f"{fact.text()!r} is to be {other.new_object!r} (fact {other.id!r}) and {fact.new_object!r} (fact"
-                f" {fact.id!r}).",
-                "Keep one of them.",
-            )
 
 
 def _check_chain(earlier: Sequence[Edit]) -> None:

@@ -24,7 +24,8 @@ from indelible.facts.fact import Fact
 from indelible.models.bundled.fetch import cache_folder
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel, opened
-from indelible.progress import Jobs, silently
+from indelible.progress import Jobs
+from indelible.watching import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,6 +49,9 @@ class Repaired:
     after: tuple[Verified, ...]
     rounds: int
 
+    def __repr__(self) -> str:
+        return f"Repaired({len(self.lost)} of {len(self.before)} facts were lost, {len(self.missing)} are missing)"
+
     @property
     def lost(self) -> tuple[Fact, ...]:
         """What the tuned model does not answer, though it was right after the edit."""
@@ -68,7 +72,7 @@ class Repaired:
         arrived = f"{shares[missing.fact.id]:.0%} of the last change wanted of the value layer arrives"
         return f"{missing.state}: {arrived}"
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """One row per fact: id, prompt, new_object, before and after (states), probability and generated (after)."""
         import pandas as pd
 
@@ -91,7 +95,7 @@ class Repaired:
             "rounds": self.rounds,
             "before": dict(Counter(one.state for one in self.before)),
             "after": dict(Counter(one.state for one in self.after)),
-            "facts": self.frame().drop(columns=["prompt", "new_object"]).to_dict("records"),
+            "facts": self.to_frame().drop(columns=["prompt", "new_object"]).to_dict("records"),
             "missing": {one.fact.id: self.why(one) for one in self.missing},
         }
 
@@ -105,7 +109,7 @@ def repair(
     rounds: int = ROUNDS,
     corpus: str = ENCYCLOPEDIA,
     out: Path | str | None = None,
-    jobs: Jobs = silently,
+    jobs: Jobs = shown,
     **options: Any,
 ) -> Repaired:
     """Edit again, in a tuned model, those facts of an edit that it does not answer any more; the model is left as it
@@ -119,7 +123,7 @@ def repair(
         rounds: of editing and asking, at most; the one after which most facts are answered counts.
         corpus: ordinary text for covariances, as for ``edit``.
         out: file to save the new edit in, where something was lost.
-        jobs: told how far the work is.
+        jobs: told how far the work is; by default bars are shown on a terminal and in a notebook.
         options: of the editor, in the place of those that the edit was made with.
 
     Raises:

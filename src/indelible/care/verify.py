@@ -19,7 +19,8 @@ from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.models.load import LoadedModel, opened
 from indelible.numbers.words import finite
-from indelible.progress import Jobs, Progress, silently
+from indelible.progress import Jobs, Progress
+from indelible.watching import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,11 @@ class Verification:
     weights: Remains | None
     in_words: str
 
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in self.counts.items())
+        weights = "" if self.weights is None else f"; weights: {self.weights.state}"
+        return f"Verification({counts}{weights})"
+
     @property
     def counts(self) -> Counter[str]:
         """How many facts are in each state."""
@@ -92,7 +98,7 @@ class Verification:
             for one in self.facts
         ]
 
-    def frame(self) -> pd.DataFrame:
+    def to_frame(self) -> pd.DataFrame:
         """One row per fact: id, prompt, new_object, state, probability (of the new object), margin, generated."""
         import pandas as pd
 
@@ -124,13 +130,13 @@ class Verification:
         return {"weights": weights, "facts": facts, "counts": dict(self.counts)}
 
 
-def verify(model: LoadedModel | str, edit: Edit, *, jobs: Jobs = silently) -> Verification:
+def verify(model: LoadedModel | str, edit: Edit, *, jobs: Jobs = shown) -> Verification:
     """Say how much of an edit is in a model, and which of its facts the model still answers.
 
     Args:
         model: any of the edit's kind, or its name: edited, trained since, or untouched; left as it was.
         edit: the edit; one that changes no weights is put in place to ask.
-        jobs: told how far the asking is.
+        jobs: told how far the asking is; by default a bar is shown on a terminal and in a notebook.
 
     Raises:
         FingerprintError: if the model lacks a parameter that the edit changes, or it has another shape there.

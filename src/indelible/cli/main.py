@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from indelible.errors import IndelibleError
+from indelible.errors import IndelibleError, PluginWarning
 
 USER_ERROR = 2
+_QUICK = ("models", "plan", "runs")
+"""Commands that load nothing heavy."""
 INTERRUPTED = 130
 _COMMANDS = (
     *("commands.study", "commands.report", "deltas.edit", "deltas.apply", "deltas.revert", "deltas.verify"),
     *("deltas.audit", "deltas.diff", "commands.advise", "deltas.repair", "commands.explain", "deltas.compose"),
-    *("commands.locate", "commands.plan", "commands.models", "commands.facts"),
+    *("commands.locate", "commands.plan", "commands.runs", "commands.models", "commands.facts"),
 )
 """In the order of the help; each is the function of its module's name."""
 
@@ -27,7 +31,6 @@ app = typer.Typer(
     help="Do your model edits survive fine-tuning? Edit facts, fine-tune, and measure what is retained.",
     epilog="Start with: indelible study quick",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,6 +39,12 @@ app = typer.Typer(
 
 class _Command(TyperCommand):
     """A command whose help ends with its examples and the names that it knows, plug-ins' included."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Say something at once: what most commands load first takes seconds."""
+        if sys.stderr.isatty() and ctx.info_name not in _QUICK:
+            typer.echo(f"{ctx.command_path}: starting ...", err=True)
+        return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Look names up now: nobody else needs them."""
@@ -70,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 1 when a step of a study failed, 2 after a user mistake, 130 when interrupted.
     """
+    shown = warnings.showwarning
+    warnings.showwarning = partial(_warn, shown)
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="indelible", standalone_mode=False)
     except IndelibleError as error:
@@ -90,7 +101,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = getattr(getattr(error, "ctx", None), "command_path", "indelible")
         # Without a command there is no message: the help, which has been printed, says it all.
         return _complain(f"{message}. See `{command} --help`.") if message else USER_ERROR
+    finally:
+        warnings.showwarning = shown
     return code if isinstance(code, int) else 0
+
+
+def _warn(otherwise: Any, message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """What a user can mend is one line; other warnings are shown as ever."""
+    if issubclass(category, PluginWarning):
+        print(f"Warning: {message}", file=sys.stderr)  # noqa: T201
+    else:
+        otherwise(message, category, *where)
 
 
 def _complain(message: str) -> int:

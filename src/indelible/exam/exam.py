@@ -21,7 +21,7 @@ from indelible.exam.batching import sit
 from indelible.exam.criterion import succeeds
 from indelible.exam.kind import KINDS, PLAIN, check_kinds
 from indelible.exam.proof import Ways
-from indelible.exam.questions import Question, own_prompts, questions_for
+from indelible.exam.questions import Question, own_prompts
 from indelible.exam.sitting import LABEL_TOKENS, Outcome, Sitting, Tokens, Transcript, first_line
 from indelible.facts.fact import Fact
 from indelible.models.batches import most_tokens, turning_points
@@ -136,16 +136,7 @@ def take_exam(
     for name, given in {"batch_size": batch_size, "max_new_tokens": max_new_tokens}.items():
         if given is not None and given < 1:
             raise ConfigError(f"{name} is {given}.", "Give a number of at least 1, or None.")
-    asked = _in_tokens(model, tokenizer, questions, max_new_tokens)
-    longest, turns = most_tokens(model), turning_points(model)
-    for item in asked:
-        whole = ", with the facts that stand before it" if item.question.context else ""
-        has = f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}"
-        if item.length > longest:
-            raise FactsError(f"{has}; the model takes {longest} in all.", "Shorten the prompt, or leave the fact out.")
-        if (turn := item.turns(turns)) is not None:
-            counts = f"the model counts positions otherwise beyond {turn}, which an answer to it would cross"
-            raise FactsError(f"{has}; {counts}.", "Shorten or lengthen the prompt, or leave the fact out.")
+    asked = _fitting(model, tokenizer, questions, max_new_tokens)
     sittings = _sittings(asked)
     transcript = Transcript(model, tokenizer, whole=max_new_tokens is not None)
     outcomes: dict[Tokens, Outcome] = {}
@@ -156,30 +147,9 @@ def take_exam(
     return _judged([_answer(transcript, item, outcomes[item.prompt]) for item in asked])
 
 
-def ask(
-    model: Any, tokenizer: Any, facts: Iterable[Fact], *, also: Sequence[str] = (), progress: Progress | None = None
-) -> pd.DataFrame:
-    """Ask a model about facts: own prompts, held-out wordings and neighbours, as a study asks them.
-
-    Args:
-        facts: those with a new object are asked as edited ones, for that; the others for their true object.
-        also: further kinds of questions: "chat", "reversal", "negation", "two-choice", "consequence", "old-object".
-
-    Returns:
-        one row per question, see ``answers_frame``, fact by fact; the rest is as for ``take_exam``.
-
-    Raises:
-        UnknownNameError: for a kind that there is not.
-        ModelError: if the tokenizer lacks what a kind needs, such as a chat template.
-    """
-    check_kinds(also, tokenizer)
-    facts, kinds = list(facts), (*PLAIN, *also)
-    edited, intrinsic = ([fact for fact in facts if (fact.new_object is not None) is new] for new in (True, False))
-    questions = questions_for(edited, "edited", kinds=kinds, tokenizer=tokenizer)
-    questions += questions_for(intrinsic, "intrinsic", kinds=kinds, tokenizer=tokenizer)
-    order = {fact.id: place for place, fact in enumerate(facts)}
-    questions.sort(key=lambda question: order[question.fact_id])
-    return answers_frame(take_exam(model, tokenizer, questions, progress=progress))
+def check_questions(model: Any, tokenizer: Any, questions: Sequence[Question]) -> None:
+    """Raise what ``take_exam`` would raise of these questions before it puts the first."""
+    _fitting(model, tokenizer, questions, None)
 
 
 def known_facts(
@@ -225,12 +195,14 @@ def how_held(
 ) -> list[Held]:
     """How a model holds each fact that it can be asked about, in their order: for its true object, by its own prompt.
 
-    Left out are facts whose prompt is too long for the model, or whose object its tokenizer cannot spell. Arguments and
+    Left out are facts without a true object, those whose prompt is too long for the model, and those whose object its
+    tokenizer cannot spell. Arguments and
     errors are those of ``known_facts``.
     """
     longest, turns = most_tokens(model), turning_points(model)
     transcript = Transcript(model, tokenizer)
     fitting = []
+    facts = [fact for fact in facts if fact.true_object]
     for fact, question in zip(facts, own_prompts(facts, "intrinsic", context=context), strict=True):
         with suppress(SpellingError):  # what cannot be spelled is not answered
             (item,) = _in_tokens(model, tokenizer, [question], None)
@@ -272,6 +244,21 @@ def _in_tokens(model: Any, tokenizer: Any, questions: Sequence[Question], max_ne
         check_vocabulary(model, [*prompt, *chain(*answers)])
         budget = max(LEAST_NEW_TOKENS, max(map(len, answers)) + SPARE_NEW_TOKENS)
         asked.append(_Asked(question, prompt, answers, max_new_tokens or budget))
+    return asked
+
+
+def _fitting(model: Any, tokenizer: Any, questions: Sequence[Question], max_new_tokens: int | None) -> list[_Asked]:
+    """The questions in tokens; a FactsError where one is too long to be put."""
+    asked = _in_tokens(model, tokenizer, questions, max_new_tokens)
+    longest, turns = most_tokens(model), turning_points(model)
+    for item in asked:
+        whole = ", with the facts that stand before it" if item.question.context else ""
+        has = f"Fact {item.question.fact_id!r} has a prompt of {len(item.prompt)} tokens{whole}"
+        if item.length > longest:
+            raise FactsError(f"{has}; the model takes {longest} in all.", "Shorten the prompt, or leave the fact out.")
+        if (turn := item.turns(turns)) is not None:
+            counts = f"the model counts positions otherwise beyond {turn}, which an answer to it would cross"
+            raise FactsError(f"{has}; {counts}.", "Shorten or lengthen the prompt, or leave the fact out.")
     return asked
 
 

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 
 from indelible.errors import FactsError
 from indelible.exam.exam import known_facts
-from indelible.facts.choose import any_nested, in_turns
+from indelible.facts.choose import in_turns
 from indelible.facts.fact import Fact
+from indelible.facts.neighbours import nesting
 from indelible.facts.world import world_facts
 from indelible.models.load import LoadedModel
 from indelible.progress import Progress
@@ -34,8 +35,8 @@ def facts_known_to(
         FactsError: if it answers none of the candidates that were given.
     """
     offered = in_turns(world_facts(), seed) if candidates is None else candidates
-    about = [*but_about]
-    asked = [fact for fact in offered if not any_nested(fact.subject, about)]
+    is_about = nesting(but_about)
+    asked = [fact for fact in offered if not is_about(fact.subject)]
     known = known_facts(loaded.model, loaded.tokenizer, asked, enough=enough, context=context, progress=progress)
     if not known and candidates is not None:
         more = len(offered) - len(asked)

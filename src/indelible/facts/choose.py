@@ -7,7 +7,6 @@ that is drawn comes from one seed.
 from __future__ import annotations
 
 import random
-import re
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,27 +14,37 @@ from dataclasses import replace
 from itertools import islice, zip_longest
 
 from indelible.errors import FactsError
-from indelible.facts.fact import Fact, Neighbour
+from indelible.facts.fact import Fact
 from indelible.facts.folding import folded
-from indelible.facts.joining import runs_on
+from indelible.facts.neighbours import any_nested, name_of, with_neighbours, words_of
 
-NEIGHBOURS = 5
 STRATA = {"below 0.5": 0.0, "up to 0.8": 0.5, "from 0.8": 0.8}
 """Of probabilities, with the lowest of each: an edit may stand in any of them and be held against facts like it."""
 
 
-def as_they_are(facts: Sequence[Fact]) -> list[Fact]:
-    """The facts that bring a new object, neither in the true one nor around it: nothing has to be drawn for them."""
-    return [fact for fact in facts if fact.new_object is not None and not _overlap(fact.true_object, fact.new_object)]
+class TooFewFactsError(FactsError):
+    """Facts do not suffice; ``fits``: how many edited and intrinsic ones there can be."""
+
+    def __init__(self, what: str, fix: str, fits: tuple[int, int]) -> None:
+        super().__init__(what, fix)
+        self.fits = fits
 
 
-def at_most(facts: Sequence[Fact], seed: int) -> int:
-    """How many of the facts ``choose_sets`` can edit: one of a subject, and none whose subject is part of another's."""
-    chosen: list[str] = []
-    for fact in _spread(_one_per_subject(facts, random.Random(seed))):
-        if not any_nested(fact.subject, chosen):
-            chosen.append(fact.subject)
-    return len(chosen)
+def check_edits(facts: Sequence[Fact]) -> None:
+    """Raise a FactsError if a fact that is to be edited has no new object, or one prompt gets two."""
+    asked: dict[str, Fact] = {}
+    for fact in facts:
+        if not isinstance(fact, Fact):
+            raise FactsError(f"{fact!r} is no fact.", "Give facts: those that read_facts returns, or Fact(...).")
+        if fact.new_object is None:
+            raise FactsError(f"The fact {fact.id!r} has no new object.", "Give new_object for every fact to be edited.")
+        other = asked.setdefault(fact.text(), fact)
+        if other.new_object != fact.new_object:
+            raise FactsError(
+                f"{fact.text()!r} is to be {other.new_object!r} (fact {other.id!r}) and {fact.new_object!r} (fact"
+                f" {fact.id!r}).",
+                "Keep one of them.",
+            )
 
 
 def in_turns(facts: Sequence[Fact], seed: int) -> list[Fact]:
@@ -111,27 +120,51 @@ def choose_sets(
     if len(edited) < n_edits or len(intrinsic) < n_intrinsic:
         of = f"{len(known)} known facts ({len(askable)} different subjects)"
         of += "" if editable is None else f", {len(editable)} in all ({len(candidates)}),"
-        raise FactsError(
+        raise TooFewFactsError(
             f"{n_edits} edited and {n_intrinsic} intrinsic facts were asked for, but the {of} give only "
             f"{len(edited)} and {len(intrinsic)}.",
             "Ask for fewer, or give more facts that the model knows.",
+            (len(edited), len(intrinsic)),
         )
-    subjects = [fact.subject for fact in edited]
-    asked = {text for fact in intrinsic for text in (fact.text(), *map(fact.text, fact.held_out))}
-    near, far = (
-        [fact for fact in facts if fact.text() not in asked and not any_nested(fact.subject, subjects)]
-        for facts in (known, pool)
-    )
-    edited = [
-        replace(fact, neighbours=tuple(near for near in fact.neighbours if near.prompt not in asked)) for fact in edited
-    ]
-    edited = [
-        replace(fact, neighbours=_undisturbed(fact, [name for name in subjects if name != fact.subject]))
-        if fact.neighbours and not redraw
-        else replace(fact, neighbours=draw_neighbours(fact, near, far, subjects, rng))
-        for fact in edited
-    ]
-    return edited, intrinsic
+    return with_neighbours(edited, intrinsic, known, pool, redraw, rng), intrinsic
+
+
+def choose_beside(
+    edited: Sequence[Fact],
+    known: Sequence[Fact],
+    n_intrinsic: int,
+    seed: int,
+    *,
+    pool: Sequence[Fact] = (),
+    probability: Mapping[str, float] | None = None,
+) -> tuple[list[Fact], list[Fact]]:
+    """Draw the intrinsic facts of a study whose edited ones are named, from the facts that a model knows.
+
+    What the edited facts bring stays as it is; neighbours are drawn for those that have none. How many intrinsic facts
+    there can be does not depend on the seed. The rest is as for ``choose_sets``.
+
+    Raises:
+        TooFewFactsError: when the known facts do not suffice.
+    """
+    rng = random.Random(seed)
+    fitting = _may_be_intrinsic(edited, known, _objects_by_relation(known), rng, redraw=True)
+    drawn = _one_per_subject(fitting, rng)
+    intrinsic = (_spread(drawn) if probability is None else _by_strata(drawn, probability, edited))[:n_intrinsic]
+    if len(intrinsic) < n_intrinsic:
+        raise TooFewFactsError(
+            f"{n_intrinsic} intrinsic facts were asked for, but of {len(known)} that the model knows only "
+            f"{len(intrinsic)} can be asked beside {len(edited)} edited ones: one of a subject, and none about them.",
+            "Ask for fewer, or give more facts that the model knows.",
+            (len(edited), len(intrinsic)),
+        )
+    return with_neighbours(edited, intrinsic, known, pool, False, rng), intrinsic
+
+
+def some_of(facts: Sequence[Fact], count: int, seed: int) -> list[Fact]:
+    """So many of the facts, drawn so that relations keep their shares; all of them in their own order."""
+    if count >= len(facts):
+        return list(facts)
+    return _spread(random.Random(seed).sample(facts, len(facts)))[:count]
 
 
 def choose_bystanders(
@@ -141,13 +174,13 @@ def choose_bystanders(
 
     Not drawn are subjects of edited and intrinsic facts, and those that a neighbour's prompt speaks of.
     """
-    asked = [fact.subject for fact in (*edited, *intrinsic)]
-    prompts = [_words(neighbour.prompt) for fact in edited for neighbour in fact.neighbours]
+    is_asked = nesting(fact.subject for fact in (*edited, *intrinsic))
+    prompts = [words_of(neighbour.prompt) for fact in edited for neighbour in fact.neighbours]
     drawn = random.Random(seed).sample(pool, len(pool))
     free = (
         fact
         for fact in drawn
-        if not any_nested(fact.subject, asked) and not any(_name(fact.subject) in text for text in prompts)
+        if not is_asked(fact.subject) and not any(name_of(fact.subject) in text for text in prompts)
     )
     return list(islice(free, count))
 
@@ -182,41 +215,6 @@ def draw_object(
     return None
 
 
-def draw_neighbours(
-    fact: Fact, known: Sequence[Fact], pool: Sequence[Fact], edited: Collection[str], rng: random.Random
-) -> tuple[Neighbour, ...]:
-    """Up to five prompts about other subjects of the fact's relation, which its edit should leave alone.
-
-    Neighbours share the fact's true object; where no other subject does (a capital belongs to one country), they are
-    other subjects with their own objects, but never the edit's new object. Known facts come first, in an order drawn
-    with ``rng``, because locality is measured on neighbours that the model answers; then the pool in its own order (the
-    best known first). Neither holds edited facts. A fact whose relation offers no other subject keeps the neighbours
-    that it has, but for those that mention an ``edited`` subject.
-    """
-    others = [other for other in (*rng.sample(known, len(known)), *pool) if other.relation == fact.relation]
-    sharing = _first_apart(fact, [other for other in others if other.true_object == fact.true_object])
-    chosen = sharing or _first_apart(fact, [other for other in others if other.true_object != fact.new_object])
-    if chosen:
-        return tuple(Neighbour(other.text(), other.true_object) for other in chosen)
-    return _undisturbed(fact, edited)
-
-
-def _undisturbed(fact: Fact, edited: Collection[str]) -> tuple[Neighbour, ...]:
-    """The neighbours that a fact brings along, but for those that mention an edited subject."""
-    return tuple(given for given in fact.neighbours if not any(_words(name) in _words(given.prompt) for name in edited))
-
-
-def _first_apart(fact: Fact, others: Sequence[Fact]) -> list[Fact]:
-    """The first few of the others whose subjects differ from the fact's and among themselves."""
-    chosen: dict[str, Fact] = {}
-    for other in others:
-        if len(chosen) == NEIGHBOURS:
-            break
-        if not any_nested(other.subject, (fact.subject,)):
-            chosen.setdefault(other.subject.casefold(), other)
-    return list(chosen.values())
-
-
 def _may_be_intrinsic(
     edited: Sequence[Fact],
     candidates: Sequence[Fact],
@@ -226,13 +224,13 @@ def _may_be_intrinsic(
 ) -> list[Fact]:
     """The candidates that no edit touches, with their rivals."""
     subjects = {fact.subject.casefold() for fact in edited}
-    names = [fact.subject for fact in edited]
+    edits_speak_of = nesting(fact.subject for fact in edited)
     pairs = {frozenset((fact.true_object, fact.new_object or "")) for fact in edited}
     touched = {name.casefold() for pair in pairs for name in pair}
     fitting = []
     for fact in candidates:
         subject = fact.subject.casefold()
-        if subject in touched or fact.true_object.casefold() in subjects or any_nested(subject, names):
+        if subject in touched or fact.true_object.casefold() in subjects or edits_speak_of(subject):
             continue
         own = fact.new_object
         keeps = not redraw and own is not None and frozenset((fact.true_object, own)) not in pairs
@@ -294,23 +292,3 @@ def _overlap(left: str, right: str) -> bool:
     """Whether one stands in the other; what is not known stands in nothing."""
     left, right = folded(left), folded(right)
     return bool(left and right) and (left in right or right in left)
-
-
-def any_nested(subject: str, others: Sequence[str]) -> bool:
-    """Whether the subject is one of the others, or they stand inside each other as whole words."""
-    own = _name(subject)
-    return any(own in words or words in own for words in map(_name, others))
-
-
-def _name(subject: str) -> str:
-    return _words(subject.removeprefix("the "))
-
-
-def _words(text: str) -> str:
-    """The text as lower-case words with one space between and around them, so that ``in`` finds whole words; where a
-    script has no ends of words to be seen, letters."""
-    lowered = folded(text)
-    if not lowered.isascii():
-        lowered = "".join(f" {letter} " if runs_on(letter) else letter for letter in lowered)
-    words = re.findall(r"\w+", lowered) or [text]
-    return " ".join(["", *words, ""])

@@ -56,6 +56,10 @@ class Fact:
     source: str = ""
     reversal: str = ""
 
+    def __repr__(self) -> str:
+        new = "" if self.new_object is None else f" -> {self.new_object!r}"
+        return f"Fact({self.id!r}: {self.text()!r} {self.true_object!r}{new})"
+
     def text(self, template: str | None = None) -> str:
         """The prompt (or another wording) with the subject filled in."""
         return (self.prompt if template is None else template).replace(SLOT, self.subject)

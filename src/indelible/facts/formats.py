@@ -108,9 +108,13 @@ def relation_of(template: str) -> str:
 
 
 def own_fact(row: Row, default_id: str, source: str) -> Fact:
-    """A fact from a row with the fields of ``Fact``; subject, prompt and true object must be there."""
+    """A fact from a row with the fields of ``Fact``; subject, prompt and an object, true or new, must be there."""
     subject = text_at(row, "subject")
     prompt = as_template(_trimmed(text_at(row, "prompt", strip=False)), subject, "prompt")
+    new_object = optional_at(row, "new_object")
+    true_object = optional_at(row, "true_object")
+    if true_object is None and new_object is None:
+        raise RowError("has no 'true_object', nor a 'new_object' to be edited into it")
     neighbours = []
     for entry in list_at(row, "neighbours"):
         pair = [entry.get("prompt"), entry.get("answer")] if isinstance(entry, Mapping) else entry
@@ -124,8 +128,8 @@ def own_fact(row: Row, default_id: str, source: str) -> Fact:
         subject=subject,
         relation=optional_at(row, "relation") or relation_of(prompt),
         prompt=prompt,
-        true_object=text_at(row, "true_object"),
-        new_object=optional_at(row, "new_object"),
+        true_object=true_object or "",
+        new_object=new_object,
         paraphrases=tuple(as_template(text, subject, "paraphrase") for text in texts_at(row, "paraphrases")),
         held_out=as_held_out(texts_at(row, "held_out"), subject),
         neighbours=tuple(neighbours),

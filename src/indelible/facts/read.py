@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 from indelible.errors import FactsError, UnknownNameError, suggest
 from indelible.facts.benchmarks import NO_FACTS, SCHEMAS
 from indelible.facts.fact import Fact, taken_for
 from indelible.facts.formats import Row, RowError, Schema
 from indelible.records import Record, Rejected, read_records
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["ReadResult", "Rejected", "read_facts"]
 
@@ -25,8 +29,8 @@ LISTED = 3
 
 
 @dataclass(frozen=True)
-class ReadResult:
-    """What a file held, in its order.
+class ReadResult(Sequence[Fact]):
+    """What a file held, in its order: a sequence of its facts, with what was left out.
 
     Attributes:
         facts: of every usable row.
@@ -41,6 +45,29 @@ class ReadResult:
     schema: str
     skipped: tuple[Rejected, ...]
     unused: Mapping[str, int]
+
+    @overload
+    def __getitem__(self, place: int) -> Fact: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Fact, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Fact | tuple[Fact, ...]:
+        return self.facts[place]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __repr__(self) -> str:
+        left = len(self.rejected) + len(self.skipped)
+        first = f", the first {self.facts[0]!r}" if self.facts else ""
+        return f"ReadResult({len(self)} facts ({self.schema}), {left} rows left out{first})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per fact, a column per field of ``Fact``."""
+        import pandas as pd
+
+        return pd.DataFrame(asdict(fact) for fact in self.facts)
 
     def in_words(self, listed: int = LISTED) -> list[str]:
         """What was left out: rows that were skipped, the first so many one by one, and what others hold unused."""
@@ -145,6 +172,8 @@ def _recognise(path: Path, rows: Sequence[Record]) -> str:
         rewrite = row.values.get("requested_rewrite")
         rewrite = rewrite[0] if isinstance(rewrite, list) and rewrite else rewrite
         keys = {*row.values, *(rewrite if isinstance(rewrite, dict) else ())}
+        if "new_object" in keys:  # what is only edited needs no true one
+            keys.add("true_object")
         for name, schema in SCHEMAS.items():
             if keys.issuperset(schema.keys):
                 return name

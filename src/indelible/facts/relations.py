@@ -34,7 +34,7 @@ def relations_of(facts: Iterable[Fact], known: Collection[str] | None = None) ->
             name,
             len(those),
             max(1 + len(fact.paraphrases) + len(fact.held_out) for fact in those),
-            joined(those[0].text(), those[0].true_object),
+            joined(those[0].text(), those[0].true_object or str(those[0].new_object)),
             None if known is None else sum(fact.id in known for fact in those),
         )
         for name, those in related.items()

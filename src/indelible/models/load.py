@@ -45,6 +45,11 @@ class LoadedModel:
     beside: Mapping[str, bytes] = field(default_factory=dict)
     trusted: bool = False
 
+    def __repr__(self) -> str:
+        count = sum(one.numel() for one in self.model.parameters()) / 1e6
+        kind, dtype = type(self.model).__name__, str(self.model.dtype).removeprefix("torch.")
+        return f"LoadedModel({self.name!r}: {kind}, {count:,.1f} million parameters, {dtype}, {self.model.device})"
+
 
 def known_models() -> list[str]:
     """Names that load without a hub."""
@@ -235,5 +240,15 @@ def _load_error(name: str, error: Exception) -> ModelError:
 
 
 def opened(given: LoadedModel | str) -> LoadedModel:
-    """The model as it is, or loaded where only its name is given."""
-    return given if isinstance(given, LoadedModel) else load(given)
+    """The model as it is, or loaded where only its name is given.
+
+    Raises:
+        ModelError: as ``load``, or if it is neither.
+    """
+    if isinstance(given, LoadedModel):
+        return given
+    if not isinstance(given, str | Path):
+        raise ModelError(
+            f"A {type(given).__name__} is no loaded model.", "Give what load returns, or the model's name."
+        )
+    return load(str(given))

@@ -178,6 +178,12 @@ def duration(seconds: float | None) -> str:
     return f"{round(whole / 86_400):,} days"
 
 
+def between(span: tuple[float, float]) -> str:
+    """A span as people say it: "48 s to 3 min 05 s"."""
+    low, high = map(duration, span)
+    return low if low == high else f"{low} to {high}"
+
+
 def p_value(value: float | None) -> str:
     """A p-value as papers print it."""
     return MISSING if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 
@@ -88,6 +89,14 @@ class TuningResult:
     losses: tuple[tuple[float, int], ...] = ()
     dropped: tuple[DroppedExample, ...] = ()
     log: list[dict[str, float]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        figures = f"{self.figure} {self.before[self.figure]:.3g} -> {self.after[self.figure]:.3g}"
+        return f"TuningResult({figures} on {self.heldout_rows} held-out rows, {self.steps} steps, {self.seconds:.0f} s)"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The log, one row per step."""
+        return pd.DataFrame(self.log)
 
 
 def check_settings(settings: TuningSettings) -> None:

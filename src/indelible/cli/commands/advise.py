@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indelible.cli.completing import editors, models, objectives, protections
 from indelible.cli.options import FORMAT_HELP, AsJson, Trust
 from indelible.numbers.words import MINUS, MISSING, counted, duration, in_points, percent
+from indelible.progress import Span
 from indelible.registry import listed
 
 if TYPE_CHECKING:
@@ -45,21 +47,28 @@ def names() -> Sequence[str]:
 
 
 def advise(
-    model: Annotated[str, typer.Argument(help="The unedited model: a bundled name, a folder or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="The unedited model: a bundled name, a folder or a hub id.", autocompletion=models)
+    ],
     data: Annotated[
         str, typer.Option(help="What to train on: a file, a data set of the hub, or the name of a built-in task.")
     ],
     facts: Annotated[
         Path | None, typer.Option(help="The facts to be edited, with new objects; see below. By default the delta's.")
     ] = None,
-    objective: Annotated[str, typer.Option(help="What is learned of it; see below.")] = "text",
-    editor: Annotated[str, typer.Option(help="What edits the facts; see below.")] = "memit",
+    objective: Annotated[
+        str, typer.Option(help="What is learned of it; see below.", autocompletion=objectives)
+    ] = "text",
+    editor: Annotated[str, typer.Option(help="What edits the facts; see below.", autocompletion=editors)] = "memit",
     delta: Annotated[
         Path | None, typer.Option(help="An edit that `indelible edit` made, in place of --editor.")
     ] = None,
     protect: Annotated[
         list[str] | None,
-        typer.Option(help="A candidate, as in a study. Repeatable; all that are built in where none is given."),
+        typer.Option(
+            help="A candidate, as in a study. Repeatable; all that are built in where none is given.",
+            autocompletion=protections,
+        ),
     ] = None,
     minutes: Annotated[float, typer.Option(help="What the pilot may take on this machine, about.")] = 20,
     price: Annotated[
@@ -104,7 +113,7 @@ def advise(
     if dry_run:
         _show_plan(sought, folder, as_json)
         return
-    from indelible.cli.display import watching
+    from indelible.watching import watching
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), watching() as watcher:
         advice = advise_on(sought, folder, update=update, watcher=watcher)
@@ -136,7 +145,7 @@ def _show_plan(sought: Sought, folder: Path, as_json: bool) -> None:
     size = Size.of(settings)
     edits, seeds = counted(size.edits, "edit"), counted(size.seeds, "seed")
     typer.echo(f"Pilot: {edits} of {sought.editable} that are possible together, {size.steps} steps, {seeds}.")
-    typer.echo(f"It stands in {folder}." if cost is None else cost.in_words(cost.seconds))
+    typer.echo(f"It stands in {folder}." if cost is None else cost.in_words(Span.about(cost.seconds)))
 
 
 def _show(advice: Advice) -> None:

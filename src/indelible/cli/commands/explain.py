@@ -53,8 +53,8 @@ def explain(
         check_writable(out)
     given = [None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic)]
 
-    from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
+    from indelible.watching import counting
     from indelible.why.explain import explain as explain_loss
 
     found = explain_loss(

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.completing import models
 from indelible.cli.options import AsJson, Columns, Schema, Trust, read_file
 from indelible.files import check_writable, disk_errors
 
@@ -19,7 +20,7 @@ EXAMPLES = (
 
 
 def locate(
-    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.", autocompletion=models)],
     facts: Annotated[
         Path | None, typer.Option(help="Facts that the model knows (JSONL, JSON, CSV); by default built-in ones.")
     ] = None,
@@ -51,12 +52,13 @@ def locate(
     check_writable(out)
     given = None if facts is None else read_file(facts, schema, columns)
 
-    from indelible.cli.display import counting, show_table
+    from indelible.cli.display import show_table
     from indelible.edits.tracing import locate as tracing
     from indelible.edits.tracing.trace import GROUPS, KINDS
     from indelible.exam.known import facts_known_to
     from indelible.models.load import load
     from indelible.report.drawing.causal_trace import draw_trace
+    from indelible.watching import counting
 
     wanted = tracing.checked_kinds(kinds or KINDS)
     loaded = load(model, trust_remote_code=trust)

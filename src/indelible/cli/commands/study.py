@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.completing import models, presets
 from indelible.cli.options import Trust
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
@@ -53,6 +54,7 @@ def study(
         str,
         typer.Argument(
             metavar="NAME_OR_FILE",
+            autocompletion=presets,
             help="A built-in study (quick, paper, decay, objectives, freezing, paraphrases) or a YAML file.",
         ),
     ],
@@ -67,7 +69,9 @@ def study(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. tuning.steps=5. Repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.", autocompletion=models)
+    ] = None,
     trust: Trust = False,
     seed: Annotated[list[int] | None, typer.Option(help="Seeds in place of the study's. Repeatable.")] = None,
     update: Annotated[
@@ -115,8 +119,8 @@ def study(
 
 
 def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, as_json: bool) -> Outcome:
-    from indelible.cli.display import watching
     from indelible.study.run.run import run_study
+    from indelible.watching import watching
 
     # With --json nothing but the JSON may reach stdout, whatever a library prints.
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()

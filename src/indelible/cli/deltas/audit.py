@@ -55,8 +55,8 @@ def audit(
     edits than `--require` are there.
     """
     from indelible.care import audit as care
-    from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
+    from indelible.watching import counting
 
     if junit is not None:
         check_file(junit)

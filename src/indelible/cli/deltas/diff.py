@@ -27,7 +27,8 @@ def diff(
     like training here.
     """
     from indelible.care import difference
-    from indelible.cli.display import counting, show_table
+    from indelible.cli.display import show_table
+    from indelible.watching import counting
 
     found = difference.diff(model_of(before, trust), model_of(after, trust), jobs=counting)
     if as_json:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.completing import editors, models
 from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Force, Schema, Trust, delta_file, model_of, read_file
 from indelible.errors import EditError, StoreError
 from indelible.numbers.words import counted
@@ -37,11 +38,11 @@ def names() -> Sequence[str]:
 
 
 def edit(
-    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.")],
+    model: Annotated[str, typer.Argument(help="A bundled name, a folder or a hub id.", autocompletion=models)],
     facts: Annotated[
         Path, typer.Option(help="Facts with new objects (JSONL, JSON, CSV; see below), or a benchmark's.")
     ],
-    editor: Annotated[str, typer.Option(help="The editor's name; see below.")],
+    editor: Annotated[str, typer.Option(help="The editor's name; see below.", autocompletion=editors)],
     out: Annotated[
         Path, typer.Option("-o", "--out", help="File for the delta, .safetensors where no suffix is given.")
     ],
@@ -82,11 +83,11 @@ def edit(
     predecessor's place.
     """
     from indelible.care.edit import edit as edit_facts
-    from indelible.cli.display import counting
     from indelible.edits.editor import EDITORS
     from indelible.study.design.config import assign
     from indelible.study.design.settings import NO_EDITOR
     from indelible.validation import validated
+    from indelible.watching import counting
 
     out = delta_file(out, force)
     if editor == NO_EDITOR:

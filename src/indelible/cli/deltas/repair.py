@@ -49,12 +49,13 @@ def repair(
     times. Where nothing was lost, nothing is written.
     """
     from indelible.care.repair import repair as mend
-    from indelible.cli.display import counting, show_table
+    from indelible.cli.display import show_table
     from indelible.edits.deltas.delta import Edit
     from indelible.study.design.config import assign
     from indelible.tuning.own_data.data import row_texts
     from indelible.tuning.settings import DataSettings
     from indelible.validation import validated
+    from indelible.watching import counting
 
     out = delta_file(out, force)
     options: dict[str, Any] = {}

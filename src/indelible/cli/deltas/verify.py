@@ -41,8 +41,8 @@ def verify(
     The exit code is 1 if any fact is gone or, with `--require`, if fewer of those that were taken are present.
     """
     from indelible.care import verify as care
-    from indelible.cli.display import counting
     from indelible.edits.deltas.delta import Edit
+    from indelible.watching import counting
 
     if junit is not None:
         check_file(junit)
@@ -65,7 +65,7 @@ def _show(found: Verification) -> None:
 
     rows = [
         [prompt, new_object, state, f"{probability:.3f}", f"{margin:+.1f}", " ".join(generated.split())[:40]]
-        for _, prompt, new_object, state, probability, margin, generated in found.frame().itertuples(index=False)
+        for _, prompt, new_object, state, probability, margin, generated in found.to_frame().itertuples(index=False)
     ]
     show_table(["fact", "new object", "state", "probability", "margin", "the model says"], rows)
     counts = [f"{found.counts[state]} {state}" for state in ("present", "weakened", "gone")]

@@ -108,7 +108,7 @@ class CodebookManifest(Manifest):
 
 
 @EDITS.register("codebook")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codebook(Adapter):
     """A codebook for one memory of one particular model.
 

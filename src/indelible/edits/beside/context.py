@@ -27,7 +27,7 @@ class ContextManifest(Manifest):
 
 
 @EDITS.register("context")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Context(Edit):
     """Text that one particular model is to read before every prompt; no parameter is changed."""
 

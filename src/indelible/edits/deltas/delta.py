@@ -47,6 +47,11 @@ class Edit(ABC):
     """The class of this kind's manifest."""
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        made = ", ".join(dict.fromkeys(one.editor for one in self.manifest.made))
+        answered = f" ({len(self.answered) - len(self.not_taken)} answered)" if self.answered else ""
+        return f"{type(self).__name__}({made}: facts {len(self.facts)}{answered}, parameters {len(self.parameters)})"
+
     @property
     def facts(self) -> list[Fact]:
         """What was edited."""

@@ -119,7 +119,7 @@ class Change:
 
 
 @EDITS.register("weights")
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WeightUpdate(Edit):
     """A change of some parameters of one particular model.
 

@@ -17,8 +17,9 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
-from indelible.facts.choose import draw_neighbours, draw_object
+from indelible.facts.choose import draw_object
 from indelible.facts.fact import Fact
+from indelible.facts.neighbours import draw_neighbours
 
 
 def world_wordings() -> dict[str, dict[str, Any]]:

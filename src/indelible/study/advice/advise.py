@@ -58,6 +58,9 @@ class Advice:
     folder: Path
     seconds: float
 
+    def __repr__(self) -> str:
+        return f"Advice({self.choice or 'none'}: {self.why})"
+
     def record(self) -> dict[str, Any]:
         """All of it, JSON-able."""
         table = self.table.astype(object)
@@ -175,7 +178,7 @@ def in_python(sought: Sought, protect: Protect) -> str:
     if any(one.finishes for one in made):
         guarded = f"Guarded.of(loaded.model, loaded.tokenizer, edit.facts, edit.parameters{wordings}{others})"
         given = f"protections=protections_from({protect!r}), guarded=guarded"
-        lines += [f"guarded = {guarded}", f"indelible.fine_tune(loaded.model, loaded.tokenizer, settings, {given})"]
+        lines += [f"guarded = {guarded}", f"indelible.fine_tune(loaded, settings, {given})"]
     else:
         lines.append(f"callback = indelible.protect(loaded, edit, {protect!r}{wordings}{others})")
         lines.append("trainer = Trainer(..., callbacks=[callback])")

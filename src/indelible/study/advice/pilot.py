@@ -21,7 +21,7 @@ from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS
 from indelible.errors import ConfigError, FactsError, UnknownNameError
-from indelible.facts.choose import as_they_are, at_most
+from indelible.facts.choose import check_edits
 from indelible.facts.fact import Fact
 from indelible.models.load import load
 from indelible.numbers.words import counted, duration
@@ -165,17 +165,14 @@ class Sought:
         Raises:
             FactsError: if the file cannot be read, or holds none with a new object, or one that is not in the delta.
         """
-        own = as_they_are(self._known_of)
+        own = [fact for fact in self._known_of if fact.new_object is not None]
+        check_edits(own)
         if self._made is not None:
             made = {(fact.text(), fact.new_object) for fact in self._made.facts}
             if other := next((fact for fact in own if (fact.text(), fact.new_object) not in made), None):
                 what = f"The fact {other.id!r} ({other.text()} {other.new_object}) was not edited by {self.delta}."
                 raise FactsError(what, "Give facts that it was made of, or no facts: then it is asked for its own.")
-        if not own:
-            raise FactsError(
-                f"No fact of {self.facts} has a new object.", "Give new_object for each fact to be edited."
-            )
-        return min(at_most(own, seed) for seed in range(MOST_SEEDS))
+        return len(own)
 
     @cached_property
     def others(self) -> int:
@@ -284,7 +281,7 @@ class Sought:
         if self.facts is None and self.delta is None:
             raise FactsError("Neither facts nor a delta is given.", "Give one of them.")
         source = self.facts or with_suffix(self.delta or Path())
-        return {"source": str(source), "edited": "own", "held_out": 1, "neighbours": 0}
+        return {"edited": str(source.absolute()), "held_out": 1, "neighbours": 0}
 
     @property
     def _source(self) -> Mapping[str, Any]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.errors import ConfigError, EditError, LayoutError
+from indelible.errors import ConfigError, EditError, FactsError, LayoutError
+from indelible.facts.choose import check_edits
 from indelible.facts.fact import Fact
 from indelible.facts.wordings import editing_wordings
 from indelible.models.layout import Layout
+from indelible.numbers.words import counted
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import FactsSettings
 from indelible.tuning.freezing.mask import about_edit, frozen_parameters
@@ -20,8 +22,14 @@ from indelible.tuning.freezing.mask import about_edit, frozen_parameters
 COVARIANCE_TOKENS = "covariance_tokens"
 
 
-def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> None:
-    """Raise a ConfigError, naming arm and fact, if one that may be edited has fewer wordings than an arm edits with."""
+def checked_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: FactsSettings) -> FactsSettings:
+    """The settings with the number of facts to edit, once the facts are read.
+
+    Raises:
+        FactsError: if there are fewer facts than are asked for, or two edits contradict each other.
+        ConfigError: naming arm and fact, if one that may be edited has fewer wordings than an arm edits with.
+    """
+    settings = _counted(candidates, settings)
     arm = max(arms, key=lambda arm: arm.paraphrases)
     for fact in candidates if arm.paraphrases else ():
         if settings.redraws or fact.new_object is not None:
@@ -29,6 +37,38 @@ def check_facts(candidates: Sequence[Fact], arms: Sequence[Arm], settings: Facts
                 editing_wordings(fact, arm.paraphrases)
             except EditError as error:
                 raise ConfigError(f"'arms.{arm.name}.paraphrases': {error.what}", error.fix) from None
+    return settings
+
+
+def _counted(candidates: Sequence[Fact], settings: FactsSettings) -> FactsSettings:
+    if settings.file is None:
+        there = len({fact.subject.casefold() for fact in candidates})
+        if settings.edits + settings.n_intrinsic > there:
+            raise FactsError(
+                f"'facts' wants {settings.edits} edited and {settings.n_intrinsic} intrinsic facts, each of a subject"
+                f" of its own; {settings.source} has {counted(there, 'subject')}.",
+                f"Set n_edits and n_intrinsic to {there} together at most, or, to edit the facts of a file as they are,"
+                " name it as facts.edited.",
+            )
+        return settings
+    named = [fact for fact in candidates if fact.new_object is not None]
+    check_edits(named)
+    if settings.edits > len(named) and settings.n_edits is not None:
+        raise FactsError(
+            f"'facts.n_edits' is {settings.n_edits}, but {settings.file} has {counted(len(named), 'fact')} with a new"
+            " object.",
+            f"Set it to {len(named)} or less, or leave it out to edit them all.",
+        )
+    there = len({fact.subject.casefold() for fact in candidates if fact.new_object is None})
+    if settings.n_intrinsic > there:
+        raise FactsError(
+            f"'facts.n_intrinsic' is {settings.n_intrinsic}, but there are only {counted(there, 'subject')} beside the"
+            f" {len(named)} edits.",
+            f"Set it to {there} or less, or take others with facts.intrinsic (world has the built-in facts)."
+            if there
+            else "Take others with facts.intrinsic: world has the built-in facts.",
+        )
+    return settings.model_copy(update={"n_edits": settings.n_edits or len(named)})
 
 
 def check_with_model(

@@ -134,8 +134,10 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
         return ((Path.cwd() if here else folder) / expanduser(name)).resolve()  # noqa: PTH111
 
     settings = config.as_dict()
-    if config.facts.source != WORLD:
-        settings["facts"]["source"] = str(path("facts.source", config.facts.source))
+    facts = config.facts
+    for key, name in (("edited", facts.file), ("intrinsic", facts.intrinsic), ("source", facts.source)):
+        if name not in (None, WORLD):
+            settings["facts"][key] = str(path(f"facts.{key}", str(name)))
     if config.corpus != ENCYCLOPEDIA:
         settings["corpus"] = str(path("corpus", config.corpus))
     if config.model not in MODELS and (model := path("model", config.model)).is_dir():

@@ -16,9 +16,11 @@ from indelible.claims.claim import Claim, check_names
 from indelible.models.corpus import ENCYCLOPEDIA
 
 WORLD = "world"
+N_EDITS = 24
 NO_EDITOR = "none"
 Options = dict[str, Any]
-Edited = Literal["known", "any", "own"]
+DRAWN = ("known", "any")
+"""Which facts may be drawn to be edited; anything else is a file that names them."""
 Protocol = Literal["batch", "isolated", "task-vector"]
 
 
@@ -31,30 +33,34 @@ class FactsSettings(_Settings):
     """Which facts are edited and asked.
 
     Attributes:
-        source: "world" (the built-in facts), a file that facts.read can read, or a delta, whose facts are meant.
-        schema_name: in YAML ``schema``: how the file is laid out, when it can't be told from its looks.
+        edited: which facts are edited. A file (see facts.read), or a delta, whose facts are meant: all of it that bring
+            a new object, as they are, whether or not the model knows them. Or facts are drawn by seed from ``source``:
+            "known", those that the model answers; "any", also others, as CounterFact and zsRE are published. None
+            draws known ones, and any where the study is ``as_published``.
+        intrinsic: beside a file of edits, where the intrinsic facts are drawn from: "world" (the built-in facts) or
+            another file; None: the facts of the file without a new object, or where it has none the built-in ones.
+        source: where all facts are drawn from if no file names the edited ones: "world", or a file.
+        schema_name: in YAML ``schema``: how ``edited`` or ``source`` is laid out, when it can't be told from its looks.
         columns: for CSV and JSONL with other names: field of a Fact -> the file's own column.
         strict: refuse a file with a row that cannot be used; False leaves such rows out.
         relations: take facts of these relations only; None takes all.
         redraw: draw new objects and neighbours by seed; False keeps those that the facts bring along. None draws for
-            the built-in facts and keeps a file's.
+            the built-in facts and keeps a file's. What ``edited`` names is never redrawn.
         held_out: how many held-out wordings are asked of each fact; None asks all.
         neighbours: how many neighbours of each edited fact are asked; None asks all.
         bystanders: how many further facts' subjects closed-form editors are told to leave alone; 0 for the published
             methods. One relation of the edited facts gives none, so that its neighbours show what is not preserved.
             They may buy locality with durability: under tuning at one seed, MEMIT kept 22 of 34 held-out wordings with
             400 of them, and 29 of 38 without; compare both before you rely on either.
-        n_edits: facts to edit, all at once.
-        edited: "known": only facts that the model answers are edited; "any": also others, as CounterFact and zsRE are
-            published; "own": those of a file that bring a new object, as they are, and others are only asked: the
-            file's own without one, or where it has none the built-in facts. None edits known ones, and any where the
-            study is ``as_published``.
+        n_edits: facts to edit, all at once. None: all that a file names; 24 where they are drawn.
         n_intrinsic: facts that the model knows and that are left alone; a third each with a probability below 0.5, up
             to 0.8 and above, as far as there are any, so that edits have facts to be compared with that start alike.
     """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
+    edited: str | None = None
+    intrinsic: str | None = None
     source: str = WORLD
     schema_name: str | None = Field(default=None, alias="schema")
     columns: dict[str, str] | None = None
@@ -64,19 +70,33 @@ class FactsSettings(_Settings):
     held_out: Annotated[int, Field(ge=0)] | None = None
     neighbours: Annotated[int, Field(ge=0)] | None = None
     bystanders: Annotated[int, Field(ge=0)] = 400
-    n_edits: Annotated[int, Field(ge=1)] = 24
-    edited: Edited | None = None
+    n_edits: Annotated[int, Field(ge=1)] | None = None
     n_intrinsic: Annotated[int, Field(ge=1)] = 60
+
+    @property
+    def file(self) -> str | None:
+        """The file that names the edited facts; None where they are drawn."""
+        return None if self.edited in (None, *DRAWN) else self.edited
+
+    @property
+    def edits(self) -> int:
+        """How many facts are edited, where it is known without reading a file."""
+        return N_EDITS if self.n_edits is None else self.n_edits
 
     @property
     def redraws(self) -> bool:
         """Whether new objects and neighbours are drawn."""
-        return self.source == WORLD if self.redraw is None else self.redraw
+        return self.file is None and (self.source == WORLD if self.redraw is None else self.redraw)
 
     @model_validator(mode="after")
-    def _own_facts_stand_in_a_file(self) -> Self:
-        if self.edited == "own" and self.redraws:
-            raise ValueError("edited: own takes the new objects of a file; name it as source, and leave redraw out")
+    def _drawn_or_named(self) -> Self:
+        if self.file is None and self.intrinsic is not None:
+            raise ValueError("intrinsic stands beside a file of edits; without one, source has all facts")
+        if self.file is not None:
+            if "." not in self.file and "/" not in self.file:
+                raise ValueError(f"edited is {self.file!r}: write known, any, or the name of a file with its suffix")
+            if self.source != WORLD or self.redraw:
+                raise ValueError("a file of edits is taken as it is: leave source and redraw out (see intrinsic)")
         return self
 
     @field_validator("relations")

@@ -23,7 +23,8 @@ from indelible.exam.proof import Ways
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
 from indelible.models.trace import evaluation_mode
-from indelible.numbers.words import counted, duration
+from indelible.numbers.words import between, counted
+from indelible.progress import Span
 from indelible.study.design.settings import FactsSettings
 from indelible.tuning.objective import OBJECTIVES, Run, tuning_settings
 from indelible.tuning.protection import Protection
@@ -31,9 +32,6 @@ from indelible.tuning.settings import TuningSettings
 from indelible.tuning.training.batches import computing
 from indelible.tuning.training.proof import proved_reading
 from indelible.tuning.training.scoring import scored
-
-RANGE = (0.65, 1.5)
-"""Shares of what is expected between which a study mostly takes."""
 
 FILLED = 0.7
 """How far rows are filled on average, of ``max_tokens``: 0.77 in ``reason``, 0.7 in ``text``, 0.5 in ``prose``."""
@@ -88,21 +86,20 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
-    def in_words(self, seconds: float | None) -> str:
-        """One line for the screen; ``seconds`` are those that are left, None where no speed was measured."""
+    def in_words(self, left: Span | None) -> str:
+        """One line for the screen; ``left``: what the rest takes, None where no speed was measured."""
         tuning = f"{counted(self.tunings, 'run')} of tuning" if self.tunings else "no tuning"
         most = f"{counted(self.optimizer_steps, 'step')} and {counted(self.tokens, 'token')}"
         steps = f", at most {most}" if self.tunings else ""
-        if seconds is None:
+        if left is None:
             return f"Cost: {tuning}{steps}; how long is known once the model is here."
-        low, high = (duration(share * seconds) for share in RANGE)
-        return f"Cost: {tuning}{steps}; {low} to {high} on this machine as it is now, less where runs stop early."
+        return f"Cost: {tuning}{steps}; {between(left)} on this machine as it is now, less where runs stop early."
 
 
 def questions_asked(facts: FactsSettings, also: Sequence[str] = (), *, isolated: bool = False) -> float:
     """Questions of a whole exam of one model; ``also``: further kinds, reckoned in questions of a plain one."""
     held_out, neighbours = (WORDINGS_ASKED if one is None else one for one in (facts.held_out, facts.neighbours))
-    edited = 1 if isolated else facts.n_edits
+    edited = 1 if isolated else facts.edits
     further = cost_of(also) * (edited + facts.n_intrinsic)
     return edited * (1 + held_out + neighbours) + facts.n_intrinsic * (1 + held_out) + further
 
@@ -147,7 +144,8 @@ def measured_speed(
 ) -> Speed:
     """How fast a model is here, measured for a few seconds, with an exam on some of the facts and the passes of these
     runs of tuning. The model is left as it was found, and no random number is drawn."""
-    questions = [one for one in questions_for(facts[:ASKED], "intrinsic") if one.kind == "prompt"]
+    asked_of = [fact for fact in facts if fact.true_object][:ASKED]
+    questions = [one for one in questions_for(asked_of, "intrinsic") if one.kind == "prompt"]
     ways = ways or Ways()
     take_exam(model, tokenizer, questions[:2], ways=ways)  # seeks a way to read the model, once
     asked = _seconds(lambda: take_exam(model, tokenizer, questions, ways=ways), again=False) / len(questions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from threading import RLock
 
-from indelible.errors import IndelibleError, StoreError
+from indelible.errors import FactsError, IndelibleError, StoreError
 from indelible.files import full_disk, is_full_disk
 from indelible.progress import Clock, Piece, PieceEnd, Watcher
 from indelible.study.run.plan import Plan
@@ -49,6 +49,7 @@ class Pass:
     def do_all(self, cost: str) -> None:
         """Go through the plan's steps, each once; the watcher is told the cost of what is not done yet."""
         reused = set(self.clock.over)
+        self.store.record("planned", None, steps=len(self.plan.steps))
         self.watcher.planned(self.clock)
         if len(reused) < len(self.plan.steps):
             self.watcher.note(cost)
@@ -110,6 +111,8 @@ class Pass:
         except Exception as error:
             # One step's failure must not cost the others, whatever its kind; a full disk would cost all of them.
             if self._stopping:
+                raise
+            if isinstance(error, FactsError) and not step.inputs:  # said once, before all that would build on it
                 raise
             if is_full_disk(error):
                 raise full_disk(self.store.folder, error) from error

@@ -17,7 +17,7 @@ from indelible.study.run.steps.bystanders import ChooseBystanders
 from indelible.study.run.steps.edit import MakeEdit
 from indelible.study.run.steps.explain import Explain
 from indelible.study.run.steps.probe import Probe
-from indelible.study.run.steps.select import Select
+from indelible.study.run.steps.select import NAMED, Select
 from indelible.study.run.steps.take_edit import TakeEdit
 from indelible.study.run.steps.tune import Tune
 from indelible.tuning.freezing.mask import about_edit
@@ -95,8 +95,8 @@ class _Seed:
         """All arms: their edits first, then their tuning, then what explains it."""
         facts, published = self.config.facts, self.config.as_published
         work = Select(
-            *(facts.n_edits, facts.n_intrinsic, facts.redraws, facts.held_out, facts.neighbours),
-            edited=facts.edited or ("any" if published else "known"),
+            *(facts.edits, facts.n_intrinsic, facts.redraws, facts.held_out, facts.neighbours),
+            edited=NAMED if facts.file else facts.edited or ("any" if published else "known"),
             stratified=not published,
         )
         select = self.add(work, "choose facts")
@@ -147,7 +147,7 @@ class _Seed:
         if not arm.isolated:
             work = replace(work, keep_weights=work.keep_weights or _gives_vector(arm, arms))
             return (self.add(work, f"tune: {arm.name}", **inputs),)
-        copies = config.facts.n_edits
+        copies = config.facts.edits
         return tuple(
             self.add(replace(work, copy=copy), f"tune: {arm.name}", f", copy {copy + 1} of {copies}", **inputs)
             for copy in range(copies)

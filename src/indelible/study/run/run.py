@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -20,10 +21,11 @@ from indelible.errors import ModelError
 from indelible.exam.kind import check_kinds
 from indelible.exam.proof import Ways
 from indelible.models.load import check_name, default_device, load, parameter_count
+from indelible.numbers.words import counted, duration
 from indelible.progress import Clock, Piece, Watcher
 from indelible.report.folder import REPORT
 from indelible.study.design.arms import Arm, resolve_arms
-from indelible.study.design.checks import check_facts, check_with_model
+from indelible.study.design.checks import check_with_model, checked_facts
 from indelible.study.design.config import load_config
 from indelible.study.design.mask_preview import fetches_nothing, mask_previews
 from indelible.study.design.settings import StudyConfig
@@ -38,6 +40,7 @@ from indelible.study.run.sources import candidate_facts, corpus_version, facts_v
 from indelible.study.run.step import Executor, Material, Versions, World
 from indelible.study.run.store import Store
 from indelible.study.run.tables import write_results
+from indelible.watching import shown_study
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ class Outcome:
     report: Path | None
     failures: tuple[Failure, ...]
     seconds: float
+
+    def __repr__(self) -> str:
+        failed = f", {counted(len(self.failures), 'step')} failed" if self.failures else ""
+        where = self.report or self.folder
+        return f"Outcome({counted(len(self.summary), 'arm')}{failed}, {duration(self.seconds)}: {where})"
+
+    def to_frame(self) -> pd.DataFrame:
+        """The summary, one row per arm."""
+        return pd.DataFrame(self.summary)
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ def run_study(
     Args:
         config: the settings, or the name of a built-in study or a YAML file of them.
         folder: the run folder; ``runs/NAME`` by default.
-        watcher: told what happens.
+        watcher: told what happens; by default bars are shown on a terminal and in a notebook.
         update: let a folder of other settings take these, and do only what changed.
         workers: steps done at a time; more than one are done in processes of their own, among which this one's threads
             are divided. None: as many as suit. They are spawned: a script's own main code must be guarded by
@@ -114,7 +126,10 @@ def run_study(
     """
     began = time.time()
     config = load_config(config) if isinstance(config, str) else config
-    store, watcher = Store(Path(folder or Path("runs") / config.name)), watcher or Watcher()
+    if watcher is None:
+        with shown_study() as shown:
+            return run_study(config, folder, watcher=shown, update=update, workers=workers)
+    store = Store(Path(folder or Path("runs") / config.name))
     checked = _checked(config, store, update)
     for note in checked.notes:
         watcher.note(note)
@@ -208,9 +223,9 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
     store.check_config(config, update=update)
     notes: list[str] = []
     candidates, corpus = candidate_facts(config.facts, notes.append), corpus_version(config.corpus)
-    check_facts(candidates, arms, config.facts)
+    config = config.model_copy(update={"facts": checked_facts(candidates, arms, config.facts)})
     check_name(config.model, unseen=unseen, trust_remote_code=config.trust_remote_code)
-    world = World(config.model, candidates, config.corpus, config.trust_remote_code)
+    world = World(config.model, candidates, config.corpus, config.trust_remote_code, config.seeds)
     return _Checked(config, arms, world, corpus, tuple(notes))
 
 

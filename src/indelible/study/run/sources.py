@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -26,24 +26,24 @@ from indelible.study.design.settings import WORLD, FactsSettings
 def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambda text: None) -> list[Fact]:
     """All facts that a study may choose from; ``note`` is told what a file holds and is left out.
 
+    Where a file names the edited ones, they and no others have a new object.
+
     Raises:
-        FactsError: as ``read_facts``, or a relation is not among the facts.
+        FactsError: as ``read_facts``, or a relation is not among the facts; the file of edits names none.
         EditError: for a delta that cannot be read.
     """
-    if settings.source == WORLD:
-        facts = world_facts()
-    else:
-        source, columns, schema = settings.source, settings.columns, settings.schema_name
-        if source.endswith(SUFFIX):
-            facts = Edit.load(source).facts
-        else:
-            found = read_facts(source, columns=columns, schema=schema, strict=settings.strict)
-            facts = list(found.facts)
-            for words in found.in_words():
-                note(f"{source}: {words}")
-        if settings.edited == "own" and all(fact.new_object is not None for fact in facts):
-            taken = {fact.id for fact in facts}
-            facts += [replace(fact, new_object=None) for fact in world_facts() if fact.id not in taken]
+    file = settings.file
+    columns, schema = settings.columns, settings.schema_name
+    facts = _read(file or settings.source, settings.strict, note, columns, schema)
+    if file is not None:
+        edited = [fact for fact in facts if fact.new_object is not None]
+        others = [fact for fact in facts if fact.new_object is None]
+        if not edited:
+            raise FactsError(f"No fact of {file} has a new object.", "Give new_object for each fact to be edited.")
+        if settings.intrinsic is not None or not others:
+            others = _read(settings.intrinsic or WORLD, settings.strict, note)
+        taken = {fact.id for fact in edited}
+        facts = edited + [replace(fact, new_object=None) for fact in others if fact.id not in taken]
     if settings.relations is None:
         return facts
     known = {fact.relation for fact in facts}
@@ -51,6 +51,24 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
         if relation not in known:
             raise FactsError(f"No fact has the relation {relation!r} in 'facts.relations'.", suggest(relation, known))
     return [fact for fact in facts if fact.relation in settings.relations]
+
+
+def _read(
+    source: str,
+    strict: bool,
+    note: Callable[[str], None],
+    columns: Mapping[str, str] | None = None,
+    schema: str | None = None,
+) -> list[Fact]:
+    """The facts of a source, in its order."""
+    if source == WORLD:
+        return world_facts()
+    if source.endswith(SUFFIX):
+        return list(Edit.load(source).facts)
+    found = read_facts(source, columns=columns, schema=schema, strict=strict)
+    for words in found.in_words():
+        note(f"{source}: {words}")
+    return list(found.facts)
 
 
 def facts_version(facts: Sequence[Fact]) -> str:

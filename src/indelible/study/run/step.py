@@ -147,12 +147,14 @@ def _plain(value: Any) -> Any:
 @dataclass(frozen=True)
 class World:
     """What steps read from outside a study: the model's name, the facts to choose from, where the texts for covariances
-    are, and whether the model's own code may be run. Plain data: another process makes its own ``Material`` from it."""
+    are, whether the model's own code may be run, and which seeds the study has, so that what does not fit one of them
+    is said for all. Plain data: another process makes its own ``Material`` from it."""
 
     model: str
     candidates: Sequence[Fact]
     corpus: str
     trusted: bool = False
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass

@@ -18,8 +18,9 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -27,17 +28,42 @@ from filelock import FileLock, Timeout
 from indelible.errors import StoreError
 from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.step import Job, Step
 from indelible.validation import first_difference
 
-EventKind = Literal["opened", "started", "finished", "reused", "failed", "skipped", "closed"]
+if TYPE_CHECKING:
+    from indelible.study.run.step import Job, Step
+
+EventKind = Literal["opened", "planned", "started", "finished", "reused", "failed", "skipped", "closed"]
+State = Literal["finished", "failed", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
+_REPORT = "report.html"
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
     *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
-    *("provenance.json", "report.html", "comparison.html", "figures", "tables"),
+    *("provenance.json", _REPORT, "comparison.html", "figures", "tables"),
 )
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the study of a run folder stands, by its own record.
+
+    Attributes:
+        name, model: of its settings.
+        done, of: steps done, and all of them; None where that is not recorded.
+        state: "finished", where every step was done; "failed", where some could not be; "running"; or "stopped".
+        last: when something was last recorded, in seconds since the epoch.
+        report: where there is one.
+    """
+
+    name: str
+    model: str
+    done: int
+    of: int | None
+    state: State
+    last: float
+    report: Path | None
 
 
 class Store:
@@ -147,6 +173,8 @@ class Store:
 
         The block gets the job, and a dictionary to fill with further entries for step.json.
         """
+        from indelible.study.run.step import Job
+
         started = time.time()
         extra: dict[str, Any] = {}
         # a result that stands there is damaged, or it would not be made again
@@ -197,6 +225,37 @@ class Store:
             with suppress(json.JSONDecodeError):
                 found.append(json.loads(line))
         return found
+
+    def standing(self) -> Standing | None:
+        """Where the study stands; None if the folder holds none. Raises as ``config_dict``."""
+        config, events = self.config_dict(), self.events()
+        if config is None:
+            return None
+        begun = [place for place, event in enumerate(events) if event["event"] == "opened"]
+        told = events[begun[-1] :] if begun else []
+        done = {event["key"] for event in told if event["event"] in ("finished", "reused")}
+        kinds = {event["event"] for event in told}
+        of = next((int(event["steps"]) for event in told if event["event"] == "planned"), None)
+        state: State = "running" if self._is_locked() else "stopped"
+        if "closed" in kinds:
+            state = "failed" if kinds & {"failed", "skipped"} else "finished"
+        last = events[-1]["time"] if events else (self.folder / "config.yaml").stat().st_mtime
+        report = self.folder / _REPORT
+        name, model = (str(config.get(key)) for key in ("name", "model"))
+        return Standing(name, model, len(done), of, state, last, report if report.is_file() else None)
+
+    def _is_locked(self) -> bool:
+        """Whether a process is running the study."""
+        lock = FileLock(self.folder / "lock")
+        if not (self.folder / "lock").exists():
+            return False
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that cannot be written is run by nobody here
+            return False
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the run folder whole or not at all."""

@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
-from indelible.errors import IndelibleError
+from indelible.errors import IndelibleError, PluginWarning
 from indelible.files import full_disk, is_full_disk
 
 
@@ -26,6 +27,7 @@ def work(connection: Connection, threads: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that started this one decides
     sys.stdout = sys.stderr  # a result may stand on the other process's stdout, whatever a library prints
+    warnings.simplefilter("ignore", PluginWarning)  # it has been said by the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 

@@ -36,7 +36,7 @@ class AddVector(Work):
         return keyed(super().options, self.also)
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        questions = facts.n_edits * questions_asked(facts, self.also, isolated=True)
+        questions = facts.edits * questions_asked(facts, self.also, isolated=True)
         return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:

@@ -34,7 +34,7 @@ class ChooseBystanders(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])
         apart = relation_apart(material.world.candidates, chosen.edited, job.step.seed)
-        pool = [fact for fact in material.world.candidates if fact.relation != apart]
+        pool = [fact for fact in material.world.candidates if fact.true_object and fact.relation != apart]
         found = choose_bystanders(pool, chosen.edited, chosen.intrinsic, self.count, job.step.seed)
         write_json(job.folder / BYSTANDERS, [entry_of(fact) for fact in found])
         none_of = "there is one relation, so none is kept apart" if apart is None else f"none of the relation {apart}"

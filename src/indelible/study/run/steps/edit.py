@@ -42,7 +42,7 @@ class MakeEdit(Work):
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         optimiser = str(getattr(self.editor, "optimiser", ""))
         each = WORDING_TOKENS.get(optimiser, DESCENT_TOKENS * getattr(self.editor, "steps", 0))
-        return Cost(facts.n_edits * (1 + self.paraphrases) * each * speed.editing)
+        return Cost(facts.edits * (1 + self.paraphrases) * each * speed.editing)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])

@@ -21,7 +21,7 @@ class Explain(Work):
     version: ClassVar[int] = 2
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        return asking(MIXTURES * (facts.n_edits + facts.n_intrinsic), speed)
+        return asking(MIXTURES * (facts.edits + facts.n_intrinsic), speed)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         lent = material.lent

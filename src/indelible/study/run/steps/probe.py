@@ -37,7 +37,7 @@ class Probe(Work):
         return keyed(super().options, self.also)
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        questions = (facts.n_edits if self.isolated else 1) * questions_asked(facts, self.also, isolated=self.isolated)
+        questions = (facts.edits if self.isolated else 1) * questions_asked(facts, self.also, isolated=self.isolated)
         return asking(questions, speed, published=self.published)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import ClassVar
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from indelible.errors import FactsError
-from indelible.exam.exam import Held, how_held
-from indelible.facts.choose import as_they_are, choose_sets, in_turns, strata_counts
+from indelible.exam.exam import Held, check_questions, how_held
+from indelible.exam.questions import own_prompts
+from indelible.facts.choose import TooFewFactsError, choose_beside, choose_sets, in_turns, some_of, strata_counts
 from indelible.facts.fact import Fact, entry_of
 from indelible.progress import Progress
-from indelible.study.design.settings import Edited, FactsSettings
+from indelible.study.design.settings import FactsSettings
 from indelible.study.run.cost import Cost, Speed, asking
 from indelible.study.run.kept import FACTS, write_json
 from indelible.study.run.step import Done, Job, Material, Outside, Work
@@ -24,11 +27,17 @@ ASKED_AT_ONCE = 128
 KNOWN_PER_CHOSEN = 2
 USUALLY_KNOWN = 0.5
 """Share of the built-in facts that a small model knows."""
+NAMED = "named"
+"""What ``Select.edited`` is where a file names the facts: those with a new object."""
+LISTED = 5
 
 
 @dataclass(frozen=True)
 class Select(Work):
-    """See FactsSettings for the fields; ``stratified``: intrinsic facts are drawn by how probable they are."""
+    """See FactsSettings for the fields.
+
+    ``edited``: "known", "any" or NAMED; ``stratified``: intrinsic facts are drawn by how probable they are.
+    """
 
     kind: ClassVar[str] = "select"
     version: ClassVar[int] = 5
@@ -39,7 +48,7 @@ class Select(Work):
     redraw: bool
     held_out: int | None
     neighbours: int | None
-    edited: Edited
+    edited: str
     stratified: bool
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
@@ -54,10 +63,13 @@ class Select(Work):
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         goal = self._goal
         candidates = material.world.candidates
-        waiting = in_turns(candidates, job.step.seed)
+        named = [fact for fact in candidates if fact.new_object is not None] if self.edited == NAMED else []
+        others = [fact for fact in candidates if fact.new_object is None] if named else candidates
+        waiting = in_turns(others, job.step.seed)
         held: list[Held] = []
         asked = 0
         with material.lent.base_model() as model:
+            _check_named(model, material.lent.tokenizer, named)
             while True:
                 batch = waiting[asked : asked + ASKED_AT_ONCE]
                 held += how_held(model, material.lent.tokenizer, batch, ways=material.lent.ways)
@@ -66,21 +78,13 @@ class Select(Work):
                 _tell(progress, len(probability), goal, asked, len(waiting))
                 if len(probability) < goal and asked < len(waiting):
                     continue
+                sizes = (self.n_edits, self.n_intrinsic)
                 try:
-                    edited, intrinsic = choose_sets(
-                        [one.fact for one in held if one.known],
-                        self.n_edits,
-                        self.n_intrinsic,
-                        job.step.seed,
-                        pool=candidates,
-                        redraw=self.redraw,
-                        editable=self._editable(held, candidates),
-                        probability=probability if self.stratified else None,
-                    )
+                    edited, intrinsic = self._chosen(held, named, candidates, sizes, job.step.seed)
                     break
-                except FactsError:
+                except TooFewFactsError as error:
                     if asked >= len(waiting):
-                        raise
+                        raise self._too_few(error, held, named, candidates, material.world.seeds) from None
         write_json(job.folder / FACTS, {"edited": self._as_asked(edited), "intrinsic": self._as_asked(intrinsic)})
         strata = strata_counts(probability[fact.id] for fact in intrinsic)
         record = {
@@ -95,11 +99,50 @@ class Select(Work):
         lacking = f"; there are no more {', '.join(short)}" if short else ""
         return Done(f"{len(probability)} of {asked} asked are known; intrinsic probability {drawn}{lacking}", record)
 
-    def _editable(self, held: Sequence[Held], candidates: Sequence[Fact]) -> list[Fact] | None:
-        """What edits are drawn from: known facts (None), all that were asked, or those that are given to be edited."""
-        if self.edited == "own":
-            return as_they_are(candidates)
-        return None if self.edited == "known" else [one.fact for one in held]
+    def _chosen(
+        self, held: Sequence[Held], named: Sequence[Fact], pool: Sequence[Fact], sizes: tuple[int, int], seed: int
+    ) -> tuple[list[Fact], list[Fact]]:
+        """So many edited and intrinsic facts, by what the model was found to know."""
+        known = [one.fact for one in held if one.known]
+        probability = {one.fact.id: one.probability for one in held if one.known} if self.stratified else None
+        n_edits, n_intrinsic = sizes
+        if named:
+            edited = some_of(named, n_edits, seed)
+            return choose_beside(edited, known, n_intrinsic, seed, pool=pool, probability=probability)
+        return choose_sets(
+            known,
+            n_edits,
+            n_intrinsic,
+            seed,
+            pool=pool,
+            redraw=self.redraw,
+            editable=None if self.edited == "known" else [one.fact for one in held],
+            probability=probability,
+        )
+
+    def _too_few(
+        self,
+        error: TooFewFactsError,
+        held: Sequence[Held],
+        named: Sequence[Fact],
+        candidates: Sequence[Fact],
+        seeds: Sequence[int],
+    ) -> FactsError:
+        """The error with numbers that fit every seed of the study, now that the model was asked all facts."""
+        fits, by_id = error.fits, {one.fact.id: one for one in held}
+        for seed in seeds:
+            of_seed = [by_id[fact.id] for fact in in_turns(candidates, seed) if fact.id in by_id]
+            try:
+                self._chosen(of_seed, named, candidates, fits, seed)
+            except TooFewFactsError as other:
+                fits = other.fits
+        if not all(fits):
+            return FactsError(error.what, "Give other facts, or a model that knows more of them.")
+        edits = "" if fits[0] == self.n_edits else f"facts.n_edits to {fits[0]} and "
+        more = "facts.intrinsic" if named else "facts.source"
+        return FactsError(
+            error.what, f"Set {edits}facts.n_intrinsic to {fits[1]}, or give more facts that it knows in {more}."
+        )
 
     def _as_asked(self, facts: Sequence[Fact]) -> list[dict[str, object]]:
         """The facts with as many held-out wordings and neighbours as are to be asked."""
@@ -109,6 +152,22 @@ class Select(Work):
             )
             for fact in facts
         ]
+
+
+def _check_named(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, named: Sequence[Fact]) -> None:
+    """Raise a FactsError that names the facts of a user's which this model cannot be asked."""
+    wrong = []
+    for question in own_prompts(named, "edited"):
+        try:
+            check_questions(model, tokenizer, [question])
+        except FactsError as error:
+            wrong.append(f"{question.fact_id}: {error.what.rstrip('.')}")
+    if wrong:
+        more = f"; and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
+        raise FactsError(
+            f"{len(wrong)} of {len(named)} facts cannot be asked of this model: {'; '.join(wrong[:LISTED])}{more}.",
+            "Mend or remove them.",
+        )
 
 
 def _tell(progress: Progress, known: int, goal: int, asked: int, candidates: int) -> None:

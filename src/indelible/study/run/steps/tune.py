@@ -81,7 +81,7 @@ class Tune(Work):
         tuning, isolated = tuning_cost(self.tuning, speed, self.protections, every), self.copy is not None
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
         points = points if self._asks_on_the_way else 0
-        on_the_way = points * ((1 if isolated else facts.n_edits) + facts.n_intrinsic)
+        on_the_way = points * ((1 if isolated else facts.edits) + facts.n_intrinsic)
         questions = questions_asked(facts, self.also, isolated=isolated) + on_the_way
         return tuning + asking(questions, speed, published=self.published)
 
