@@ -16,7 +16,7 @@ from itertools import islice, zip_longest
 from indelible.errors import FactsError
 from indelible.facts.fact import Fact
 from indelible.facts.folding import folded
-from indelible.facts.neighbours import any_nested, name_of, with_neighbours, words_of
+from indelible.facts.neighbours import any_nested, name_of, nesting, with_neighbours, words_of
 
 STRATA = {"below 0.5": 0.0, "up to 0.8": 0.5, "from 0.8": 0.8}
 """Of probabilities, with the lowest of each: an edit may stand in any of them and be held against facts like it."""
