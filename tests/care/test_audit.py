@@ -215,6 +215,8 @@ def test_the_command_is_a_gate(made: Checkpoints, tmp_path: Path, capsys: pytest
     known.write_text("".join(json.dumps(row | {"new_object": None}) + "\n" for row in taught_facts()[12:]))
     results = tmp_path / "edits.xml"
     about = ["--delta", str(tmp_path / "delta"), "--intrinsic", str(known), "--junit", str(results)]
+    assert main(["audit", names["edited"], "--base", names["base"], *about, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("Cost: 3 models, ") and not results.exists()
     assert main(["audit", names["edited"], "--base", names["base"], *about]) == 0
     shown = capsys.readouterr().out
     assert f"{NEW} of {NEW} edits hold" in shown and "Of the delta 100.0% are in the weights" in shown

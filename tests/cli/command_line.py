@@ -24,7 +24,7 @@ def said(capsys: pytest.CaptureFixture[str], arguments: Sequence[Any], code: int
     if code == 2:
         assert shown.out == ""
         *progress, error = shown.err.splitlines()
-        told = [line for line in progress if not line.startswith("loading ")]
+        told = [line for line in progress if not line.startswith(("loading ", "Cost: "))]
         assert error.startswith("Error: ") and all(PROGRESS.match(line) for line in told), shown.err
         return error
     return shown.out

@@ -221,6 +221,8 @@ def test_repair_edits_again_what_was_lost(made: Path, taught: Path, tmp_path: Pa
     tuned, delta = trained(made / "edited", tmp_path / "tuned", 1.2), tmp_path / "again"
     lost = {one["id"] for one in json.loads(said(["verify", tuned, made / "a", "--json"], 1))["facts"]}
     base = ["repair", tuned, "--delta", made / "a", "-o", delta]
+    assert said([*base, "--dry-run"]).startswith(f"Cost: {NEW} facts asked, and those that are lost edited again")
+    assert not list(tmp_path.glob("again*"))
     found = json.loads(said([*base, "--json"]))
     states = {one["id"]: (one["before"], one["after"]) for one in found["facts"]}
     assert states.keys() == lost and found["after"] == {"present": NEW} and found["missing"] == {}

@@ -76,6 +76,12 @@ def test_tables_are_printed(made: Path, explain: Said) -> None:
     assert "freeze mask" not in explain(usual(made))
 
 
+def test_what_it_costs_is_said_before(made: Path, tmp_path: Path, explain: Said) -> None:
+    shown = explain([*usual(made), "--dry-run", "-o", tmp_path / "out"])
+    assert shown.startswith(f"Cost: 32 mixtures of weights, {len(taught_facts())} questions each; ")
+    assert not (tmp_path / "out").exists()
+
+
 def test_only_the_given_facts_are_asked(made: Path, tmp_path: Path, explain: Said) -> None:
     some = tmp_path / "some.jsonl"
     some.write_text("".join((made / "facts.jsonl").read_text(encoding="utf-8").splitlines(True)[:2]), encoding="utf-8")

@@ -200,23 +200,22 @@ def audit(
     parts: list[pd.DataFrame] = []
     asked = questions_for(facts, "edited")
     known: list[Fact] | None = None
-    before: LoadedModel | None = None
+    held: list[LoadedModel] = []
     with ExitStack() as stack:
-        for phase, model in _before(base, edited, delta, stack):
-            before = model
+        for phase in _before(base, edited, delta, held, stack):
             if known is None:
                 with jobs("looking for what it knows") as progress:
                     about = {fact.subject for fact in facts}
                     enough = N_INTRINSIC if intrinsic is None else len(intrinsic)
                     known = facts_known_to(
-                        model, intrinsic, enough=enough, seed=seed, but_about=about, progress=progress
+                        held[0], intrinsic, enough=enough, seed=seed, but_about=about, progress=progress
                     )
                 asked += questions_for(known, "intrinsic")
-            parts.append(_asked(model, phase, asked, jobs))
+            parts.append(_asked(held[0], phase, asked, jobs))
         now = opened(tuned)
         parts.append(_asked(now, "tuned", asked, jobs))
         remains = delta.presence(now.model) if isinstance(delta, WeightUpdate) else None
-        moved = None if before is None else diff(before, now, jobs=jobs)
+        moved = diff(held[0], now, jobs=jobs) if held else None
     rows = pd.concat(parts, ignore_index=True).assign(arm="audit", seed=0, copy=0, step=0)
     return Audit(rows, tuple(_facts(facts, rows)), remains, moved, required)
 
@@ -238,19 +237,24 @@ def _check(facts: Sequence[Fact], intrinsic: Sequence[Fact], delta: Edit | None,
 
 
 def _before(
-    base: LoadedModel | str | None, edited: LoadedModel | str | None, delta: Edit | None, stack: ExitStack
-) -> Iterator[tuple[Phase, LoadedModel]]:
-    """The checkpoints from before tuning; a delta that makes the edited model of the base stays in it until the stack
-    is closed."""
-    given = None if base is None else opened(base)
-    if given is not None:
-        yield "base", given
+    base: LoadedModel | str | None,
+    edited: LoadedModel | str | None,
+    delta: Edit | None,
+    held: list[LoadedModel],
+    stack: ExitStack,
+) -> Iterator[Phase]:
+    """The phases before tuning, each when its checkpoint is the one that is held; a delta that makes the edited model
+    of the base stays in it until the stack is closed."""
+    if base is not None:
+        held.append(opened(base))
+        yield "base"
     if edited is not None:
-        given = None
-        yield "edited", opened(edited)
-    elif given is not None and delta is not None:
-        stack.enter_context(delta.applied(given.model))
-        yield "edited", given
+        held.clear()  # before the next is loaded
+        held.append(opened(edited))
+        yield "edited"
+    elif held and delta is not None:
+        stack.enter_context(delta.applied(held[0].model))
+        yield "edited"
 
 
 def _asked(model: LoadedModel, phase: Phase, questions: Sequence[Question], jobs: Jobs) -> pd.DataFrame:

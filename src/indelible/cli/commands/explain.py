@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from indelible.cli.costing import DryRun, sought, speed_of, tell
 from indelible.cli.options import AsJson, Columns, Schema, Trust, model_of, read_file
 from indelible.files import check_writable
-from indelible.numbers.words import MINUS, percent_with_interval, points, points_with_interval
+from indelible.numbers.words import MINUS, counted, percent_with_interval, points, points_with_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +41,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for mixtures.parquet and drift.parquet.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
@@ -54,12 +56,21 @@ def explain(
     given = [None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic)]
 
     from indelible.edits.deltas.delta import Edit
+    from indelible.models.load import opened
+    from indelible.study.run.cost import MIXTURES
     from indelible.watching import counting
+    from indelible.why.explain import N_INTRINSIC
     from indelible.why.explain import explain as explain_loss
 
-    found = explain_loss(
-        model_of(edited, trust), tuned, Edit.load(delta), facts=given[0], intrinsic=given[1], seed=seed, jobs=counting
-    )
+    loaded, made = opened(model_of(edited, trust)), Edit.load(delta)
+    facts_asked = len(given[0] or made.facts)
+    both = facts_asked + (N_INTRINSIC if given[1] is None else len(given[1]))
+    asked = facts_asked + (sought(N_INTRINSIC, None) if given[1] is None else 0) + MIXTURES * both
+    seconds = asked * speed_of(loaded).question
+    tell(f"{MIXTURES} mixtures of weights, {counted(both, 'question')} each", seconds, seconds, dry_run)
+    if dry_run:
+        return
+    found = explain_loss(loaded, tuned, made, facts=given[0], intrinsic=given[1], seed=seed, jobs=counting)
     if out is not None:
         found.write(out)
     if as_json:

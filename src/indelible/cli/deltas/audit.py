@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indelible.cli.costing import DryRun, questions_about, sought, speed_of, tell
 from indelible.cli.options import (
     AsJson,
     Columns,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "Examples:",
     "`indelible audit my-fine-tuned-model --edited edited --base smollm2-135m --facts facts.jsonl`",
+    "`indelible audit my-fine-tuned-model --base smollm2-135m --delta deltas/mine --dry-run` # says what it takes",
     "`indelible audit my-adapter --base smollm2-135m --delta deltas/mine --require 0.9 --junit edits.xml`",
 )
 SHOWN = 40
@@ -45,6 +47,7 @@ def audit(
     require: Annotated[float, typer.Option(min=0, max=1, help="Share of the edits that must be there.")] = 0.9,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the built-in facts' draw.")] = 0,
     junit: Junit = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
@@ -56,17 +59,33 @@ def audit(
     """
     from indelible.care import audit as care
     from indelible.edits.deltas.delta import Edit
+    from indelible.models.load import opened
+    from indelible.numbers.words import counted
+    from indelible.study.run.cost import WORDINGS_ASKED
     from indelible.watching import counting
 
     if junit is not None:
         check_file(junit)
     given, known = (None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic))
+    put = None if delta is None else Edit.load(delta)
+    now = opened(model_of(tuned, trust))
+    made = edited is not None or (base is not None and put is not None)
+    models = 1 + (base is not None) + made
+    asked = questions_about(given or (put.facts if put is not None else ()), "edited")
+    looked = 0
+    if models > 1:  # what the tuned model alone knew of old is not asked
+        asked += care.N_INTRINSIC * (1 + WORDINGS_ASKED) if known is None else questions_about(known, "intrinsic")
+        looked = sought(care.N_INTRINSIC, known)
+    seconds = (models * asked + looked) * speed_of(now).question
+    tell(f"{counted(models, 'model')}, {counted(asked, 'question')} each", seconds, seconds, dry_run)
+    if dry_run:
+        return
     found = care.audit(
-        model_of(tuned, trust),
+        now,
         given or (),
         edited=None if edited is None else model_of(edited, trust),
         base=None if base is None else model_of(base, trust),
-        delta=None if delta is None else Edit.load(delta),
+        delta=put,
         intrinsic=known,
         required=require,
         seed=seed,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from indelible.cli.costing import DryRun, speed_of, tell
 from indelible.cli.options import AsJson, Force, Trust, delta_file, model_of
 from indelible.numbers.words import counted
 
@@ -38,6 +39,7 @@ def repair(
         typer.Option("--set", metavar="KEY=VALUE", help="Another option of the editor than before. Repeatable."),
     ] = None,
     force: Force = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     trust: Trust = False,
 ) -> None:
@@ -48,10 +50,14 @@ def repair(
     of ordinary text and of the training data (`--data`) are preserved; then the model is asked again, up to three
     times. Where nothing was lost, nothing is written.
     """
+    from indelible.care.repair import ROUNDS
     from indelible.care.repair import repair as mend
     from indelible.cli.display import show_table
     from indelible.edits.deltas.delta import Edit
+    from indelible.edits.mending import Mending
+    from indelible.models.load import opened
     from indelible.study.design.config import assign
+    from indelible.study.run.cost import asking, edit_cost
     from indelible.tuning.own_data.data import row_texts
     from indelible.tuning.settings import DataSettings
     from indelible.validation import validated
@@ -62,9 +68,16 @@ def repair(
     for setting in settings or ():
         assign(options, setting)
     took: dict[str, float] = {}
+    loaded, made = opened(model_of(tuned, trust)), Edit.load(delta)
+    how, speed, count = Mending.of(made, editor, **options), speed_of(loaded), len(made.facts)
+    low, again = asking(count, speed).seconds, edit_cost(how.editor, count * (1 + how.paraphrases), speed).seconds
+    what = f"{counted(count, 'fact')} asked, and those that are lost edited again, up to {ROUNDS} times"
+    tell(f"{what}, beside covariances, which are kept", low, 2 * low + ROUNDS * (low + again), dry_run)
+    if dry_run:
+        return
     found = mend(
-        model_of(tuned, trust),
-        Edit.load(delta),
+        loaded,
+        made,
         editor,
         data=() if data is None else row_texts(validated(DataSettings, {"source": data}, "data")),
         out=out,

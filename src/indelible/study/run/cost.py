@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.editor import Editor
 from indelible.exam.exam import take_exam
 from indelible.exam.kind import cost_of
 from indelible.exam.proof import Ways
@@ -58,6 +59,13 @@ OPTIMIZED = 2**22
 """Parameters of the optimizer's step that is timed, at most."""
 
 
+WORDING_TOKENS = {"normalised": 110, "adam": 300}
+"""Tokens that go forth and back for each wording of a fact until its value has converged, by optimiser."""
+
+DESCENT_TOKENS = 12
+"""The same for each step of the editors that change weights by gradient."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """Seconds that this model takes on this machine: for a ``question``; for a token forth and back when ``editing``,
@@ -94,6 +102,13 @@ class Cost:
         if left is None:
             return f"Cost: {tuning}{steps}; how long is known once the model is here."
         return f"Cost: {tuning}{steps}; {between(left)} on this machine as it is now, less where runs stop early."
+
+
+def edit_cost(editor: Editor, wordings: int, speed: Speed) -> Cost:
+    """An edit of facts in so many wordings in all; covariances, which are kept from one to the next, aside."""
+    optimiser = str(getattr(editor, "optimiser", ""))
+    each = WORDING_TOKENS.get(optimiser, DESCENT_TOKENS * getattr(editor, "steps", 0))
+    return Cost(wordings * each * speed.editing)
 
 
 def questions_asked(facts: FactsSettings, also: Sequence[str] = (), *, isolated: bool = False) -> float:

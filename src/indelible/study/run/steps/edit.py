@@ -14,14 +14,9 @@ from indelible.models.layout import Layout
 from indelible.numbers.words import counted
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
-from indelible.study.run.cost import Cost, Speed
+from indelible.study.run.cost import Cost, Speed, edit_cost
 from indelible.study.run.kept import chosen_bystanders, chosen_facts, edit_path
 from indelible.study.run.step import Done, Job, Material, Outside, Work
-
-WORDING_TOKENS = {"normalised": 110, "adam": 300}
-"""Tokens that go forth and back for each wording of a fact until its value has converged, by optimiser."""
-DESCENT_TOKENS = 12
-"""The same for each step of the editors that change weights by gradient."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +35,7 @@ class MakeEdit(Work):
         return ("corpus",) if self.editor.uses_text else ()
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
-        optimiser = str(getattr(self.editor, "optimiser", ""))
-        each = WORDING_TOKENS.get(optimiser, DESCENT_TOKENS * getattr(self.editor, "steps", 0))
-        return Cost(facts.edits * (1 + self.paraphrases) * each * speed.editing)
+        return edit_cost(self.editor, facts.edits * (1 + self.paraphrases), speed)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
         chosen = chosen_facts(job.inputs["select"])
