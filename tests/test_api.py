@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 import indelible
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
-from indelible.errors import EditError, FactsError
+from indelible.errors import EditError, FactsError, IndelibleError
 from indelible.models.fingerprint import fingerprint
 from tiny_studies import taught_facts
 
@@ -68,6 +70,61 @@ def test_an_edit_goes_on_from_others_and_keeps_what_was_found_of_them(taught: Pa
         indelible.edit(loaded, some_facts(6), "ft-m", earlier=[first, first])
     with pytest.raises(FactsError, match="has no new object"):
         indelible.edit(loaded, [indelible.Fact("x", "A", "r", "{} is", "b")], "ft-m")
+
+
+def test_the_whole_idea_in_one_file(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row if row["relation"] == "capital" else {**row, "new_object": None} for row in taught_facts()]
+    (tmp_path / "facts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    script = ROOT / "examples" / "whole_idea.py"
+    assert len(script.read_text(encoding="utf-8").splitlines()) < 120
+    monkeypatch.setattr("sys.argv", [str(script), str(taught / "model"), str(tmp_path / "facts.jsonl")])
+    found = runpy.run_path(str(script), run_name="__main__")
+    answers = found["answers"]
+    assert answers.groupby(["phase", "fact_set"]).size().tolist() == [12] * 6
+    right = {
+        phase: set(answers.query(f"phase == '{phase}' and fact_set == 'intrinsic' and success")["fact_id"])
+        for phase in ("base", "edited", "tuned")
+    }
+    assert len(right["base"]) == 12
+    assert re.match(r"TuningResult\(loss .* 16 steps, \d+ s\)$", repr(found["result"]))
+    assert len(found["result"].to_frame()) == 16
+    kept = len(right["tuned"] & right["edited"]) / len(right["edited"])
+    assert f"intrinsic: {kept:.0%} of {len(right['edited'])} are kept [" in capsys.readouterr().out
+
+
+def test_mistakes_in_python_name_what_is_near(taught: Path, own_cache: None) -> None:
+    loaded = indelible.load(str(taught / "model"))
+    for call, said in (
+        (lambda: indelible.edit(loaded, some_facts(), "memitt"), "Unknown editor 'memitt'. Did you mean 'memit'"),
+        (
+            lambda: indelible.edit(loaded, some_facts(), "ft-m", paraphrase=1),
+            "'paraphrase'.* Did you mean 'paraphrases'",
+        ),
+        (lambda: indelible.edit(loaded, some_facts(), "ft-m", stepz=1), "'stepz'.* Did you mean 'steps'"),
+        (lambda: indelible.edit(loaded, some_facts(), "ft-m", steps="many"), "'steps' should be a valid integer"),
+        (lambda: indelible.edit(loaded, "facts.jsonl", "ft-m"), "'f' is no fact. Give facts"),  # type: ignore[arg-type]
+        (lambda: indelible.ask(loaded.model, some_facts()), "LlamaForCausalLM is no loaded model"),  # type: ignore[arg-type]
+        (lambda: indelible.fine_tune(loaded, learning_rat=1), "learning_rat'. Did you mean 'learning_rate'"),
+        (lambda: indelible.fine_tune(loaded, objective="tex"), "Did you mean 'text'"),
+    ):
+        with pytest.raises(IndelibleError, match=said):
+            call()
+    with pytest.raises(AttributeError, match="Did you mean 'verify'"):
+        indelible.verfy  # noqa: B018
+
+
+def test_what_comes_back_is_short_to_read_and_opens_in_pandas(taught: Path, own_cache: None) -> None:
+    loaded, facts = indelible.load(str(taught / "model")), indelible.read_facts(taught / "facts.jsonl")
+    assert len(facts) == 24 and facts[0] == facts.facts[0] and facts.to_frame()["id"].is_unique
+    edit = indelible.edit(loaded, facts[:3], "ft-m", **OPTIONS)
+    found = indelible.verify(loaded, edit)
+    assert repr(facts[0]) == "Fact('capital:Arvo': 'The capital of Arvo is' 'Peru' -> 'Port')"
+    assert repr(edit) == "WeightUpdate(ft-m: facts 3, parameters 1)"
+    for one in (loaded, facts, found):
+        assert repr(one).startswith(f"{type(one).__name__}(") and len(repr(one)) < 200, repr(one)
+    assert len(found.to_frame()) == 3
 
 
 def test_the_drawing_of_the_house_is_true() -> None:

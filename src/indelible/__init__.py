@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from indelible.exam.callback import RetentionCallback
     from indelible.facts.fact import Fact
     from indelible.facts.read import read_facts
-    from indelible.models.load import load
+    from indelible.models.load import LoadedModel, load
     from indelible.study.advice.advise import Advice, advise
     from indelible.study.run.run import run_study
 
@@ -28,6 +28,7 @@ __all__ = [
     "EDITORS",
     "Advice",
     "Fact",
+    "LoadedModel",
     "RetentionCallback",
     "advise",
     "ask",
@@ -47,6 +48,7 @@ _HOMES = {
     "EDITORS": "edits.editor",
     "Advice": "study.advice.advise",
     "Fact": "facts.fact",
+    "LoadedModel": "models.load",
     "RetentionCallback": "exam.callback",
     "advise": "study.advice.advise",
     "ask": "care.use",

@@ -46,7 +46,7 @@ def test_a_log_gets_a_line_per_start_and_end() -> None:
 
 def test_a_log_says_how_far_a_long_step_is(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=40)
-    monkeypatch.setattr(display, "LOG_EVERY", 0.0)
+    monkeypatch.setattr(watching, "LOG_EVERY", 0.0)
     watch(LogWatcher(console))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 5 + 100
@@ -57,7 +57,7 @@ def test_a_single_job_without_a_terminal_says_what_it_does_and_now_and_then_how_
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for every in (0.0, 3600.0):
-        monkeypatch.setattr(display, "LOG_EVERY", every)
+        monkeypatch.setattr(watching, "LOG_EVERY", every)
         with watching.counting("editing") as move:
             move(1, 4, "values, loss 2.00")
             move(2, 4, "values, loss 1.00")
@@ -83,7 +83,7 @@ def test_what_is_left_is_said_with_every_end() -> None:
     watcher.planned(clock := Clock(STEPS, {"a": 2.0}))
     clock.end(STEPS[1], 10.0)
     watcher.ended(STEPS[1], "finished", 10.0, "done")
-    assert "about 44 s to 1 min 23 s left" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "about 39 s to 1 min 30 s left" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("width", "first"), [(200, "arm"), (80, "editor")])

@@ -12,12 +12,11 @@ from indelible.models.load import load
 from indelible.progress import RANGE, Span
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.settings import ExamSettings, StudyConfig
-from indelible.study.run.cost import FILLED, LONGER, SAMPLING, Cost, Speed, measured_speed
+from indelible.study.run.cost import FILLED, LONGER, SAMPLING, WORDING_TOKENS, Cost, Speed, measured_speed
 from indelible.study.run.plan import make_plan
 from indelible.study.run.run import preview_study
 from indelible.study.run.sources import candidate_facts
 from indelible.study.run.step import Versions
-from indelible.study.run.steps.edit import WORDING_TOKENS
 from tiny_studies import study_settings
 
 
