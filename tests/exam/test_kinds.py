@@ -10,13 +10,15 @@ import pytest
 from plain_exam import assert_same, build, reference
 from tokenizers.processors import TemplateProcessing
 
+from indelible.care.use import ask
 from indelible.errors import ModelError, UnknownNameError
-from indelible.exam.exam import Answer, ask, take_exam
+from indelible.exam.exam import Answer, take_exam
 from indelible.exam.kind import KINDS, PLAIN, further_kinds
 from indelible.exam.kinds.negation import negated
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.facts.world import world_facts, world_wordings
+from indelible.models.load import LoadedModel
 from indelible.models.tokens import encode_prompt
 from indelible.numbers.measures import FURTHER, FactSet
 from tiny_models import Tokenizer
@@ -145,7 +147,7 @@ def test_the_chat_format_is_the_tokenizers_own_and_begins_once(chatting: Tokeniz
 
 def test_a_model_without_a_chat_format_is_refused(tiny_tokenizer: Tokenizer) -> None:
     with pytest.raises(ModelError, match=r"cannot be asked by 'chat': .* no chat template.*Leave 'chat' out"):
-        ask(build("llama", len(tiny_tokenizer)), tiny_tokenizer, [], also=["negation", "chat"])
+        ask(LoadedModel(build("llama", len(tiny_tokenizer)), tiny_tokenizer, "tiny"), [], also=["negation", "chat"])
 
 
 def answer(kind: str, **numbers: float | bool) -> Answer:
@@ -189,7 +191,9 @@ def test_verdicts_are_the_kinds_and_all_other_numbers_those_of_any_exam(chatting
         assert {answers[i].success for i in of["two-choice"]} == {sum(plain[i].margin for i in of["two-choice"]) > 0}
         draws = [1 - (1 - plain[i].probability) ** 20 for i in of["old-object"]]
         assert [answers[i].success for i in of["old-object"]] == [found < 0.5 for found in draws]
-    frame = ask(model, chatting, [replace(facts[1], new_object=None), facts[0]], also=["chat", *kinds])
+    frame = ask(
+        LoadedModel(model, chatting, "tiny"), [replace(facts[1], new_object=None), facts[0]], also=["chat", *kinds]
+    )
     sets = dict(zip(frame["fact_id"], frame["fact_set"], strict=True))
     assert list(sets.items()) == [("b", "intrinsic"), ("a", "edited")]
     assert list(frame.loc[frame["fact_id"] == "b", "kind"]) == ["prompt", "chat", "negation"]

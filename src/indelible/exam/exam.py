@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from indelible.errors import ConfigError, FactsError, SpellingError
 from indelible.exam.batching import sit
 from indelible.exam.criterion import succeeds
-from indelible.exam.kind import KINDS, PLAIN, check_kinds
+from indelible.exam.kind import KINDS
 from indelible.exam.proof import Ways
 from indelible.exam.questions import Question, own_prompts
 from indelible.exam.sitting import LABEL_TOKENS, Outcome, Sitting, Tokens, Transcript, first_line
