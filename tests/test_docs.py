@@ -367,7 +367,7 @@ def test_the_reference_has_every_key_option_and_command() -> None:
     )
     assert "`bystander_weight` · number ≥ 0 · default `10` · published `0`\n:   Preservation of bystanders'" in options
     assert "`contexts` · whole number ≥ 0 or `rome` or `memit` · default `2` · published `rome`" in options
-    assert "`n_edits` · whole number ≥ 1 · default `24`\n:   facts to edit" in keys
+    assert "`n_edits` · whole number ≥ 1 or `null` · default `null`\n:   facts to edit" in keys
     assert "`schema` · text or `null` · default `null`\n:   " in keys
     for editor in EDITORS.values():
         for option in editor.model_fields:
