@@ -6,6 +6,8 @@ What the names below stand for is imported when they are first used, so that ``i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from indelible.errors import near_names
+
 if TYPE_CHECKING:
     from indelible.care.audit import audit
     from indelible.care.difference import diff
@@ -67,8 +69,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        from indelible.errors import near_names
-
         near = "".join(f" Did you mean {found!r}?" for found in near_names(name, __all__)[:1])
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{near}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
