@@ -41,8 +41,8 @@ def test_values_are_the_pooled_rates(study: Tables, joint: Replicates) -> None:
     counted = [answers.counts("memit", f"retention_{name}") for name in ("intrinsic", "edited")]
     effect, rates = joint.estimate(gap("memit")), [pooled(count) or 0 for count in counted]
     assert effect.value == pytest.approx(rates[0] - rates[1])
-    asked = sum(int(count["asked"].sum()) for count in counted if count is not None)
-    assert (effect.facts, effect.seeds) == (asked, 3)
+    asked = [count[count["asked"] > 0].index.get_level_values("fact_id") for count in counted if count is not None]
+    assert (effect.facts, effect.seeds) == (sum(map(len, map(set, asked))), 3), "each fact once, whatever its seeds"
 
 
 def at(seed: int) -> np.random.Generator:
@@ -204,25 +204,33 @@ def test_the_table_of_effects_compares_arms_that_differ_in_one_thing(
     assert "ft, high rate" not in set(controlled["arm"])
 
 
-def test_what_a_factor_changed_is_the_mean_over_the_pairs_that_differ_in_it_alone() -> None:
+def test_what_a_factor_changed_is_the_mean_over_the_pairs_of_an_editor_that_differ_in_it_alone() -> None:
     arms = [
-        SimulatedArm(f"{editor}, {mask}", editor=editor, mask=mask, retention_edited=kept + 0.3 * (mask == "head"))
-        for editor, kept in (("memit", 0.3), ("ft", 0.6))
+        SimulatedArm(
+            f"{editor}, {objective}, {mask}",
+            editor=editor,
+            objective=objective,
+            mask=mask,
+            retention_edited=kept + 0.3 * (mask == "head"),
+        )
+        for editor, objective, kept in (("memit", "text", 0.3), ("memit", "reason", 0.6), ("ft", "text", 0.6))
         for mask in ("none", "head")
     ]
     rows, runs = simulate([*arms, SimulatedArm("control", editor="none")], seeds=(0, 1), generator=at(3))
-    table = contrasts_table(Answers(rows, draws=400), runs).set_index(["factor", "level", "against", "measure"])
-    line = table.loc[("mask", "head", "none", "retention_edited")]
+    keys = ["editor", "factor", "level", "against", "measure"]
+    table = contrasts_table(Answers(rows, draws=400), runs).set_index(keys)
+    line = table.loc[("memit", "mask", "head", "none", "retention_edited")]
     effects = effects_table(Answers(rows, draws=400), runs).set_index(["arm", "versus", "measure"])
-    alone = [effects.loc[(f"{one}, head", f"{one}, none", "retention_edited"), "value"] for one in ("memit", "ft")]
-    assert line["value"] == pytest.approx(np.mean(alone)) == pytest.approx(0.3, abs=0.15)
+    pairs = [(f"memit, {one}, head", f"memit, {one}, none", "retention_edited") for one in ("text", "reason")]
+    assert line["value"] == pytest.approx(np.mean([effects.loc[pair, "value"] for pair in pairs]))
+    assert line["value"] == pytest.approx(0.3, abs=0.15)
     assert line["low"] > 0 and line["pairs"] == 2 and line["p"] < 0.05
-    assert {(factor, measure) for factor, _, _, measure in table.index} == {
-        (factor, measure)
-        for factor in ("mask", "editor")
-        for measure in ("excess_loss", "retention_edited", "retention_intrinsic", "gap")
-    }
-    of_one_pair = runs["arm"].isin(["memit, none", "memit, head", "control"])
+    assert {(editor, factor, measure) for editor, factor, _, _, measure in table.index} == {
+        (*about, measure)
+        for about in (("memit", "mask"), ("memit", "objective"), ("", "editor"))
+        for measure in ("excess_loss", "retention_edited", "retention_intrinsic", "lead")
+    }, "no mean over editors, and none of ft's one pair"
+    of_one_pair = runs["arm"].isin(["memit, text, none", "memit, text, head", "control"])
     assert contrasts_table(Answers(rows, draws=400), runs[of_one_pair]).empty
 
 

@@ -19,17 +19,19 @@ from simulated import ARMS, Tables, simulate
 KEYS = [
     "arm", "editor", "paraphrases", "objective", "tuner", "mask", "protect", "seeds", "n_edits", "n_intrinsic",
     "edit_success",
-    "edit_success_first_token", "paraphrase_success", "locality", "excess_loss", "excess_loss_low",
-    "excess_loss_high", "retention_edited", "retention_intrinsic", "gap", "gap_low", "gap_high",
-    "figure", "better", "downstream_before", "downstream_after", "reached", "seconds",
+    "edit_success_first_token", "paraphrase_success", "locality", "damage", "damage_low", "damage_high",
+    "excess_loss", "excess_loss_low", "excess_loss_high",
+    "retention_edited", "retention_intrinsic", "lead", "lead_low", "lead_high",
+    "figure", "better", "downstream_before", "downstream_after", "reached", "seconds", "gap", "gap_low", "gap_high",
     "retention_paraphrase", "retention_intrinsic_paraphrase", "retention_intrinsic_base",
     "retention_edited_first_token", "retention_neighbour", "durability", "durability_low", "durability_high",
     "durability_paraphrase", "durability_paraphrase_low", "durability_paraphrase_high",
     "durability_intrinsic", "durability_intrinsic_low", "durability_intrinsic_high",
 ]  # fmt: skip
-AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap", "excess", "durability"))}
+AFTER_TUNING = {key for key in KEYS if key.startswith(("retention", "gap", "lead", "excess", "durability"))}
+OF_EDITS_ALONE = ("edit_", "paraphrase_", "locality", "damage", "gap", "lead", "excess", "durability")
 OF_EDITS = {
-    *(key for key in KEYS if key.startswith(("edit_", "paraphrase_", "locality", "gap", "excess", "durability"))),
+    *(key for key in KEYS if key.startswith(OF_EDITS_ALONE)),
     *("retention_edited", "retention_paraphrase", "retention_edited_first_token", "retention_neighbour"),
 }
 
@@ -118,7 +120,8 @@ def test_a_run_table_that_lacks_a_column_is_an_error(study: Tables) -> None:
 def test_the_headline_shows_one_row_per_arm(study: Tables) -> None:
     line = dict.fromkeys(KEYS) | {"arm": "memit", "editor": "memit", "figure": "loss", "downstream_before": 3.4125}
     line |= {"edit_success": 0.958, "retention_edited": 0.125, "seconds": 131.4}
-    line |= {"gap": -0.154, "gap_low": -0.3, "gap_high": 0.002}
+    line |= {"lead": -0.154, "lead_low": -0.3, "lead_high": 0.002}
+    line |= {"damage": 0.03, "damage_low": 0.01, "damage_high": 0.07}
     columns, (row,) = headline([line])
     assert dict(zip(columns, row, strict=True)) == {
         "arm": "memit",
@@ -127,10 +130,11 @@ def test_the_headline_shows_one_row_per_arm(study: Tables) -> None:
         "first token": MISSING,
         "paraphrases": MISSING,
         "locality": MISSING,
+        "lost to the edit": "3% [1%, 7%]",
         "extra loss of edits, nats [95%]": MISSING,
         "edited kept": "13%",
         "intrinsic kept": MISSING,
-        "gap, points [95%]": f"{MINUS}15 [{MINUS}30, +0.2]",
+        f"edits {MINUS} intrinsic, points [95%]": f"{MINUS}15 [{MINUS}30, +0.2]",
         "downstream": f"loss 3.41 → {MISSING}",
         "time": "2 min 11 s",
     }

@@ -125,18 +125,33 @@ def test_an_isolated_arm_shares_its_facts_with_one_that_is_not() -> None:
 
 
 def test_the_page_says_what_changed_and_escapes_it() -> None:
-    first = run("one", SimulatedArm("memit"), SimulatedArm("control", editor="none"), tuning={"steps": 40})
+    first = run("one", SimulatedArm("memit"), SimulatedArm("control", editor="none"), model="m", tuning={"steps": 40})
     second = retuned(first, "<b>two</b>", 12)
-    second = replace(second, settings={"tuning": {"steps": 80}}, provenance={"versions": {"torch": "new"}})
+    second = replace(
+        second, settings={"model": "m", "tuning": {"steps": 80}}, provenance={"versions": {"torch": "new"}}
+    )
     page = render_comparison(first, second)
     assert page == render_comparison(first, second)
     assert "<b>" not in page
     text = unescape(page)
     assert "From one to <b>two</b>, edited retention changed by" in text and "fewer edits were kept." in text
+    assert text.count("<dt>model</dt><dd>m</dd>") == 2
     assert '<th scope="row">tuning.steps</th><td>40</td><td>80</td>' in page
     assert '<th scope="row">versions.torch</th><td>one</td><td>new</td>' in page
     assert "12 lost only in" in page
     assert "https:" not in page and "http:" not in page
+
+
+def test_of_several_arms_it_is_said_in_how_many_and_never_their_mean() -> None:
+    arms = [SimulatedArm("memit"), SimulatedArm("ft", editor="ft"), SimulatedArm("rome", editor="rome")]
+    first = run("one", *arms)
+    rows = first.answers.rows.copy()
+    kept = rows[(rows["phase"] == "tuned") & (rows["fact_set"] == "edited") & rows["success"]]
+    rows.loc[kept.index[kept["arm"] == "ft"], "success"] = False
+    second = replace(first, name="two", answers=Answers(rows, draws=400))
+    said = answer(compare_runs(first, second), "one", "two")
+    assert said == "From one to two, edits were kept: fewer in 1 of 3 arms; in the other 2 there is no telling."
+    assert "mean over arms" not in render_comparison(first, second)
 
 
 def test_runs_without_anything_in_common_are_told_so() -> None:

@@ -21,14 +21,14 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.estimate import Estimate
 from indelible.report.drawing.dot_plot import direction
-from indelible.report.drawing.heat_map import STRONGEST_WASH, heat_map
+from indelible.report.drawing.phases import phases
 from indelible.report.drawing.retention_curves import curve_panel, in_short
 from indelible.report.drawing.style import COLOURS, STRONG, inline_svg
 from indelible.report.exhibit import Picture, Words, shown, walk
+from indelible.report.exhibits.answer import answered, short
 from indelible.report.exhibits.curves import STEPS, curves_of
 from indelible.report.exhibits.gap import forest
-from indelible.report.exhibits.heat_maps import cells
-from indelible.report.exhibits.trade_offs import gains
+from indelible.report.exhibits.trade_offs import gains, trade_offs
 from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
 
@@ -91,7 +91,11 @@ def run() -> Run:
 
 
 def pictures(run: Run) -> Iterator[tuple[str, Figure]]:
-    return ((part.file, part.draw()) for part in walk(shown(run)) if isinstance(part, Picture) and part.file)
+    for part in walk(shown(run)):
+        if isinstance(part, Picture) and part.file:
+            yield part.file, part.draw()
+            if part.narrow is not None:
+                yield f"{part.file}, narrow", part.narrow()
 
 
 def texts(svg: str) -> list[str]:
@@ -159,21 +163,54 @@ def test_every_figure_keeps_its_words_inside(run: Run, by_dose: Run) -> None:
             inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
             assert inside, (name, words, box)
     assert names == [
-        "overview",
-        "claim-edits-fail-more-often",
-        "curves",
+        *("phases", "phases, narrow"),
+        "claims-points",
         "extra-loss",
-        "gap",
-        "heat-map-retention",
-        "heat-map-gap",
+        "lead",
+        "curves",
         "trade-off-text-loss",
         "trade-off-reason-loss",
         "shares-1",
-        *("overview", "curves", "curves-by-figure", "extra-loss", "gap", "trade-off-text-loss"),
+        *("phases", "phases, narrow", "extra-loss", "lead", "curves", "curves-by-figure", "trade-off-text-loss"),
     ]
 
 
-@pytest.mark.parametrize("measure", ["gap", "excess_loss"])
+def test_what_is_answered_in_each_phase_is_of_all_edits_and_of_what_base_knew(run: Run) -> None:
+    arm = GRID[0].name
+    own = run.answers.arm(arm)
+    asked = own[(own["kind"] == "prompt") & own["phase"].isin(["base", "edited", "tuned"])]
+    wide = asked.pivot(index=["fact_set", "seed", "fact_id"], columns="phase", values="success").astype(float)
+    found = answered(run).set_index(["arm", "series", "phase"])["value"]
+    for phase in ("base", "edited", "tuned"):
+        assert found[arm, "edited", phase] == pytest.approx(wide.loc["edited", phase].mean())
+        intrinsic = wide.loc["intrinsic"]
+        known = intrinsic.loc[intrinsic["base"] == 1, phase].mean()
+        assert found[arm, "intrinsic", phase] == pytest.approx(known)
+    control = run.answers.arm("control, text")
+    tuned = control[
+        (control["kind"] == "prompt") & (control["phase"] == "tuned") & (control["fact_set"] == "intrinsic")
+    ]
+    assert found[arm, "control", "tuned"] == pytest.approx(tuned["success"].mean())
+    assert (GRID[2].name, "control", "tuned") not in found.index, "no control was tuned like it"
+
+
+def test_the_axis_begins_below_what_is_answered_after_the_edit() -> None:
+    points = [("a", "edited", "base", 0.0), ("a", "edited", "edited", 0.95), ("a", "edited", "tuned", 0.62)]
+    frame = pd.DataFrame(points, columns=["arm", "series", "phase", "value"]).assign(low=np.nan, high=np.nan)
+    figure = phases(frame, ["a"], ["a"])
+    assert figure.axes[0].get_ylim() == (0.5, 1.0)
+    words = [words.get_text() for words in drawn_words(figure)]
+    assert {"62%", "↓ 0%", "axes begin at 50%"} <= set(words)
+    assert phases(frame.assign(value=frame["value"] / 3), ["a"], ["a"]).axes[0].get_ylim() == (0.0, 1.0)
+
+
+def test_names_are_short_where_all_begin_alike() -> None:
+    assert short(["memit, text, none", "memit, text, replay"]) == ["none", "replay"]
+    assert short(["memit, text", "memit, reason", "control"]) == ["memit, text", "memit, reason", "control"]
+    assert short(["memit"]) == ["memit"] and short([]) == []
+
+
+@pytest.mark.parametrize("measure", ["lead", "excess_loss"])
 def test_the_forest_groups_by_editor_and_shows_every_arm(run: Run, measure: str) -> None:
     shown = texts(inline_svg(forest(run, measure), "forest", "d"))
     assert shown.count("memit") == shown.count("ft-m") == 1
@@ -217,36 +254,19 @@ def test_the_nearest_control_is_taken() -> None:
     assert dict(pairs_with_control(runs)) == {"a": "masked", "b": "plain", "b, faster": "faster"}
 
 
-def test_heat_maps_take_the_first_factor_that_differs(run: Run) -> None:
-    found = cells(run.measured)
-    assert found is not None and list(found.columns[:2]) == ["editor", "objective"]
-    places = list(zip(found["editor"], found["objective"], strict=True))
-    assert places == [("memit", "text"), ("memit", "reason"), ("ft-m", "text"), ("ft-m", "reason")]
-    cell = [line for line in run.measured if (line["editor"], line["objective"]) == places[-1]]
-    last = found.iloc[-1]
-    assert last["arms"] == len(cell) == 2 and last["gap"] == pytest.approx(np.mean([line["gap"] for line in cell]))
-    by_mask = cells([line for line in run.measured if line["objective"] == "text"])
-    assert by_mask is not None and by_mask.columns[1] == "mask"
-    assert cells([line for line in run.measured if line["editor"] == "memit"]) is None
-
-
-def test_cells_say_their_values_and_empty_ones_a_dash() -> None:
-    heat = pd.DataFrame({"x": [-0.12, np.nan]}, index=["a", "b"])
-    assert {"−12", "–"} <= set(texts(inline_svg(heat_map(heat, "difference"), "h", "d")))  # noqa: RUF001
-
-
 def test_trade_offs_turn_every_figure_so_that_up_is_better(run: Run) -> None:
     found = gains(run)
     assert found["objective"].tolist() == ["text"] * 4 + ["reason"] * 4
     assert found["number"].tolist() == list(range(1, 9))
     assert found["gain"].tolist() == pytest.approx([3.412 - 2.871] * 8)  # a fall in loss
-    axis = next(figure for name, figure in pictures(run) if name == "trade-off-text-loss").axes[0].get_xlabel()
+    (drawn,) = [part for part in walk(trade_offs(run)) if isinstance(part, Picture) and part.title == "text"]
+    axis = drawn.draw().axes[0].get_xlabel()
     assert axis == "downstream gain: fall in loss"
 
 
 def test_nothing_to_draw_is_no_error() -> None:
     rows, runs = simulate(ARMS[4:5], n_edits=3, n_intrinsic=3, generator=np.random.default_rng(0))
-    assert [name for name, _ in pictures(Run("run", Answers(rows, draws=50), runs))] == ["overview"]
+    assert [name for name, _ in pictures(Run("run", Answers(rows, draws=50), runs))] == ["phases", "phases, narrow"]
 
 
 def luminance(colour: str) -> float:
@@ -291,8 +311,11 @@ def test_colours_can_be_read_on_their_paper(theme: int) -> None:
     assert set(COLOURS) <= set(colours)  # each colour of a figure follows the page
     for name in ("ink", "soft", *COLOURS):
         assert contrast(colours[name], colours["paper"]) >= 4.5, name
-    for name in ("kept", "edited", "intrinsic"):  # words on the strongest cells of a heat map
-        assert contrast(colours["ink"], washed(colours[name], colours["paper"], STRONGEST_WASH)) >= 4.5, name
+    style = (files("indelible.report") / "templates" / "page.css").read_text(encoding="utf-8")
+    washes = re.findall(r"color-mix\(in srgb, var\(--(\w+)\) (\d+)%, var\(--paper\)\)", style)
+    assert len(washes) == 5
+    for name, share in washes:  # marks of the facts
+        assert contrast(colours["ink"], washed(colours[name], colours["paper"], int(share) / 100)) >= 4.5, name
 
 
 def test_saved_figures_and_the_light_page_have_the_same_colours() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -13,12 +14,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from indelible.claims.rulings import Finding, Ruling
 from indelible.claims.verdict import verdict, with_unlike_criteria
 from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import MINUS, percent, points, points_with_interval
-from indelible.report.exhibit import shown
+from indelible.report.exhibit import Grid, Words, shown, walk
 from indelible.report.exhibits.again import commands
-from indelible.report.exhibits.facts import LARGEST_LIST
+from indelible.report.exhibits.cards import chosen
+from indelible.report.exhibits.claims import needed
+from indelible.report.exhibits.facts import anchors
+from indelible.report.masthead import title
 from indelible.report.page import render
 from indelible.report.run import Run
 from indelible.report.transcript import shorten, transcript
@@ -45,7 +51,7 @@ def run_of(rows: pd.DataFrame, runs: pd.DataFrame, settings: Any = SETTINGS, pro
 
 def page_for(*of: Any) -> str:
     run = run_of(*of)
-    return render("report.html.j2", shown(run), as_published=run.as_published)
+    return render("report.html.j2", shown(run), title=title(run), name=run.name, as_published=run.as_published)
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +98,10 @@ def test_what_came_from_outside_is_escaped(page: str) -> None:
     assert "alert" not in page[page.index("<script>") :]
     assert "b" not in tags and "i" not in tags
     assert page.count("&lt;script&gt;") > 6
+    assert "<script>alert" not in page
     assert "&lt;b&gt;bold&lt;/b&gt;" in page
-    overview = page[page.index(">", page.index("<svg")) : page.index("</svg>")]  # without its label
-    assert "$x_1$ &lt;i&gt;&amp; more" in overview
+    picture = page[page.index(">", page.index("<svg")) : page.index("</svg>")]  # without its label
+    assert "$x_1$ &lt;i&gt;&amp; more" in picture
 
 
 def test_the_only_script_that_may_run_is_ours(page: str) -> None:
@@ -115,27 +122,25 @@ def test_it_asks_nothing_of_the_network(page: str) -> None:
 def test_it_holds_the_answer_and_all_the_evidence(page: str, study: Tables) -> None:
     text = unescape(re.sub(r"<[^>]+>", " ", page))
     assert re.findall(r"<h2[^>]*>([^<]+)", page) == [
+        "What the model said",
+        "Results",
+        "Edits against intrinsic facts",
         "Retention while tuning",
-        "Edits against intrinsic facts at equal start",
-        "The gap",
         "Who pays what",
-        "What was asked, and what the model said",
-        "What was edited where",
-        "Failures",
+        "Every fact in every arm",
+        "How it was done",
         "How to run it again",
-        "Settings",
-        "Provenance",
         "Terms",
     ]
     assert run_of(*study).verdict.detail in text
     assert "judged alike" in text and "Judged as published" not in text
     assert "These 2 arms are unlike, and have no one answer." in text
-    assert page.count('<details class="arm"') == 4
-    # The overview, the curves of all arms but the failed one, the extra loss, the gap, and what it was paid for.
+    # The phases for a screen and for a phone, the extra loss, the lead, the curves of both arms with an edit that was
+    # tuned, and what it was paid for.
     assert page.count("<svg") == 7
-    assert "tuning.learning_rate" in text and "0.0001" in text and "smollm2-135m" in text
+    assert "learning_rate: 0.0001" in text and "Do memit and ft edits in smollm2-135m survive fine-tuning?" in text
     assert "is not a number." in text
-    assert len(page) < 400_000
+    assert len(page) < 600_000
 
 
 def test_the_same_tables_give_the_same_bytes_in_any_order(study: Tables, page: str) -> None:
@@ -152,17 +157,85 @@ def test_what_to_type_again_names_the_run_and_all_that_its_numbers_depend_on(stu
 
 
 def test_a_fact_that_several_seeds_ask_is_one_fact(page: str) -> None:
-    assert "20 facts, asked 40 times over seeds and models, " in page
+    assert "20 facts, each counted once" in page
+    assert "<dt>facts</dt><dd>8 edited, 12 intrinsic</dd>" in page
 
 
-def test_a_long_transcript_is_cut_and_says_so() -> None:
-    rows, runs = simulate(ARMS[:1], n_edits=LARGEST_LIST, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0))
-    page = page_for(rows, runs, {}, {})
-    assert f"{LARGEST_LIST} of {LARGEST_LIST + 5} answers, what was lost first" in page
-    listed = page[page.index('id="facts"') : page.index('id="compared"')]
-    assert listed.count("<tr>") == LARGEST_LIST + 1
-    assert listed.count('class="tag intrinsic"') == 5  # a long list of edits leaves room for the others
-    assert "None were recorded." in page and "None was recorded." in page
+def test_every_fact_has_a_row_a_cell_for_each_arm_and_a_place_of_its_own(page: str, study: Tables) -> None:
+    matrix = page[page.index('<table class="matrix') : page.index("</table>", page.index('<table class="matrix'))]
+    assert matrix.count('<tr id="r') == 20 == page.count('<section class="fact" id="f')
+    run = run_of(*study)
+    where = anchors(run)
+    for arm, lines in run.transcripts.items():
+        column = run.arms.index(arm)
+        for (fact_set, fact), own in lines.groupby(["fact_set", "fact_id"]):
+            row = re.search(rf'<tr id="r{where[fact_set, fact][1:]}".*?</tr>', matrix, re.DOTALL)
+            assert row is not None
+            cells = re.findall(r"<td(?: class=\"([\w ]+)\")?>([^<]*)</td>", row.group())[2:]
+            marks = ["✓" if outcome == "kept" else "✗" for outcome in own["outcome"] if outcome in ("kept", "lost")]
+            assert [mark for mark in cells[column][1] if mark in "✓✗"] == marks
+            if set(own["outcome"]) == {"lost"}:
+                assert cells[column] == ("l", "✗" * len(own))
+
+
+def test_what_is_left_out_of_a_long_page_is_said_and_both_sets_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indelible.report.exhibits.facts.LARGEST_PAGE", 30)
+    rows, runs = simulate(ARMS[:1], n_edits=40, n_intrinsic=5, wordings=0, generator=np.random.default_rng(0))
+    run = run_of(rows, runs, {}, {})
+    listed = anchors(run)
+    assert len(listed) == 30 and sum(fact_set == "intrinsic" for fact_set, _ in listed) == 5
+    lines = run.transcripts["memit"]
+    lost = set(lines.loc[(lines["fact_set"] == "edited") & (lines["outcome"] == "lost"), "fact_id"])
+    assert 10 < len(lost) <= 25 and lost <= {fact for _, fact in listed}
+    said = " ".join(part.text for part in shown(run) if isinstance(part, Words))
+    assert "45 facts, " in said and "Here are 30 of them, those lost in most arms first" in said
+    assert "None were recorded." in said and "None was recorded." in said
+
+
+def test_cards_are_of_different_facts_and_show_what_was_said(study: Tables) -> None:
+    run = run_of(*study)
+    found = list(chosen(run.transcripts["memit"]))
+    assert {card["fact_set"] for card in found} == {"edited", "intrinsic"} and 3 <= len(found) <= 5
+    assert len({(card["fact_set"], card["fact_id"]) for card in found}) == len(found)
+    lost = found[0]
+    assert lost["title"] == "An edit that tuning undid" and lost["outcome"] == "lost"
+    assert [lost[f"{phase}_success"] for phase in ("base", "edited", "tuned")] == [False, True, False]
+
+
+def test_an_unfinished_study_says_so_above_its_answer(study: Tables) -> None:
+    run = replace(run_of(*study), unfinished="This study is not finished.")
+    parts = [part for part in shown(run) if isinstance(part, Words)]
+    assert (parts[0].text, parts[0].look, parts[1].look) == ("This study is not finished.", "banner", "answer")
+
+
+def test_settings_are_those_that_were_changed(study: Tables) -> None:
+    run = replace(run_of(*study), changed={"model": "m", "tuning": {"steps": 7}})
+    grids = {part.label: part.frame for part in walk(shown(run)) if isinstance(part, Grid)}
+    assert grids["Settings that differ from defaults"].to_numpy().tolist() == [["model", "m"], ["tuning.steps", "7"]]
+
+
+RULED = Ruling(
+    "c", "", "S.", "cannot tell", Estimate(0.1, -0.1, 0.3, seeds=2), "share", 0.05, 0.1, "W.",
+    (Finding("a", "cannot tell", Estimate(0.1, -0.1, 0.3, seeds=2)),),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({}, "about 8 seeds in place of 2 to see 5 points"),  # twice as fine, four times as many
+        ({"detectable": 0.9}, "over 100 seeds like these to see 5 points"),
+        ({"detectable": 0.04}, "a few more seeds"),
+        ({"decision": "cannot tell: ceiling"}, "facts held less firmly"),
+        ({"decision": "cannot tell: dose"}, "more tuning"),
+        ({"findings": ()}, "arms to compare"),
+        ({"effect": Estimate()}, "more edits that work"),
+        ({"decision": "supported"}, "–"),  # noqa: RUF001
+        ({"decision": "excluded"}, "–"),  # noqa: RUF001
+    ],
+)
+def test_what_more_is_needed_follows_from_the_ruling(changed: dict[str, Any], says: str) -> None:
+    assert needed(replace(RULED, **changed)).startswith(says)
 
 
 def test_a_study_in_which_everything_failed_still_has_a_report() -> None:

@@ -20,6 +20,7 @@ from indelible.errors import ConfigError, EditError, LayoutError, StoreError
 from indelible.exam.exam import take_exam
 from indelible.report.folder import report_on
 from indelible.study.design.settings import StudyConfig
+from indelible.study.reporting import report_run
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.store import Store
 from tiny_studies import study_settings
@@ -171,6 +172,29 @@ def test_a_claim_that_this_version_cannot_read_is_named(alone: Alone, tmp_path: 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(ConfigError, match=r"Unknown key 'claims.0 of .*run.until'"):
         report_on(folder)
+
+
+def test_a_study_under_way_is_reported_as_far_as_it_is(undisturbed: Outcome, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed.folder, folder)
+    for name in ("facts.parquet", "runs.parquet", "summary.json", "report.html", "tables", "figures"):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    titles = {json.loads(path.read_text())["title"]: path.parent for path in folder.glob("steps/*/step.json")}
+    (left,) = [path for title, path in titles.items() if title.startswith("tune: memit-frozen")]
+    shutil.rmtree(left)
+    run = report_run(folder)
+    by_arm = {line["arm"]: line for line in run.summary}
+    assert by_arm["memit"]["retention_edited"] == undisturbed.summary[0]["retention_edited"]
+    assert by_arm["memit-frozen"]["retention_edited"] is None and by_arm["memit-frozen"]["edit_success"] is not None
+    assert f"{len(titles) - 1} of {len(titles)} steps are done, and 2 of 3 runs" in run.unfinished
+    assert run.runs.set_index("arm")["error"].dropna().to_dict() == {"memit-frozen": "not done yet"}
+    assert run.unfinished in (folder / "report.html").read_text(encoding="utf-8")
+    assert run.changed is not None and "batch_size" in run.changed["tuning"] and "seeds" not in run.changed
+    for path in folder.glob("steps/*"):
+        shutil.rmtree(path)
+    with pytest.raises(StoreError, match="no exam of this version's software is finished"):
+        report_run(folder)
 
 
 def test_a_changed_option_reruns_only_what_it_changes(settings: dict[str, Any], tmp_path: Path) -> None:

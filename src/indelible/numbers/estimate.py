@@ -13,7 +13,7 @@ class Estimate:
         value: None where there is nothing to form it of.
         low, high: the two-sided 95% interval; None where there is none, e.g. with a single fact.
         p: two-sided, against zero, from the draws of the interval; None where there is none.
-        facts: pairs of fact and seed that it rests on, each counted once however many arms ask it.
+        facts: distinct facts that it rests on, each counted once however many seeds and arms ask it.
         seeds: seeds that it rests on.
     """
 

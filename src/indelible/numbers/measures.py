@@ -4,7 +4,8 @@
 - *phases*: base (before the edit), edited (after it), tuned (after fine-tuning).
 - *retention* of a set = successes in *tuned* among those that succeeded in *edited* (for intrinsic facts: also among
   those that succeeded in *edited*, and separately against *base*, so that damage by the edit is not blamed on tuning).
-- *edit flip ratio* = 1 − retention. *retention gap* = intrinsic retention − edited retention.
+- *edit flip ratio* = 1 − retention. *retention gap* = intrinsic retention − edited retention; reports show it the other
+  way round, as the *lead* of edits, so that more is better. *damage* = intrinsic facts of base that edited has lost.
 - *matched gap*, or gap at equal start: the same between edits and intrinsic facts that are matched on relation and on
   probability in *edited*.
 - *extra loss of edits at equal start*, the primary estimand: by how many nats of log-odds more tuning takes from edits
@@ -239,7 +240,7 @@ _AT_THE_EDIT: tuple[Place, ...] = ("summary", "headline", "changes")
 _KEPT: tuple[Place, ...] = ("summary", "headline", "kept", "curves", "effects", "changes", "claims")
 _KEPT_OTHERWISE: tuple[Place, ...] = ("summary", "kept", "curves", "effects", "changes", "claims")
 _DURABLE: tuple[Place, ...] = ("summary", "kept", "effects", "changes", "claims")
-_GAPS: tuple[Place, ...] = ("kept", "effects", "claims")
+_GAPS: tuple[Place, ...] = ("effects", "claims")
 _LOST: tuple[Place, ...] = ("sizes", "effects")
 
 # fmt: off
@@ -250,16 +251,22 @@ for _measure in (
     Rate("paraphrase_success", "paraphrase success", "edited", "paraphrase", "edited",
          heading="paraphrases", shows=_AT_THE_EDIT),
     Rate("locality", "locality", "edited", "neighbour", "edited", "base", shows=_AT_THE_EDIT),
+    Rate("intrinsic_intact", "intrinsic facts that the edit left", "intrinsic", "prompt", "edited", "base", shows=()),
+    Combination("damage", "intrinsic facts lost to the edit", {"intrinsic_intact": -1.0}, constant=1.0,
+                heading="lost to the edit", shows=_AT_THE_EDIT),
     Loss("excess_loss", "extra loss of edits at equal start", "edited", "intrinsic", differences=True,
-         heading="extra loss of edits", shows=("summary", "headline", "changes", *_GAPS)),
+         heading="extra loss of edits", shows=("summary", "headline", "kept", "changes", *_GAPS)),
     Combination("matched_gap", "gap at equal start", {"matched_intrinsic": 1.0, "matched_edited": -1.0},
                 differences=True, shows=_GAPS),
     Rate("retention_edited", "edited kept", "edited", "prompt", "tuned", "before", series="edited", shows=_KEPT),
     Combination("flip_ratio", "flip ratio", {"retention_edited": -1.0}, constant=1.0, shows=("effects",)),
     Rate("retention_intrinsic", "intrinsic kept", "intrinsic", "prompt", "tuned", "before",
          series="intrinsic", shows=_KEPT),
+    Combination("lead", "edits kept \N{MINUS SIGN} intrinsic kept",
+                {"retention_edited": 1.0, "retention_intrinsic": -1.0}, differences=True,
+                heading="edits \N{MINUS SIGN} intrinsic", shows=("summary", "headline", "effects", "changes")),
     Combination("gap", "gap", {"retention_intrinsic": 1.0, "retention_edited": -1.0},
-                differences=True, shows=("summary", "headline", "changes", *_GAPS)),
+                differences=True, shows=("summary", *_GAPS)),
     Rate("retention_paraphrase", "edited kept, held-out wordings", "edited", "paraphrase", "tuned", "before",
          series="paraphrase", shows=_KEPT_OTHERWISE),
     Rate("retention_intrinsic_paraphrase", "intrinsic kept, held-out wordings", "intrinsic", "paraphrase", "tuned",

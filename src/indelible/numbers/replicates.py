@@ -175,8 +175,8 @@ def generator_of(seed: int, *names: str) -> np.random.Generator:
 
 
 def _facts(terms: Sequence[Term]) -> int:
-    """Pairs of fact and seed that any of the terms asks about."""
+    """Distinct facts of each set that any of the terms asks about in any seed."""
     asked: dict[str, NDArray[np.bool_]] = {}
     for term in terms:
         asked[term.population] = asked.get(term.population, np.zeros_like(term.asked, bool)) | (term.asked > 0)
-    return sum(int(part.sum()) for part in asked.values())
+    return sum(int(part.any(axis=0).sum()) for part in asked.values())

@@ -38,7 +38,9 @@ FIGURES = ("figure", "better", "downstream_before", "downstream_after", "reached
 RUN_COLUMNS = ("arm", *FACTORS, "seed", *FIGURES, "status")
 SIZES = ("seeds", "n_edits", "n_intrinsic")
 EFFECT_COLUMNS = ("arm", "versus", "measure", "value", "low", "high", "p", "test", "facts", "seeds")
-CONTRAST_COLUMNS = ("factor", "level", "against", "measure", "value", "low", "high", "p", "pairs", "facts", "seeds")
+CONTRAST_COLUMNS = (
+    *("editor", "factor", "level", "against", "measure", "value", "low", "high", "p", "pairs", "facts", "seeds"),
+)
 FEWEST_PAIRS = 2
 """Of arms: one pair is no mean."""
 
@@ -116,7 +118,7 @@ def effects_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
     Columns: ``arm``, ``versus`` (the arm that is subtracted; None for an arm by itself), ``measure`` (those that show
     among effects, and downstream_change: after less before, in the unit of the arm's downstream figure), ``value`` with
     its 95% interval ``low`` to ``high``, the two-sided ``p`` against zero with its ``test`` (not corrected for the
-    number of rows), and how many ``facts`` (times seeds) and ``seeds`` it rests on. Rows without a value are left out.
+    number of rows), and how many distinct ``facts`` and ``seeds`` it rests on. Rows without a value are left out.
 
     Raises:
         DataError: if a table lacks a column, or a question was answered twice.
@@ -142,20 +144,21 @@ def effects_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def contrasts_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
-    """What each factor changed, on average over the arms that differ in it alone.
+    """What each factor changed, on average over the arms of one editor that differ in it alone.
 
-    One row per factor, pair of its levels and measure of the headline that tuning has a part in, in order of the arms:
-    ``factor``; ``level`` and the one it is held ``against``; ``measure``; the mean difference ``value`` with its 95%
-    interval and its ``p`` from the bootstrap; the number of ``pairs`` of arms that it is over, at least two; ``facts``
-    and ``seeds``.
+    One row per editor, factor, pair of its levels and measure of the headline that tuning has a part in, in order of
+    the arms: ``editor`` ("" where editors are compared); ``factor``; ``level`` and the one it is held ``against``;
+    ``measure``; the mean difference ``value`` with its 95% interval and its ``p`` from the bootstrap; the number of
+    ``pairs`` of arms that it is over, at least two; ``facts`` and ``seeds``.
     """
-    pairs: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    pairs: dict[tuple[str, str, str, str], list[tuple[str, str]]] = {}
     for arm, other, factor in pairs_of_arms(runs):
         level, against = str(arm.factors[factor]), str(other.factors[factor])
-        if (factor, against, level) in pairs:
-            pairs[factor, against, level].append((other.name, arm.name))
+        editor = "" if factor == "editor" else str(arm.factors["editor"])
+        if (editor, factor, against, level) in pairs:
+            pairs[editor, factor, against, level].append((other.name, arm.name))
         else:
-            pairs.setdefault((factor, level, against), []).append((arm.name, other.name))
+            pairs.setdefault((editor, factor, level, against), []).append((arm.name, other.name))
     lines = []
     for measure in measures("effects"):
         for levels, compared in pairs.items() if "headline" in measure.shows else ():

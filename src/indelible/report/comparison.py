@@ -7,7 +7,7 @@ change and not of which facts were taken; where the runs asked different facts, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import FACTORS, MEASURES, Measure, measures
+from indelible.numbers.measures import FACTORS, Measure, measures
 from indelible.numbers.replicates import Replicates
 from indelible.numbers.words import MISSING, UNITS, figure, in_points, in_unit, p_value
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Picture, Words
+from indelible.report.masthead import masthead
 from indelible.report.page import render
 from indelible.report.run import Run, flat
 from indelible.report.transcript import transcript
@@ -34,7 +35,7 @@ FLIPS = """
 {% import "parts.html.j2" as parts %}
 <h3>{{ title }}: {{ total }}</h3>
 <div class="box" role="region" aria-label="{{ title }}" tabindex="0">
-<table class="facts">
+<table class="facts sortable">
 <thead><tr><th scope="col">seed</th><th scope="col">set</th><th scope="col">asked</th><th scope="col">answer that counts</th><th scope="col">tuned says in {{ first }}</th><th scope="col">tuned says in {{ second }}</th></tr></thead>
 <tbody>
 {% for flip in flips %}
@@ -87,12 +88,10 @@ class ArmChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from the first run to the second: the arms that both have, the mean change of edited retention over
-    those that have it in both (and how many these are), arms of one run alone, and the number of seeds in both."""
+    """What changed from the first run to the second: the arms that both have, arms of one run alone, and the number of
+    seeds in both."""
 
     arms: tuple[ArmChange, ...]
-    mean: Estimate | None
-    averaged: int
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     shared_seeds: int
@@ -125,14 +124,12 @@ def compare_runs(first: Run, second: Run) -> Comparison:
         ArmChange(*pair, _changes(found, *pair), _facts(first.answers.arm(pair[0]), second.answers.arm(pair[1])))
         for pair in pairs
     )
-    measured = [(_name(arm.second, 1), _name(arm.first, 0)) for arm in arms if "retention_edited" in arm.changes]
-    mean = found.mean(MEASURES.get("retention_edited"), measured) if measured else None
     only_first, only_second = (
         tuple(arm for arm in run.arms if arm not in {pair[side] for pair in pairs})
         for side, run in enumerate((first, second))
     )
     seeds = set(first.answers.rows["seed"]) & set(second.answers.rows["seed"])
-    return Comparison(arms, mean, len(measured), only_first, only_second, len(seeds))
+    return Comparison(arms, only_first, only_second, len(seeds))
 
 
 def _name(arm: str, side: int) -> str:
@@ -171,29 +168,44 @@ def _usual(rows: pd.DataFrame) -> pd.DataFrame:
 def render_comparison(first: Run, second: Run) -> str:
     """The page that compares two runs; the same runs give the same bytes."""
     parts = _parts(compare_runs(first, second), first, second)
-    return render("comparison.html.j2", parts, first=first.name, second=second.name)
+    return render("comparison.html.j2", parts, title=f"{first.name} against {second.name}")
 
 
 def answer(comparison: Comparison, first: str, second: str) -> str:
-    """What changed between two runs of these names, in one sentence."""
-    mean = comparison.mean
+    """What changed between two runs of these names: of one arm how much, of several in how many which way, since no
+    mean over unlike arms is an answer."""
     if comparison.arms and not comparison.shared_seeds:
         return f"{first} and {second} share no seed, so that nothing can be compared."
     if not comparison.arms:
         return f"{first} and {second} have no arm in common."
-    if mean is None or mean.value is None:
+    changes = [arm.changes["retention_edited"].difference for arm in _measured(comparison)]
+    if not changes:
         return f"In no arm did both {first} and {second} measure how many edits were kept."
-    start = f"From {first} to {second}, edited retention changed by {in_points(mean)} points"
-    start += "" if comparison.averaged == 1 else f" on average over {comparison.averaged} arms"
-    if mean.interval is None:
+    if len(changes) > 1:
+        return f"From {first} to {second}, {_sides([change.side for change in changes])}"
+    change = changes[0]
+    start = f"From {first} to {second}, edited retention changed by {in_points(change)} points"
+    if change.interval is None:
         return f"{start}, on too few facts to give an interval."
-    if mean.side:
-        return f"{start}: {'more' if mean.side > 0 else 'fewer'} edits were kept."
+    if change.side:
+        return f"{start}: {'more' if change.side > 0 else 'fewer'} edits were kept."
     return f"{start}, which shows neither a change nor its absence."
+
+
+def _sides(sides: Sequence[int]) -> str:
+    """In how many arms edits were kept more or less often."""
+    more, fewer, total = sides.count(1), sides.count(-1), len(sides)
+    found = [f"{words} in {count}" for words, count in (("more", more), ("fewer", fewer)) if count]
+    if not found:
+        return f"the number of edits kept shows neither a change nor its absence in any of {total} arms."
+    said = f"{' and '.join(found)} of {total} arms"
+    others = total - more - fewer
+    return f"edits were kept: {said}" + (f"; in the other {others} there is no telling." if others else ".")
 
 
 def _parts(comparison: Comparison, first: Run, second: Run) -> Iterator[Part]:
     said = answer(comparison, first.name, second.name)
+    yield masthead(first, second)
     yield Words(said, "answer")
     if first.as_published != second.as_published:
         one = (first if first.as_published else second).name
@@ -212,7 +224,7 @@ def _parts(comparison: Comparison, first: Run, second: Run) -> Iterator[Part]:
             )
             yield Picture(partial(forest, comparison), said)
         table = _table(comparison, first.name, second.name)
-        yield Grid(table, "What changed, in numbers")
+        yield Grid(table, "What changed, in numbers", data=_plain(comparison))
         yield Words(
             "Changes are over the seeds that both runs have, with 95% intervals from a bootstrap in which a fact that "
             "both asked counts alike in both. P-values stand alone; nothing is corrected for looking at "
@@ -226,18 +238,16 @@ def _parts(comparison: Comparison, first: Run, second: Run) -> Iterator[Part]:
         ("Settings that differ", first.settings, second.settings),
         ("Provenance that differs", first.provenance, second.provenance),
     ):
-        yield Heading(title)
+        yield Heading(title, level=3)
         different = _different(before, after, first.name, second.name)
         yield Words("None.") if different.empty else Grid(different, title, look="pairs")
 
 
 def forest(comparison: Comparison) -> Figure:
-    """By how much edited retention changed in every arm, and on average."""
+    """By how much edited retention changed in every arm."""
     changes = [(arm.title, arm.changes["retention_edited"].difference) for arm in _measured(comparison)]
-    blocks = [Block("", [Dot(title, CHANGES[direction(change)], change) for title, change in changes])]
-    if comparison.mean is not None and len(changes) > 1:
-        blocks.append(Block("", [Dot("mean over arms", "mean", comparison.mean)]))
-    return dot_plot(blocks, label="change of edited retention, points", differences="share")
+    block = Block("", [Dot(title, CHANGES[direction(change)], change) for title, change in changes])
+    return dot_plot([block], label="change of edited retention, points", differences="share")
 
 
 def _measured(comparison: Comparison) -> list[ArmChange]:
@@ -256,6 +266,17 @@ def _table(comparison: Comparison, first: str, second: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["arm", "measure", first, second, "change [95%]", "p", "shared seeds"])
 
 
+def _plain(comparison: Comparison) -> pd.DataFrame:
+    """The same as plain numbers."""
+    lines = []
+    for arm in comparison.arms:
+        for name, found in arm.changes.items():
+            about: dict[str, Any] = {"arm": arm.title, "measure": name}
+            about |= {"first": found.first.value, "second": found.second.value}
+            lines.append(about | found.difference.figures())
+    return pd.DataFrame(lines)
+
+
 def _flips(arm: ArmChange, first: str, second: str) -> Part:
     parts: list[Part] = []
     for flipped, where in ((arm.lost, second), (arm.regained, first)):
@@ -263,7 +284,7 @@ def _flips(arm: ArmChange, first: str, second: str) -> Part:
         if len(flipped):
             parts.append(Html(FLIPS, content | {"flips": flipped[:MOST_FLIPS].to_dict("records")}))
     note = f"{len(arm.facts)} facts asked in both; {len(arm.lost)} lost only in {second}, {len(arm.regained)} only in "
-    return Fold(arm.title, parts or [Words("None.", "note")], note + first, "arm")
+    return Fold(arm.title, parts or [Words("None.", "note")], note + first)
 
 
 def _different(first: Mapping[str, Any], second: Mapping[str, Any], *names: str) -> pd.DataFrame:

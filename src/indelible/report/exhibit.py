@@ -53,7 +53,7 @@ class Words(Part):
 
     kind = "words"
     text: str
-    look: Literal["", "note", "answer"] = ""
+    look: Literal["", "note", "answer", "banner"] = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class Picture(Part):
         description: what a reader who can't see it should be told.
         title: the words above it on the page.
         file: its name among figures/, without ending, if it is to stand there.
+        narrow: makes it for a phone, where the whole width would leave its words too small to be read.
+        data: what is drawn, as plain numbers, for who downloads it from the page.
     """
 
     kind = "picture"
@@ -81,6 +83,8 @@ class Picture(Part):
     description: str
     title: str = ""
     file: str = ""
+    narrow: Callable[[], Figure] | None = None
+    data: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Grid(Part):
         label: what it is, in words: its caption in papers, and its name for who can't see it.
         file: its name among tables/, without ending, if it is to stand there.
         look: "numbers" do not wrap; "pairs" are of a name and what it stands for.
+        data: the same as plain numbers, for who downloads it from the page; else the cells are.
     """
 
     kind = "grid"
@@ -99,6 +104,7 @@ class Grid(Part):
     label: str
     file: str = ""
     look: Literal["numbers pinned", "pinned", "pairs"] = "numbers pinned"
+    data: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -112,23 +118,23 @@ class Data(Part):
 
 @dataclass(frozen=True)
 class Group(Part):
-    """Parts that stand together: pictures side by side, one claim, or what goes to files and is not on the page."""
+    """Parts that stand together: pictures side by side (a "pair" as wide as the page), or what goes to files and is not
+    on the page."""
 
     kind = "group"
     parts: Sequence[Part]
-    look: Literal["panels", "claim", "files"] = "panels"
+    look: Literal["panels", "pair", "files"] = "panels"
 
 
 @dataclass(frozen=True)
 class Fold(Part):
-    """Parts that a reader can unfold, with a note beside their title; "printed" ones unfold for the printer, and "arm"
-    marks those that the page's search looks through."""
+    """Parts that a reader can unfold, with a note beside their title; "printed" ones unfold for the printer."""
 
     kind = "fold"
     title: str
     parts: Sequence[Part]
     note: str = ""
-    look: Literal["", "printed", "arm"] = ""
+    look: Literal["", "printed"] = ""
 
 
 Show = Callable[["Run"], Iterable[Part]]
@@ -146,8 +152,8 @@ EXHIBITS: Registry[Exhibit] = Registry("exhibit", "indelible.report.exhibits", g
 
 
 def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
-    """Decorator that files a function as an exhibit, with its place on the page: the answer has 0, what was asked and
-    said 80, how to run it again 100."""
+    """Decorator that files a function as an exhibit, with its place on the page: the answer has 0, what prints after
+    the second page begins at 20, what was asked and said has 80, how to run it again 100."""
 
     def file(show: Show) -> Show:
         EXHIBITS.register(name)(Exhibit(place, show))
@@ -156,9 +162,11 @@ def exhibit(name: str, *, place: float) -> Callable[[Show], Show]:
     return file
 
 
-def numbers(frame: pd.DataFrame, label: str, file: str, title: str = "The numbers") -> Fold:
+def numbers(
+    frame: pd.DataFrame, label: str, file: str, title: str = "The numbers", data: pd.DataFrame | None = None
+) -> Fold:
     """A table that a reader can unfold below its picture; arguments as of `Grid`."""
-    return Fold(title, [Grid(frame, label, file)], look="printed")
+    return Fold(title, [Grid(frame, label, file, data=data)], look="printed")
 
 
 def texts(write: Callable[..., str], frame: pd.DataFrame, *columns: str) -> list[str]:

@@ -64,15 +64,15 @@ def _mapping(path: Path) -> dict[str, Any]:
     return found
 
 
-def report_on(folder: Path, claims: Sequence[Claim] = ()) -> Run:
+def report_on(folder: Path, claims: Sequence[Claim] = (), *, run: Run | None = None) -> Run:
     """Judge claims on a finished run, beside the built-in ones and the study's own; write summary.json, claims.json,
-    report.html, figures/ and tables/.
+    report.html, figures/ and tables/. Where it is given, ``run`` takes the place of the folder's tables.
 
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
         ConfigError: a claim of the study's own that this version cannot read.
     """
-    run = read_run(folder)
+    run = run or read_run(folder)
     kept = run.settings.get("claims") or ()
     own = tuple(validated(Claim, entry, f"claims.{place} of {folder}") for place, entry in enumerate(kept))
     mine = (*own, *claims)

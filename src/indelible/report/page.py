@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from indelible.files import whole_file
-from indelible.report.exhibit import Html, Part, Picture
+from indelible.report.exhibit import Grid, Html, Part, Picture
+from indelible.report.latex import latex
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def render(template: str, parts: Iterable[Part], **content: Any) -> str:
@@ -35,19 +39,25 @@ def render(template: str, parts: Iterable[Part], **content: Any) -> str:
     )
     numbers = count(1)
 
-    def drawn(picture: Picture) -> Markup:
-        return Markup(inline_svg(picture.draw(), f"figure{next(numbers)}", picture.description))
+    def drawn(draw: Callable[[], Figure], description: str) -> Markup:
+        return Markup(inline_svg(draw(), f"figure{next(numbers)}", description))
 
     def filled(part: Html) -> Markup:
         return Markup(environment.from_string(part.template).render(part.content))
 
-    environment.filters.update(drawn=drawn, filled=filled)
+    environment.filters.update(drawn=drawn, filled=filled, tex=latex, csv=plain_numbers)
     folder = files("indelible.report") / "templates"
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template(template).render(
         style=Markup(style), script=Markup(script), script_digest=digest, parts=list(parts), **content
     )
+
+
+def plain_numbers(part: Grid | Picture) -> str:
+    """What is downloaded as CSV: numbers to six digits, or the cells of a table that has none."""
+    data = part.data if part.data is not None or isinstance(part, Picture) else part.frame
+    return "" if data is None else data.to_csv(index=False, lineterminator="\n", float_format="%.6g")
 
 
 def write_page(path: Path, page: str) -> Path:

@@ -13,8 +13,9 @@ from indelible.claims.rulings import Ruling
 from indelible.claims.verdict import Verdict, verdict, with_unlike_criteria
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import CONTROL_EDITOR, MEASURES
+from indelible.numbers.measures import CONTROL_EDITOR, MEASURES, FactSet
 from indelible.numbers.summary import summarise
+from indelible.report.transcript import transcript
 
 Summary = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ class Run:
         provenance: of the run: versions, fingerprints, commit, hardware, times.
         rulings: on the claims put to the study.
         tables: further tables of the run folder by name, e.g. "shares" and "drift" where arms were explained.
+        changed: the settings that are not what they would be without a word; None where that is not known.
+        unfinished: in a sentence what is not done yet; "" where the study is finished.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     rulings: Sequence[Ruling] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    changed: Mapping[str, Any] | None = None
+    unfinished: str = ""
 
     @cached_property
     def arms(self) -> list[str]:
@@ -59,6 +64,27 @@ class Run:
     def editors(self) -> list[str]:
         """Editors of the study, in order of appearance, without the control's."""
         return list(dict.fromkeys(str(line["editor"]) for line in self.summary if line["editor"] != CONTROL_EDITOR))
+
+    @cached_property
+    def transcripts(self) -> dict[str, pd.DataFrame]:
+        """By arm, what was asked and said (`transcript`)."""
+        return {arm: transcript(self.answers.arm(arm)) for arm in self.arms}
+
+    def distinct(self, fact_set: FactSet) -> int:
+        """Facts of a set, each counted once however many seeds and arms ask it."""
+        rows = self.answers.rows
+        return int(rows.loc[rows["fact_set"] == fact_set, "fact_id"].nunique()) if len(rows) else 0
+
+    @property
+    def plain(self) -> str | None:
+        """The arm that speaks for the study: the first with edits and nothing done to keep them, else the first with
+        edits; None without one that was measured."""
+        bare = [
+            line
+            for line in self.measured
+            if (line["paraphrases"], line["mask"], line["protect"]) == (0, "none", "none")
+        ]
+        return next((str(line["arm"]) for line in [*bare, *self.measured]), None)
 
     def estimate(self, arm: str, measure: str) -> Estimate:
         """A measure in one arm."""

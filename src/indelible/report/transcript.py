@@ -11,22 +11,24 @@ from indelible.numbers.words import MISSING
 LONGEST_ANSWER = 72
 OUTCOMES = ("lost", "kept", "gained", "lost to the edit", "never worked", "not tuned")
 FACT = ["seed", "copy", "fact_set", "fact_id"]
+"""What tells one fact of an arm from another."""
+ABOUT = ["subject", "relation", "prompt", "target", "rival"]
 
 
 def transcript(rows: pd.DataFrame) -> pd.DataFrame:
     """The transcript of one arm's rows: edited facts first, what was lost before what was kept, then by seed and fact.
 
-    One line per fact, of its own prompt: `FACT`, prompt, target; for each of `PHASES` what the model said, e.g.
-    base_says, and whether that counted, e.g. base_success (both missing where it was not asked); held_out_wordings,
-    successes before and after tuning, e.g. "2/3 → 1/3", empty if there are none; and outcome: "lost", "kept", "gained"
-    (failed before tuning, succeeds after), "lost to the edit" (an intrinsic fact that succeeded in base but in neither
-    of the others), "never worked", or "not tuned".
+    One line per fact, of its own prompt: `FACT` and `ABOUT`; for each of `PHASES` what the model said, e.g. base_says,
+    and whether that counted, e.g. base_success (both missing where it was not asked); held_out_wordings, successes
+    before and after tuning, e.g. "2/3 → 1/3", empty if there are none; and outcome: "lost", "kept", "gained" (failed
+    before tuning, succeeds after), "lost to the edit" (an intrinsic fact that succeeded in base but in neither of the
+    others), "never worked", or "not tuned".
     """
     control = is_control(rows)
     before = "base" if control else "edited"
     answers = rows[rows["phase"].isin(PHASES) & ((rows["fact_set"] == "intrinsic") | (not control))]
     prompts = answers[answers["kind"] == "prompt"].sort_values(QUESTION, kind="stable")
-    lines = prompts.drop_duplicates(FACT)[[*FACT, "prompt", "target"]].set_index(FACT)
+    lines = prompts.drop_duplicates(FACT)[[*FACT, *ABOUT]].set_index(FACT)
     for phase in PHASES:
         asked = prompts[prompts["phase"] == phase].drop_duplicates(FACT, keep="last").set_index(FACT)
         lines[f"{phase}_says"] = asked["generated"].map(shorten).reindex(lines.index)

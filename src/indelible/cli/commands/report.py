@@ -22,12 +22,13 @@ def report(
         Path | None, typer.Option(help="YAML file of claims to judge beside the built-in ones and the study's own.")
     ] = None,
 ) -> None:
-    """Write report.html, summary.json, figures/ and tables/ again from the tables of a finished study.
+    """Write report.html, summary.json, figures/ and tables/ again: of a finished study, or of what is finished of one.
 
     With two runs, write one page that compares them arm by arm.
     """
     from indelible.claims.claim import read_claims
-    from indelible.report.folder import REPORT, report_on, write_comparison
+    from indelible.report.folder import REPORT, write_comparison
+    from indelible.study.reporting import report_run
 
     if len(runs) > 2:
         raise ConfigError(f"{len(runs)} runs are given.", "Give one to report on, or two to compare.")
@@ -38,5 +39,7 @@ def report(
         return
     if out is not None:
         raise ConfigError(f"--out {out} is for two runs; one run's report belongs in its folder.", "Leave it out.")
-    report_on(runs[0], () if claims is None else read_claims(claims))
+    run = report_run(runs[0], () if claims is None else read_claims(claims))
+    if run.unfinished:
+        typer.echo(run.unfinished)
     typer.echo(f"Report: {runs[0] / REPORT}")

@@ -35,7 +35,6 @@ STYLES = MappingProxyType(
         "unclear": (INK, "o"),
         "rise": (COLOURS["kept"], ">"),
         "fall": (COLOURS["edited"], "<"),
-        "mean": (STRONG, "D"),
     }
 )
 """Name of a style -> colour and marker."""

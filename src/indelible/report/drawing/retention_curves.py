@@ -55,24 +55,25 @@ def curve_sheet(curves: pd.DataFrame, arms: Mapping[str, Axis]) -> Figure:
     abreast = min(len(arms), 3 if len(arms) <= 12 else 4)
     names = list(dict.fromkeys(axis.name for axis in arms.values()))
     down = DOWN if len(names) == 1 else DOWN + 0.2
-    width, height = abreast * ACROSS, -(-len(arms) // abreast) * down + FOOT
+    shown = in_order(curves.loc[curves["arm"].isin(list(arms)), "series"])
+    foot = FOOT if abreast > 1 else FOOT + 0.15 * (len(shown) - 2)
+    width, height = abreast * ACROSS, -(-len(arms) // abreast) * down + foot
     with style():
         figure = Figure(figsize=(width, height))
         for place, (arm, axis) in enumerate(arms.items()):
             left = (place % abreast * ACROSS + 0.42) / width
-            bottom = (height - FOOT - (place // abreast + 1) * down + down - 1.43) / height
+            bottom = (height - foot - (place // abreast + 1) * down + down - 1.43) / height
             axes = figure.add_axes((left, bottom, 2.0 / width, 1.35 / height))
             _draw(axes, curves[curves["arm"] == arm], axis)
             axes.tick_params(labelsize=7)
             axes.set_title(shortened(arm, LONGEST_TITLE), fontsize=7.5, color=INK, loc="left", parse_math=False)
             if len(names) > 1:
                 axes.set_xlabel(axis.name, fontsize=7)
-        shown = in_order(curves.loc[curves["arm"].isin(list(arms)), "series"])
         figure.legend(
             [Line2D([], [], markersize=3, lw=1.6, **look(name)) for name in shown],
             [label_of(name) for name in shown],
             loc="upper left",
-            ncols=min(len(shown), 2 if abreast < 3 else 4),
+            ncols=min(len(shown), (1, 2, 4, 4)[abreast - 1]),
             frameon=False,
             fontsize=8,
             labelcolor=INK,

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 import yaml
 
+from indelible.numbers.words import counted
 from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Words, exhibit
 from indelible.report.run import Run, flat
 
-MOST_OPEN = 60
-"""Settings in a table that stands open."""
 CODE = '<pre tabindex="0">{{ code }}</pre>'
 
 
@@ -22,19 +21,20 @@ def again(run: Run) -> Iterator[Part]:
     for what, command in commands(run.name, run.provenance):
         yield Words(what)
         yield Html(CODE, {"code": command})
-    yield Heading("Settings", "settings")
+    yield Heading("Settings", "settings", level=3)
+    if run.changed is not None:
+        said = list(flat(run.changed))
+        yield Words("All that is not as it would be without a word:", "note")
+        yield Grid(pd.DataFrame(said, columns=["setting", "value"]), "Settings that differ from defaults", look="pairs")
     if run.settings:
         study = yaml.safe_dump(dict(run.settings), sort_keys=False, allow_unicode=True)
-        yield Fold("As a study file", [Html(CODE, {"code": study})], "study.yaml")
-        lines = list(flat(run.settings))
-        table = Grid(pd.DataFrame(lines, columns=["setting", "value"]), "Settings", look="pairs")
-        yield Fold("Line by line", [table], f"{len(lines)} settings") if len(lines) > MOST_OPEN else table
+        yield Fold("All settings, as a study file", [Html(CODE, {"code": study})], "study.yaml")
     else:
         yield Words("None were recorded.", "note")
-    yield Heading("Provenance", "provenance")
+    yield Heading("Provenance", "provenance", level=3)
     if run.provenance:
         recorded = pd.DataFrame(list(flat(run.provenance)), columns=["of", "value"])
-        yield Grid(recorded, "Provenance", look="pairs")
+        yield Fold(counted(len(recorded), "line"), [Grid(recorded, "Provenance", look="pairs")])
     else:
         yield Words("None was recorded.", "note")
 

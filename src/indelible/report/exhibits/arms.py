@@ -21,7 +21,7 @@ MOST_OPEN = 12
 def arms(run: Run) -> Iterator[Part]:
     """One line per arm, and one per run that failed."""
     lines = [_carried_out(arm, own) for arm, own in run.runs.groupby("arm", sort=False)]
-    yield Heading("What was edited where", "compared")
+    yield Heading("How it was done", "compared")
     table = Grid(pd.DataFrame(lines), "What was edited where", look="pinned")
     yield Fold(counted(len(lines), "arm"), [table]) if len(lines) > MOST_OPEN else table
     yield Words(
@@ -33,7 +33,7 @@ def arms(run: Run) -> Iterator[Part]:
         "and those that want no such change none.",
         "note",
     )
-    yield Heading("Failures", "failures")
+    yield Heading("Failures", "failures", level=3)
     failed = run.runs.loc[run.runs["status"] != "done", ["arm", "seed", "error"]]
     if failed.empty:
         yield Words("None: every run of every arm finished.")

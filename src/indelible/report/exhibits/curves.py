@@ -37,12 +37,17 @@ KEY = """
 """
 
 
-@exhibit("curves", place=20)
+@exhibit("curves", place=30)
 def curves(run: Run) -> Iterator[Part]:
-    """A panel for every arm that was asked while it was tuned, and a second where its points are doses."""
+    """A panel for every arm that was asked while it was tuned, and a second where its points are doses; a control that
+    stands in the panels of others has none."""
     found = curves_of(run)
+    yield Data("curves", found)
+    if found.groupby(["arm", "series"]).size().max() <= len(("start", "end")):
+        return  # the picture of the phases says as much
     series = in_order(found["series"])
-    arms = list(dict.fromkeys(found["arm"]))
+    beside = set(dict(pairs_with_control(run.runs)).values())
+    arms = [arm for arm in dict.fromkeys(found["arm"]) if arm not in beside]
     axes = _axes(run, found)
     yield Heading("Retention while tuning", "curves")
     along = " and ".join(dict.fromkeys(axis.name for own in axes.values() for axis in own[:1])) or STEPS.name
@@ -64,9 +69,9 @@ def curves(run: Run) -> Iterator[Part]:
         folded = [panel for arm in rest if editors[arm] == editor for panel in panels[arm]]
         title = "Without any edit" if editor == CONTROL_EDITOR else editor
         yield Fold(title, [Group(folded)], note=f"{len(folded)} more")
-    if without := [arm for arm in run.arms if arm not in panels]:
+    if without := [arm for arm in run.arms if arm not in set(found["arm"])]:
         yield Words(f"Without a curve, since nothing was measured after tuning: {'; '.join(without)}.", "note")
-    yield Fold("The numbers", [Grid(_table(found, series), "Retention while tuning.", "curves")])
+    yield Fold("The numbers", [Grid(_table(found, series), "Retention while tuning.", "curves", data=found)])
     if arms:
         chosen = first_arms(run.summary, arms, MOST_ON_SHEET)
         sheets = [{arm: axes[arm][place] for arm in chosen if place < len(axes[arm])} for place in (0, 1)]
@@ -79,7 +84,6 @@ def curves(run: Run) -> Iterator[Part]:
             ],
             "files",
         )
-    yield Data("curves", found)
 
 
 def curves_of(run: Run) -> pd.DataFrame:

@@ -26,10 +26,10 @@ def effects(run: Run) -> Iterator[Part]:
         return
     yield Heading("What matters over the whole grid", "grid")
     yield Words(
-        "What each factor changed, on average over the pairs of arms that differ in it alone: a level less the one "
-        "that it is held against."
+        "What each factor changed, on average over the pairs of arms of one editor that differ in it alone: a level "
+        "less the one that it is held against."
     )
-    yield numbers(_table(found), "What matters over the whole grid.", "grid")
+    yield numbers(_table(found), "What matters over the whole grid.", "grid", data=found)
     yield Data("grid", found)
 
 
@@ -62,11 +62,12 @@ def further(run: Run) -> Iterator[Part]:
 
 
 def _table(found: pd.DataFrame) -> pd.DataFrame:
-    """One line per factor and two of its levels, one column per measure."""
-    keys = ["factor", "level", "against", "pairs"]
+    """One line per editor, factor and two of its levels, one column per measure."""
+    keys = ["editor", "factor", "level", "against", "pairs"]
     units = {name: MEASURES.get(name).unit for name in found["measure"].unique()}
     names = {name: f"{MEASURES.get(name).label}, {UNITS[unit]} [95%]" for name, unit in units.items()}
     lines = found[["measure", "value", "low", "high"]].itertuples(index=False)
     text = [in_unit(Estimate(*figures), units[name]) for name, *figures in lines]
+    found = found.assign(editor=found["editor"].replace("", MISSING))
     wide = found.assign(text=text).pivot(index=keys, columns="measure", values="text")[list(names)]
     return found[keys].drop_duplicates().join(wide.rename(columns=names), on=keys).fillna(MISSING).astype(str)

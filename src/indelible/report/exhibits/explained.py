@@ -44,11 +44,11 @@ def explained(run: Run) -> Iterator[Part]:
         pictures.append(Picture(partial(shares_plot, own), description, str(arm), f"shares-{number}"))
     yield Group(pictures[:MOST_ON_PAGE])
     yield Group(pictures[MOST_ON_PAGE:], "files")
-    yield numbers(_shares(of_loss), "Share of the loss by parameter group.", "shares")
+    yield numbers(_shares(of_loss), "Share of the loss by parameter group.", "shares", data=of_loss)
     yield Data("shares", of_loss)
     forecast = with_outcomes(mask_forecast(mixtures, draws=draws), run.answers, run.runs)
     title = "What each mask would have kept (a forecast, not a run)"
-    yield numbers(_forecast(forecast), "What each mask would have kept.", "forecast", title)
+    yield numbers(_forecast(forecast), "What each mask would have kept.", "forecast", title, forecast)
     yield Data("forecast", forecast)
     if "drift" in run.tables:
         drift = drift_summary(run.tables["drift"], draws=draws)
@@ -58,7 +58,7 @@ def explained(run: Run) -> Iterator[Part]:
             "facts:"
         )
         title = "What moved under the edits, in numbers"
-        yield numbers(drift_table(drift), "What moved under the edits.", "drift", title)
+        yield numbers(drift_table(drift), "What moved under the edits.", "drift", title, drift)
         yield Data("drift", drift)
 
 

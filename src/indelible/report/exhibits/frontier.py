@@ -49,7 +49,7 @@ def frontier_shown(run: Run) -> Iterator[Part]:
     yield from pictures[:MOST_OPEN]
     if rest := pictures[MOST_OPEN:]:
         yield Fold(f"{len(rest)} more", rest)
-    yield numbers(_table(found), "What protections keep and what they cost.", "frontier")
+    yield numbers(_table(found), "What protections keep and what they cost.", "frontier", data=found)
     yield Words(
         f"{MEASURES.get('durability').label.capitalize()}: the mean share kept over the held-out figures that all arms "
         "tuned alike reached, each when it was first reached; fewer exams on the way put it higher. A dash stands for "

@@ -1,69 +1,108 @@
-"""Edits against intrinsic facts: the extra loss at equal start, the gap in what was kept, the figures of every arm."""
+"""The figures of every arm; edits against intrinsic facts: the extra loss at equal start, the lead in what is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.claims.verdict import of_line
-from indelible.numbers.measures import MEASURES, Rate, measures
-from indelible.numbers.words import MISSING, UNITS, cell, figure, heading, headline, in_percent, in_points, percent
+from indelible.numbers.measures import CONTROL_EDITOR, MEASURES, Combination, Measure, Rate, measures
+from indelible.numbers.words import MISSING, UNITS, cell, change, duration, figure, heading
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
-from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Picture, Words, exhibit, numbers
+from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Part, Picture, Words, exhibit, numbers
+from indelible.report.exhibits.answer import short
 from indelible.report.run import Run
 
 MOST_OPEN = 12
 """Arms in a table that stands open."""
+OTHER_WORDINGS = "retention_paraphrase"
+"""Beside the measures of the headline: what was kept in wordings that no edit had seen."""
 FEWEST_GROUPED = 7
 """Fewer arms than this stand under no headings in the forest: their names say enough."""
-READINGS = {"more": "more often", "less": "less often", "unclear": "cannot tell"}
+SIDES = {0: "unclear", 1: "rise", -1: "fall"}
+"""Of a lead: the style of its dot."""
 
 
-@exhibit("gap", place=30)
-def gap(run: Run) -> Iterator[Part]:
-    """A forest of extra losses at equal start and one of gaps, what was kept, the headline table, and how much each arm
-    rests on."""
-    yield Heading("Edits against intrinsic facts at equal start", "equal-start")
-    yield Words(
-        "By how many nats of log-odds more fine-tuning took from edits than from intrinsic facts that were held as "
-        "firmly, of the same relations, in own and held-out wordings. Above zero, edits lose more. What is held firmly "
-        "can lose much and still succeed, and then nothing of that shows in what is kept."
-    )
-    if any(line["excess_loss"] is not None for line in run.measured):
-        about = f"Extra loss of edits at equal start per arm with 95% intervals. {run.verdict.answer}"
-        yield Picture(lambda: forest(run, "excess_loss"), about, file="extra-loss")
-    yield Grid(_beside(run), "What fine-tuning took and left, in the same words for both sets of facts.", "kept")
-    yield from _left_out(run)
-    yield Heading("The gap", "gap")
-    yield Words(
-        "Intrinsic retention minus edited retention, in percentage points. Above zero, edits failed more often than "
-        "facts that the model had from pre-training. A triangle marks an interval that excludes zero."
-    )
-    if run.measured:
-        said = run.verdict.detail or run.verdict.answer
-        yield Picture(lambda: forest(run, "gap"), f"Retention gap per arm with 95% intervals. {said}", file="gap")
-    yield numbers(_gaps(run), "Retention and retention gap per arm.", "gap")
-    columns, lines = headline(run.summary)
-    table = Grid(pd.DataFrame(lines, columns=columns), "What each arm achieved and kept.", "headline")
+@exhibit("results", place=10)
+def results(run: Run) -> Iterator[Part]:
+    """What every arm achieved and kept, what tuning left before what came before it."""
+    yield Heading("Results", "results")
+    table, same = _results(run)
+    summary = pd.DataFrame(run.summary)
+    grid = Grid(table, "What each arm achieved and kept.", "headline", data=summary)
     if len(run.summary) > MOST_OPEN:
-        yield Fold("All arms", [table], look="printed")
+        yield Fold("All arms", [grid], look="printed")
     else:
-        yield Heading("All arms", "headline", level=3)
-        yield table
-    early = [heading(one) for one in measures("headline") if isinstance(one, Rate) and one.hit != "tuned"]
-    said = f"{', '.join(early[:-1])} and {early[-1]} are measured before tuning.".capitalize()
+        yield grid
+    early = [heading(one) for one in measures("headline") if before_tuning(one)]
+    said = f"Alike in all arms with an edit: {', '.join(same)}. " if same else ""
+    said += f"{', '.join(early[:-1])} and {early[-1]} are measured before tuning.".capitalize()
     yield Words(f"{said} A dash stands where a figure does not apply or was not reached.", "note")
+    yield Data("summary", summary)
+
+
+def _results(run: Run) -> tuple[pd.DataFrame, list[str]]:
+    """A line for each arm, what tuning had a part in first; in words, what all arms with an edit had alike before."""
+    shown = sorted((*measures("headline"), MEASURES.get(OTHER_WORDINGS)), key=before_tuning)
+    shown.sort(key=lambda one: (before_tuning(one), one.unit == "nats"))  # the widest of them last
+    columns = {heading(one): [cell(line, one) for line in run.summary] for one in shown}
+    edits = [line["editor"] != CONTROL_EDITOR for line in run.summary]
+    same = []
+    for one in map(heading, filter(before_tuning, shown)):
+        found = {text for text, edit in zip(columns[one], edits, strict=True) if edit} or set(columns[one])
+        if found == {MISSING} or (len(found) == 1 and sum(edits) > 1):
+            del columns[one]
+            same += [f"{one} {text}" for text in found if text != MISSING]
+    figures = ("figure", "downstream_before", "downstream_after")
+    columns["downstream"] = [change(*(line[name] for name in figures)) for line in run.summary]
+    columns["time"] = [duration(line["seconds"]) for line in run.summary]
+    names = short([str(line["arm"]) for line in run.summary])
+    return pd.DataFrame({"arm": names} | columns), same
+
+
+def before_tuning(measure: Measure) -> bool:
+    """Whether tuning has no part in a measure."""
+    if isinstance(measure, Combination):
+        return all(before_tuning(MEASURES.get(name)) for name in measure.weights)
+    return isinstance(measure, Rate) and measure.hit != "tuned"
+
+
+@exhibit("gap", place=20)
+def gap(run: Run) -> Iterator[Part]:
+    """Forests of extra losses at equal start and of leads, what was kept, and how much each arm rests on."""
+    if run.measured:
+        yield Heading("Edits against intrinsic facts", "equal-start")
+        yield Words(
+            "Left, by how many nats of log-odds more fine-tuning took from edits than from intrinsic facts that were "
+            "held as firmly, of the same relations, in own and held-out wordings: above zero, edits lose more. Right, "
+            "the edits kept less the intrinsic facts kept, in points: below zero, edits failed more often. What is "
+            "held firmly can lose much and still succeed, and then nothing of that shows in what is kept. A triangle "
+            "marks an interval that excludes zero."
+        )
+        pictures = []
+        if any(line["excess_loss"] is not None for line in run.measured):
+            about = f"Extra loss of edits at equal start per arm with 95% intervals. {run.verdict.answer}"
+            name = "Extra loss of edits at equal start"
+            pictures.append(Picture(partial(forest, run, "excess_loss"), about, name, "extra-loss"))
+        about = f"Edits kept less intrinsic facts kept per arm with 95% intervals. {run.verdict.detail}"
+        pictures.append(
+            Picture(partial(forest, run, "lead"), about, "Edits kept \N{MINUS SIGN} intrinsic kept", "lead")
+        )
+        yield Group(pictures, "pair")
+    kept = "What fine-tuning took and left, in the same words for both sets of facts."
+    yield numbers(_beside(run), kept, "kept", "What was taken and left, in numbers", _retention(run))
+    yield from _left_out(run)
     yield numbers(_sizes(run), "Sizes and further rates per arm.", "sizes", "Sizes and further rates")
-    yield Data("summary", pd.DataFrame(run.summary))
     yield Data("retention", _retention(run))
 
 
 def forest(run: Run, measure: str) -> Figure:
     """A difference between edits and intrinsic facts in every arm with its interval, grouped by editor where there are
-    many."""
-    grouped = len(run.measured) >= FEWEST_GROUPED
+    many; what speaks against edits has their colour."""
+    grouped, unit = len(run.measured) >= FEWEST_GROUPED, MEASURES.get(measure).unit
     blocks: dict[str, list[Dot]] = {}
     for line in run.measured:
         arm, editor = str(line["arm"]), str(line["editor"])
@@ -71,11 +110,11 @@ def forest(run: Run, measure: str) -> Figure:
         label = arm.removeprefix(editor).lstrip(", -") or arm if grouped else arm
         found = of_line(line, measure)
         missing = "too few with a counterpart" if found.value is None else ""
-        blocks.setdefault(editor if grouped else "", []).append(Dot(label, direction(found), found, missing))
+        look = direction(found) if unit == "nats" else SIDES[found.side]
+        blocks.setdefault(editor if grouped else "", []).append(Dot(label, look, found, missing))
     plot = [Block(heading, dots) for heading, dots in blocks.items()]
-    unit = MEASURES.get(measure).unit
-    more = "failed more often" if unit == "share" else "lost more"
-    label = f"{MEASURES.get(measure).label}, {UNITS[unit]}; above 0, edits {more}"
+    side = "below 0, edits failed more often" if unit == "share" else "above 0, edits lost more"
+    label = f"{UNITS[unit]}; {side}"
     return dot_plot(plot, label=label, differences=unit)
 
 
@@ -96,21 +135,6 @@ def _left_out(run: Run) -> Iterator[Part]:
         table = pd.DataFrame(rows, columns=["arm", "questions", "edits"])
         said = "Edits without a counterpart that was held as firmly, left out at equal start"
         yield Fold(said, [Grid(table, f"{said}.", look="pinned")])
-
-
-def _gaps(run: Run) -> pd.DataFrame:
-    rows = [
-        {
-            "arm": line["arm"],
-            "edited kept [95%]": in_percent(run.estimate(line["arm"], "retention_edited")),
-            "intrinsic kept [95%]": in_percent(run.estimate(line["arm"], "retention_intrinsic")),
-            "gap, points [95%]": in_points(found := of_line(line, "gap")),
-            "edits fail": MISSING if found.value is None else READINGS[direction(found)],
-            "flip ratio": percent(run.estimate(line["arm"], "flip_ratio").value),
-        }
-        for line in run.summary
-    ]
-    return pd.DataFrame(rows)
 
 
 def _sizes(run: Run) -> pd.DataFrame:

@@ -35,8 +35,9 @@ def trade_offs(run: Run) -> Iterator[Part]:
         file = f"trade-off-{objective}-{figure}".replace("_", "-")
         panels.append(Picture(partial(trade_off, arms, axis, run.editors), description, str(objective), file))
     yield Group(panels)
-    yield numbers(_table(found), "Downstream gain and edited retention per arm.", "trade-off")
-    yield Data("trade-off", found.drop(columns=FOR_THE_PICTURE))
+    data = found.drop(columns=FOR_THE_PICTURE)
+    yield numbers(_table(found), "Downstream gain and edited retention per arm.", "trade-off", data=data)
+    yield Data("trade-off", data)
 
 
 def gains(run: Run) -> pd.DataFrame:

@@ -1,30 +1,86 @@
 addEventListener("beforeprint", () => document.querySelectorAll("details.printed").forEach((part) => (part.open = true)));
+
+for (const tools of document.querySelectorAll(".tools")) {
+  tools.hidden = false;
+  const said = document.createElement("output");
+  tools.append(said);
+  const text = (button) => button.nextElementSibling.content.textContent;
+  const save = (kind, type, content) => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([content], { type }));
+    link.download = `${tools.dataset.name}.${kind}`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const copy = async (content) => {
+    try {
+      await navigator.clipboard.writeText(content);
+    } catch {
+      const field = Object.assign(document.createElement("textarea"), { value: content });
+      document.body.append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+    }
+    said.textContent = "copied";
+    setTimeout(() => (said.textContent = ""), 2000);
+  };
+  const markdown = () => {
+    const cells = (row) => [...row.cells].map((cell) => cell.innerText.trim().replace(/\s+/g, " ").replace(/\|/g, "\\|"));
+    const rows = [...tools.parentElement.querySelectorAll("tr")].map(cells);
+    const line = (row) => `| ${row.join(" | ")} |`;
+    return [line(rows[0]), line(rows[0].map(() => "---")), ...rows.slice(1).map(line)].join("\n") + "\n";
+  };
+  const alone = () => {
+    const drawn = [...tools.parentElement.querySelectorAll("svg")].find((one) => one.getClientRects().length);
+    const copied = drawn.cloneNode(true), box = drawn.viewBox.baseVal;
+    copied.setAttribute("width", `${box.width}pt`);
+    copied.setAttribute("height", `${box.height}pt`);
+    copied.setAttribute("style", "background: #fff; color: #5c6670");
+    return new XMLSerializer().serializeToString(copied).replace(/var\(--[\w-]+, ([^)]*)\)/g, "$1");
+  };
+  tools.addEventListener("click", ({ target: button }) => {
+    if (button.dataset.do === "svg") save("svg", "image/svg+xml", alone());
+    if (button.dataset.do === "csv") save("csv", "text/csv", text(button));
+    if (button.dataset.do === "latex") copy(text(button));
+    if (button.dataset.do === "markdown") copy(markdown());
+  });
+}
+
 (() => {
   const find = document.getElementById("find");
   if (!find) return;
-  const field = find.querySelector("input"), told = find.querySelector("output");
-  const arms = [...document.querySelectorAll("details.arm")].map((part) => ({
-    part, name: part.querySelector("summary strong").textContent, rows: [...part.querySelectorAll("tbody tr")], texts: null,
-  }));
+  const rows = [...document.querySelectorAll(".matrix tbody tr")].map((row) => {
+    const behind = document.getElementById(row.id.replace("r", "f"));
+    return { row, behind, text: null };
+  });
   find.hidden = false;
-  field.addEventListener("input", () => {
-    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+  const show = () => {
+    const { words, set, relation, outcome, arm } = Object.fromEntries(new FormData(find));
+    const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
     let found = 0;
-    for (const arm of arms) {
-      arm.texts ??= arm.rows.map((row) => (arm.name + " " + row.textContent).toLowerCase());
-      let here = 0;
-      arm.rows.forEach((row, place) => {
-        row.hidden = !words.every((word) => arm.texts[place].includes(word));
-        here += !row.hidden;
-      });
-      arm.part.hidden = words.length > 0 && here === 0;
-      arm.part.open = words.length > 0 && here > 0;
-      found += here;
+    for (const one of rows) {
+      const cells = [...one.row.cells].slice(3), asked = arm === "" ? cells : [cells[Number(arm)]];
+      if (wanted.length) one.text ??= (one.row.textContent + " " + one.behind.textContent).toLowerCase();
+      const fits =
+        (!set || one.row.dataset.set === set) &&
+        (!relation || one.row.dataset.relation === relation) &&
+        (outcome ? asked.some((cell) => cell.classList.contains(outcome)) : arm === "" || asked[0].textContent !== "") &&
+        wanted.every((word) => one.text.includes(word));
+      one.row.hidden = !fits;
+      found += fits;
     }
-    told.textContent = words.length ? `${found} of the facts listed here` : "";
+    find.querySelector("output").textContent = found === rows.length ? "" : `${found} of ${rows.length} facts`;
+  };
+  find.addEventListener("input", show);
+  find.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("keydown", (event) => {
+    const open = event.key === "Escape" && document.querySelector(".fact:target");
+    if (open) location.hash = open.id.replace("f", "r");
   });
 })();
-for (const head of document.querySelectorAll(".facts thead th")) {
+
+for (const head of document.querySelectorAll(".sortable thead th")) {
   const button = document.createElement("button");
   button.type = "button";
   button.append(...head.childNodes);

@@ -256,3 +256,12 @@ class StudyConfig(_Settings):
     def as_dict(self) -> dict[str, Any]:
         """Plain lists, mappings and scalars, keyed as in a study file."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def changed_settings(settings: Any) -> dict[str, Any] | None:
+    """A study's settings without those that are what they would be without a word; None where this version cannot read
+    them."""
+    try:
+        return StudyConfig.model_validate(settings).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    except ValueError:
+        return None

@@ -88,8 +88,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
     """
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
-    unread = f"not read yet: {config.model}"
-    plan = checked.plan(known_model(store.folder, config.model) or ModelVersion(unread, unread))
+    plan = checked.plan_without_weights(store)
     at_once = checked.workers(plan, workers)
     speed = None
     if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
@@ -99,6 +98,11 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
     clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
+
+
+def plan_of(config: StudyConfig, store: Store) -> Plan:
+    """The steps of the study that a run folder was made for, of which some may be done; the model is not loaded."""
+    return _checked(config, store, update=False, unseen=True).plan_without_weights(store)
 
 
 def run_study(
@@ -177,6 +181,11 @@ class _Checked:
             tasks=tasks_version(),
         )
         return make_plan(self.config, self.arms, versions)
+
+    def plan_without_weights(self, store: Store) -> Plan:
+        """The steps, for the model that the run folder knows; without one, steps that are not done."""
+        unread = f"not read yet: {self.config.model}"
+        return self.plan(known_model(store.folder, self.config.model) or ModelVersion(unread, unread))
 
     def workers(self, plan: Plan, wanted: int | None) -> int:
         """How many steps are done at a time; where it is left open, one on an accelerator."""

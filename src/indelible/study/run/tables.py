@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -15,9 +16,10 @@ import pandas as pd
 
 from indelible.files import read_table, remove, whole_file
 from indelible.numbers.measures import FACTORS
-from indelible.report.folder import report_on
+from indelible.report.folder import read_run, report_on
 from indelible.study.design.arms import Arm
 from indelible.study.design.checks import COVARIANCE_TOKENS
+from indelible.study.design.settings import changed_settings
 from indelible.study.run.kept import ROWS, TUNING, read_json
 from indelible.study.run.plan import ArmRun, Plan
 from indelible.study.run.store import Store
@@ -164,7 +166,8 @@ def write_results(
     if rows.empty:
         return []
     _write_table(store, "facts.parquet", rows)
-    return report_on(store.folder).summary
+    run = read_run(store.folder)
+    return report_on(store.folder, run=replace(run, changed=changed_settings(run.settings))).summary
 
 
 def _about(run: ArmRun) -> dict[str, Any]:
