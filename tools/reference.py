@@ -84,7 +84,7 @@ def study_keys() -> str:
         "### tuning.data",
         keys(DataSettings),
     ]
-    for objective in OBJECTIVES.values():
+    for objective in map(OBJECTIVES.get, OBJECTIVES):
         figures = ", ".join(f"`{figure.name}`" for figure in objective.figures)
         pieces += [
             f"### Objective `{objective.name}`",
@@ -93,7 +93,7 @@ def study_keys() -> str:
             keys(objective.settings, without=TuningSettings.model_fields),
         ]
     pieces += ["## protect", "Of an arm: names joined with `+`, or names with their options."]
-    for protection in PROTECTIONS.values():
+    for protection in map(PROTECTIONS.get, PROTECTIONS):
         module = inspect.getdoc(sys.modules[protection.__module__]) or ""
         pieces += [f"### Protection `{protection.name}`", _plain(module), keys(protection)]
     pieces += ["## claims", "A list; each claim has these keys.", keys(Claim), "### claims.compare", keys(Comparison)]
@@ -110,7 +110,7 @@ def editor_options() -> str:
     ]
     shared: dict[type[BaseModel], str] = {}
     own = []
-    for editor in EDITORS.values():
+    for editor in map(EDITORS.get, EDITORS):
         base = _shared_base(editor)
         if base.model_fields:
             link = shared.setdefault(base, _titled(base))
