@@ -39,7 +39,9 @@ from indelible.study.design.arms import resolve_arms
 from indelible.study.design.config import assign, load_config, parse_config, preset_names
 from indelible.tuning.freezing.mask import MASKS
 from indelible.tuning.objective import OBJECTIVES
+from indelible.tuning.own_data.data import data_task
 from indelible.tuning.protection import PROTECTIONS
+from indelible.tuning.settings import DataSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TUNERS
 from indelible.validation import validated
@@ -72,7 +74,7 @@ def written() -> dict[str, str]:
 @cache
 def pages() -> dict[str, str]:
     """All of them, those made from the code included."""
-    return written() | {f"docs/{name}": text for name, text in reference.pages().items()}
+    return written() | {f"docs/{name}": made() for name, made in reference.PAGES.items()}
 
 
 @cache
@@ -88,13 +90,9 @@ def blocks() -> tuple[Block, ...]:
     return tuple(found)
 
 
-def of(language: str) -> list[Any]:
-    """Parameters of a test: the blocks of a language."""
-    return [
-        pytest.param(block, id=f"{block.page}-{number}")
-        for number, block in enumerate(blocks())
-        if block.language == language
-    ]
+def of(language: str) -> list[Block]:
+    """The blocks of a language."""
+    return [block for block in blocks() if block.language == language]
 
 
 @pytest.fixture(autouse=True)
@@ -129,9 +127,8 @@ def test_every_block_is_of_a_kind_that_is_tested() -> None:
     assert kinds <= {block.language for block in blocks()}
 
 
-@pytest.mark.parametrize("block", of("python"))
-def test_python_compiles_and_what_it_names_is_there(block: Block) -> None:
-    for node in ast.walk(ast.parse(block.text)):
+def test_python_compiles_and_what_it_names_is_there() -> None:
+    for node in (node for block in of("python") for node in ast.walk(ast.parse(block.text, block.page))):
         if isinstance(node, ast.Import):
             for name in node.names:
                 import_module(name.name)
@@ -197,11 +194,11 @@ def lines_of(block: Block) -> Iterator[str]:
     yield from (line for line in text.splitlines() if shlex.split(line, comments=True))
 
 
-@pytest.mark.parametrize("block", of("bash"))
-def test_every_command_is_understood(block: Block, desk: Path) -> None:
+def test_every_command_is_understood(desk: Path) -> None:
     register_what_the_pages_add()
-    for line in lines_of(block):
-        understand(line)
+    for block in of("bash"):
+        for line in lines_of(block):
+            understand(line)
 
 
 def understand(line: str) -> None:
@@ -262,36 +259,36 @@ def test_commands_in_sentences_are_understood() -> None:
                         typed(words, complete=False)
 
 
-@pytest.mark.parametrize("block", of("yaml"))
-def test_yaml_is_a_study_or_a_part_of_one(block: Block, desk: Path) -> None:
-    holds = yaml.safe_load(block.text)
-    if isinstance(holds, list):
-        (desk / "mine.yaml").write_text(block.text, encoding="utf-8")
-        assert read_claims(desk / "mine.yaml")
-    elif "jobs" in holds:
-        for job in holds["jobs"].values():
-            for step in job["steps"]:
-                understand(step["run"])
-    else:
-        whole = {"name": "whole", "model": "smollm2-135m", **holds}
-        if not {"arms", "grid"} & whole.keys():
-            whole["arms"] = [{"name": "memit", "editor": "memit"}]
-        config = parse_config(yaml.safe_dump(whole), block.page, desk)
-        assert resolve_arms(config) and (block.title == "" or holds["name"] == Path(block.title).stem)
+def test_yaml_is_a_study_or_a_part_of_one(desk: Path) -> None:
+    for block in of("yaml"):
+        holds = yaml.safe_load(block.text)
+        if isinstance(holds, list):
+            (desk / "claims-alone.yaml").write_text(block.text, encoding="utf-8")
+            assert read_claims(desk / "claims-alone.yaml")
+        elif "jobs" in holds:
+            for line in (step["run"] for job in holds["jobs"].values() for step in job["steps"]):
+                understand(line)
+        else:
+            whole = {"name": "whole", "model": "smollm2-135m", **holds}
+            if not {"arms", "grid"} & whole.keys():
+                whole["arms"] = [{"name": "memit", "editor": "memit"}]
+            config = parse_config(yaml.safe_dump(whole), block.page, desk)
+            assert resolve_arms(config) and (block.title == "" or holds["name"] == Path(block.title).stem)
 
 
-@pytest.mark.parametrize("block", [*of("json"), *of("csv")])
-def test_files_of_facts_hold_facts(block: Block, desk: Path) -> None:
-    if "train" in block.title:
-        assert load_config(
-            "quick", [f"tuning.data.source={block.title}", "tuning.data.columns={prompt: question, answer: reply}"]
-        ).tuning["data"]["source"] == str(desk / block.title)
-        return
-    read = read_facts(desk / block.title, strict=True)
-    assert read.facts and all(fact.new_object for fact in read.facts)
+def test_files_of_facts_and_of_training_data_are_read(desk: Path) -> None:
+    (wanted,) = (yaml.safe_load(block.text)["tuning"] for block in of("yaml") if "my-train.jsonl" in block.text)
+    for block in of("json") + of("csv"):
+        if block.title == wanted["data"]["source"]:
+            data = DataSettings(**wanted["data"])
+            first = next(data_task(data, OBJECTIVES.get(wanted["objective"]))(0))
+            assert first.prompt and first.answer
+        else:
+            read = read_facts(desk / block.title, strict=True)
+            assert read.facts and all(fact.new_object for fact in read.facts)
 
 
-def targets(page: str, text: str) -> Iterator[str]:
+def targets(text: str) -> Iterator[str]:
     for token in MarkdownIt().enable("table").parse(text):
         for child in token.children or ():
             if child.type in ("link_open", "image"):
@@ -307,15 +304,13 @@ def anchors(page: str) -> frozenset[str]:
     return frozenset(re.sub(r"[-\s]+", "-", title) for title in plain)
 
 
-@pytest.mark.parametrize("page", pages())
-def test_links_lead_somewhere(page: str) -> None:
-    for target in targets(page, pages()[page]):
-        if target.startswith("https://"):
-            continue
-        path, _, anchor = target.partition("#")
-        place = normpath(join(dirname(page), path)) if path else page
-        assert place in pages() or (ROOT / place).is_file(), target
-        assert not anchor or anchor in anchors(place), target
+def test_links_lead_somewhere() -> None:
+    for page, text in pages().items():
+        for target in (one for one in targets(text) if not one.startswith("https://")):
+            path, _, anchor = target.partition("#")
+            place = normpath(join(dirname(page), path)) if path else page
+            assert place in pages() or (ROOT / place).is_file(), (page, target)
+            assert not anchor or anchor in anchors(place), (page, target)
 
 
 def test_the_readme_is_short() -> None:

@@ -20,8 +20,8 @@ BESIDE = ("studies/*.yaml", "examples/*", "findings/*", "benchmarks/*.py", "*.md
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the generated pages, and copies of the files beside docs/."""
-    for name, text in reference.pages().items():
-        files.append(File.generated(config, name, content=text))
+    for name, made in reference.PAGES.items():
+        files.append(File.generated(config, name, content=made()))
     for pattern in BESIDE:
         for path in ROOT.glob(pattern):
             if path.is_file():

@@ -31,15 +31,6 @@ _MANY = re.compile(r"\b(text|number|mapping)\b")
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def pages() -> dict[str, str]:
-    """Markdown of every page of the reference, by its file."""
-    return {
-        "reference/commands.md": commands(),
-        "reference/study-keys.md": study_keys(),
-        "reference/editor-options.md": editor_options(),
-    }
-
-
 def commands() -> str:
     """All commands, each with its examples."""
     group = typer.main.get_command(app)
@@ -242,3 +233,11 @@ def _plain(text: str) -> str:
         piece = re.sub(r"\b(None|True|False)\b", lambda found: f"`{_value(_WORDS[found[0]])}`", piece)
         pieces[at] = piece.replace("<", "&lt;").replace("*", r"\*").replace("[", r"\[")
     return "".join(pieces)
+
+
+PAGES = {
+    "reference/commands.md": commands,
+    "reference/study-keys.md": study_keys,
+    "reference/editor-options.md": editor_options,
+}
+"""What makes each page, by its file."""
