@@ -215,7 +215,8 @@ def understand(line: str) -> None:
         assert all(re.search(rf"^{name}:", (ROOT / "Makefile").read_text(), re.MULTILINE) for name in rest), line
     elif program == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        assert rest[0] == "install" and all(extra in extras for extra in re.findall(r"\.\[(\w+)\]", line)), line
+        named = re.findall(r"(?:\.|indelible)\[([\w-]+)\]", line)
+        assert rest[0] == "install" and set(named) <= set(extras), line
         assert "--constraint" not in rest or (ROOT / rest[rest.index("--constraint") + 1]).is_file()
     else:
         assert line.startswith(("python3 -m venv .venv", ". .venv/bin/activate")), line
