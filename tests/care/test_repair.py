@@ -142,6 +142,27 @@ def test_keys_of_what_still_works_are_answered_as_before(
     assert moves[1] < 0.3 * moves[0], moves
 
 
+def test_what_was_kept_and_is_lost_later_is_no_longer_preserved(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, taught: Path
+) -> None:
+    facts = indelible.read_facts(taught / "facts.jsonl").facts[:6]
+    text = (taught / "corpus.txt").read_text().splitlines()
+    model = tiny_model("llama")
+    edit = indelible.EDITORS.get("memit")(**SMALL, covariance_weight=1.0).edit(
+        model, tiny_tokenizer, facts, corpus=text
+    )
+    how = Mending.of(edit).with_text(lambda: text)
+    moves = []
+    for kept in (facts[:3], facts[1:3]):
+        mender = Mender(how, model, tiny_tokenizer, kept)
+        with mender.restored():
+            mender.mend(facts[3:])
+            rows = Mender(how, model, tiny_tokenizer, facts[:1]).keys_of_kept()
+            ((name, delta),) = mender.mend(facts[:1]).deltas.items()
+        moves.append(float((delta.difference() @ rows[name]).norm() / delta.difference().norm()))
+    assert moves[0] > 0.7 * moves[1], moves
+
+
 def test_texts_take_turns_by_their_length() -> None:
     assert list(taking_turns(["aaaa", "bbbb"], ["c", "d", "e", "f", "g"])) == ["aaaa", *"cdef", "bbbb", "g"]
     assert list(taking_turns([], ["a", "b"])) == ["a", "b"]

@@ -17,13 +17,19 @@ from indelible.edits.mending import Mender
 from indelible.errors import ConfigError
 from indelible.models.batches import in_pieces
 from indelible.models.trace import as_stored, evaluation_mode
-from indelible.tuning.protection import PROTECTIONS, Correction, Guarded, Protection
+from indelible.tuning.protection import PROTECTIONS, WORDING_TOKENS, Correction, Guarded, Protection
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.training.answering import following, predicted
 from indelible.tuning.tuners.tuner import FULL
 
 AT_ONCE = 128
 """Wordings that are asked in one pass."""
+
+LOST, EDITING_TOKENS = 0.15, 110
+"""What planning assumes: the share of facts that are found lost at an asking, and the tokens that go forth and back for
+each wording while its fact is edited again."""
+COVARIANCE_TOKENS = 20_000
+"""Read once in a run, where something is lost; of most editors."""
 
 
 @PROTECTIONS.register("repair")
@@ -35,10 +41,18 @@ class Repair(Protection):
     """
 
     name = "repair"
-    version = 2
+    version = 3
     tuners: ClassVar[tuple[str, ...]] = (FULL,)
     mends: ClassVar[bool] = True
     every: int = Field(8, ge=0)
+
+    def read(self, wordings: int) -> float:
+        """All wordings forth, and the editing of what may be lost."""
+        return wordings * (WORDING_TOKENS / 3 + LOST * EDITING_TOKENS) / self.every if self.every else 0.0
+
+    def prepared(self, wordings: int) -> float:
+        """All wordings, and the covariances of the first editing, which comes later."""
+        return wordings * WORDING_TOKENS + COVARIANCE_TOKENS if self.every else 0.0
 
     def correction(self, guarded: Guarded) -> Correction | None:
         """See the module.
