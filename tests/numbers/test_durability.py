@@ -108,6 +108,16 @@ def test_what_has_no_score() -> None:
     assert Answers(rows, draws=50).replicates.of("a", MEASURES.get("durability")) == Estimate()
 
 
+def test_a_figure_that_is_no_number_costs_its_own_model_alone() -> None:
+    far: Path = {0: (3.0, "1111"), 10: (2.0, "1110"), 20: (1.0, "1000")}
+    broken: Path = {0: (3.0, "1111"), 10: (float("nan"), "1110"), 20: (1.5, "1000")}
+    tables = study({"a": {0: far}, "b": {0: broken}})
+    with pytest.warns(RuntimeWarning, match="No durability of b: a held-out figure is no number"):
+        assert durability(*tables) == durability(*study({"a": {0: far}}))
+    with pytest.warns(RuntimeWarning, match="No durability of b"):
+        assert durability(*tables, "b") is None
+
+
 def test_held_out_wordings_are_a_trapezoid_of_the_two_exams_that_ask_them() -> None:
     path: Path = {0: (3.0, "1111"), 10: (1.0, "----"), 20: (2.0, "1000")}
     tables = study({"a": {0: path}}, kind="paraphrase")

@@ -16,11 +16,12 @@ higher: with exams at start and end alone it is a trapezoid of two points, half 
 end of the range, and never below one half; as most is often lost early, that is more than what finer exams would say.
 Held-out wordings are asked at both ends alone. So scores are compared within one seed's family: its members have alike
 points, or no score (a model without any on the way, beside others that had some by then), and another arm may shorten
-the range for all.
+the range for all. It is told with the scores (``Passage``): those of two studies are alike where their ranges are.
 
 *Undefined* where nothing became better; for a model that came less than half as far (`LEAST_REACHED`) as the farthest
-of its family, which else would decide over how little all are compared; for controls; and without figures, as of older
-runs. On the way to weights that a protection changed when training was over there are none (``tables.collect_runs``).
+of its family, which else would decide over how little all are compared; for one with a figure that is no number; for
+controls; and without figures, as of older runs. On the way to weights that a protection changed when training was over
+there are none (``tables.collect_runs``).
 
 *Interval.* R is straight between exams, so that durability is a weighted mean of what the exams found, and the weights
 are made of held-out figures alone. Each question has a durability of its own: the share of the range in which it
@@ -35,6 +36,7 @@ and differences between arms in 96 to 99%; those of three seeds among which the 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,6 +84,10 @@ def passages(rows: pd.DataFrame, runs: pd.DataFrame, rate: Rate) -> Passages:
     points = pd.concat([starts, utilities[utilities["step"] > 0].merge(exams, on=[*MODEL, "step"])])
     for _, family in points.groupby(["family", "seed"], sort=False):
         models = [path.sort_values("step") for _, path in family.groupby(MODEL, sort=False)]
+        if broken := [path for path in models if not np.isfinite(path["utility"]).all()]:
+            named = ", ".join(sorted({str(path["arm"].iloc[0]) for path in broken}))
+            warnings.warn(f"No durability of {named}: a held-out figure is no number.", RuntimeWarning, stacklevel=2)
+            models = [path for path in models if not any(path is one for one in broken)]
         start, end, scored = _range([path["utility"].to_numpy() for path in models], [path["step"] for path in models])
         for path in (path for path, has in zip(models, scored, strict=True) if has):
             first, sign = path.iloc[0], path["sign"].iloc[0]
@@ -108,6 +114,8 @@ def _range(
     utilities: Sequence[NDArray[np.float64]], steps: Sequence[pd.Series[int]]
 ) -> tuple[float, float, list[bool]]:
     """Where the range of one family and seed starts and ends, and which of its models have a score."""
+    if not utilities:
+        return 0.0, 0.0, []
     first = min((own.iloc[1] for own in steps if len(own) > 2), default=None)
     fine = [len(own) > 2 or (len(own) == 2 and (first is None or own.iloc[1] <= first)) for own in steps]
     start = max(float(utility[0]) for utility in utilities)
