@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy.stats import norm
 
 import indelible
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.numbers.answers import Answers
+from indelible.numbers.estimate import Estimate
 from indelible.study.advice.advise import in_python
-from indelible.study.advice.choice import Choice, choose
+from indelible.study.advice.choice import WORTH, Candidate, Choice, choose, facts_needed
 from indelible.study.advice.pilot import Size, Sought
 from indelible.study.design.arms import resolve_arms
 from indelible.study.run.cost import Speed
@@ -155,6 +157,57 @@ def test_keeping_still_more_is_shown_among_as_many_as_are_looked_at() -> None:
     for found in (alone, among):
         assert found.chosen is not None and found.chosen.arm == "cheap"
     assert "more keeps still more" in alone.why and "still more" not in among.why
+
+
+def test_all_that_keep_still_more_are_named_and_not_the_luckiest() -> None:
+    plain, cheap = replace(PLAIN, retention_edited=0.3), held("cheap", 0.6)
+    more = [held("more", 0.97), held("most", 0.98)]
+    found = chosen([plain, cheap, *more], edits=60, seed=6, took={one.name: 1.3 for one in more})
+    assert found.chosen is not None and found.chosen.arm == "cheap"
+    assert "more keeps still more" in found.why and "most keeps still more" in found.why
+
+
+def test_a_price_that_is_surely_allowed_goes_before_one_that_may_be_too_high() -> None:
+    """The least of several measured prices is not taken for the lowest one."""
+    rows, runs = simulate(
+        [replace(arm, edit_success=1.0) for arm in (PLAIN, held("sure"), held("low"))],
+        n_edits=60,
+        neighbours=0,
+        generator=np.random.default_rng(3),
+    )
+    losses = np.linspace(1.0, 3.0, 64)
+    wide = losses + np.where(np.arange(64) % 2, 0.6, -0.6)
+    of_arm = {"plain": losses, "sure": losses * np.where(np.arange(64) % 2, 1.012, 1.008), "low": wide}
+    runs["losses"] = [json.dumps([[float(one), 1] for one in of_arm[arm]]) for arm in runs["arm"]]
+    runs["downstream_after"] = [float(of_arm[arm].mean()) for arm in runs["arm"]]
+    runs["step_seconds"] = 1.0
+    found = choose(Answers(rows, draws=400), runs, "plain", ["sure", "low"], 0.02)
+    sure, low = found.candidates
+    assert low.price.value is not None and sure.price.value is not None and low.price.value < sure.price.value
+    assert (sure.price.high or 1) < 0.02 < (low.price.high or 0) and sure.state == low.state == "keeps more"
+    assert found.chosen is sure
+
+
+@pytest.mark.parametrize(("candidates", "room"), [(1, ["a"]), (1, ["a", "b"]), (4, ["a"]), (4, ["a", "b"])])
+def test_as_many_facts_as_are_said_to_be_needed_show_what_is_worth_it(candidates: int, room: list[str]) -> None:
+    """In four of five pilots, by gains drawn about the truth; whatever the first pilot's own came to."""
+    generator = np.random.default_rng(1)
+    error, facts = 0.12, 24
+    found = generator.normal(WORTH, error, (candidates, len(room)))
+    gains = [
+        {
+            name: Estimate(value, value - 1.96 * error, value + 1.96 * error, facts=facts)
+            for name, value in zip(room, one, strict=True)
+        }
+        for one in found.tolist()
+    ]
+    several = [Candidate("x", {}, one, None, Estimate(), None) for one in gains]
+    needed = facts_needed(several, 2, room, candidates)
+    assert needed is not None
+    again = error * (facts / needed) ** 0.5
+    pilots = generator.normal(WORTH, again, (20_000, len(room)))
+    p = 2 * norm.sf(pilots / again).max(axis=1) * 2 / len(room)
+    assert 0.79 < float(((p * candidates < 0.05) & (pilots > 0).all(axis=1)).mean()) < 0.93
 
 
 def test_a_higher_price_is_not_said_to_be_enough_where_other_facts_are_lost() -> None:

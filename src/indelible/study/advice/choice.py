@@ -5,9 +5,10 @@ more* where the 95% interval of its gain lies above zero and the gain is as larg
 wording of which plain training cost enough to see a gain. The p of a candidate is the largest over these; where only
 one kind was lost enough, it counts twice, as that one was chosen by its loss; and as several candidates are looked at,
 all p are corrected after Holm, so that a pilot of candidates that do nothing names one of them in 5% at most. Which of
-those that keep more is chosen goes by what they cost, not by how much they kept. Even so the chosen one may look better
-than it is: only a gain that came out large was shown in a small pilot, and of several prices the least is taken. Its
-intervals are those of one candidate alone.
+those that keep more is chosen goes by what they cost, not by how much they kept: those first whose price is allowed
+with all of its interval, and of prices their upper ends are compared, since the least of several measured ones is
+lower than it should be. Even so the chosen one may look better than it is: only a gain that came out large was shown
+in a small pilot. Its intervals are those of one candidate alone.
 
 Nothing is chosen where the pilot could not have told: plain training cost too few edits, or taught so little that a
 protection which stops all learning would have no price.
@@ -41,7 +42,7 @@ FEWEST_WORKING = 8
 """Edits that have to be right before tuning: with fewer, losing all of them would hardly be told from losing none."""
 COUNTS = SMALLEST["share"]
 WORTH = 0.15
-"""A gain for which one would protect edits."""
+"""A gain for which one would protect edits, and for which pilots are planned."""
 ONE_SEED = " Each was run once: the intervals speak of other facts, not of other runs."
 
 State = Literal["keeps more", "too dear", "harms other facts", "keeps no more", "cannot tell", "failed"]
@@ -58,7 +59,7 @@ class Candidate:
         p: of the gain that is least sure, corrected; None where there is none.
         price: share by which the downstream figure is worse than plain training's, below zero where it is better; where
             that is the loss, with an interval over held-out rows.
-        time: share by which a training step takes longer, with what is prepared before the first one.
+        time: share by which a training step takes longer, without what is prepared before the first one.
     """
 
     arm: str
@@ -113,10 +114,10 @@ def choose(answers: Answers, runs: pd.DataFrame, plain: str, arms: Sequence[str]
     if why := _untold(answers, runs, plain, kept, measured, room, allowed):
         judged = [replace(one, state="cannot tell") if one.state != "failed" else one for one in judged]
         return Choice(None, why, tuple(judged), kept)
-    fit = sorted((one for one in judged if one.state == "keeps more"), key=_cost)
+    fit = sorted((one for one in judged if one.state == "keeps more"), key=lambda one: _cost(one, allowed))
     if fit:
         return Choice(fit[0], _praise(fit, answers, room, allowed), tuple(judged), kept)
-    return Choice(None, _none(judged, room, allowed), tuple(judged), kept)
+    return Choice(None, _none(judged, measured, room, allowed), tuple(judged), kept)
 
 
 def _candidate(arm: str, plain: str, answers: Answers, runs: pd.DataFrame) -> Candidate:
@@ -183,10 +184,17 @@ def _judged(one: Candidate, room: Sequence[str], allowed: float) -> Candidate:
     return replace(one, state=state)
 
 
-def _cost(one: Candidate) -> tuple[float, float, str]:
-    """Cheaper first: by the time of a step, to the tenth, since timings are no finer; then by the price."""
+def _cost(one: Candidate, allowed: float) -> tuple[bool, float, float, str]:
+    """Cheaper first: whose price is surely allowed; then by the time of a step, to the tenth, since timings are no
+    finer; then by the upper end of the price."""
     time = math.inf if one.time is None else round(max(one.time, 0.0), 1)
-    return time, math.inf if one.price.value is None else one.price.value, one.arm
+    price = one.price.value if one.price.high is None else one.price.high
+    return not _sure(one, allowed), time, math.inf if price is None else price, one.arm
+
+
+def _sure(one: Candidate, allowed: float) -> bool:
+    """Whether its price is below the one that is allowed with all of its interval."""
+    return one.price.high is not None and one.price.high <= allowed
 
 
 def _untold(
@@ -232,20 +240,25 @@ def _gains(one: Candidate, room: Sequence[str]) -> str:
 def _costs(one: Candidate) -> str:
     price, time = one.price.value or 0.0, one.time or 0.0
     worse = "no worse a downstream figure" if price <= 0 else f"a downstream figure worse by {price:.1%}"
-    if one.price.low is not None and one.price.high is not None:
-        worse += f" (95% interval {one.price.low:+.1%} to {one.price.high:+.1%})".replace("-", MINUS)
+    worse += f" ({ends})" if (ends := _ends(one.price)) else ""
     return f"{worse} and {percent(time)} more time a step" if time > 0 else f"{worse} and no more time a step"
 
 
+def _ends(price: Estimate) -> str:
+    """The interval of a price in words; empty where there is none."""
+    if price.low is None or price.high is None:
+        return ""
+    return f"95% interval {price.low:+.1%} to {price.high:+.1%}".replace("-", MINUS)
+
+
 def _praise(fit: Sequence[Candidate], answers: Answers, room: Sequence[str], allowed: float) -> str:
-    """Of the cheapest, and of one that is shown to keep still more."""
+    """Of the cheapest, and of all that are shown to keep still more: the best of them alone would be so by chance."""
     best = fit[0]
     said = f"{best.arm} keeps more than plain training ({_gains(best, room)}), for {_costs(best)}."
     corrected = holm([_above(one, best, answers, room) for one in fit[1:]])
-    if others := [one for one, p in zip(fit[1:], corrected, strict=True) if p is not None and p < SIGNIFICANT]:
-        most = max(others, key=lambda one: one.gains[room[0]].value or 0.0)
-        said += f" {most.arm} keeps still more ({_gains(most, room)} over plain), for {_costs(most)}."
-    if best.price.high is None or best.price.high > allowed:
+    for one in (one for one, p in zip(fit[1:], corrected, strict=True) if p is not None and p < SIGNIFICANT):
+        said += f" {one.arm} keeps still more ({_gains(one, room)} over plain), for {_costs(one)}."
+    if not _sure(best, allowed):
         said += (
             f" That this is below {percent(allowed)} is not sure: more held-out rows (tuning.heldout_examples) would "
             "tell."
@@ -263,7 +276,7 @@ def _above(one: Candidate, other: Candidate, answers: Answers, room: Sequence[st
     return min(len(room) * min(shown), 1.0) if shown and all(gain.side >= 0 for gain in found) else 1.0
 
 
-def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> str:
+def _none(judged: Sequence[Candidate], measured: Sequence[str], room: Sequence[str], allowed: float) -> str:
     """What stands against each, and what would be needed."""
     said = ["No protection can be named."]
     for state, words in (
@@ -277,12 +290,10 @@ def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> s
     open_ = [one for one in judged if one.state == "cannot tell"]
     if open_:
         said.append(f"{_named(open_)} cannot be told from plain training.")
-        likeliest = max(open_, key=lambda one: sum(one.gains[name].value or 0.0 for name in room))
-        if needed := _facts_needed(likeliest, room, len(judged)):
+        if needed := facts_needed(open_, len(measured), room, len(judged)):
             said.append(
-                f"About {needed:,} edits (over all seeds) would show gains like {likeliest.arm}'s, or of "
-                f"{WORTH * 100:g} points where it shows none, in four of five pilots: give more facts or minutes, or "
-                "fewer candidates."
+                f"About {needed:,} edits (over all seeds) would show gains of {WORTH * 100:g} points in four of five "
+                "pilots: give more facts or minutes, or fewer candidates."
             )
     dear = [one.price.value for one in judged if one.state == "too dear" and one.price.value is not None]
     if dear:
@@ -291,20 +302,25 @@ def _none(judged: Sequence[Candidate], room: Sequence[str], allowed: float) -> s
 
 
 def _named(candidates: Sequence[Candidate]) -> str:
-    prices = ["" if one.price.value is None else f" (price {one.price.value:.1%})" for one in candidates]
-    return ", ".join(f"{one.arm}{price}" for one, price in zip(candidates, prices, strict=True))
+    found = []
+    for one in candidates:
+        price = "" if one.price.value is None else f"price {one.price.value:.1%}"
+        said = ", ".join(part for part in (price, _ends(one.price)) if part)
+        found.append(f"{one.arm} ({said})" if said else one.arm)
+    return ", ".join(found)
 
 
-def _facts_needed(one: Candidate, room: Sequence[str], candidates: int) -> int | None:
-    """Edits with which its gains would be shown, or one that is worth it where it has none that counts, with the width
-    of interval that was seen; None where there is no interval."""
+def facts_needed(open_: Sequence[Candidate], measured: int, room: Sequence[str], candidates: int) -> int | None:
+    """Edits with which gains of `WORTH` would be shown together in each kind of wording that has room for them, with
+    the widest intervals that candidates had; None where there are none. What they gained is left out: the largest of
+    several gains that were not shown is mostly larger than it should be."""
+    gains = [one.gains[name] for one in open_ for name in room]
+    reach = norm.ppf(1 - SIGNIFICANT * len(room) / measured / candidates / 2)
+    reach += norm.ppf(USUAL_POWER ** (1 / max(1, len(room))))
     needed = []
-    for name in room:
-        gain = one.gains[name]
-        if gain.value is None or gain.low is None or gain.high is None:
+    for gain in gains:
+        if gain.low is None or gain.high is None:
             return None
         error = (gain.high - gain.low) / (2 * norm.ppf(0.975))
-        reach = norm.ppf(1 - SIGNIFICANT / 2 / candidates) + norm.ppf(USUAL_POWER)
-        effect = gain.value if gain.value >= COUNTS else WORTH
-        needed.append(math.ceil(gain.facts * (reach * error / effect) ** 2))
+        needed.append(math.ceil(gain.facts * (reach * error / WORTH) ** 2))
     return max(needed, default=None)
