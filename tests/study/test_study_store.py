@@ -140,7 +140,7 @@ def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("name", "damage"),
-    [("step.json", ""), ("step.json", "{"), ("step.json", "[]"), ("rows.txt", "4"), ("rows.txt", None)],
+    [("step.json", ""), ("step.json", "{"), ("step.json", "[]"), ("rows.txt", "43"), ("rows.txt", None)],
 )
 def test_a_damaged_step_is_done_again(tmp_path: Path, name: str, damage: str | None) -> None:
     store = Store(tmp_path)
@@ -152,6 +152,23 @@ def test_a_damaged_step_is_done_again(tmp_path: Path, name: str, damage: str | N
         keep(store)
         assert store.has(STEP)
     assert not leftovers(tmp_path)
+
+
+def test_what_was_built_on_something_else_is_not_kept(tmp_path: Path) -> None:
+    store, later = Store(tmp_path), replace(OTHER, inputs={"select": STEP})
+    with store.open(config()):
+        keep(store)
+        keep(store, later)
+        assert store.has(later)
+        with store.keeping(STEP) as (job, _):
+            (job.folder / "rows.txt").write_text("43")
+        assert store.has(STEP) and not store.has(later)
+        keep(store)  # as it was
+        assert store.has(later)
+        (store.path(STEP) / "rows.txt").write_text("44")
+        assert not store.has(later)
+        with pytest.raises(StoreError, match=r"rows\.txt of .* changed while the study ran"), store.keeping(later):
+            pass
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -20,12 +20,14 @@ from indelible.edits.deltas.delta import Edit
 from indelible.errors import ModelError
 from indelible.exam.proof import Ways
 from indelible.files import whole_file
+from indelible.hashes import read_sealed, sealed
 from indelible.models.bundled import fetch as bundled
 from indelible.models.fingerprint import Identity, tensors_of
 from indelible.models.layout import Layout, find_layout
 from indelible.models.load import LoadedModel, load
 from indelible.study.run.sources import digest
 
+_SEALED = "sealed"
 # Weights, settings, and the files of all kinds of tokenizers.
 _MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.txt", "*.model", "*.tiktoken")
 
@@ -119,19 +121,19 @@ def known_model(folder: Path, name: str) -> ModelVersion | None:
     A local folder is known again by its files' names, sizes and times; a model that was put in its place is another.
     """
     try:
-        record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        record = read_sealed(folder / "model.json", besides=_SEALED)
         if (record["name"], record["looks"]) != (name, _looks(name)):
             return None
         return ModelVersion(str(record["fingerprint"]), str(record["tokenizer"]))
-    except (OSError, ValueError, KeyError, TypeError):  # none there, or damaged
+    except KeyError:  # none there, or damaged
         return None
 
 
 def keep_model(folder: Path, name: str, model: ModelVersion) -> None:
     """Note the model for later runs of the folder."""
-    record = {"name": name, "looks": _looks(name), **asdict(model)}
+    record = {"name": name, "looks": _looks(name), **asdict(model), _SEALED: True}
     with whole_file(folder / "model.json") as path:
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(sealed(record), indent=2) + "\n", encoding="utf-8")
 
 
 def _looks(name: str) -> str:

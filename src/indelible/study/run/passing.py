@@ -89,6 +89,12 @@ class Pass:
                 raise
 
     def _do_or_skip(self, step: Step) -> None:
+        if self.store.has(step):  # it was not, until what it builds on was done again and came out as before
+            with self._telling:
+                self.store.record("reused", step)
+                self.clock.end(self.pieces[step.key], None)
+                self.watcher.ended(self.pieces[step.key], "finished", 0.0, "kept: it was built on the same")
+            return
         with self._telling:
             culprit = next((self.blame[made.key] for made in step.inputs.values() if made.key in self.blame), None)
             if culprit is not None:

@@ -6,7 +6,7 @@ Everything that can be found wrong is found before the first step; how steps are
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,6 +144,8 @@ def run_study(
             model = material.lent.version
             keep_model(store.folder, config.model, model)
         plan = checked.plan(model)
+        for words in _set_damaged_aside(store, plan):
+            watcher.note(words)
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
@@ -157,6 +159,17 @@ def run_study(
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
+
+
+def _set_damaged_aside(store: Store, plan: Plan) -> Iterator[str]:
+    """Have finished steps whose files are no longer as they were done again; in words, which, and what is not known."""
+    for step in plan.steps:
+        if names := store.damaged(step):
+            place = store.set_aside(step)
+            store.record("damaged", step, files=names)
+            yield f"{step.title}: damaged ({', '.join(names)}), set aside in {place}; it is done again"
+    if older := store.unhashed(plan.steps):
+        yield f"{counted(older, 'finished step')} of an older version kept no hashes: only lengths of files are checked"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
     config.yaml          the settings that the folder belongs to
     steps/KIND-KEY/      a finished step: its files and step.json; there only when it is whole
     failed/KIND-KEY.json why a step failed; tried again at the next run
+    damaged/KIND-KEY/    a step whose files are no longer as it left them, set aside; it is done again
     events.jsonl         every start, finish, reuse and failure, appended as it happens
     lock                 held by the process that runs the study
 
 A step works in an unfinished folder that takes its name when the step is done, so that a killed process leaves either a
-whole step or none.
+whole step or none. step.json has the hashes of all its files, a seal of its own, and a hash of what the step was built
+on: where a damaged step comes out otherwise when it is done again, so is all that was built on it.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,17 +30,19 @@ from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
 from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
+from indelible.hashes import ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
 from indelible.study.design.settings import StudyConfig
 from indelible.validation import first_difference
 
 if TYPE_CHECKING:
     from indelible.study.run.step import Job, Step
 
-EventKind = Literal["opened", "planned", "started", "finished", "reused", "failed", "skipped", "closed"]
+EventKind = Literal["opened", "planned", "started", "finished", "reused", "failed", "skipped", "damaged", "closed"]
 State = Literal["finished", "failed", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
-_OWN_NAMES = {"steps", "failed", "lock", "events.jsonl", "model.json"}
+_OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
 _REPORT = "report.html"
+RECORD, _HASHES = "step.json", "sha256"
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
     *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
@@ -71,6 +76,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._digests = ReadOnce(digest_of)
+        self._records = ReadOnce(partial(read_sealed, besides=_HASHES))
 
     @contextmanager
     def open(self, config: StudyConfig, *, update: bool = False) -> Iterator[None]:
@@ -151,9 +158,45 @@ class Store:
         return any((self.folder / "steps").glob("[!.]*/step.json"))
 
     def has(self, step: Step) -> bool:
-        """Whether that step is finished, and its files are as long as it has left them."""
-        record, folder = self.record_of(step), self.path(step)
-        return record.get("key") == step.key and record.get("files", {}) == _sizes(folder, record.get("files", {}))
+        """Whether that step is finished, its files are as it has left them, and it was built on what stands there."""
+        record = self.record_of(step)
+        if record.get("key") != step.key or self.damaged(step):
+            return False
+        built_on = record.get("built_on", dict.fromkeys(step.inputs))
+        return all(self.has(made) and built_on.get(role) == self._content(made) for role, made in step.inputs.items())
+
+    def damaged(self, step: Step) -> list[str]:
+        """Names of a step's files that are not as it has left them; of an older version's, which kept no hashes, those
+        that are not as long. None where the step is not there."""
+        folder, record = self.path(step), self.record_of(step)
+        if not folder.is_dir():
+            return []
+        if not record:
+            return [RECORD]
+        if _HASHES in record:
+            return [name for name, kept in record[_HASHES].items() if self._digests.of(folder / name) != kept]
+        sizes = record.get("files", {})
+        return [name for name, size in sizes.items() if _size(folder / name) != size]
+
+    def unhashed(self, steps: Sequence[Step]) -> int:
+        """How many of these were finished by an older version, which kept no hashes."""
+        records = (self.record_of(step) for step in steps)
+        return sum(bool(record) and _HASHES not in record for record in records)
+
+    def set_aside(self, step: Step) -> Path:
+        """Move what a damaged step has left to where it can be looked at, and is in nobody's way."""
+        place, number = self.folder / "damaged" / step.name, 1
+        with disk_errors(place):
+            place.parent.mkdir(exist_ok=True)
+            while place.exists():
+                place, number = place.with_name(f"{step.name}-{number + 1}"), number + 1
+            self.path(step).rename(place)
+        return place
+
+    def _content(self, step: Step) -> str | None:
+        """What tells the content of a finished step from another's; None for one of an older version."""
+        kept = self.record_of(step).get(_HASHES)
+        return None if kept is None else seal_of(kept)
 
     def path(self, step: Step) -> Path:
         """Folder of a finished step."""
@@ -161,20 +204,25 @@ class Store:
 
     def record_of(self, step: Step) -> dict[str, Any]:
         """What step.json says about a finished step; nothing where it is not finished, or damaged."""
-        try:
-            record = json.loads((self.path(step) / "step.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return self._records.of(self.path(step) / RECORD) or {}
 
     @contextmanager
     def keeping(self, step: Step) -> Iterator[tuple[Job, dict[str, Any]]]:
-        """Keep what a step writes into its job's folder inside the block, all or nothing (a full disk: StoreError).
+        """Keep what a step writes into its job's folder inside the block, all or nothing.
 
         The block gets the job, and a dictionary to fill with further entries for step.json.
+
+        Raises:
+            StoreError: if the disk is full, or what the step builds on has been damaged meanwhile.
         """
         from indelible.study.run.step import Job
 
+        for made in step.inputs.values():
+            if names := self.damaged(made):
+                raise StoreError(
+                    f"{made.title}: {', '.join(names)} of {self.path(made)} changed while the study ran.",
+                    "Run the study again: that step is then done again.",
+                )
         started = time.time()
         extra: dict[str, Any] = {}
         # a result that stands there is damaged, or it would not be made again
@@ -188,10 +236,11 @@ class Store:
                 "inputs": {role: made.key for role, made in step.inputs.items()},
                 "started": started,
                 "seconds": time.time() - started,
-                "files": _sizes(folder, (str(path.relative_to(folder)) for path in folder.rglob("*"))),
+                _HASHES: digests(folder),
+                "built_on": {role: self._content(made) for role, made in step.inputs.items()},
                 **extra,
             }
-            (folder / "step.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+            (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
         with disk_errors(self.folder):
             (self.folder / "failed" / f"{step.name}.json").unlink(missing_ok=True)
         self.record("finished", step, seconds=record["seconds"])
@@ -272,9 +321,9 @@ def _is_foreign(name: str) -> bool:
     return name not in _OWN_NAMES and not name.startswith(UNFINISHED)
 
 
-def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
-    """How long the files of those names are; folders, and what is not there, are left out."""
-    return {name: (folder / name).stat().st_size for name in sorted(names) if (folder / name).is_file()}
+def _size(path: Path) -> int | None:
+    """How long a file is; None where there is none."""
+    return path.stat().st_size if path.is_file() else None
 
 
 def _last_byte(handle: int) -> bytes:
