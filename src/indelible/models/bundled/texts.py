@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from indelible.errors import DataError
 from indelible.models.bundled import restructured, wikitext
-from indelible.models.bundled.fetch import Archive, cache_folder, fetched, kept_in_cache
+from indelible.models.bundled.fetch import Archive, cache_folder, fetched, is_damaged, kept_in_cache
 
 PROSE = Archive(
     package="llamafactory",
@@ -139,13 +139,14 @@ def _sections(
 
 
 def _kept(archive: Archive, name: str, contents: Callable[[Path], Mapping[str, bytes]] | None = None) -> str:
-    """One of the files that are kept of an archive; all are made anew where it is missing (older versions kept others).
+    """One of the files that are kept of an archive; all are made anew where it is missing (older versions kept others)
+    or damaged.
 
     Args:
         contents: makes of the fetched archive what is kept, by name; None takes its ``files`` as they are.
     """
     folder = cache_folder() / "prose" / archive.sha256[:12]
-    if not (folder / name).is_file():
+    if not (folder / name).is_file() or is_damaged(folder, [name]):
         with fetched(archive, DataError) as path, kept_in_cache(folder) as unfinished:
             made = _files(path.read_bytes(), archive) if contents is None else contents(path)
             for kept, content in made.items():
