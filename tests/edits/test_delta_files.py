@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from worked_facts import CAPITALS
 from indelible.care.verify import verify_facts
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import packed, with_suffix
-from indelible.errors import EditError
+from indelible.edits.deltas.weights import LowRank
+from indelible.errors import EditError, FingerprintError
 from indelible.models.fingerprint import fingerprint
 from tiny_families import enliven
 from tiny_models import Make, Tokenizer
@@ -84,6 +86,7 @@ def test_what_another_version_wrote_is_refused(tiny_model: Make, tiny_tokenizer:
     tensors = {name: tensor.contiguous() for name, tensor in update.tensors().items()}
     for change, words in (
         ({"format": 4}, "has format 4, not 5. Make the edit again with this version"),
+        ({"kind": 1.5}, "do not belong together.*Unknown kind of edit '1.5'"),
         ({"kind": "wights"}, "do not belong together.*Did you mean 'weights'"),
         (
             {"facts": [{**said["facts"][0], "subject": 7}]},
@@ -96,6 +99,58 @@ def test_what_another_version_wrote_is_refused(tiny_model: Make, tiny_tokenizer:
         (tmp_path / "other").write_bytes(packed(manifest, partial(save, tensors)))
         with pytest.raises(EditError, match=words):
             Edit.load(tmp_path / "other")
+
+
+NO_FIXES = {"fixed_at": torch.zeros(0, dtype=torch.int32), "fixed_to": torch.zeros(0)}
+
+
+def crafted(path: Path, update: Edit, **tensors: torch.Tensor | None) -> Path:
+    """The delta with other tensors (None: without them), and a hash that fits."""
+    (name,) = update.parameters
+    kept = {label: tensor.contiguous() for label, tensor in update.tensors().items()}
+    kept |= {f"{name}:{part}": tensor for part, tensor in tensors.items() if tensor is not None}
+    for part in (part for part, tensor in tensors.items() if tensor is None):
+        del kept[f"{name}:{part}"]
+    path.write_bytes(packed(update.manifest, partial(save, kept)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"full": torch.ones(1), **NO_FIXES}, r"has the shape \(32, 64\) in this model, and \(1,\) in the update"),
+        ({"full": None, "left": torch.ones(10**6, 1), "right": torch.ones(1, 10**6)}, r"and \(1000000, 1000000\) in"),
+        ({"full": None, "left": torch.ones(32, 2), "right": torch.ones(3, 64)}, "have 2 columns and 3 rows"),
+        ({"full": None, "left": torch.ones(32, 2)}, "do not belong together: 'right'"),
+        ({"full": None}, "has the parts fixed_at, fixed_to"),
+        (
+            {"left": torch.ones(32, 2), "right": torch.ones(2, 64)},
+            "has the parts fixed_at, fixed_to, full, left, right",
+        ),
+        ({"full": torch.ones(32, 64, dtype=torch.int8)}, r"full is torch\.int8"),
+        ({"fixed_at": torch.tensor([2048], dtype=torch.int32), "fixed_to": torch.ones(1)}, "names entries that"),
+        ({"fixed_at": None, "fixed_to": None}, "the seal is not of the parameters that change"),
+        ({"odd": torch.ones(1)}, "odd of 1 dimensions is no part of an update"),
+    ],
+)
+def test_a_crafted_delta_is_refused_before_anything_is_made_of_it(
+    tensors: dict[str, torch.Tensor | None], said: str, tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = tiny_model("llama")
+    update = edit("ft-m", model, tiny_tokenizer, CAPITALS[:1], steps=1)
+    before = fingerprint(model)
+    assert Edit.load(crafted(tmp_path / "whole", update)).parameters == update.parameters
+    with pytest.raises((EditError, FingerprintError), match=said):
+        Edit.load(crafted(tmp_path / "other", update, **tensors)).apply(model)
+    assert fingerprint(model) == before
+
+
+def test_updates_of_other_shapes_are_not_added(tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    update = edit("ft-m", tiny_model("llama"), tiny_tokenizer, CAPITALS[:1], steps=1)
+    (name,) = update.parameters
+    other = replace(update, deltas={name: LowRank(torch.ones(10**6, 1), torch.ones(1, 10**6))})
+    with pytest.raises(EditError, match=r"different shapes, \(\d+, \d+\) and \(1000000, 1000000\)"):
+        _ = update + other
 
 
 @pytest.mark.parametrize(

@@ -177,4 +177,12 @@ class Codebook(Adapter):
     @classmethod
     def from_saved(cls, manifest: CodebookManifest, tensors: Mapping[str, Tensor]) -> Codebook:
         """See ``Edit``."""
-        return cls(Entries(tensors["keys"], tensors["values"], tensors["radii"], manifest.objects), manifest)
+        held = Entries(tensors["keys"], tensors["values"], tensors["radii"], manifest.objects)
+        parts, count = (held.keys_nd, held.values_no, held.radii_n), len(held.objects)
+        if [part.dim() for part in parts] != [2, 2, 1] or any(len(part) != count for part in parts):
+            raise ValueError(f"keys, values and radii are not of {count} entries")
+        if len(tensors) > len(parts) or any(part.dtype != torch.float32 for part in parts):
+            raise ValueError("keys, values and radii are not all that there is, in float32")
+        if len(manifest.parameters) != 1:
+            raise ValueError("a codebook stands beside one parameter")
+        return cls(held, manifest)

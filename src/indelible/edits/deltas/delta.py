@@ -156,7 +156,7 @@ class Edit(ABC):
         """
         text, raw = unpacked(Path(path))
         try:
-            kind = EDITS.get(json.loads(text)["kind"])
+            kind = EDITS.get(str(json.loads(text)["kind"]))
             return kind.from_saved(kind.manifests.model_validate_json(text), load(raw))
         except (KeyError, TypeError, ValueError, SafetensorError, UnknownNameError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from indelible.edits.deltas.delta import EDITS, Edit
 from indelible.edits.deltas.manifest import Manifest, Seal, WeightManifest
+from indelible.edits.deltas.parts import check_parts, check_seal
 from indelible.edits.deltas.seal import Fix, Remains, check_there, fix_for, product, remains, taken_away, undone
 from indelible.edits.deltas.sums import joined
 from indelible.errors import EditError, FingerprintError
@@ -90,7 +91,11 @@ Delta = LowRank | Dense
 
 
 def combined(first: Delta, second: Delta) -> Delta:
-    """One difference that is the sum of two; thin factors stay thin until the full matrix is smaller."""
+    """One difference that is the sum of two; thin factors stay thin until the full matrix is smaller. An EditError if
+    they are of different shapes."""
+    if first.shape != second.shape:
+        what = f"Two updates of one parameter are of different shapes, {first.shape} and {second.shape}."
+        raise EditError(what, "Give updates of one model.")
     if isinstance(first, LowRank) and isinstance(second, LowRank):
         left, right = torch.cat([first.left, second.left], dim=1), torch.cat([first.right, second.right])
         if left.numel() + right.numel() < left.shape[0] * right.shape[1]:
@@ -175,10 +180,17 @@ class WeightUpdate(Edit):
             parts[name][part] = tensor
         deltas: dict[str, Delta] = {}
         for name, own in parts.items():
+            check_parts(name, own)
             deltas[name] = Dense(own["full"]) if "full" in own else LowRank(own["left"], own["right"])
         keys = {name: own["keys"] for name, own in parts.items() if "keys" in own}
         fixes = {name: Fix(own["fixed_at"], own["fixed_to"]) for name, own in parts.items() if "fixed_at" in own}
+        check_seal(manifest.seal, deltas, fixes)
         return cls(deltas, manifest, keys, fixes)
+
+    def check(self, model: PreTrainedModel, *, known_fingerprint: str | None = None) -> None:
+        """See ``Edit``; also that the model's parameters have the shapes of the differences, none of which is taken."""
+        super().check(model, known_fingerprint=known_fingerprint)
+        self._weights(model)
 
     def sealed(self, model: PreTrainedModel, *, identity: Identity | None = None) -> WeightUpdate:
         """The same update with what it takes to revert it exactly and to find it again.
