@@ -39,6 +39,9 @@ def other_process() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
+SECONDS = ("seconds", "training_seconds", "fixed_seconds")
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """All that a step has kept, without the time that it took."""
     found: dict[str, Any] = {
@@ -46,7 +49,7 @@ def contents(folder: Path) -> dict[str, Any]:
     }
     found.pop("step.json", None)
     if "tuning.json" in found:
-        found["tuning.json"] = {**json.loads(found["tuning.json"]), "seconds": None, "training_seconds": None}
+        found["tuning.json"] = json.loads(found["tuning.json"]) | dict.fromkeys(SECONDS)
     return found
 
 

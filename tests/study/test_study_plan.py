@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 
@@ -16,15 +16,18 @@ from indelible.models.layout import find_layout
 from indelible.study.design.arms import Arm
 from indelible.study.design.checks import check_with_model
 from indelible.study.design.settings import FactsSettings, StudyConfig
-from indelible.study.run.cost import Speed
+from indelible.study.run.cost import SAMPLING, Speed
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.sources import digest
 from indelible.study.run.step import Versions
 from indelible.study.run.steps.tune import Tune
 from indelible.tuning.objective import OBJECTIVES, tuning_settings
 from indelible.tuning.protection import WORDING_TOKENS, Protection
+from indelible.tuning.protections.anchor import Anchor
 from indelible.tuning.protections.interpolate import Interpolate
+from indelible.tuning.protections.key_anchor import KeyAnchor
 from indelible.tuning.protections.projection import Projection
+from indelible.tuning.protections.repair import Repair
 from indelible.tuning.protections.replay import Replay
 from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.settings import TuningSettings
@@ -179,35 +182,51 @@ def test_a_layer_without_a_memory_is_found_before_the_first_step(
 
 
 @pytest.mark.parametrize(
-    ("mask", "where", "said"),
+    ("mask", "protection", "said"),
     [
-        ("up-to-edited", "below", r"'arms\.x\.protect' is 'projection' under the mask 'up-to-edited': No linear map"),
-        ("up-to-edited", "all", ""),
-        ("edited-layers", "below", ""),
-        ("none", "below", ""),
+        (
+            "up-to-edited",
+            Projection(),
+            r"'arms\.x\.protect' is 'projection' under the mask 'up-to-edited': No linear map",
+        ),
+        ("up-to-edited", Projection(where="all"), ""),
+        ("edited-layers", Projection(), ""),
+        ("none", Projection(), ""),
+        ("up-to-edited", KeyAnchor(), r"'arms\.x\.protect' is 'key-anchor' under .*: No weight is trained that a key"),
+        ("up-to-edited", KeyAnchor(weight=0), ""),
+        ("layers:0-2", KeyAnchor(), ""),  # embeddings move keys, too
+        ("edited-layers", KeyAnchor(), ""),
     ],
+    ids=str,
 )
-def test_a_mask_that_leaves_nothing_to_project_is_found_before_the_first_step(
-    mask: str, where: Literal["below", "all"], said: str, tiny_model: Make, tiny_tokenizer: Tokenizer
+def test_a_mask_that_leaves_nothing_to_protect_is_found_before_the_first_step(
+    mask: str, protection: Protection, said: str, tiny_model: Make, tiny_tokenizer: Tokenizer
 ) -> None:
     model = tiny_model("llama")
-    arm = Arm("x", EDITORS.get("ft-m")(layer=2), tuning_settings({}), mask, (Projection(where=where),))
+    trained = [one.requires_grad for one in model.parameters()]
+    arm = Arm("x", EDITORS.get("ft-m")(layer=2), tuning_settings({}), mask, (protection,))
     with pytest.raises(ConfigError, match=said) if said else nullcontext():
         check_with_model([arm], model, find_layout(model), tiny_tokenizer, list)
+    assert [one.requires_grad for one in model.parameters()] == trained
 
 
 def test_what_protections_do_is_counted() -> None:
     def seconds(*protections: Protection) -> float:
         settings = tuning_settings({"steps": 8, "max_tokens": 20, "batch_size": 5})
-        speed = Speed(training={(settings.precision, False): 1.0})
-        return (
-            Tune(settings, "none", None, None, False, False, protections=protections)
-            .cost(FactsSettings(), speed)
-            .seconds
-        )
+        speed = Speed(question=50.0, training={(settings.precision, False): 1.0})
+        work = Tune(settings, "none", None, None, False, False, protections=protections, paraphrases=2)
+        return work.cost(FactsSettings(n_edits=5, bystanders=7), speed).seconds
 
-    plain = seconds()
+    plain, said = seconds(), 5 * 3 * WORDING_TOKENS
     assert seconds(Replay(at_once=6, every=3)) - plain == pytest.approx(8 * 2 * 6 * WORDING_TOKENS / 3)
-    assert seconds(SelfReplay(at_once=2, every=4, tokens=30)) - plain == pytest.approx(8 * 2 * 2 * 30 / 4)
-    assert seconds(Replay(share=0), Interpolate(points=0)) == plain
+    both = 8 * 2 * (6 + 6) * WORDING_TOKENS / 3 + 7 * 50.0  # which of the bystanders are known is asked first
+    assert seconds(Replay(at_once=6, every=3, of="both")) - plain == pytest.approx(both)
+    assert seconds(Anchor(at_once=4, every=2)) - plain == pytest.approx(8 * 2 * 4 * WORDING_TOKENS / 2 + said / 3)
+    written = (1 + SAMPLING) * 3 * 30 / 3
+    assert seconds(SelfReplay(at_once=2, every=4, texts=3, tokens=30)) - plain == pytest.approx(120 * 2 + written)
+    seldom, often, never = (seconds(Repair(every=every)) - plain for every in (8, 4, 10**9))
+    assert often - seldom == pytest.approx(seldom - never, rel=1e-6) and never > said / 3
+    assert seconds(Projection()) > plain + said / 3
+    off = (Replay(share=0), Interpolate(points=0), Repair(every=0), Projection(energy=0), Anchor(weight=0))
+    assert seconds(*off) == plain
     assert seconds(Interpolate(points=2)) > plain

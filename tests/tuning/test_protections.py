@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ from indelible.tuning.protections.repair import Repair
 from indelible.tuning.protections.replay import Replay
 from indelible.tuning.protections.self_replay import SelfReplay
 from indelible.tuning.train import TuningResult, fine_tune
+from indelible.tuning.training import callbacks
 from indelible.tuning.training.answering import Likeliest, following, predicted
 from indelible.tuning.training.guarding import Guarding
 from tiny_models import build_model, build_tokenizer
@@ -166,8 +168,8 @@ def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before(fami
 
 
 def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Guarded, TuningResult]) -> None:
-    held, result = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4)
-    without, learned = tuned(tuner="lora", rank=4)
+    held, result = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4, steps=6)
+    without, learned = tuned(tuner="lora", rank=4, steps=6)
     assert predictions_moved(held) < 1e-6 < predictions_moved(without)
     assert result.before["loss"] - result.after["loss"] > 0.9 * (learned.before["loss"] - learned.after["loss"])
     for tuner in ("ia3", "dora"):  # DoRA's magnitudes change all that a map answers
@@ -206,6 +208,49 @@ def test_a_penalty_every_few_steps_weighs_as_many_times_as_much(protection: Rehe
         assert one is not None and float(one) == pytest.approx(3 * float(each), rel=1e-4) and float(one) > 0
 
 
+def test_as_many_others_are_replayed_as_edits() -> None:
+    held = guarded()
+    known = [
+        Fact(f"k{n}", place, "of", "{} is", "Bra") for n, place in enumerate(("Chad", "Mali", "Togo", "Oman", "Fiji"))
+    ]
+    held = replace(held, others=[wording_of(held.tokenizer, fact, fact.prompt, fact.true_object) for fact in known])
+    both, edits, others = (Replay(of=of, at_once=2, every=1).penalty(held) for of in ("both", "edits", "others"))
+    assert both is not None and edits is not None and others is not None
+    sizes = [len(some.target) for some in (held.wordings[0], held.others[0])]
+    assert sizes[0] == sizes[1] == len(held.wordings[1].target)
+    with torch.no_grad():
+        for step in range(4):
+            assert float(both(step)) == pytest.approx((float(edits(step)) + float(others(step))) / 2, rel=1e-4)
+
+
+def test_what_no_trained_weight_moves_is_refused_and_not_left_out() -> None:
+    held = guarded()
+    frozen = [name for name, _ in held.model.named_parameters() if "layers.2" not in name]
+    with pytest.raises(ConfigError, match=r"No weight that is trained moves what 'key-anchor' holds"):
+        fine_tune(held.model, held.tokenizer, SETTINGS, protections=[KeyAnchor()], guarded=held, frozen=frozen)
+
+
+def test_what_is_done_once_is_told_from_what_each_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by one in each pass of training, by ten in each pass without a gradient, and by a hundred
+    in every other."""
+    now, init = [0.0], Guarded.__init__
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(process_time=lambda: now[-1], perf_counter=None))
+
+    def counting(held: Guarded, *about: Any, **more: Any) -> None:
+        init(held, *about, **more)
+        held.model.register_forward_hook(
+            lambda module, given, made: now.append(
+                now[-1] + (1 if module.training else 100 if torch.is_grad_enabled() else 10)
+            )
+        )
+
+    monkeypatch.setattr(Guarded, "__init__", counting)
+    _, result = tuned(Anchor(every=2), steps=2)
+    assert (result.fixed_seconds, result.training_seconds) == (10, 10 + 2 + 100)
+    _, result = tuned(Interpolate(points=1), steps=2)
+    assert result.fixed_seconds > 0 and result.training_seconds == 2 + result.fixed_seconds
+
+
 @pytest.mark.parametrize("protection", [KeyAnchor(), Anchor(), SelfReplay(texts=4, tokens=8)], ids=str)
 def test_rounding_is_not_penalised(protection: Protection) -> None:
     held = guarded()
@@ -214,7 +259,7 @@ def test_rounding_is_not_penalised(protection: Protection) -> None:
     sizes = []
     for change in (0.0, 0.01):
         if not change:
-            guarding.on_train_begin(*arguments)
+            guarding.prepare()
         for weight in held.model.parameters():
             weight.data += change * weight.std() * torch.randn_like(weight)
         guarding.on_pre_optimizer_step(*arguments)
@@ -263,8 +308,9 @@ def test_several_together_and_unknown_ones() -> None:
         protections_from("key-ancor")
     with pytest.raises(ConfigError, match=r"replay.*share"):
         protections_from({"replay": {"share": 2}})
-    with pytest.raises(ConfigError, match="no other facts"):
-        tuned(Replay(of="others"))
+    for of in ("others", "both"):
+        with pytest.raises(ConfigError, match="no other facts"):
+            tuned(Replay.model_validate({"of": of}))
     held = guarded()
     with pytest.raises(ConfigError, match=r"protected by replay\(share=0\.4\)"):
         fine_tune(held.model, held.tokenizer, SETTINGS, protections=[replay])
@@ -295,7 +341,44 @@ def test_a_second_training_is_held_against_the_edited_model_too(tmp_path: object
     for _ in range(2):
         Trainer(held.model, arguments, train_dataset=rows, callbacks=[callback]).train()
     held.model.eval()
-    (penalty,) = callback.penalties or ()
+    ((_, penalty),) = callback.penalties or ()
+    moved = penalty(2)
+    assert moved is not None and float(moved) == pytest.approx(0.1 * squares_moved(held), rel=1e-4)
+
+
+def test_after_a_second_training_too_weights_are_drawn_towards_the_edited_model() -> None:
+    held, start = guarded(), weights(guarded())
+    guarding = Guarding([Near(weight=1)], held)
+    arguments: Any = (None, SimpleNamespace(global_step=0), None)
+    for _ in range(2):
+        guarding.on_train_begin(*arguments)
+        for weight in held.model.parameters():
+            weight.data += 0.1
+    guarding.on_optimizer_step(*arguments, optimizer=torch.optim.SGD(held.model.parameters(), lr=1.0))
+    for name, weight in weights(held).items():
+        assert torch.equal(weight, start[name]), name
+
+
+def test_training_that_goes_on_from_a_checkpoint_is_held_against_the_edited_model(tmp_path: Path) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    rows = [{"input_ids": list(range(5, 25)), "labels": list(range(5, 25))}] * 32
+    given: dict[str, Any] = {"learning_rate": 3e-3, "save_steps": 2, "use_cpu": True, "report_to": "none"}
+
+    def trainer(held: Guarded, steps: int, *callbacks: Guarding) -> Trainer:
+        arguments = TrainingArguments(str(tmp_path), max_steps=steps, **given)
+        return Trainer(held.model, arguments, train_dataset=rows, callbacks=list(callbacks))
+
+    trainer(guarded(), 2).train()
+    held = guarded()
+    with pytest.raises(ConfigError, match=r"goes on from step 2 of a checkpoint.*prepare\(\)"):
+        trainer(held, 3, Guarding([KeyAnchor()], held)).train(resume_from_checkpoint=True)
+    held = guarded()
+    callback = Guarding([KeyAnchor(weight=0.1)], held)
+    callback.prepare()
+    trainer(held, 3, callback).train(resume_from_checkpoint=True)
+    held.model.eval()
+    ((_, penalty),) = callback.penalties or ()
     moved = penalty(2)
     assert moved is not None and float(moved) == pytest.approx(0.1 * squares_moved(held), rel=1e-4)
 
@@ -305,8 +388,8 @@ def test_the_callback_alone_serves_a_plain_trainer(tmp_path: object) -> None:
 
     held, without = guarded(), guarded()
     rows = [{"input_ids": list(range(5, 25)), "labels": list(range(5, 25))}] * 32
-    for one, callbacks in ((held, [Guarding([KeyAnchor()], held)]), (without, [])):
+    for one, added in ((held, [Guarding([KeyAnchor()], held)]), (without, [])):
         arguments = TrainingArguments(str(tmp_path), max_steps=12, learning_rate=3e-3, use_cpu=True, report_to="none")
-        Trainer(one.model, arguments, train_dataset=rows, callbacks=callbacks).train()
+        Trainer(one.model, arguments, train_dataset=rows, callbacks=added).train()
         one.model.eval()
     assert keys_moved(held) < 0.5 * keys_moved(without)

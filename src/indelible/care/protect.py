@@ -29,6 +29,7 @@ def protect(
     """The callback that keeps an edit while any of transformers' or trl's trainers trains the model that holds it.
 
     What a protection does to the weights when training is over (``interpolate``) is for ``fine_tune`` alone.
+    Where training goes on from a checkpoint, call its ``prepare()`` before ``train``, while the edited model stands.
 
     Args:
         loaded: the model with the edit in it, not trained yet.

@@ -168,10 +168,19 @@ class Protection(BaseModel, ABC):
         own = ", ".join(f"{key}={value}" for key, value in self.model_dump(exclude_defaults=True).items())
         return f"{self.name}({own})" if own else self.name
 
-    @property
-    def read(self) -> float:
-        """Tokens that go forth and back for it with a step, on average, as far as can be said beforehand."""
+    def read(self, wordings: int) -> float:
+        """Tokens that go forth and back for it with a step, on average, where so many wordings were edited, as far as
+        can be said beforehand."""
         return 0.0
+
+    def prepared(self, wordings: int) -> float:
+        """Tokens that go forth alone for it before the first step, likewise."""
+        return 0.0
+
+    @property
+    def written(self) -> int:
+        """Tokens that the model writes for it before the first step."""
+        return 0
 
     @property
     def looks(self) -> int:
@@ -209,15 +218,14 @@ class Rehearsed(Protection, ABC):
     every few steps, which weighs as many times as much.
 
     Attributes:
-        at_once: things (wordings, texts) drawn for a penalty.
+        at_once: things (wordings, texts) drawn for a penalty, of each kind that it looks at.
         every: optimizer steps from one penalty to the next.
     """
 
     at_once: int = Field(8, ge=1)
     every: int = Field(4, ge=1)
 
-    @property
-    def read(self) -> float:
+    def read(self, wordings: int) -> float:
         """Those that are drawn, and once more for a pass's reading of all weights."""
         return 2 * self.at_once * self.length / self.every if self.strength else 0.0
 
@@ -234,6 +242,10 @@ class Rehearsed(Protection, ABC):
     def things(self, guarded: Guarded) -> Sequence[Any]:
         """What is looked at: the edited wordings."""
         return guarded.wordings
+
+    def kinds(self, guarded: Guarded) -> Sequence[Sequence[Any]]:
+        """The same by kind, of each of which as many are drawn; one alone."""
+        return [self.things(guarded)]
 
     def shown(self, guarded: Guarded, things: Sequence[Any]) -> Sequence[Any]:
         """What is kept of some of them from before training, one for each."""
@@ -252,15 +264,17 @@ class Rehearsed(Protection, ABC):
 
         from indelible.models.batches import in_pieces
 
+        draws = []
         with torch.no_grad():
-            pieces = in_pieces(self.things(guarded), self.at_once)
-            before = [pair for some in pieces for pair in zip(some, self.shown(guarded, some), strict=True)]
-        draw = drawn(before, guarded.seed)
+            for kind in self.kinds(guarded):
+                pieces = in_pieces(kind, self.at_once)
+                before = [pair for some in pieces for pair in zip(some, self.shown(guarded, some), strict=True)]
+                draws.append(drawn(before, guarded.seed))
 
         def changed(step: int) -> Tensor | None:
             if step % self.every != self.every // 2:
                 return None
-            things, kept = zip(*draw.some(self.at_once), strict=True)
+            things, kept = zip(*(pair for draw in draws for pair in draw.some(self.at_once)), strict=True)
             return self.strength * self.every * self.change(guarded, things, kept)
 
         return changed
@@ -279,6 +293,10 @@ class Anchored(Rehearsed, ABC):
     def strength(self) -> float:
         """The weight."""
         return self.weight
+
+    def prepared(self, wordings: int) -> float:
+        """All that is looked at, once."""
+        return wordings * self.length if self.strength else 0.0
 
     @abstractmethod
     def shown(self, guarded: Guarded, things: Sequence[Any]) -> Sequence[Any]:

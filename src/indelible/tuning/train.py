@@ -58,6 +58,8 @@ class TuningResult:
         seconds: wall time, data and held-out figures included.
         training_seconds: what training took by itself, protections and what they prepare included, without exams and
             held-out figures but those that protections take: of the processor on a CPU (see ``Stopwatch``).
+        fixed_seconds: of these, what protections took before the first step and after the last, which grows with no
+            number of steps.
         trained: how many numbers were trained.
         adapted: modules that adapters were put on, and merged into afterwards.
         doses: of ``dose``, those that were reached, with the step, the tokens and the utility then.
@@ -80,6 +82,7 @@ class TuningResult:
     tokens: int
     seconds: float
     training_seconds: float
+    fixed_seconds: float
     train_rows: int
     heldout_rows: int
     trained: int
@@ -221,8 +224,10 @@ def fine_tune(
             clock = Stopwatch(model.device)
             watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens), clock, exams)
             trainer.remove_callback(PrinterCallback)
+            fixed = Stopwatch(model.device)
             if guarded is not None:
-                trainer.add_callback(Guarding(protections, guarded, partial(computing, run)))
+                trainer.add_callback(guarding := Guarding(protections, guarded, partial(computing, run)))
+                fixed = guarding.clock
             trainer.add_callback(watch)
             others = Undisturbing(callbacks, model, clock)
             trainer.add_callback(others)
@@ -236,7 +241,7 @@ def fine_tune(
         try:
             for one in finishing:
                 assert guarded is not None
-                with clock.running():
+                with clock.running(), fixed.running():
                     one.finish(guarded, weights, partial(_worse, judge, objective.figures[0]))
             step, figures = watch.last_look
             last = step == trainer.state.global_step and settings.tuner == FULL and not finishing
@@ -266,6 +271,7 @@ def fine_tune(
         tokens=int(trainer.tokens),
         seconds=time.perf_counter() - started,
         training_seconds=clock.seconds,
+        fixed_seconds=fixed.seconds,
         train_rows=len(rows.train),
         heldout_rows=len(rows.heldout),
         trained=tuned.n_trained,

@@ -42,8 +42,8 @@ def frontier_shown(run: Run) -> Iterator[Part]:
         "arm without a protection, dose by dose. Up and to the right is better. No arm on the Pareto front is beaten "
         "in both, as measured. Upright lines are 95% intervals, level lines run from the least to the greatest over "
         "seeds; a line joins the doses of one protection in the order of the study. Time is that of an optimizer step, "
-        "protections and what they prepare before the first step included, without exams and held-out figures: of the "
-        "processor where training was on one."
+        "protections included, without exams, held-out figures and what protections prepare before the first step "
+        "(fixed_seconds in runs.parquet): of the processor where training was on one."
     )
     pictures = [_picture(number, own) for number, (_, own) in enumerate(found.groupby("family", sort=False), 1)]
     yield from pictures[:MOST_OPEN]

@@ -125,10 +125,14 @@ def asking(questions: float, speed: Speed, *, published: bool = False) -> Cost:
 
 
 def tuning_cost(
-    settings: TuningSettings, speed: Speed, protections: Sequence[Protection] = (), every: int | None = None
+    settings: TuningSettings,
+    speed: Speed,
+    protections: Sequence[Protection] = (),
+    every: int | None = None,
+    wordings: int = 0,
 ) -> Cost:
     """One run of tuning with its held-out figures, the utility beside the exams ``every`` so many steps among them, and
-    what protections do beside it."""
+    what protections of so many edited ``wordings`` do before and beside it."""
     work = OBJECTIVES.get(settings.objective).work(settings)
     steps = settings.steps_at_most
     rows = steps * settings.rows_per_step  # each time counted
@@ -139,14 +143,15 @@ def tuning_cost(
     read = work.referred * ((settings.train_examples or rows) + settings.heldout_examples)
     read += work.judged * (looks + finishing + exams) * settings.heldout_examples
     answered = looks if work.judged else looks + exams  # the utility is read where any figure is
+    forth = sum(one.prepared(wordings) + SAMPLING * one.written for one in protections)
     written = work.sampled * rows + work.answered * answered * settings.heldout_examples
     length = FILLED * settings.max_tokens
     trained = settings.dose[-1] if settings.dose else work.trained * rows * length
     most = settings.dose[-1] if settings.dose else rows * work.trained * settings.max_tokens
     if settings.dose:
         steps = ceil(settings.dose[-1] / (length * work.trained * settings.rows_per_step))
-    tokens = trained + length * (read + SAMPLING * written) / 3  # a third of what goes forth and back
-    tokens += steps * sum(one.read for one in protections)
+    tokens = trained + (length * (read + SAMPLING * written) + forth) / 3  # a third of what goes forth and back
+    tokens += steps * sum(one.read(wordings) for one in protections)
     return Cost(tokens * speed.trained(settings) + steps * speed.step, 1, steps, most)
 
 

@@ -29,7 +29,7 @@ _EXPLANATIONS = {"shares.parquet": "mixtures.parquet", "drift.parquet": "drift.p
 RUN_COLUMNS = (
     *("arm", *FACTORS, "seed"),
     *("figure", "better", "downstream_before", "downstream_after", "downstream", "reached"),
-    *("steps", "tokens", "doses", "figures", "losses", "seconds", "step_seconds", "status", "error"),
+    *("steps", "tokens", "doses", "figures", "losses", "seconds", "step_seconds", "fixed_seconds", "status", "error"),
     *("edit", "update_norms", "arrived"),
     *("dropped", "dropped_reasons", "protocol", "options", "tuning"),
 )
@@ -69,6 +69,8 @@ def collect_runs(store: Store, plan: Plan, failures: Mapping[str, str]) -> pd.Da
     changed when training was over, ``losses`` (JSON) the loss of each held-out row after tuning, summed, and its
     tokens, where the utility is the loss. ``step_seconds`` is what training by itself took for an optimizer step,
     protections included, without exams and held-out figures: of the processor on a CPU; None for older runs.
+    ``fixed_seconds`` is what protections took once, before the first step and after the last, and is in no step's time;
+    in those of older runs it is.
     ``dropped`` counts training examples left out because they speak of a fact, ``dropped_reasons`` (JSON) counts them
     by reason. ``failures``: what went wrong, by step key.
     """
@@ -126,6 +128,7 @@ def _tuning_line(tunings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "doses": json.dumps(_doses(tunings)),
         "losses": json.dumps([row for tuning in tunings for row in tuning.get("losses", ())]),
         "step_seconds": _step_seconds(tunings),
+        "fixed_seconds": fmean(tuning.get("fixed_seconds", 0.0) for tuning in tunings),
         "dropped": sum(reasons.values()),
         "dropped_reasons": json.dumps(dict(reasons), ensure_ascii=False),
     }
@@ -152,7 +155,8 @@ def _step_seconds(tunings: Sequence[Mapping[str, Any]]) -> float | None:
     """Seconds of training for an optimizer step, over all copies."""
     if any("training_seconds" not in tuning for tuning in tunings):
         return None
-    return float(sum(tuning["training_seconds"] for tuning in tunings) / sum(tuning["steps"] for tuning in tunings))
+    seconds = sum(tuning["training_seconds"] - tuning.get("fixed_seconds", 0.0) for tuning in tunings)
+    return float(seconds / sum(tuning["steps"] for tuning in tunings))
 
 
 def write_results(

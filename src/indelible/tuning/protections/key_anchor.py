@@ -8,13 +8,15 @@ arXiv 2403.03218) has the same shape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from indelible.models.batches import padded
+from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture
 from indelible.tuning.protection import PROTECTIONS, Anchored, Guarded, Weight, Wording
 
@@ -28,6 +30,24 @@ class KeyAnchor(Anchored):
     in_layers = True
     weight: Weight = 10.0
     every: int = Field(1, ge=1)
+
+    def lacking(
+        self, model: PreTrainedModel, layout: Layout, layers: Sequence[int], frozen: Collection[str]
+    ) -> str | None:
+        """That a mask leaves nothing which moves a key, as a pass over one token tells."""
+        if not self.weight or not layers:
+            return None
+        path = layout.memory(max(layers)).path
+        trained = {name: one.requires_grad for name, one in model.named_parameters()}
+        try:
+            for name, one in model.named_parameters():
+                one.requires_grad_(name not in frozen)
+            with torch.enable_grad(), capture(model, inputs_of=[path], stop_before=path) as seen:
+                model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+        finally:
+            for name, one in model.named_parameters():
+                one.requires_grad_(trained[name])
+        return None if seen.inputs[path].requires_grad else "No weight is trained that a key hangs on"
 
     def shown(self, guarded: Guarded, things: Sequence[Wording]) -> Sequence[Tensor]:
         """Their keys, each ``(layers, d)``."""

@@ -23,10 +23,13 @@ from indelible.errors import ConfigError
 from indelible.models.batches import in_pieces, padded
 from indelible.models.layout import Layout
 from indelible.models.trace import by_row, capture
-from indelible.tuning.protection import PROTECTIONS, Correction, Guarded, Protection
+from indelible.tuning.protection import PROTECTIONS, WORDING_TOKENS, Correction, Guarded, Protection
 
 AT_ONCE = 32
 """Wordings read at a time."""
+
+LAYERS, BELOW, DIRECTIONS = 24, 0.4, 0.25
+"""What planning assumes: layers of a model, the share of them up to the edit, and directions for each token read."""
 
 NOTHING = "No linear map that is trained is there to be projected"
 INSTEAD = "Freeze less, or use the tuner full or lora."
@@ -49,6 +52,19 @@ class Projection(Protection):
     energy: float = Field(0.95, ge=0, le=1)
     most: float = Field(0.5, gt=0, le=1)
     where: Literal["below", "all"] = "below"
+
+    def read(self, wordings: int) -> float:
+        """Each weight of a map is met twice for each direction, as it is in the passes forth of two tokens."""
+        return 2 / 3 * self._passes * DIRECTIONS * wordings * WORDING_TOKENS if self.energy else 0.0
+
+    def prepared(self, wordings: int) -> float:
+        """All wordings for each layer, as far as that."""
+        return LAYERS / 2 * self._passes**2 * wordings * WORDING_TOKENS if self.energy else 0.0
+
+    @property
+    def _passes(self) -> float:
+        """The share of the layers in which it has maps."""
+        return 1.0 if self.where == "all" else BELOW
 
     def correction(self, guarded: Guarded) -> Correction | None:
         """See the module. Of LoRA's two factors the first, whose own start is projected, too; DoRA has no such maps."""

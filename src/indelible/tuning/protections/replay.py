@@ -19,30 +19,36 @@ class Replay(Rehearsed):
 
     Attributes:
         share: of the loss that the replayed wordings have; their part is the mean over the tokens of their objects.
-        of: the edits; or, as a control of what any replay does, "others": facts that the model knew before.
+        of: the edits; or, as a control of what any replay does, "others": facts that the model knew before; or "both",
+            as many of each at a time, so that what keeps edits costs less of what else is known.
     """
 
     name = "replay"
     version = 3
     share: float = Field(0.2, ge=0, lt=1)
-    of: Literal["edits", "others"] = "edits"
+    of: Literal["edits", "others", "both"] = "edits"
 
     @property
     def needs_others(self) -> bool:
         """See ``of``."""
-        return self.of == "others"
+        return self.of != "edits"
 
     @property
     def strength(self) -> float:
         """The share over that of the task's loss."""
         return self.share / (1 - self.share)
 
-    def things(self, guarded: Guarded) -> Sequence[Wording]:
+    def read(self, wordings: int) -> float:
+        """Those of each kind that are drawn."""
+        return super().read(wordings) * (2 if self.of == "both" else 1)
+
+    def kinds(self, guarded: Guarded) -> Sequence[Sequence[Wording]]:
         """See ``of``."""
-        known = guarded.wordings if self.of == "edits" else guarded.others
-        if not known:
+        found = [guarded.wordings] if self.of != "others" else []
+        found += [guarded.others] if self.of != "edits" else []
+        if not all(found):
             raise ConfigError("There are no other facts to replay.", "Give more that are known, or replay the edits.")
-        return known
+        return found
 
     def change(self, guarded: Guarded, things: Sequence[Wording], kept: Sequence[Any]) -> Tensor:
         """How unlikely their objects are, nats a token."""

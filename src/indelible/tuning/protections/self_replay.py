@@ -38,6 +38,15 @@ class SelfReplay(Anchored):
         """See ``tokens``."""
         return self.tokens
 
+    @property
+    def written(self) -> int:
+        """Its texts."""
+        return self.texts * self.tokens if self.strength else 0
+
+    def prepared(self, wordings: int) -> float:
+        """Its texts, whatever was edited."""
+        return float(self.written)
+
     def shown(self, guarded: Guarded, things: Sequence[tuple[int, ...]]) -> list[Likeliest]:
         """What is predicted all through the texts."""
         found = Likeliest.of(predicted(guarded, things, [1] * len(things)))

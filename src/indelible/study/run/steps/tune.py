@@ -78,11 +78,15 @@ class Tune(Work):
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         every = self.every if self._asks_on_the_way else None
-        tuning, isolated = tuning_cost(self.tuning, speed, self.protections, every), self.copy is not None
+        isolated = self.copy is not None
+        wordings = (1 if isolated else facts.n_edits) * (1 + self.paraphrases)
+        tuning = tuning_cost(self.tuning, speed, self.protections, every, wordings)
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
         points = points if self._asks_on_the_way else 0
         on_the_way = points * ((1 if isolated else facts.edits) + facts.n_intrinsic)
         questions = questions_asked(facts, self.also, isolated=isolated) + on_the_way
+        if any(one.needs_others for one in self.protections):
+            questions += facts.bystanders  # which of them the model knows
         return tuning + asking(questions, speed, published=self.published)
 
     @property
