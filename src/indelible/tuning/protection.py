@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -263,13 +263,14 @@ class Rehearsed(Protection, ABC):
         import torch
 
         from indelible.models.batches import in_pieces
+        from indelible.tuning.randomness import Drawn
 
         draws = []
         with torch.no_grad():
             for kind in self.kinds(guarded):
                 pieces = in_pieces(kind, self.at_once)
                 before = [pair for some in pieces for pair in zip(some, self.shown(guarded, some), strict=True)]
-                draws.append(drawn(before, guarded.seed))
+                draws.append(Drawn.of(before, guarded.seed))
 
         def changed(step: int) -> Tensor | None:
             if step % self.every != self.every // 2:
@@ -321,32 +322,3 @@ def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "p
         if name not in PROTECTIONS.names():
             raise ConfigError(f"Unknown protection {name!r} in {path!r}.", suggest(name, PROTECTIONS.names()))
     return tuple(validated(PROTECTIONS.get(name), own, f"{path}.{name}") for name, own in text.items())
-
-
-@dataclass
-class Drawn:
-    """Some of many things, in another order each time that all have been drawn."""
-
-    items: Sequence[Any]
-    generator: torch.Generator
-    rest: list[int] = field(default_factory=list)
-
-    def some(self, count: int) -> list[Any]:
-        """So many different ones, or all if there are fewer."""
-        import torch
-
-        found: list[int] = []
-        while len(found) < min(count, len(self.items)):
-            if not self.rest:
-                self.rest = torch.randperm(len(self.items), generator=self.generator).tolist()
-            place = self.rest.pop()
-            if place not in found:
-                found.append(place)
-        return [self.items[place] for place in found]
-
-
-def drawn(items: Sequence[Any], seed: int) -> Drawn:
-    """What draws from the items, the same under the same seed, whatever others draw."""
-    import torch
-
-    return Drawn(items, torch.Generator().manual_seed(seed % 2**63))
