@@ -79,7 +79,7 @@ class Tune(Work):
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         every = self.every if self._asks_on_the_way else None
         isolated = self.copy is not None
-        wordings = (1 if isolated else facts.n_edits) * (1 + self.paraphrases)
+        wordings = (1 if isolated else facts.edits) * (1 + self.paraphrases)
         tuning = tuning_cost(self.tuning, speed, self.protections, every, wordings)
         points = max(0, len(self.tuning.dose) - 1) + (tuning.optimizer_steps // self.every if self.every else 0)
         points = points if self._asks_on_the_way else 0
