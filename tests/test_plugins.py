@@ -95,6 +95,17 @@ class Toy(Objective):
 
 OBJECTIVES.register("toy-objective")(Toy())
 '''
+QUESTION = '''
+"""The prompt, shouted."""
+from indelible.exam.kind import KINDS, Asked, QuestionKind
+
+
+def shouted(fact, given):
+    yield Asked(fact.text().upper(), *given.objects(fact), given.context)
+
+
+KINDS.register("toy-question")(QuestionKind(shouted))
+'''
 MEASURE = '''
 """Edits whose first token is still the most probable one in a held-out wording."""
 from indelible.numbers.measures import Rate, add
@@ -137,6 +148,7 @@ THINGS = {
     "tasks": ("toy-task", TASK),
     "masks": ("toy-mask", MASK),
     "objectives": ("toy-objective", OBJECTIVE),
+    "questions": ("toy-question", QUESTION),
     "measures": ("toy-measure", MEASURE),
     "exhibits": ("toy-exhibit", EXHIBIT),
 }
@@ -183,6 +195,7 @@ def study(plugins: Path, settings: dict[str, Any], tmp_path: Path) -> Path:
     """A finished study of everything that the distribution adds."""
     settings["editors"] = {"toy-editor": {"covariance_tokens": 512, "steps": 20}}
     settings["tuning"] |= {"objective": "toy-objective", "toy_tokens": 2}
+    settings["exam"]["also"] = ["toy-question"]
     settings["arms"] = [
         {"name": "toy", "editor": "toy-editor"},
         {"name": "toy-frozen", "editor": "toy-editor", "mask": "toy-mask"},
@@ -203,6 +216,9 @@ def test_a_study_shows_what_a_distribution_adds(plugins: Path, study: Path) -> N
     assert set(json.loads(runs["update_norms"]["toy"])) == {"model.layers.1.mlp.down_proj.weight"}
     for line in json.loads((study / "summary.json").read_text()):
         assert (line["toy-measure"] is None) == (line["arm"] == "control")
+    answers = pd.read_parquet(study / "facts.parquet")
+    shouted = answers[answers["kind"] == "toy-question"]
+    assert set(shouted["phase"]) == {"base", "edited", "tuned"} and shouted["prompt"].str.isupper().all()
     effects = pd.read_csv(study / "tables" / "effects.csv")
     assert "toy-measure" in set(effects["measure"])
     shown = indelible(plugins, "study", "--help").stdout

@@ -237,6 +237,7 @@ def test_own_schema_round_trip(tmp_path: Path) -> None:
             held_out=("No slot, only text\u2028with a line separator",),
             neighbours=(Neighbour("Ib lives in", "Bergen"),),
             source="made up",
+            reversal="In {} lives",
         ),
     )
     read = read_facts(jsonl(tmp_path, *map(asdict, facts)))
@@ -355,6 +356,7 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"neighbours": [{"prompt": " ", "answer": "Italy"}]}, "'neighbours' must be"),
         ({"new_object": "Peru\ud83d"}, r"Peru\ud83d' has half of a surrogate pair in it"),
         ({"held_out": ["\udc00 lies in"]}, "has half of a surrogate pair"),
+        ({"reversal": "the country is home to"}, "the reversal 'the country is home to' must hold one {}"),
         ({"id": "first"}, "the id 'first' was used before, on line 1"),
     ],
 )

@@ -34,6 +34,7 @@ INTERRUPTED = 130
 
 def names() -> Sequence[str]:
     """What the help says about names."""
+    from indelible.exam.kind import further_kinds
     from indelible.numbers.measures import MEASURES
     from indelible.tuning.freezing.mask import MASKS
 
@@ -43,6 +44,7 @@ def names() -> Sequence[str]:
         "Tasks": listed("indelible.tuning.tasks", "indelible.tasks"),
         "Masks": MASKS,
         "Protections": listed("indelible.tuning.protections", "indelible.protections"),
+        "Kinds of questions": further_kinds(),
         "Measures": MEASURES,
         "Exhibits": listed("indelible.report.exhibits", "indelible.exhibits"),
     }
