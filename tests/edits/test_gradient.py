@@ -16,9 +16,10 @@ from transformers.pytorch_utils import Conv1D
 from worked_facts import CAPITALS, VARIED
 
 from family.tiny import build
+from indelible.edits.deltas.adapter import product
 from indelible.edits.deltas.weights import Dense, LowRank, WeightUpdate, restored
 from indelible.edits.editor import EDITORS, Workbench
-from indelible.edits.editors.lora import Lora, adapted, product
+from indelible.edits.editors.lora import Lora, adapted
 from indelible.edits.solving.descent import GradientEditor
 from indelible.edits.solving.texts import rows_for
 from indelible.edits.weight_editor import Change

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from indelible.care.card import CARD, card
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import ConfigError, EditError, ModelError, StoreError
@@ -21,6 +22,10 @@ from indelible.models.load import LoadedModel, load, opened
 from indelible.models.save import save_model
 from indelible.models.tokens import encode_prompt
 from indelible.models.trace import evaluation_mode
+
+_USE = "`transformers.AutoModelForCausalLM.from_pretrained(FOLDER)` loads it (float32)."
+_REVERT = """`indelible revert FOLDER DELTA -o ORIGINAL`, with the delta that was put into it, gives back the base model
+bit for bit. Without the delta, load the base model."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def write_edited(model: LoadedModel | str, edit: Edit, out: Path) -> None:
     Args:
         model: the one that the edit was made for, or its name; the edit stays in it.
         edit: of weights.
-        out: must not exist, or be empty.
+        out: must not exist, or be empty; gets a model card, too.
 
     Raises:
         EditError: if the edit changes no weights, so that no checkpoint can hold it.
@@ -56,7 +61,9 @@ def write_edited(model: LoadedModel | str, edit: Edit, out: Path) -> None:
             else "Apply it in Python: Edit.load(path).apply(model).",
         )
     loaded = opened(model)
-    _write(loaded, edit, out, edit.apply, given=loaded is model)
+    said = card(edit.manifest, library="transformers", use=_USE, revert=_REVERT).encode()
+    carded = replace(loaded, beside={**loaded.beside, CARD: said})
+    _write(carded, edit, out, edit.apply, given=loaded is model)
 
 
 def write_reverted(model: LoadedModel | str, edit: Edit, out: Path, *, approximately: bool = False) -> Reverted:

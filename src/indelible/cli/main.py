@@ -21,8 +21,16 @@ _QUICK = ("models", "plan", "runs")
 INTERRUPTED = 130
 _COMMANDS = (
     *("commands.study", "commands.report", "deltas.edit", "deltas.apply", "deltas.revert", "deltas.verify"),
-    *("deltas.audit", "deltas.diff", "commands.advise", "deltas.repair", "commands.explain", "deltas.compose"),
-    *("commands.locate", "commands.plan", "commands.runs", "commands.models", "commands.facts"),
+    *("deltas.audit", "deltas.diff", "deltas.export", "deltas.push", "commands.advise", "deltas.repair"),
+    *(
+        "commands.explain",
+        "deltas.compose",
+        "commands.locate",
+        "commands.plan",
+        "commands.runs",
+        "commands.models",
+        "commands.facts",
+    ),
 )
 """In the order of the help; each is the function of its module's name."""
 

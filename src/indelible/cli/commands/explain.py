@@ -55,14 +55,14 @@ def explain(
         check_writable(out)
     given = [None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic)]
 
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.models.load import opened
     from indelible.study.run.cost import MIXTURES
     from indelible.watching import counting
     from indelible.why.explain import N_INTRINSIC
     from indelible.why.explain import explain as explain_loss
 
-    loaded, made = opened(model_of(edited, trust)), Edit.load(delta)
+    loaded, made = opened(model_of(edited, trust)), read_delta(delta)
     facts_asked = len(given[0] or made.facts)
     both = facts_asked + (N_INTRINSIC if given[1] is None else len(given[1]))
     asked = facts_asked + (sought(N_INTRINSIC, None) if given[1] is None else 0) + MIXTURES * both

@@ -25,9 +25,9 @@ def apply(
     written in float32: twice the bytes, for the edit is exact in that precision only.
     """
     from indelible.care.checkpoints import write_edited
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
 
-    edit = Edit.load(delta)
+    edit = read_delta(delta)
     write_edited(model_of(model, trust), edit, out)
     facts = counted(len(edit.facts), "fact")
     typer.echo(f"Edited model: {out} ({facts}; AutoModelForCausalLM.from_pretrained loads it)")

@@ -38,7 +38,7 @@ def audit(
     edited: Annotated[str | None, typer.Option(help="The model right after the edit, made with whatever tool.")] = None,
     base: Annotated[str | None, typer.Option(help="The model before the edit.")] = None,
     facts: Annotated[Path | None, typer.Option(help="The edited facts; by default those of the delta.")] = None,
-    delta: Annotated[Path | None, typer.Option(help="File written by `indelible edit`.")] = None,
+    delta: Annotated[Path | None, typer.Option(help="File written by `indelible edit`, or a LoRA adapter.")] = None,
     intrinsic: Annotated[
         Path | None, typer.Option(help="Facts that the model knew of old; by default up to 60 built-in ones.")
     ] = None,
@@ -58,7 +58,7 @@ def audit(
     edits than `--require` are there.
     """
     from indelible.care import audit as care
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.models.load import opened
     from indelible.numbers.words import counted
     from indelible.study.run.cost import WORDINGS_ASKED
@@ -67,7 +67,7 @@ def audit(
     if junit is not None:
         check_file(junit)
     given, known = (None if file is None else read_file(file, schema, columns) for file in (facts, intrinsic))
-    put = None if delta is None else Edit.load(delta)
+    put = None if delta is None else read_delta(delta)
     now = opened(model_of(tuned, trust))
     made = edited is not None or (base is not None and put is not None)
     models = 1 + (base is not None) + made

@@ -22,9 +22,9 @@ def compose(
 ) -> None:
     """Add deltas up: made side by side for one model, or each for what the ones before it leave."""
     from indelible.care import checkpoints
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
 
     out = delta_file(out, force)
-    together = checkpoints.compose(model_of(model, trust), [Edit.load(delta) for delta in deltas])
+    together = checkpoints.compose(model_of(model, trust), [read_delta(delta) for delta in deltas])
     together.save(out)
     typer.echo(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")

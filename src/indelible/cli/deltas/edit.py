@@ -145,10 +145,10 @@ def edit(
 
 def _earlier(files: Sequence[Path], out: Path) -> list[Edit]:
     """The deltas to go on from, none of which (a StoreError) may be replaced by a delta of weights that needs it."""
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.edits.deltas.manifest import with_suffix
 
-    found = [Edit.load(file) for file in files]
+    found = [read_delta(file) for file in files]
     for file, one in zip(files, found, strict=True):
         if one.kind == "weights" and out.resolve() in (file.resolve(), with_suffix(file).resolve()):
             raise StoreError(

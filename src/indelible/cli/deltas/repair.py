@@ -53,7 +53,7 @@ def repair(
     from indelible.care.repair import ROUNDS
     from indelible.care.repair import repair as mend
     from indelible.cli.display import show_table
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.edits.mending import Mending
     from indelible.models.load import opened
     from indelible.study.design.config import assign
@@ -68,7 +68,7 @@ def repair(
     for setting in settings or ():
         assign(options, setting)
     took: dict[str, float] = {}
-    loaded, made = opened(model_of(tuned, trust)), Edit.load(delta)
+    loaded, made = opened(model_of(tuned, trust)), read_delta(delta)
     how, speed, count = Mending.of(made, editor, **options), speed_of(loaded), len(made.facts)
     low, again = asking(count, speed).seconds, edit_cost(how.editor, count * (1 + how.paraphrases), speed).seconds
     what = f"{counted(count, 'fact')} asked, and those that are lost edited again, up to {ROUNDS} times"

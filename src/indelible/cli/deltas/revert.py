@@ -28,9 +28,9 @@ def revert(
     precision than float32 is no longer as the edit left it.
     """
     from indelible.care.checkpoints import write_reverted
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
 
-    found = write_reverted(model_of(model, trust), Edit.load(delta), out, approximately=approximately)
+    found = write_reverted(model_of(model, trust), read_delta(delta), out, approximately=approximately)
     if found.original:
         typer.echo(f"Reverted to the original bytes (float32): {out}")
     elif found.exact:

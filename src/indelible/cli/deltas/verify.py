@@ -22,7 +22,7 @@ EXAMPLES = (
 
 def verify(
     model: Annotated[str, typer.Argument(help="Any model of the same kind: edited, trained since, or untouched.")],
-    delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`.")],
+    delta: Annotated[Path, typer.Argument(help="File written by `indelible edit`, or a LoRA adapter.")],
     require: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of the facts that were taken that must be present."),
@@ -41,12 +41,12 @@ def verify(
     The exit code is 1 if any fact is gone or, with `--require`, if fewer of those that were taken are present.
     """
     from indelible.care import verify as care
-    from indelible.edits.deltas.delta import Edit
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.watching import counting
 
     if junit is not None:
         check_file(junit)
-    found = care.verify(model_of(model, trust), Edit.load(delta), jobs=counting)
+    found = care.verify(model_of(model, trust), read_delta(delta), jobs=counting)
     passes = found.passes(require)
     if junit is not None:
         write_cases(junit, "indelible verify", found.cases(require))

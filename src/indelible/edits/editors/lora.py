@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from indelible.edits.deltas.weights import Change, LowRank
+from indelible.edits.deltas.adapter import product
+from indelible.edits.deltas.weights import Change
 from indelible.edits.editor import EDITORS, Workbench
 from indelible.edits.editors.memit import DEPTHS
 from indelible.edits.solving.descent import GradientEditor, descend
@@ -112,12 +113,3 @@ def adapted(model: PreTrainedModel, paths: Sequence[str], rank: int, alpha: int,
     finally:
         for path, module in originals.items():
             model.set_submodule(path, module)
-
-
-def product(adapter: Any) -> LowRank:
-    """What an adapter adds to its map's weight, oriented as that weight is stored."""
-    scaled = adapter.scaling[_ADAPTER] * adapter.lora_B[_ADAPTER].weight.detach().cpu()
-    first = adapter.lora_A[_ADAPTER].weight.detach().cpu().clone()
-    if isinstance(adapter.get_base_layer(), Conv1D):
-        return LowRank.balanced(first.T.contiguous(), scaled.T.contiguous())
-    return LowRank.balanced(scaled, first)
