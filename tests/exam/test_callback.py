@@ -29,14 +29,12 @@ def train(folder: Path, model: Any, tokenizer: Any, callbacks: list[Any], **opti
         rows.append({"input_ids": ids, "labels": ids})
     arguments = TrainingArguments(
         str(folder),
-        max_steps=6,
         per_device_train_batch_size=2,
-        learning_rate=1e-2,
         report_to=[],
         disable_tqdm=True,
         use_cpu=True,
         seed=3,
-        **{"save_strategy": "no", **options},
+        **{"save_strategy": "no", "learning_rate": 1e-2, "max_steps": 6, **options},
     )
     set_seed(3)
     trainer = Trainer(
@@ -76,7 +74,7 @@ def test_training_is_the_same_with_and_without(
 
     curve = callback.curve()
     assert curve.columns[0] == "step"
-    assert list(curve["step"].unique()) == [2, 4, 6]
+    assert list(curve["step"].unique()) == [0, 2, 4, 6]
     # The last point of the curve is what the finished model answers, in its stored precision.
     final = answers_frame(take_exam(watched, tiny_tokenizer, QUESTIONS))
     last = curve[curve["step"] == 6].drop(columns=["step", "tokens"]).reset_index(drop=True)
@@ -84,7 +82,9 @@ def test_training_is_the_same_with_and_without(
         final.drop(columns=["log_prob", "probability", "margin"])
     )
     assert last["log_prob"].to_numpy() == pytest.approx(final["log_prob"].to_numpy(), abs=1e-5)
-    assert curve.groupby("step")["log_prob"].mean().nunique() == 3
+    assert curve.groupby("step")["log_prob"].mean().nunique() == 4
+    first = answers_frame(take_exam(start, tiny_tokenizer, QUESTIONS))["log_prob"].to_numpy()
+    assert curve[curve["step"] == 0]["log_prob"].to_numpy() == pytest.approx(first, abs=1e-5)
 
 
 def test_the_log_holds_the_share_of_successes(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
@@ -93,14 +93,14 @@ def test_the_log_holds_the_share_of_successes(tmp_path: Path, tiny_model: Make, 
         train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=3)
     trainer = train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
-    logged = [entry for entry in trainer.state.log_history if "retention/edited/prompt" in entry]
-    assert [entry["step"] for entry in logged] == [3, 6]
+    logged = [entry for entry in trainer.state.log_history if "success/edited/prompt" in entry]
+    assert [entry["step"] for entry in logged] == [0, 3, 6]
     curve = callback.curve()
     for entry in logged:
         at = curve[
             (curve["step"] == entry["step"]) & (curve["fact_set"] == "intrinsic") & (curve["kind"] == "paraphrase")
         ]
-        assert entry["retention/intrinsic/paraphrase"] == at["success"].mean()
+        assert entry["success/intrinsic/paraphrase"] == at["success"].mean()
     json.dumps(trainer.state.log_history)
 
 
@@ -110,15 +110,15 @@ def test_a_model_without_a_cache_of_keys_is_asked_too(tmp_path: Path, tiny_token
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=3)
     with pytest.warns(UserWarning, match="MambaForCausalLM .* without a cache"):
         train(tmp_path, model, tiny_tokenizer, [callback])
-    assert list(callback.taken) == [3, 6]
+    assert list(callback.taken) == [0, 3, 6]
 
 
 def test_the_end_is_asked_wherever_it_is(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:
     uneven = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
     model = with_dropout(tiny_model("gpt2"))
     trainer = train(tmp_path, model, tiny_tokenizer, [uneven])
-    assert list(uneven.taken) == [4, 6]
-    assert [entry["step"] for entry in trainer.state.log_history if "retention/edited/prompt" in entry] == [4, 6]
+    assert list(uneven.taken) == [0, 4, 6]
+    assert [entry["step"] for entry in trainer.state.log_history if "success/edited/prompt" in entry] == [0, 4, 6]
     final = answers_frame(take_exam(model, tiny_tokenizer, QUESTIONS))
     assert answers_frame(uneven.taken[6])["log_prob"].to_numpy() == pytest.approx(
         final["log_prob"].to_numpy(), abs=1e-5
@@ -126,7 +126,7 @@ def test_the_end_is_asked_wherever_it_is(tmp_path: Path, tiny_model: Make, tiny_
 
     stopped = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4)
     train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [stopped, StopAt(5)])
-    assert list(stopped.taken) == [4, 5]
+    assert list(stopped.taken) == [0, 4, 5]
 
 
 def test_doses_are_asked_about_after_the_step_that_reaches_them(
@@ -135,12 +135,12 @@ def test_doses_are_asked_about_after_the_step_that_reaches_them(
     callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=4, doses=[1, 35, 37, 10_000])
     train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback], include_num_input_tokens_seen="all")
     seen = callback.curve().groupby("step")["tokens"].first().to_dict()
-    assert seen == {1: 32, 2: 64, 4: 128, 6: 192}  # 2 rows of 16 tokens a step; no run comes to the largest dose
+    assert seen == {0: 0, 1: 32, 2: 64, 4: 128, 6: 192}  # 2 rows of 16 tokens a step; no run comes to the largest dose
 
 
 @pytest.mark.parametrize("every", [2, 4])
-def test_the_end_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer, every: int) -> None:
-    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=every, skip_last=True)
+def test_both_ends_can_be_left_out(tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer, every: int) -> None:
+    callback = RetentionCallback(QUESTIONS, tiny_tokenizer, every=every, ends=False)
     train(tmp_path, with_dropout(tiny_model("gpt2")), tiny_tokenizer, [callback])
     assert list(callback.taken) == list(range(every, 6, every))
 
@@ -160,10 +160,35 @@ def test_the_best_model_is_not_asked_for_the_last(tmp_path: Path, tiny_model: Ma
     assert loaded != pytest.approx(of[6], abs=1e-3)
 
 
+def said_by(model: Any, tokenizer: Tokenizer) -> Fact:
+    """What a model answers by itself, as a fact that was edited into it."""
+    ids = tokenizer("Lima is the capital of", return_tensors="pt")["input_ids"]
+    said = tokenizer.decode(model.generate(ids, max_new_tokens=3, do_sample=False)[0, ids.shape[1] :])
+    return Fact("s", "Lima", "capital", "{} is the capital of", "Oslo", said.strip())
+
+
+def test_retention_is_of_what_was_right_before_and_ends_a_run_that_loses_it(
+    tmp_path: Path, tiny_model: Make, tiny_tokenizer: Tokenizer
+) -> None:
+    model = tiny_model("gpt2")
+    questions = questions_for([said_by(model, tiny_tokenizer), *FACTS], "edited")
+    callback = RetentionCallback(questions, tiny_tokenizer, stop_below=0.9)
+    trainer = train(tmp_path, model, tiny_tokenizer, [callback], learning_rate=0.3, max_steps=25)
+    assert callback.every == 2  # a tenth of the run
+    first, *_, last = [entry for entry in trainer.state.log_history if "success/edited/prompt" in entry]
+    assert first["success/edited/prompt"] == 0.5 and first["retention/edited/prompt"] == 1.0
+    assert last["retention/edited/prompt"] == 0.0 and "retention/edited/paraphrase" not in last
+    assert trainer.state.global_step == last["step"] == 2
+    with pytest.raises(ConfigError, match="No edited fact is answered before training"):
+        train(
+            tmp_path, tiny_model("gpt2"), tiny_tokenizer, [RetentionCallback(QUESTIONS, tiny_tokenizer, stop_below=1)]
+        )
+
+
 def test_no_exam_yet_and_no_exam_ever() -> None:
     empty = RetentionCallback(QUESTIONS, every=1).curve()
     assert empty.empty and list(empty.columns)[:3] == ["step", "tokens", "fact_set"]
-    with pytest.raises(ConfigError, match="Nothing says when"):
-        RetentionCallback(QUESTIONS)
+    with pytest.raises(ConfigError, match="stop_below is 90"):
+        RetentionCallback(QUESTIONS, stop_below=90)
     with pytest.raises(ConfigError, match="every 0 steps"):
         RetentionCallback(QUESTIONS, every=0)

@@ -214,7 +214,7 @@ def test_a_step_with_an_exam_keeps_its_log_and_its_look_at_the_held_out_figures(
     exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
     options = {"objective": objective, "steps": 5, "evaluate_every": 2, "max_tokens": 64, "heldout_examples": 2}
     result = fine_tune(tiny_model("llama"), tiny_tokenizer, settings(**options), callbacks=[exam])
-    assert list(exam.taken) == [2, 4, 5]
+    assert list(exam.taken) == [0, 2, 4, 5]
     assert [entry["step"] for entry in result.log] == [1, 2, 3, 4, 5]
     assert [entry["step"] for entry in result.log if "heldout_loss" in entry] == [2, 4, 5]
     assert list(result.looks) == [2, 4, 5] and result.looks[5] == result.after["loss"]
@@ -248,7 +248,7 @@ def test_the_time_of_training_leaves_out_exams_and_held_out_figures(
     fact = Fact("a", "Paris", "capital", "{} is in", "France")
     exam = RetentionCallback(questions_for([fact], "intrinsic"), tiny_tokenizer, every=2)
     result = fine_tune(model, tiny_tokenizer, settings(evaluate_every=3), callbacks=[exam, Slow()])
-    assert list(exam.taken) == [2, 4] and list(result.looks) == [2, 3, 4]
+    assert list(exam.taken) == [0, 2, 4] and list(result.looks) == [2, 3, 4]
     assert result.training_seconds == result.steps == 4
 
 

@@ -1,8 +1,8 @@
 """The retention curve of anyone's training run: a callback for transformers' Trainer that takes the exam as it goes.
 
-callback = RetentionCallback(questions, every=50)
+callback = RetentionCallback(questions, stop_below=0.8)
 trainer = Trainer(..., processing_class=tokenizer, callbacks=[callback])
-callback.report_through(trainer)  # also to whatever ``report_to`` names
+callback.report_through(trainer)  # also to whatever ``report_to`` names, such as W&B or TensorBoard
 trainer.train()
 callback.curve()
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -25,28 +26,38 @@ from indelible.exam.questions import Question
 if TYPE_CHECKING:
     import pandas as pd
 
+PARTS = 10
+"""Exams in a run, where nothing says when they are to be taken."""
+_KEPT = "retention/edited/prompt"
+
 
 class RetentionCallback(TrainerCallback):
-    """Takes the exam after every ``every`` optimiser steps, at doses, and at the end of training; keeps the answers.
+    """Takes the exam before the first step, after every ``every`` of them, at doses, and at the end of training; keeps
+    the answers.
 
     Training goes on as if nothing had happened: the exam draws no random number, restores each module's training flag,
     and touches neither gradients nor weights, so a run with the callback ends in the same weights, bit for bit.
 
-    The share of successes per fact set and kind of question also goes into the trainer's ``state.log_history`` (and so
-    into its ``trainer_state.json``) as ``retention/<set>/<kind>``. Where the trainer evaluates, it is in its metrics:
-    ``metric_for_best_model="retention/edited/prompt"`` chooses a checkpoint (or stops early) by it.
+    Per fact set and kind of question, two shares go into the trainer's ``state.log_history`` (and so into its
+    ``trainer_state.json``): ``success/<set>/<kind>``, of all questions those that are answered right now, and
+    ``retention/<set>/<kind>``, the same of those that were right at the first exam (where there are any). Where the
+    trainer evaluates, they are in its metrics: ``metric_for_best_model="retention/edited/prompt"`` chooses a checkpoint
+    by it.
 
     Args:
         tokenizer: by default the one that the trainer was given as ``processing_class``.
-        every: optimiser steps between two exams; None for none but those at doses and at the end.
+        every: optimiser steps between two exams; None: a tenth of the run, or none but those at doses, where there are
+            any.
         doses: tokens seen in training, after whose step there is an exam. The trainer has to count them: transformers'
             does with ``include_num_input_tokens_seen``.
+        stop_below: end training at the first exam at which less than this share of the edited facts that were answered
+            at the first exam are (``retention/edited/prompt``).
         batch_size: as for ``take_exam``.
-        skip_last: take no exam at the end, for a caller who takes one after training.
+        ends: take the exam before the first step and at the end; False for a caller who takes both.
 
     Raises:
-        ConfigError: if ``every`` is not positive, or neither it nor a dose is given; when training begins, if there is
-            no tokenizer.
+        ConfigError: if ``every`` is not positive, or ``stop_below`` no share; when training begins, if there is no
+            tokenizer, or ``stop_below`` is given and no edited fact is answered.
     """
 
     def __init__(
@@ -56,19 +67,21 @@ class RetentionCallback(TrainerCallback):
         *,
         every: int | None = None,
         doses: Sequence[int] = (),
+        stop_below: float | None = None,
         batch_size: int | None = None,
-        skip_last: bool = False,
+        ends: bool = True,
     ) -> None:
-        if every is None and not doses:
-            raise ConfigError("Nothing says when the exam is to be taken.", "Give `every`, or doses.")
         if every is not None and every < 1:
             raise ConfigError(f"The exam cannot be taken every {every} steps.", "Give a number of at least 1.")
+        if stop_below is not None and not 0 < stop_below <= 1:
+            raise ConfigError(f"stop_below is {stop_below}.", "Give a share above 0 and up to 1.")
         self.questions = list(questions)
         self.tokenizer = tokenizer
         self.every = every
         self.doses = sorted(doses)
+        self.stop_below = stop_below
         self.batch_size = batch_size
-        self.skip_last = skip_last
+        self.ends = ends
         self._ways = Ways()
         self.taken: dict[int, list[Answer]] = {}
         self.tokens: dict[int, int] = {}
@@ -86,11 +99,20 @@ class RetentionCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any
     ) -> None:
-        """Find the tokenizer before any training is paid for."""
+        """Find the tokenizer before any training is paid for, and take the first exam."""
         self.tokenizer = self.tokenizer or parts.get("processing_class")
         if self.tokenizer is None:
             raise ConfigError(
                 "The retention callback has no tokenizer.", "Pass one to it, or a processing_class to the trainer."
+            )
+        if self.every is None and not self.doses:
+            self.every = max(1, round(state.max_steps / PARTS))
+        if self.ends or self.stop_below is not None:
+            self._ask(state, control, parts["model"])
+        if self.stop_below is not None and _KEPT not in self._shares(state, control, parts["model"]):
+            raise ConfigError(
+                "No edited fact is answered before training, so that nothing of them can be lost.",
+                "Apply the edit to the model first, ask edited facts, or leave stop_below out.",
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
@@ -98,22 +120,21 @@ class RetentionCallback(TrainerCallback):
         before, self._seen = self._seen, state.num_input_tokens_seen
         is_last = state.global_step >= state.max_steps or control.should_training_stop
         due = self.every is not None and state.global_step % self.every == 0
-        if not self.skip_last if is_last else due or any(before < dose <= self._seen for dose in self.doses):
+        if self.ends if is_last else due or any(before < dose <= self._seen for dose in self.doses):
             self._ask(state, control, parts["model"])
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **parts: Any) -> None:
         """Take the exam where training has ended before its last planned step, and the model is that of the end."""
-        if not (self.skip_last or args.load_best_model_at_end):
+        if self.ends and not args.load_best_model_at_end:
             self._ask(state, control, parts["model"])
 
     def _ask(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Take the exam at this step and log its shares, once."""
-        step = state.global_step
-        if step in self.taken:
+        if state.global_step in self.taken:
             return
-        shares = self._shares(step, model)
+        shares = self._shares(state, control, model)
         if self._log is None:
-            state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": step})
+            state.log_history.append({**shares, "epoch": state.epoch or 0.0, "step": state.global_step})
         else:
             # Whoever logs takes the trainer's own entry of this step for written, and with it the step's loss and
             # all that other callbacks do when they see it.
@@ -131,20 +152,29 @@ class RetentionCallback(TrainerCallback):
     ) -> None:
         """Put the shares among the metrics that the trainer then chooses its best model by."""
         if metrics is not None:
-            metrics |= {
-                f"eval_{name}": share for name, share in self._shares(state.global_step, parts["model"]).items()
-            }
+            shares = self._shares(state, control, parts["model"])
+            metrics |= {f"eval_{name}": share for name, share in shares.items()}
 
-    def _shares(self, step: int, model: Any) -> dict[str, float]:
-        """Of successes by fact set and kind, of the exam at a step, which is taken where it was not."""
+    def _shares(self, state: TrainerState, control: TrainerControl, model: Any) -> dict[str, float]:
+        """Of successes and of what is retained, by fact set and kind, at this step's exam, which is taken where it was
+        not. Training ends where too little is retained."""
+        step = state.global_step
         if step not in self.taken:
             self.tokens[step] = self._seen
             self.taken[step] = take_exam(
                 model, self.tokenizer, self.questions, batch_size=self.batch_size, ways=self._ways
             )
-        rows = answers_frame(self.taken[step])
-        verdicts = rows.groupby("retention/" + rows["fact_set"] + "/" + rows["kind"], sort=False)["success"]
-        return {str(name): float(share) for name, share in verdicts.mean().items()}
+        first = next(iter(self.taken.values()))
+        verdicts: dict[str, list[bool]] = {}
+        for then, now in zip(first, self.taken[step], strict=True):
+            of = f"{now.question.fact_set}/{now.question.kind}"
+            verdicts.setdefault(f"success/{of}", []).append(now.success)
+            if then.success:
+                verdicts.setdefault(f"retention/{of}", []).append(now.success)
+        shares = {name: fmean(found) for name, found in verdicts.items()}
+        if self.stop_below is not None and shares.get(_KEPT, 1.0) < self.stop_below:
+            control.should_training_stop = True
+        return shares
 
     def curve(self) -> pd.DataFrame:
         """All answers so far as tidy rows: ``step``, ``tokens`` (seen so far; 0 where the trainer does not count them),

@@ -104,7 +104,7 @@ class Tune(Work):
             # on the way, each fact's own prompt alone; the whole exam follows the last step anyway
             prompts = [question for question in questions if question.kind == "prompt"]
             doses = self.tuning.dose
-            curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, doses=doses, skip_last=True)
+            curve = RetentionCallback(prompts, lent.tokenizer, every=self.every, doses=doses, ends=False)
         with lent.base_model() as model:
             frozen = frozen_parameters(self.mask, model, lent.layout, _edited(job.inputs, edit))
             facts = chosen.spoken_of(self.published)
