@@ -30,6 +30,7 @@ _COMMANDS = (
         "commands.runs",
         "commands.models",
         "commands.facts",
+        "commands.lm_eval",
     ),
 )
 """In the order of the help; each is the function of its module's name."""

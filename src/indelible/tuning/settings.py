@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.errors import UnknownNameError
+from indelible.harness.settings import HarnessSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TunerSettings
 
@@ -120,6 +121,11 @@ class TuningSettings(TunerSettings):
     heldout_examples: Count = Field(64, description="rows kept apart for the held-out figures")
     train_examples: Count | None = Field(
         None, description="rows to train on, repeated when used up; None: as many as the run takes, if there are"
+    )
+    lm_eval: HarnessSettings | None = Field(
+        None,
+        description="tasks of lm-evaluation-harness whose figures are taken before and after tuning, too, e.g. "
+        "{tasks: [arc_easy], limit: 200}; extra lm-eval",
     )
     trainer: dict[str, Any] = Field({}, description="arguments passed through to the trainer's own arguments class")
 

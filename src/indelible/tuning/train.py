@@ -24,12 +24,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
+from indelible.harness.figures import Harness
 from indelible.models.trace import product_precision
 from indelible.progress import Progress
 from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.protection import Guarded, Protection
-from indelible.tuning.randomness import seeded
+from indelible.tuning.randomness import kept_random_state, seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.task import TASKS, Task
@@ -179,6 +180,7 @@ def fine_tune(
         named = ", ".join(map(str, protections))
         raise ConfigError(f"Nothing says what is protected by {named}.", "Give `guarded`, see Guarded.of.")
     settings = with_precision(settings, model.device)
+    harness = None if settings.lm_eval is None else Harness.of(settings.lm_eval)
     objective, named, task = _sources(settings)
     rows = draw_rows(task, objective, tokenizer, settings, facts=facts, seed=seed)
     if train_on_heldout:
@@ -191,6 +193,7 @@ def fine_tune(
     finishing = [one for one in protections if one.finishes]
     weights = {name: one.detach().clone() for name, one in model.named_parameters()} if finishing else {}
     everything = tuple(figure.name for figure in objective.figures)
+    outside_before = _outside(harness, model, tokenizer)
     with seeded(seed), quiet_trl(), product_precision(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
         with adapted(model, settings, frozen) as tuned:
             run = Run(
@@ -263,8 +266,8 @@ def fine_tune(
         precision=settings.precision,
         figure=objective.figures[0].name,
         better=objective.figures[0].better,
-        before=dict(before),
-        after=dict(after),
+        before={**before, **outside_before},
+        after={**after, **_outside(harness, model, tokenizer)},
         wanted=rules.wanted,
         reached=rules.reached,
         steps=trainer.state.global_step,
@@ -313,6 +316,14 @@ def _sources(settings: TuningSettings) -> tuple[Objective[Any], str, Task]:
     objective = OBJECTIVES.get(settings.objective)
     named = settings.task or objective.default_task
     return objective, named, TASKS.get(named) if settings.data is None else data_task(settings.data, objective)
+
+
+def _outside(harness: Harness | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """What the harness finds of the model, where it was asked for."""
+    if harness is None:
+        return {}
+    with kept_random_state():
+        return harness.figures(model, tokenizer)
 
 
 def _worse(judge: Judge, figure: Figure) -> float:

@@ -242,7 +242,7 @@ def product(layer: Any) -> LowRank:
         first, second = layer.lora_embedding_A[_NAME], layer.lora_embedding_B[_NAME]
     else:
         first, second = layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight
-    first, scaled = first.detach().cpu().float().clone(), scale * second.detach().cpu().float()
+    first, scaled = first.detach().cpu().clone(), scale * second.detach().cpu()
     if isinstance(module, Conv1D | nn.Embedding):
         return LowRank.balanced(first.T.contiguous(), scaled.T.contiguous())
     return LowRank.balanced(scaled, first)
@@ -264,10 +264,11 @@ def _products(model: PreTrainedModel) -> dict[str, Delta]:
 
 
 def _without_zeros(delta: LowRank) -> LowRank:
-    """The factors without the ranks that one of them fills up with zeros."""
-    used = (delta.left != 0).any(0) & (delta.right != 0).any(1)
+    """The factors in float32, without the ranks that one of them fills up with zeros."""
+    left, right = delta.left.float(), delta.right.float()
+    used = (left != 0).any(0) & (right != 0).any(1)
     used[0] = True
-    return LowRank(delta.left[:, used].contiguous(), delta.right[used].contiguous())
+    return LowRank(left[:, used].contiguous(), right[used].contiguous())
 
 
 def _holders(model: PreTrainedModel, name: str) -> dict[str, nn.Module]:

@@ -18,6 +18,7 @@ from indelible.edits.editor import EDITORS, Editor
 from indelible.errors import ConfigError, EditError, IndelibleError, suggest
 from indelible.exam.kind import further_kinds
 from indelible.files import read_bytes
+from indelible.harness.figures import Harness
 from indelible.models.load import default_device
 from indelible.numbers.measures import FACTORS
 from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, Protocol, StudyConfig
@@ -84,7 +85,10 @@ def resolve_arms(config: StudyConfig) -> tuple[Arm, ...]:
         _check("kind of question", name, further_kinds(), "exam.also")
     used = {_objective(config, arm.tuning) for arm in config.arms} & set(OBJECTIVES.names())
     _tuning(config, {}, used, "tuning")
-    return tuple(_resolve(arm, config, used) for arm in config.arms)
+    arms = tuple(_resolve(arm, config, used) for arm in config.arms)
+    for harness in {arm.tuning.lm_eval for arm in arms if arm.tuning.lm_eval is not None}:
+        Harness.of(harness)  # once each, for finding tasks takes seconds
+    return arms
 
 
 def _objective(config: StudyConfig, own: Options) -> str:

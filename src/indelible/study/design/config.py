@@ -153,6 +153,9 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
             file = path(f"{key}.data.source", source)
             meant = file.is_file() or (file.is_dir() and source.startswith((".", "/", "~")))
             data["source"] = str(file) if meant else source
+        harness = tuning.get("lm_eval")
+        if isinstance(harness, dict) and isinstance(tasks := harness.get("include_path"), str):
+            harness["include_path"] = str(path(f"{key}.lm_eval.include_path", tasks))
     return StudyConfig.model_validate(settings)
 
 

@@ -74,6 +74,11 @@ class Tune(Work):
     @property
     def options(self) -> dict[str, Any]:
         found = keyed(super().options, self.also) | {"objective_version": OBJECTIVES.get(self.tuning.objective).version}
+        harness = self.tuning.lm_eval
+        if harness is None:  # keys are those of before there was one
+            del found["tuning"]["lm_eval"]
+        else:
+            found["harness"] = harness.behind()
         return found | ({"guarding_version": Guarding.version} if self.protections else {})
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
