@@ -14,12 +14,11 @@ import yaml
 
 from indelible.edits.deltas.manifest import Manifest
 from indelible.exam.exam import Answer
-from indelible.numbers.measures import Kind
 from indelible.numbers.words import counted
 
 CARD = "README.md"
 SHOWN = 20
-_KINDS: dict[Kind, str] = {
+_KINDS: dict[str, str] = {
     "prompt": "edited facts that are answered (efficacy)",
     "paraphrase": "held-out wordings that are answered (generalization)",
     "neighbour": "neighbours that are answered as is true (locality)",

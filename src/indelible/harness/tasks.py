@@ -22,11 +22,10 @@ from indelible.exam.criterion import succeeds
 from indelible.exam.questions import Question, questions_for
 from indelible.facts.fact import Fact
 from indelible.files import check_free, whole_folder
-from indelible.numbers.measures import Kind
 
 GROUP = "indelible"
 NEW_TOKENS = 24
-_TASKS: dict[Kind, str] = {"prompt": "efficacy", "paraphrase": "generalization", "neighbour": "locality"}
+_TASKS: dict[str, str] = {"prompt": "efficacy", "paraphrase": "generalization", "neighbour": "locality"}
 _MODULE = "exam"
 _PYTHON = '''"""What the tasks beside this file need of indelible: their questions, and the exam's criterion."""
 
