@@ -120,7 +120,7 @@ class LiveWatcher(Watcher):
 def watching() -> Iterator[Watcher]:
     """A watcher that suits stderr: live bars on a terminal, lines elsewhere."""
     console = Console(file=sys.stderr)
-    if _is_seen(console):
+    if _draws_over(console):
         live = LiveWatcher(console)
         with live.bars:
             yield live
@@ -130,20 +130,25 @@ def watching() -> Iterator[Watcher]:
 
 @contextmanager
 def shown_study() -> Iterator[Watcher]:
-    """Live bars on a terminal and in a notebook, for who calls from Python; nothing elsewhere."""
+    """As ``watching``, on a terminal and in a notebook, for who calls from Python; nothing elsewhere."""
     with watching() if _is_seen(Console(file=sys.stderr)) else nullcontext(Watcher()) as watcher:
         yield watcher
 
 
 @contextmanager
 def shown(job: str) -> Iterator[Progress | None]:
-    """A bar for a single job on a terminal and in a notebook, for who calls from Python; nothing elsewhere."""
+    """As ``counting``, on a terminal and in a notebook, for who calls from Python; nothing elsewhere."""
     with counting(job) if _is_seen(Console(file=sys.stderr)) else nullcontext() as progress:
         yield progress
 
 
 def _is_seen(console: Console) -> bool:
-    """Whether bars can be drawn over: a notebook needs ipywidgets for it, as rich says."""
+    """Whether someone looks on."""
+    return console.is_terminal or console.is_jupyter
+
+
+def _draws_over(console: Console) -> bool:
+    """Whether bars can be drawn over: ipywidgets does that in a notebook; without it there are lines."""
     return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
@@ -154,7 +159,7 @@ def counting(job: str, took: dict[str, float] | None = None) -> Iterator[Progres
     ``took`` is given the job's seconds under its name.
     """
     console, began = Console(file=sys.stderr), time.monotonic()
-    if _is_seen(console):
+    if _draws_over(console):
         columns = ("{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[note]}")
         with Bars(*columns, console=console, transient=True) as bars:
             task = bars.add_task(job, total=None, note="")

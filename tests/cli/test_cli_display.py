@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from indelible import watching
 from indelible.cli import display
+from indelible.cli.main import main
 from indelible.numbers.summary import summary_keys
 from indelible.progress import Clock, Piece, Watcher
 from indelible.watching import LiveWatcher, LogWatcher
@@ -84,6 +86,30 @@ def test_what_is_left_is_said_with_every_end() -> None:
     clock.end(STEPS[1], 10.0)
     watcher.ended(STEPS[1], "finished", 10.0, "done")
     assert "about 39 s to 1 min 30 s left" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_from_python_bars_are_shown_to_who_looks_on_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stderr, seen in ((io.StringIO(), False), (Terminal(), True)):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        with watching.shown("asking") as progress:
+            assert (progress is not None) is seen
+            if progress is not None:
+                progress(1, 2, "prompts")
+        with watching.shown_study() as watcher:
+            assert isinstance(watcher, LiveWatcher) is seen
+        assert ("asking" in stderr.getvalue()) is seen
+
+
+def test_a_terminal_is_told_at_once_that_a_command_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert main(["study", "quick", "--set", "tuning.stepz=3"]) == 2
+    said = terminal.getvalue()
+    assert said.startswith("indelible study: starting ...\n") and "Error: Unknown key 'tuning.stepz'" in said
 
 
 @pytest.mark.parametrize(("width", "first"), [(200, "arm"), (80, "editor")])
