@@ -28,10 +28,10 @@ FORMAT_HELP = (
     "A file of facts has one JSON object a line (.jsonl), or is a JSON array, or a CSV with a header:",
     *(f"`{example}`" for example in EXAMPLES),
     "`prompt` has `{}` for the subject, or the subject itself; the object follows it, after a space unless the prompt"
-    " ends in white space, an opening mark, or a script without spaces. An edit needs `new_object`. Optional: `id`,"
-    " `relation`, `paraphrases` (wordings to edit with), `held_out` (wordings to ask with),"
-    ' `neighbours` (`{"prompt": ..., "answer": ...}`, to be left alone): lists, in a CSV with `|` between'
-    " wordings, neighbours as a JSON list.",
+    " ends in white space, an opening mark, or a script without spaces. An edit needs `new_object`, and then no"
+    " `true_object`. Optional: `id`, `relation`, `paraphrases` (wordings to edit with), `held_out` (wordings to ask"
+    ' with), `neighbours` (`{"prompt": ..., "answer": ...}`, to be left alone): lists, in a CSV with `|` between'
+    " wordings, neighbours as a JSON list; `reversal` (asks back, `The city of {} is the capital of`).",
 )
 """Paragraphs for the help of commands that read facts."""
 
