@@ -103,7 +103,7 @@ def study(
         from indelible.study.run.run import preview_study
 
         preview = preview_study(config, folder, update=update, workers=workers)
-        _show_preview(preview, config, folder, notes, as_json)
+        _show_preview(preview, folder, notes, as_json)
         return
     for note in notes:
         typer.echo(note, err=True)
@@ -134,7 +134,7 @@ def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, a
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Sequence[str], as_json: bool) -> None:
+def _show_preview(preview: Preview, folder: Path, notes: Sequence[str], as_json: bool) -> None:
     from indelible.edits.editor import EDITORS
 
     steps = [
@@ -144,7 +144,7 @@ def _show_preview(preview: Preview, config: StudyConfig, folder: Path, notes: Se
     if as_json:
         typer.echo(json.dumps(steps, indent=2))
         return
-    shared = config.as_dict()
+    shared = preview.config.as_dict()
     # With what stands behind `published: true`.
     editors = {
         f"editors.{name}": EDITORS.get(name)(**options).model_dump(mode="json", exclude_unset=True)

@@ -50,7 +50,7 @@ def _counted(candidates: Sequence[Fact], settings: FactsSettings) -> FactsSettin
                 f"Set n_edits and n_intrinsic to {there} together at most, or, to edit the facts of a file as they are,"
                 " name it as facts.edited.",
             )
-        return settings
+        return settings.model_copy(update={"n_edits": settings.edits})
     named = [fact for fact in candidates if fact.new_object is not None]
     check_edits(named)
     if settings.edits > len(named) and settings.n_edits is not None:

@@ -70,9 +70,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a study would do: its steps, and the keys of those that are done already; in words what each arm's mask
-    freezes, what it costs, and what was left out of a facts file."""
+    """What a study would do: its settings, with the number of facts to edit; its steps, and the keys of those that are
+    done already; in words what each arm's mask freezes, what it costs, and what was left out of a facts file."""
 
+    config: StudyConfig
     plan: Plan
     reused: frozenset[str]
     masks: Mapping[str, str]
@@ -97,7 +98,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
         speed = checked.speed(loaded.model, loaded.tokenizer, Ways(), at_once)
     clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
-    return Preview(plan, frozenset(clock.over), masks, cost, checked.notes)
+    return Preview(checked.config, plan, frozenset(clock.over), masks, cost, checked.notes)
 
 
 def plan_of(config: StudyConfig, store: Store) -> Plan:
