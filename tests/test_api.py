@@ -122,7 +122,7 @@ def test_what_comes_back_is_short_to_read_and_opens_in_pandas(taught: Path, own_
     found = indelible.verify(loaded, edit)
     assert repr(facts[0]) == "Fact('capital:Arvo': 'The capital of Arvo is' 'Peru' -> 'Port')"
     assert repr(edit) == "WeightUpdate(ft-m: facts 3, parameters 1)"
-    for one in (loaded, facts, found):
+    for one in (loaded, facts, found, found.facts[0]):
         assert repr(one).startswith(f"{type(one).__name__}(") and len(repr(one)) < 200, repr(one)
     assert len(found.to_frame()) == 3
 

@@ -58,6 +58,9 @@ class Audited:
     state: FactState
     said: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        return f"Audited({self.fact.id!r}: {_told(self)})"
+
 
 @dataclass(frozen=True)
 class Audit:

@@ -44,6 +44,9 @@ class Verified:
     held_out: tuple[Answer, ...] = ()
     """To the wordings that no edit had seen, where they were asked; the state is of the fact's own prompt alone."""
 
+    def __repr__(self) -> str:
+        return f"Verified({self.fact.id!r}: {self.told})"
+
     @property
     def told(self) -> str:
         """The state, and what the model says."""
