@@ -37,11 +37,12 @@ from indelible.registry import Registry
 from indelible.report.exhibit import EXHIBITS
 from indelible.study.design.arms import resolve_arms
 from indelible.study.design.config import assign, load_config, parse_config, preset_names
+from indelible.study.design.settings import StudyConfig
 from indelible.tuning.freezing.mask import MASKS
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.protection import PROTECTIONS
-from indelible.tuning.settings import DataSettings
+from indelible.tuning.settings import DataSettings, TuningSettings
 from indelible.tuning.task import TASKS
 from indelible.tuning.tuners.tuner import TUNERS
 from indelible.validation import validated
@@ -364,6 +365,10 @@ def test_the_reference_has_every_key_option_and_command() -> None:
     assert "`bystander_weight` · number ≥ 0 · default `10` · published `0`\n:   Preservation of bystanders'" in options
     assert "`contexts` · whole number ≥ 0 or `rome` or `memit` · default `2` · published `rome`" in options
     assert "`n_edits` · whole number ≥ 1 or `null` · default `null`\n:   facts to edit" in keys
+    for model in (StudyConfig, TuningSettings):
+        for name, nested in model.model_json_schema()["$defs"].items():
+            assert all(f"`{key}` · " in keys for key in nested["properties"]), name
+    assert "\n### tuning.data\n" in keys
     assert "`schema` · text or `null` · default `null`\n:   " in keys
     for editor in EDITORS.values():
         for option in editor.model_fields:

@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from pydantic import BaseModel
@@ -22,7 +22,7 @@ from indelible.edits.editor import EDITORS, Editor
 from indelible.study.design.settings import ArmSettings, ExamSettings, FactsSettings, StudyConfig
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.protection import PROTECTIONS
-from indelible.tuning.settings import DataSettings, TuningSettings
+from indelible.tuning.settings import TuningSettings
 
 Schema = Mapping[str, Any]
 NULL = "`null` is the same as leaving the key out."
@@ -72,9 +72,9 @@ def study_keys() -> str:
         "## tuning",
         "Of the study, or of an arm. The objective's own keys stand beside them.",
         keys(TuningSettings),
-        "### tuning.data",
-        keys(DataSettings),
     ]
+    for name, below in _mappings(TuningSettings):
+        pieces += [f"### tuning.{name}", keys(below)]
     for objective in map(OBJECTIVES.get, OBJECTIVES):
         figures = ", ".join(f"`{figure.name}`" for figure in objective.figures)
         pieces += [
@@ -173,6 +173,14 @@ def keys(model: type[BaseModel], *, without: Iterable[str] = (), published: Mapp
             parts.append(f"published `{_value(published[name])}`")
         lines.append(f"{' · '.join(parts)}\n:   {said if '$ref' in key else _plain(said)}")
     return "\n\n".join(lines)
+
+
+def _mappings(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    """Keys of a model that hold a mapping of keys of its own, with the class of that."""
+    for name, field in model.model_fields.items():
+        for one in get_args(field.annotation) or (field.annotation,):
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                yield name, one
 
 
 def _form(schema: Schema, defs: Mapping[str, Schema]) -> str:
