@@ -226,7 +226,9 @@ def test_a_study_shows_what_a_distribution_adds(plugins: Path, study: Path) -> N
     page = (study / "report.html").read_text()
     for name in ("toy-editor", "toy-objective", "toy-mask", "toy words kept", "A toy&#39;s heading"):
         assert name in page, name
-    assert page.index("The gap</h2>") < page.index("A toy&#39;s heading") < page.index("What was asked, and")
+    assert (
+        page.index("Results</h2>") < page.index("toy&#39;s heading</h2>") < page.index("Every fact in every arm</h2>")
+    )
     for name in ("figures/toy.svg", "figures/toy.pdf", "tables/toy.tex"):
         assert (study / name).stat().st_size > 0
     assert set(pd.read_csv(study / "tables" / "toy.csv")["arm"]) == set(runs.index)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from indelible.numbers.answers import Answers
+from indelible.numbers.words import MISSING
 from indelible.report.comparison import answer, compare_runs, paired_arms, render_comparison
 from indelible.report.run import Run
 from simulated import SimulatedArm, isolated, simulate
@@ -168,3 +169,5 @@ def test_runs_without_anything_in_common_are_told_so() -> None:
     )
     said = answer(compare_runs(first, later), "one", "two")
     assert said == "one and two share no seed, so that nothing can be compared."
+    page = render_comparison(first, later)
+    assert "<figure" not in page and f"{MISSING} points" not in page

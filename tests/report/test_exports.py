@@ -114,9 +114,12 @@ def test_a_table_wider_than_the_text_is_several_that_begin_with_its_first_column
     rows = [(arm, *["+19 [+6, +31]"] * len(names)) for arm in ("memit", "a very long name of an arm, " * 3)]
     text = latex(Grid(pd.DataFrame(rows, columns=["arm", *names]), "Wide.", "t"))
     parts = text.split(r"\begin{tabular}{")[1:]
-    settings = [part.partition("}\n")[0] for part in parts if part.startswith("p{135pt}")]
-    assert len(settings) == 3 and sum(one.count("r") for one in settings) == len(names)
+    settings = [part.partition("}\n")[0] for part in parts if part.startswith("p{153pt}")]
+    assert len(settings) == 5 and sum(one.count("r") for one in settings) == len(names)
     assert text.count("memit & ") == len(settings) and text.count(r"\begin{table}") == 1
+    long = latex(Grid(pd.DataFrame(rows * 20, columns=["arm", *names]), "Long.", "t"))
+    assert long.count(r"\begin{table}") == 2 * len(settings) and long.count("memit & ") == 20 * len(settings)
+    assert r"\caption{Long. (10 of 10)}" in long and r"\label{tab:t-10}" in long and r"\label{tab:t}" in long
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX")

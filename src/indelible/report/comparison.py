@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
-from indelible.numbers.measures import FACTORS, Measure, measures
+from indelible.numbers.measures import FACTORS, MEASURES, Measure, measures
 from indelible.numbers.replicates import Replicates
-from indelible.numbers.words import MISSING, UNITS, figure, in_points, in_unit, p_value
+from indelible.numbers.words import MISSING, UNITS, counted, figure, in_points, in_unit, p_value
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Picture, Words
 from indelible.report.masthead import masthead
@@ -34,7 +34,7 @@ CHANGES = {"more": "rise", "less": "fall", "unclear": "unclear"}
 FLIPS = """
 {% import "parts.html.j2" as parts %}
 <h3>{{ title }}: {{ total }}</h3>
-<div class="box" role="region" aria-label="{{ title }}" tabindex="0">
+<div class="box" role="region" aria-label="{{ title }}, {{ arm }}" tabindex="0">
 <table class="facts sortable">
 <thead><tr><th scope="col">seed</th><th scope="col">set</th><th scope="col">asked</th><th scope="col">answer that counts</th><th scope="col">tuned says in {{ first }}</th><th scope="col">tuned says in {{ second }}</th></tr></thead>
 <tbody>
@@ -217,14 +217,17 @@ def _parts(comparison: Comparison, first: Run, second: Run) -> Iterator[Part]:
             yield Words(f"Only in {run.name}: {'; '.join(only)}.", "note")
     if comparison.arms:
         yield Heading("What changed", "changes")
-        if _measured(comparison):
+        if _measured(comparison) and comparison.shared_seeds:
             yield Words(
                 f"Edited retention in {second.name} minus that in {first.name}, in percentage points. A triangle marks "
                 "an interval that excludes zero."
             )
             yield Picture(partial(forest, comparison), said)
         table = _table(comparison, first.name, second.name)
-        yield Grid(table, "What changed, in numbers", data=_plain(comparison))
+        kept = table["measure"] == MEASURES.get("retention_edited").label
+        if kept.any():
+            yield Grid(table[kept].drop(columns="measure"), "Edited facts kept in both runs")
+        yield Fold("All measures", [Grid(table, "What changed, in numbers", data=_plain(comparison))], look="printed")
         yield Words(
             "Changes are over the seeds that both runs have, with 95% intervals from a bootstrap in which a fact that "
             "both asked counts alike in both. P-values stand alone; nothing is corrected for looking at "
@@ -261,7 +264,7 @@ def _table(comparison: Comparison, first: str, second: str) -> pd.DataFrame:
             both, less = (found.first, found.second), found.difference
             unit = found.measure.unit
             shown = [figure(one, found.measure) for one in both]
-            change = f"{in_unit(less, unit)} {UNITS[unit]}"
+            change = MISSING if less.value is None else f"{in_unit(less, unit)} {UNITS[unit]}"
             rows.append((arm.title, found.measure.label, *shown, change, p_value(less.p), str(less.seeds)))
     return pd.DataFrame(rows, columns=["arm", "measure", first, second, "change [95%]", "p", "shared seeds"])
 
@@ -280,11 +283,18 @@ def _plain(comparison: Comparison) -> pd.DataFrame:
 def _flips(arm: ArmChange, first: str, second: str) -> Part:
     parts: list[Part] = []
     for flipped, where in ((arm.lost, second), (arm.regained, first)):
-        content = {"title": f"Lost only in {where}", "first": first, "second": second, "total": len(flipped)}
+        content = {
+            "title": f"Lost only in {where}",
+            "arm": arm.title,
+            "first": first,
+            "second": second,
+            "total": len(flipped),
+        }
         if len(flipped):
             parts.append(Html(FLIPS, content | {"flips": flipped[:MOST_FLIPS].to_dict("records")}))
-    note = f"{len(arm.facts)} facts asked in both; {len(arm.lost)} lost only in {second}, {len(arm.regained)} only in "
-    return Fold(arm.title, parts or [Words("None.", "note")], note + first)
+    facts = arm.facts.drop_duplicates(["fact_set", "fact_id"])
+    note = f"{counted(len(facts), 'fact')} asked in both; {len(arm.lost)} lost only in {second}, "
+    return Fold(arm.title, parts or [Words("None.", "note")], f"{note}{len(arm.regained)} only in {first}")
 
 
 def _different(first: Mapping[str, Any], second: Mapping[str, Any], *names: str) -> pd.DataFrame:

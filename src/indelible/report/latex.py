@@ -1,6 +1,7 @@
 """Tables for papers: booktabs and nothing else, everything escaped, as wide as the text of LaTeX's article class.
 
-A table that is wider is set as several, one below the other, that repeat its first column; long texts are wrapped.
+A table that is wider is set as several that repeat its first column, one below the other or, where a page cannot hold
+them all, as floats of their own; so is one that is longer than a page. Long texts are wrapped.
 Widths are reckoned from Computer Modern at 8 points (`\\footnotesize`), in which no figure is wider than 4.25 points.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from textwrap import wrap
 
 from indelible.report.exhibit import Grid
@@ -16,8 +18,10 @@ TEXT_WIDTH = 345.0
 """Points of the text of the article class at 10 points."""
 CHARACTER, SEPARATION = 4.5, 6.0
 """Points of a character on average and a little more, and between two columns (twice \\tabcolsep)."""
-LONGEST, NARROWEST = 30, 12
+LONGEST, NARROWEST = 34, 12
 """Characters of a column of text and of a heading before they are wrapped."""
+MOST_LINES = 50
+"""On a page."""
 TYPOGRAPHY = str.maketrans(
     {
         "<": r"\textless{}",
@@ -39,20 +43,32 @@ NUMBER = re.compile(r"^(?:[+<\N{MINUS SIGN}]?\s?\d|\N{EN DASH}$)")
 
 
 def latex(grid: Grid) -> str:
-    """A table as a float for papers, no wider than `TEXT_WIDTH`."""
+    """A table as a float for papers, or as several, no wider than `TEXT_WIDTH`."""
     cells = grid.frame.astype(str).map(lambda cell: " ".join(cell.split()))
     columns = [_Column(str(name), cells.iloc[:, place].tolist()) for place, name in enumerate(cells)]
-    lines = [
-        "% \\usepackage{booktabs}",
-        "\\begin{table}",
-        "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}",
-        f"\\caption{{{escaped(grid.label)}}}",
-        f"\\label{{tab:{grid.file}}}",
-    ]
-    for number, own in enumerate(_pages(columns)):
-        lines += ["", "\\medskip"] * bool(number)
-        lines += _tabular(own)
-    return "\n".join([*lines, "\\end{table}", ""])
+    pages = list(_pages(columns))
+    lines = [max([len(cell) // LONGEST + 1 for cell in row], default=1) for row in cells.to_numpy()]
+    parts = [_tabular(page, rows) for rows in _chunks(lines) for page in pages]
+    if sum(lines) * len(pages) <= MOST_LINES:
+        parts = ["\n\n\\medskip\n".join(parts)]
+    floats = ["% \\usepackage{booktabs}"]
+    for number, part in enumerate(parts, 1):
+        caption = escaped(grid.label) + (f" ({number} of {len(parts)})" if len(parts) > 1 else "")
+        label = grid.file if number == 1 else f"{grid.file}-{number}"
+        head = ["\\begin{table}", "\\centering\\footnotesize\\setlength{\\tabcolsep}{3pt}"]
+        floats += [*head, f"\\caption{{{caption}}}", f"\\label{{tab:{label}}}", part, "\\end{table}"]
+    return "\n".join([*floats, ""])
+
+
+def _chunks(lines: Sequence[int]) -> list[range]:
+    """Rows that a page can hold, by how many lines each takes."""
+    starts, taken = [0], 0
+    for row, needed in enumerate(lines):
+        if taken + needed > MOST_LINES and row > starts[-1]:
+            starts.append(row)
+            taken = 0
+        taken += needed
+    return [range(*ends) for ends in pairwise([*starts, len(lines)])]
 
 
 def escaped(text: str) -> str:
@@ -92,11 +108,11 @@ def _pages(columns: Sequence[_Column]) -> Iterator[list[_Column]]:
     yield page
 
 
-def _tabular(columns: Sequence[_Column]) -> list[str]:
+def _tabular(columns: Sequence[_Column], rows: range) -> str:
     settings = "".join(column.setting for column in columns)
-    heading, *rows = zip(*([column.heading, *column.cells] for column in columns), strict=True)
-    body = [_row(heading), "\\midrule", *map(_row, rows)]
-    return [f"\\begin{{tabular}}{{{settings}}}", "\\toprule", *body, "\\bottomrule", "\\end{tabular}"]
+    body = [_row([column.cells[place] for column in columns]) for place in rows]
+    lines = [_row([column.heading for column in columns]), "\\midrule", *body, "\\bottomrule", "\\end{tabular}"]
+    return "\n".join([f"\\begin{{tabular}}{{{settings}}}", "\\toprule", *lines])
 
 
 def _row(cells: Sequence[str]) -> str:

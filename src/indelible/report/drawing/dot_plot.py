@@ -32,6 +32,8 @@ STYLES = MappingProxyType(
         **{name: (COLOURS[name], MARKERS[name]) for name in MARKERS},
         "more": (COLOURS["edited"], ">"),
         "less": (COLOURS["intrinsic"], "<"),
+        "behind": (COLOURS["edited"], "<"),
+        "ahead": (COLOURS["intrinsic"], ">"),
         "unclear": (INK, "o"),
         "rise": (COLOURS["kept"], ">"),
         "fall": (COLOURS["edited"], "<"),

@@ -104,6 +104,7 @@ def _handle(series: str) -> Any:
 def _panel(axes: Axes, points: pd.DataFrame, floor: float, *, first: bool) -> None:
     at = {phase: place for place, phase in enumerate(PHASES)}
     numbers: list[tuple[float, str, str]] = []
+    rises: list[tuple[float, str, str]] = []  # what comes from below the axis: where, from how much
     for series, own in points.groupby("series", sort=False):
         own = own[own["value"].notna()]
         x, y = own["phase"].map(at).to_numpy(np.float64), own["value"].to_numpy(np.float64)
@@ -121,15 +122,15 @@ def _panel(axes: Axes, points: pd.DataFrame, floor: float, *, first: bool) -> No
                 axes.plot([one + aside] * 2, [bottom, top], color=drawn["color"], lw=1.1, alpha=0.7, zorder=2)
         if len(own) and own["phase"].iloc[-1] == PHASES[-1]:
             numbers.append((float(y[-1]), percent(float(y[-1])), drawn["color"]))
-        if series == "edited" and len(own) and not above[0]:
-            said = {"textcoords": "offset points", "fontsize": 7.5, "color": drawn["color"]}
-            axes.annotate(
-                f"\N{DOWNWARDS ARROW} {percent(float(y[0]))}", (0, floor), xytext=(-2, 3), va="bottom", **said
-            )
+        if len(own) > 1 and not above[0] and above[1]:
+            rises.append(((floor - y[0]) / (y[1] - y[0]), percent(float(y[0])), drawn["color"]))
+    if rises:  # edits and their held-out wordings, beside the last of them
+        said: dict[str, Any] = {"xytext": (9, 2), "textcoords": "offset points", "va": "bottom", "fontsize": 7.5}
+        axes.annotate(f"from {rises[0][1]}", (max(rises)[0], floor), color=rises[0][2], **said)
     axes.set_xlim(-0.12, 2.12)
     axes.set_ylim(floor, 1.0)
     for place, (_, text, colour) in zip(_apart([number[0] for number in numbers], floor), numbers, strict=True):
-        beside: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+        beside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
         axes.annotate(text, (1, place), xycoords=("axes fraction", "data"), color=colour, **beside)
     if PHASES[-1] not in set(points.loc[points["series"] != "control", "phase"]):
         axes.text(2, (1 + floor) / 2, "not tuned", ha="right", color=INK, fontsize=8)

@@ -67,7 +67,7 @@ def claims(run: Run) -> Iterator[Part]:
         counted(sum(len(one.findings) for one in run.rulings), "comparison"),
     )
     rows = [
-        (one.sentence, one.family or MISSING, one.decision, _said(one, one.effect), needed(one)) for one in run.rulings
+        (one.claim, one.family or MISSING, one.decision, _said(one, one.effect), needed(one)) for one in run.rulings
     ]
     table = pd.DataFrame(rows, columns=["claim", "arms", "verdict", "effect [95%]", "what more is needed"])
     files: list[Part] = [Grid(table, "Claims and verdicts.", "claims")]

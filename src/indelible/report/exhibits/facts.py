@@ -54,7 +54,7 @@ MATRIX = """
 <section class="fact" id="f{{ fact.number }}" aria-label="{{ fact.name }}">
 <p><a class="close" href="#r{{ fact.number }}">close</a> <span class="tag {{ fact.set }}">{{ fact.set }}</span> <strong>{{ fact.name }}</strong>{% if fact.relation %} · {{ fact.relation | replace("_", " ") }}{% endif %}</p>
 {% for asked in fact.asked %}
-<p>{{ asked.prompt }} <strong>{{ asked.target }}</strong>{% if asked.rival and fact.set == "edited" %} <span class="note">in place of {{ asked.rival }}</span>{% endif %} <span class="note">{{ asked.where }}</span></p>
+<p>{{ asked.prompt }} <strong>{{ asked.target }}</strong>{% if asked.rival and fact.set == "edited" %} <span class="note">in place of {{ asked.rival }}</span>{% endif %} <span class="note">· {{ asked.where }}</span></p>
 <table><thead><tr><th scope="col">arm</th><th scope="col">base</th><th scope="col">edited</th><th scope="col">tuned</th><th scope="col">held-out wordings</th></tr></thead><tbody>
 {% for line in asked.lines %}
 <tr><th scope="row">{{ line.arm }}</th>{{ parts.said(line.base_says, line.base_success) }}{{ parts.said(line.edited_says, line.edited_success) }}{{ parts.said(line.tuned_says, line.tuned_success) }}<td>{{ line.held_out_wordings }}</td></tr>

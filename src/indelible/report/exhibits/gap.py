@@ -22,7 +22,7 @@ OTHER_WORDINGS = "retention_paraphrase"
 """Beside the measures of the headline: what was kept in wordings that no edit had seen."""
 FEWEST_GROUPED = 7
 """Fewer arms than this stand under no headings in the forest: their names say enough."""
-SIDES = {0: "unclear", 1: "rise", -1: "fall"}
+SIDES = {0: "unclear", 1: "ahead", -1: "behind"}
 """Of a lead: the style of its dot."""
 
 
@@ -102,10 +102,11 @@ def gap(run: Run) -> Iterator[Part]:
 def forest(run: Run, measure: str) -> Figure:
     """A difference between edits and intrinsic facts in every arm with its interval, grouped by editor where there are
     many; what speaks against edits has their colour."""
-    grouped, unit = len(run.measured) >= FEWEST_GROUPED, MEASURES.get(measure).unit
+    grouped, unit = len(run.measured) >= FEWEST_GROUPED and len(run.editors) > 1, MEASURES.get(measure).unit
+    names = short([str(line["arm"]) for line in run.measured])
     blocks: dict[str, list[Dot]] = {}
-    for line in run.measured:
-        arm, editor = str(line["arm"]), str(line["editor"])
+    for line, arm in zip(run.measured, names, strict=True):
+        editor = str(line["editor"])
         # Under the heading of its editor "memit, text, none" is "text, none".
         label = arm.removeprefix(editor).lstrip(", -") or arm if grouped else arm
         found = of_line(line, measure)

@@ -26,7 +26,7 @@ for (const tools of document.querySelectorAll(".tools")) {
     setTimeout(() => (said.textContent = ""), 2000);
   };
   const markdown = () => {
-    const cells = (row) => [...row.cells].map((cell) => cell.innerText.trim().replace(/\s+/g, " ").replace(/\|/g, "\\|"));
+    const cells = (row) => [...row.cells].map((cell) => cell.textContent.trim().replace(/\s+/g, " ").replace(/\|/g, "\\|"));
     const rows = [...tools.parentElement.querySelectorAll("tr")].map(cells);
     const line = (row) => `| ${row.join(" | ")} |`;
     return [line(rows[0]), line(rows[0].map(() => "---")), ...rows.slice(1).map(line)].join("\n") + "\n";
@@ -74,9 +74,18 @@ for (const tools of document.querySelectorAll(".tools")) {
   };
   find.addEventListener("input", show);
   find.addEventListener("submit", (event) => event.preventDefault());
+  // Who came to a fact from this page goes back to where that was; who came by a link from elsewhere, to its row.
+  let inside = false;
+  const opened = () => document.querySelector(".fact:target");
+  const close = () => (inside ? history.back() : (location.hash = opened().id.replace("f", "r")));
+  addEventListener("hashchange", () => (inside = opened() !== null));
   addEventListener("keydown", (event) => {
-    const open = event.key === "Escape" && document.querySelector(".fact:target");
-    if (open) location.hash = open.id.replace("f", "r");
+    if (event.key === "Escape" && opened()) close();
+  });
+  addEventListener("click", (event) => {
+    if (!event.target.matches(".fact .close")) return;
+    event.preventDefault();
+    close();
   });
 })();
 
