@@ -64,6 +64,6 @@ def test_a_curve_is_of_what_its_measure_asks_about(toys: None) -> None:
     assert curve["all"][0].value == run.summary[0]["paraphrase_success"]
     words = [part.text for part in shown(run) if isinstance(part, Words)]
     assert any(" toys kept: of those that succeeded in base. toys known: of all." in text for text in words)
-    assert any("paraphrases, locality and toys edited are measured before tuning" in text for text in words)
+    assert any("locality, lost to the edit and toys edited are measured before tuning" in text for text in words)
     grids = [part for part in walk(shown(run)) if isinstance(part, Grid) and part.file == "curves"]
     assert {"toys kept", "toys known", "edited facts"} <= set(grids[0].frame.columns)

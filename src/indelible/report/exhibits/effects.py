@@ -19,7 +19,9 @@ from indelible.report.run import Run
 
 @exhibit("effects", place=70)
 def effects(run: Run) -> Iterator[Part]:
-    """The table of all effects, and the mean contrasts of factors that were varied in several pairs of arms."""
+    """The table of all effects, further kinds of questions, and the mean contrasts of factors that were varied in
+    several pairs of arms."""
+    yield from _further(run)
     yield Data("effects", effects_table(run.answers, run.runs))
     found = contrasts_table(run.answers, run.runs)
     if found.empty:
@@ -33,8 +35,7 @@ def effects(run: Run) -> Iterator[Part]:
     yield Data("grid", found)
 
 
-@exhibit("further", place=66)
-def further(run: Run) -> Iterator[Part]:
+def _further(run: Run) -> Iterator[Part]:
     """By kind of question, what counts in each phase, and how probable it is; where a study asked any."""
     found = further_table(run.answers, run.runs)
     if found.empty:
@@ -56,7 +57,10 @@ def further(run: Run) -> Iterator[Part]:
         likely = texts(percent, found, f"{phase}_probability")
         shown[phase] = [one if one == MISSING else f"{one} ({p})" for one, p in zip(shares, likely, strict=True)]
     yield Grid(
-        shown.rename(columns={"fact_set": "set"}), "Answers that count, by kind of question and phase.", "further"
+        shown.rename(columns={"fact_set": "set"}),
+        "Answers that count, by kind of question and phase.",
+        "further",
+        data=found,
     )
     yield Data("further", found)
 

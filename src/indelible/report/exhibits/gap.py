@@ -1,4 +1,4 @@
-"""The figures of every arm; edits against intrinsic facts: the extra loss at equal start, the lead in what is kept."""
+"""Edits against intrinsic facts: the extra loss at equal start, the lead in what was kept, and what else was left."""
 
 from __future__ import annotations
 
@@ -9,65 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from indelible.claims.verdict import of_line
-from indelible.numbers.measures import CONTROL_EDITOR, MEASURES, Combination, Measure, Rate, measures
-from indelible.numbers.words import MISSING, UNITS, cell, change, duration, figure, heading
+from indelible.numbers.measures import MEASURES, measures
+from indelible.numbers.words import MISSING, UNITS, cell, figure, heading
 from indelible.report.drawing.dot_plot import Block, Dot, direction, dot_plot
 from indelible.report.exhibit import Data, Fold, Grid, Group, Heading, Part, Picture, Words, exhibit, numbers
 from indelible.report.exhibits.answer import short
 from indelible.report.run import Run
 
-MOST_OPEN = 12
-"""Arms in a table that stands open."""
-OTHER_WORDINGS = "retention_paraphrase"
-"""Beside the measures of the headline: what was kept in wordings that no edit had seen."""
 FEWEST_GROUPED = 7
 """Fewer arms than this stand under no headings in the forest: their names say enough."""
 SIDES = {0: "unclear", 1: "ahead", -1: "behind"}
 """Of a lead: the style of its dot."""
-
-
-@exhibit("results", place=10)
-def results(run: Run) -> Iterator[Part]:
-    """What every arm achieved and kept, what tuning left before what came before it."""
-    yield Heading("Results", "results")
-    table, same = _results(run)
-    summary = pd.DataFrame(run.summary)
-    grid = Grid(table, "What each arm achieved and kept.", "headline", data=summary)
-    if len(run.summary) > MOST_OPEN:
-        yield Fold("All arms", [grid], look="printed")
-    else:
-        yield grid
-    early = [heading(one) for one in measures("headline") if before_tuning(one)]
-    said = f"Alike in all arms with an edit: {', '.join(same)}. " if same else ""
-    said += f"{', '.join(early[:-1])} and {early[-1]} are measured before tuning.".capitalize()
-    yield Words(f"{said} A dash stands where a figure does not apply or was not reached.", "note")
-    yield Data("summary", summary)
-
-
-def _results(run: Run) -> tuple[pd.DataFrame, list[str]]:
-    """A line for each arm, what tuning had a part in first; in words, what all arms with an edit had alike before."""
-    shown = sorted((*measures("headline"), MEASURES.get(OTHER_WORDINGS)), key=before_tuning)
-    shown.sort(key=lambda one: (before_tuning(one), one.unit == "nats"))  # the widest of them last
-    columns = {heading(one): [cell(line, one) for line in run.summary] for one in shown}
-    edits = [line["editor"] != CONTROL_EDITOR for line in run.summary]
-    same = []
-    for one in map(heading, filter(before_tuning, shown)):
-        found = {text for text, edit in zip(columns[one], edits, strict=True) if edit} or set(columns[one])
-        if found == {MISSING} or (len(found) == 1 and sum(edits) > 1):
-            del columns[one]
-            same += [f"{one} {text}" for text in found if text != MISSING]
-    figures = ("figure", "downstream_before", "downstream_after")
-    columns["downstream"] = [change(*(line[name] for name in figures)) for line in run.summary]
-    columns["time"] = [duration(line["seconds"]) for line in run.summary]
-    names = short([str(line["arm"]) for line in run.summary])
-    return pd.DataFrame({"arm": names} | columns), same
-
-
-def before_tuning(measure: Measure) -> bool:
-    """Whether tuning has no part in a measure."""
-    if isinstance(measure, Combination):
-        return all(before_tuning(MEASURES.get(name)) for name in measure.weights)
-    return isinstance(measure, Rate) and measure.hit != "tuned"
 
 
 @exhibit("gap", place=20)
