@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from indelible.care.audit import audit
     from indelible.care.difference import diff
     from indelible.care.edit import edit
+    from indelible.care.export import export
     from indelible.care.protect import protect
+    from indelible.care.push import push
     from indelible.care.repair import repair
     from indelible.care.use import ask, fine_tune
     from indelible.care.verify import verify
+    from indelible.edits.deltas.adapter import read_delta
     from indelible.edits.editor import EDITORS
     from indelible.exam.callback import RetentionCallback
     from indelible.facts.fact import Fact
@@ -37,9 +40,12 @@ __all__ = [
     "audit",
     "diff",
     "edit",
+    "export",
     "fine_tune",
     "load",
     "protect",
+    "push",
+    "read_delta",
     "read_facts",
     "repair",
     "run_study",
@@ -57,9 +63,12 @@ _HOMES = {
     "audit": "care.audit",
     "diff": "care.difference",
     "edit": "care.edit",
+    "export": "care.export",
     "fine_tune": "care.use",
     "load": "models.load",
     "protect": "care.protect",
+    "push": "care.push",
+    "read_delta": "edits.deltas.adapter",
     "read_facts": "facts.read",
     "repair": "care.repair",
     "run_study": "study.run.run",

@@ -34,7 +34,7 @@ from indelible.edits.deltas.weights import Delta, LowRank, WeightUpdate
 from indelible.errors import EditError, ModelError
 from indelible.facts.fact import Fact
 from indelible.models.adapters import is_linear
-from indelible.models.fingerprint import fingerprint
+from indelible.models.fingerprint import Identity
 from indelible.models.load import LoadedModel, load
 from indelible.models.merging import SETTINGS, WEIGHTS, base_of, is_adapter
 from indelible.models.trace import evaluation_mode
@@ -171,21 +171,21 @@ def read_delta(path: Path | str, *, base: LoadedModel | None = None, facts: Sequ
     own = _own(folder, model)
     embeddings: Any = model.get_input_embeddings()
     tokens = torch.arange(_READ)[None] % len(embeddings.weight)
-    made_for = fingerprint(model)
+    identity = Identity.of(model)
     with holding(model, folder):
         deltas = _products(model)
         wanted = logits(model, tokens)
     if not deltas:
         raise _more(folder)
     manifest = own or WeightManifest(
-        fingerprint=made_for,
+        fingerprint=identity.fingerprint,
         model=origin(model),
         made=(Made(editor=_ELSEWHERE, options={}, paraphrases=0, seed=0, versions={"peft": version("peft")}),),
         parameters=(),
         facts=tuple(facts),
     )
     manifest = manifest.but(parameters=tuple(deltas), seal=None)
-    update = WeightUpdate(deltas, manifest).sealed(model)
+    update = WeightUpdate(deltas, manifest).sealed(model, identity=identity)
     with update.installed(model):
         found = logits(model, tokens)
     if float((found - wanted).abs().max()) > NEAR * max(1.0, float(wanted.abs().max())):
