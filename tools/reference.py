@@ -10,16 +10,15 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
-from indelible.claims.claim import Claim, Comparison
 from indelible.cli.main import app
 from indelible.edits.editor import EDITORS, Editor
-from indelible.study.design.settings import ArmSettings, ExamSettings, FactsSettings, StudyConfig
+from indelible.study.design.settings import StudyConfig
 from indelible.tuning.objective import OBJECTIVES
 from indelible.tuning.protection import PROTECTIONS
 from indelible.tuning.settings import TuningSettings
@@ -62,19 +61,9 @@ def study_keys() -> str:
         " how they are used. " + NULL,
         "## The study",
         keys(StudyConfig),
-        "## facts",
-        keys(FactsSettings),
-        "## exam",
-        keys(ExamSettings),
-        "## arms",
-        "A list; each arm has these keys.",
-        keys(ArmSettings),
-        "## tuning",
-        "Of the study, or of an arm. The objective's own keys stand beside them.",
-        keys(TuningSettings),
+        *_sections(StudyConfig),
+        *_section("tuning", TuningSettings, "Of the study, or of an arm. The objective's own keys stand beside them."),
     ]
-    for name, below in _mappings(TuningSettings):
-        pieces += [f"### tuning.{name}", keys(below)]
     for objective in map(OBJECTIVES.get, OBJECTIVES):
         figures = ", ".join(f"`{figure.name}`" for figure in objective.figures)
         pieces += [
@@ -87,7 +76,6 @@ def study_keys() -> str:
     for protection in map(PROTECTIONS.get, PROTECTIONS):
         module = inspect.getdoc(sys.modules[protection.__module__]) or ""
         pieces += [f"### Protection `{protection.name}`", _plain(module), keys(protection)]
-    pieces += ["## claims", "A list; each claim has these keys.", keys(Claim), "### claims.compare", keys(Comparison)]
     return "\n\n".join(piece for piece in pieces if piece) + "\n"
 
 
@@ -160,8 +148,6 @@ def keys(model: type[BaseModel], *, without: Iterable[str] = (), published: Mapp
             continue
         field = next((one for one, found in model.model_fields.items() if (found.alias or one) == name), name)
         said = model.model_fields[field].description or told.get(field)
-        if "$ref" in key:
-            said = f"see [{name}](#{name})."
         if not said:
             raise LookupError(f"{model.__name__}.{name} has neither a description nor a line in a docstring")
         parts = [f"`{name}`", _form(key, schema.get("$defs", {}))]
@@ -171,16 +157,25 @@ def keys(model: type[BaseModel], *, without: Iterable[str] = (), published: Mapp
             parts.append(f"default `{_value(key.get('default'))}`")
         if published and name in published:
             parts.append(f"published `{_value(published[name])}`")
-        lines.append(f"{' · '.join(parts)}\n:   {said if '$ref' in key else _plain(said)}")
+        lines.append(f"{' · '.join(parts)}\n:   {_plain(said)}")
     return "\n\n".join(lines)
 
 
-def _mappings(model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Keys of a model that hold a mapping of keys of its own, with the class of that."""
+def _section(path: str, model: type[BaseModel], said: str = "") -> Iterator[str]:
+    """The keys of a mapping, and below them those of each mapping in it."""
+    yield f"{'###' if '.' in path else '##'} {path}"
+    yield said
+    yield keys(model)
+    yield from _sections(model, f"{path}.")
+
+
+def _sections(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """A section for each key that holds a mapping with keys of its own, or a list of such."""
     for name, field in model.model_fields.items():
         for one in get_args(field.annotation) or (field.annotation,):
             if isinstance(one, type) and issubclass(one, BaseModel):
-                yield name, one
+                listed = get_origin(field.annotation) is tuple
+                yield from _section(path + name, one, "A list; each of its entries has these keys." if listed else "")
 
 
 def _form(schema: Schema, defs: Mapping[str, Schema]) -> str:
@@ -238,6 +233,7 @@ def _plain(text: str) -> str:
     pieces = re.split(r"(`[^`]*`)", text)
     for at in range(0, len(pieces), 2):
         piece = re.sub(r" \(see [a-z_]+\.[\w.]+\)", "", pieces[at])
+        piece = re.sub(r"\bsee [A-Z][a-z]+Settings\b", "see below", piece)
         piece = re.sub(r"\b(None|True|False)\b", lambda found: f"`{_value(_WORDS[found[0]])}`", piece)
         pieces[at] = piece.replace("<", "&lt;").replace("*", r"\*").replace("[", r"\[")
     return "".join(pieces)
