@@ -112,7 +112,7 @@ def test_a_terminal_is_told_at_once_that_a_command_has_begun(monkeypatch: pytest
     assert said.startswith("indelible study: starting ...\n") and "Error: Unknown key 'tuning.stepz'" in said
 
 
-@pytest.mark.parametrize(("width", "first"), [(200, "arm"), (80, "editor")])
+@pytest.mark.parametrize(("width", "first"), [(240, "arm"), (80, "editor")])
 def test_the_table_turns_on_its_side_where_the_terminal_is_narrow(
     monkeypatch: pytest.MonkeyPatch, width: int, first: str
 ) -> None:

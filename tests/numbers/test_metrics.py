@@ -7,7 +7,7 @@ import pytest
 
 from indelible.errors import DataError, UnknownNameError
 from indelible.numbers.answers import Answers, outcomes, pooled
-from indelible.numbers.measures import rate_named, rates
+from indelible.numbers.measures import FURTHER, rate_named, rates
 from simulated import answer_row
 
 # set, fact, kind, wording, then success in base, edited, tuned; "-" where it was not asked
@@ -37,6 +37,7 @@ EXPECTED = {
     "edit_success_first_token": 1 / 4,
     "paraphrase_success": 2 / 3,
     "locality": 2 / 3,  # of three that succeeded in base; the fourth only succeeds after the edit
+    "intrinsic_intact": 4 / 5,  # r was damaged by the edit
     "retention_edited": 1 / 3,  # d gained its answer in tuning: not among those that had succeeded
     "retention_intrinsic": 2 / 3,  # p, q, s; r was damaged by the edit and t was not asked again
     "retention_paraphrase": 1 / 2,
@@ -64,20 +65,30 @@ def answers(*tables: pd.DataFrame) -> Answers:
     return Answers(pd.concat(tables).assign(arm="arm"))
 
 
+def names_of_rates() -> list[str]:
+    """Of the kinds of questions that every exam asks."""
+    return [rate.name for rate in rates() if not rate.matched and rate.kind not in FURTHER]
+
+
 def by_name(found: Answers) -> dict[str, float | None]:
-    names = [rate.name for rate in rates() if not rate.matched]
+    names = names_of_rates()
     counted = {name: found.counts("arm", name) for name in names}
     return {name: pooled(count) for name, count in counted.items() if count is not None}
 
 
 def test_every_rate_is_the_one_counted_by_hand() -> None:
     found = by_name(answers(by_hand()))
-    assert found == pytest.approx(EXPECTED) and list(found) == [rate.name for rate in rates() if not rate.matched]
+    assert found == pytest.approx(EXPECTED) and list(found) == names_of_rates()
 
 
 def test_the_control_is_measured_from_base_and_has_nothing_about_edits() -> None:
     assert by_name(answers(by_hand("none"))) == pytest.approx(
-        {"retention_intrinsic": 2 / 4, "retention_intrinsic_base": 2 / 4, "retention_intrinsic_paraphrase": 0.0}
+        {
+            "intrinsic_intact": None,
+            "retention_intrinsic": 2 / 4,
+            "retention_intrinsic_base": 2 / 4,
+            "retention_intrinsic_paraphrase": 0.0,
+        }
     )
 
 

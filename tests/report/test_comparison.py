@@ -145,14 +145,13 @@ def test_the_page_says_what_changed_and_escapes_it() -> None:
 
 def test_of_several_arms_it_is_said_in_how_many_and_never_their_mean() -> None:
     arms = [SimulatedArm("memit"), SimulatedArm("ft", editor="ft"), SimulatedArm("rome", editor="rome")]
-    first = run("one", *arms)
+    first = run("one", *arms, n_edits=12)
     rows = first.answers.rows.copy()
     kept = rows[(rows["phase"] == "tuned") & (rows["fact_set"] == "edited") & rows["success"]]
     rows.loc[kept.index[kept["arm"] == "ft"], "success"] = False
     second = replace(first, name="two", answers=Answers(rows, draws=400))
     said = answer(compare_runs(first, second), "one", "two")
     assert said == "From one to two, edits were kept: fewer in 1 of 3 arms; in the other 2 there is no telling."
-    assert "mean over arms" not in render_comparison(first, second)
 
 
 def test_runs_without_anything_in_common_are_told_so() -> None:

@@ -20,10 +20,11 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import MINUS, percent, points, points_with_interval
 from indelible.report.exhibit import Grid, Words, shown, walk
-from indelible.report.exhibits.again import commands
+from indelible.report.exhibits.again import again, commands
+from indelible.report.exhibits.answer import answer
 from indelible.report.exhibits.cards import chosen
 from indelible.report.exhibits.claims import needed
-from indelible.report.exhibits.facts import anchors
+from indelible.report.exhibits.facts import anchors, facts
 from indelible.report.masthead import title
 from indelible.report.page import render
 from indelible.report.run import Run
@@ -187,7 +188,7 @@ def test_what_is_left_out_of_a_long_page_is_said_and_both_sets_have_room(monkeyp
     lines = run.transcripts["memit"]
     lost = set(lines.loc[(lines["fact_set"] == "edited") & (lines["outcome"] == "lost"), "fact_id"])
     assert 10 < len(lost) <= 25 and lost <= {fact for _, fact in listed}
-    said = " ".join(part.text for part in shown(run) if isinstance(part, Words))
+    said = " ".join(part.text for part in (*facts(run), *again(run)) if isinstance(part, Words))
     assert "45 facts, " in said and "Here are 30 of them, those lost in most arms first" in said
     assert "None were recorded." in said and "None was recorded." in said
 
@@ -204,13 +205,13 @@ def test_cards_are_of_different_facts_and_show_what_was_said(study: Tables) -> N
 
 def test_an_unfinished_study_says_so_above_its_answer(study: Tables) -> None:
     run = replace(run_of(*study), unfinished="This study is not finished.")
-    parts = [part for part in shown(run) if isinstance(part, Words)]
+    parts = [part for part in answer(run) if isinstance(part, Words)]
     assert (parts[0].text, parts[0].look, parts[1].look) == ("This study is not finished.", "banner", "answer")
 
 
 def test_settings_are_those_that_were_changed(study: Tables) -> None:
     run = replace(run_of(*study), changed={"model": "m", "tuning": {"steps": 7}})
-    grids = {part.label: part.frame for part in walk(shown(run)) if isinstance(part, Grid)}
+    grids = {part.label: part.frame for part in walk(again(run)) if isinstance(part, Grid)}
     assert grids["Settings that differ from defaults"].to_numpy().tolist() == [["model", "m"], ["tuning.steps", "7"]]
 
 

@@ -152,6 +152,8 @@ def _apart(values: Sequence[float], floor: float) -> list[float]:
             if missing > 1e-9:
                 places[upper - 1] -= missing / 2
                 places[upper] += missing / 2
+    if len(places):
+        places += max(0.0, floor - places[0])  # not among the names of the phases
     found = np.empty_like(places)
     found[order] = places
     return [float(place) for place in found]

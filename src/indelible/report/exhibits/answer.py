@@ -12,7 +12,7 @@ import pandas as pd
 from indelible.numbers.answers import counts
 from indelible.numbers.arms import pairs_with_control
 from indelible.numbers.measures import CONTROL_EDITOR, PHASES, Phase, rate_named
-from indelible.numbers.words import MISSING, percent, percent_with_interval
+from indelible.numbers.words import MISSING, counted, percent, percent_with_interval
 from indelible.report.drawing.phases import TITLES, phases
 from indelible.report.exhibit import Data, Fold, Grid, Html, Part, Picture, Words, exhibit, texts
 from indelible.report.exhibits.curves import first_arms
@@ -24,7 +24,7 @@ SERIES = {"edited": "edit_success", "paraphrase": "paraphrase_success", "intrins
 """Series of the picture -> the rate that it is of, in each phase."""
 CAUTIONS = """
 <details class="printed cautions">
-<summary>Read with care <span class="note">{{ cautions | length }} cautions</span></summary>
+<summary>Read with care <span class="note">{{ number }}</span></summary>
 <ul>
 {% for caution in cautions %}
   <li>{{ caution }}</li>
@@ -57,7 +57,7 @@ def answer(run: Run) -> Iterator[Part]:
         if left := points["arm"].nunique() - len(panels):
             yield Words(f"The picture shows {len(panels)} arms; the table has the other {left} too.", "note")
     if said.cautions:
-        yield Html(CAUTIONS, {"cautions": said.cautions})
+        yield Html(CAUTIONS, {"cautions": said.cautions, "number": counted(len(said.cautions), "caution")})
 
 
 def damage(run: Run) -> str:
