@@ -16,14 +16,14 @@ import torch
 import yaml
 
 from indelible.edits.editors.memit import Memit
-from indelible.errors import ConfigError, EditError, LayoutError, StoreError
+from indelible.errors import ConfigError, EditError, FactsError, LayoutError, StoreError
 from indelible.exam.exam import take_exam
 from indelible.report.folder import report_on
 from indelible.study.design.settings import StudyConfig
 from indelible.study.reporting import report_run
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.store import Store
-from tiny_studies import study_settings
+from tiny_studies import study_settings, taught_facts
 
 ARMS = ["memit", "memit-frozen", "control"]
 
@@ -262,13 +262,14 @@ def test_edits_that_change_no_weights_are_studied_and_leave_nothing_behind(
 
 
 def test_too_few_known_facts_say_how_many_there_are(settings: dict[str, Any], tmp_path: Path) -> None:
-    settings["facts"]["n_intrinsic"] = 500
-    outcome = run_study(StudyConfig.model_validate(settings), tmp_path / "run")
-    assert outcome.report is None
-    assert outcome.summary == []
-    (failure,) = outcome.failures
-    assert "24 known facts" in failure.error
-    assert len(failure.skipped) == 7
+    """The file has enough of them, and the model is found not to know six."""
+    unknown = [{**row, "id": f"no {row['id']}", "subject": f"No{row['subject']}"} for row in taught_facts()[:6]]
+    file = tmp_path / "facts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*taught_facts(), *unknown]), encoding="utf-8")
+    settings["facts"] |= {"source": str(file), "n_intrinsic": 26}
+    with pytest.raises(FactsError, match=r"2\d known facts"):
+        run_study(StudyConfig.model_validate(settings), tmp_path / "run")
+    assert all(event["event"] != "finished" for event in Store(tmp_path / "run").events())
 
 
 def test_a_model_without_a_layout_ends_before_the_first_step(
