@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
-from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,37 +13,12 @@ import pandas as pd
 import psutil
 import pytest
 
-from indelible.progress import Piece, PieceEnd, Watcher
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.executors.processes import _Worker, workers_for
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.step import World
 from indelible.study.run.store import Store
-
-
-def ends(folder: Path) -> Counter[str]:
-    return Counter(event["event"] for event in Store(folder).events())
-
-
-class Killer(Watcher):
-    """Sends a signal to all workers as soon as the named step says how far it is; once."""
-
-    def __init__(self, title: str, signal_number: int) -> None:
-        self.title, self.signal = title, signal_number
-        self.killed = 0
-        self.ends: dict[str, tuple[PieceEnd, str]] = {}
-
-    def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
-        if piece.title == self.title and not self.killed:
-            children = psutil.Process().children(recursive=True)
-            workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-            assert workers
-            for worker in workers:
-                worker.send_signal(self.signal)
-            self.killed = len(workers)
-
-    def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
-        self.ends[piece.title] = (end, note)
+from watchers import Interrupter, Killer, ends
 
 
 def test_two_workers_give_what_one_process_gives(
@@ -73,7 +46,7 @@ def test_a_worker_that_is_killed_costs_its_step_alone_and_the_next_run_does_it(
     undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     config = StudyConfig.model_validate(settings)
-    killer = Killer("tune: control, seed 0", signal.SIGKILL)
+    killer = Killer("tune: control, seed 0", signal.SIGKILL, "spawn_main")
     outcome = run_study(config, tmp_path / "run", watcher=killer, workers=2)
     assert killer.killed
     failed = {failure.title: failure.error for failure in outcome.failures}
@@ -103,11 +76,6 @@ def test_an_error_in_a_worker_is_told_as_here_and_the_others_go_on(settings: dic
 
 
 def test_interrupting_ends_the_workers_and_keeps_what_is_finished(settings: dict[str, Any], tmp_path: Path) -> None:
-    class Interrupter(Watcher):
-        def started(self, piece: Piece) -> None:
-            if piece.kind == "tune":
-                os.kill(os.getpid(), signal.SIGINT)
-
     assert threading.current_thread() is threading.main_thread()
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     with pytest.raises(KeyboardInterrupt):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +16,13 @@ import typer
 
 from indelible.cli.completing import models, presets
 from indelible.cli.options import Trust
+from indelible.errors import ConfigError
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
 
 if TYPE_CHECKING:
     from indelible.study.design.settings import StudyConfig
+    from indelible.study.run.executors.cluster import Share
     from indelible.study.run.run import Outcome, Preview
 
 EXAMPLES = (
@@ -27,7 +31,9 @@ EXAMPLES = (
     "`indelible study my.yaml --dry-run` # shows the steps, and which are already done",
     "`indelible study quick --set tuning.steps=20 --set arms.memit.mask=edited-weights --out runs/try`",
     "`indelible study quick --json > summary.json`",
+    "`indelible study my.yaml --on ray://head:10001 --each cpus=8 --each gpus=1 --out /shared/runs/my`",
 )
+SLURM = "slurm"
 SOME_FAILED = 1
 INTERRUPTED = 130
 
@@ -87,6 +93,29 @@ def study(
             help="Steps done at a time, each in a process of its own; the cores are divided among them.",
         ),
     ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ray|ADDRESS|slurm",
+            help="Do the steps on a Ray cluster: `ray` takes the one of RAY_ADDRESS or starts one on this machine, "
+            "`auto` or ray://HOST:10001 one that stands. --out has to lie where all its machines see it. `slurm` "
+            "writes scripts for sbatch beside --out, by the study's `slurm:` settings, and submits the first of them.",
+        ),
+    ] = None,
+    each: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="What a worker takes of the cluster: cpus=4, gpus=0.5, memory=24 (GiB). Repeatable.",
+        ),
+    ] = None,
+    part: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Do the arms of part I of N alone, in a run folder of its own.")
+    ] = None,
+    take: Annotated[
+        list[Path] | None,
+        typer.Option(help="A run folder whose finished steps are taken where they are this study's. Repeatable."),
+    ] = None,
 ) -> None:
     """Edit facts in a model, fine-tune it, and report how much of the edits is retained.
 
@@ -99,15 +128,20 @@ def study(
     typed = [f"{key}={json.dumps(value)}" for key, value in shorthands.items() if value not in (None, [])]
     config = load_config(name_or_file, [*(settings or ()), *typed], note=notes.append)
     folder = out or Path("runs") / config.name
-    if dry_run:
+    share, mine = _share(on, each or []), _part(part)
+    if dry_run or on == SLURM:
         from indelible.study.run.run import preview_study
 
-        preview = preview_study(config, folder, update=update, workers=workers)
-        _show_preview(preview, folder, notes, as_json)
+        preview = preview_study(config, folder, update=update, workers=workers, part=mine)
+        if dry_run:
+            _show_preview(preview, folder, notes, as_json)
+        if on == SLURM:
+            _submit(config, folder, preview, dry_run)
         return
     for note in notes:
         typer.echo(note, err=True)
-    outcome = _run(config, folder, update, workers, as_json)
+    how = {"update": update, "workers": workers, "on": on, "each": share, "part": mine, "take": take or ()}
+    outcome = _run(config, folder, as_json, **how)
     if as_json:
         typer.echo(json.dumps(outcome.summary, indent=2))
     else:
@@ -120,7 +154,49 @@ def study(
         raise typer.Exit(SOME_FAILED)
 
 
-def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, as_json: bool) -> Outcome:
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ConfigError(f"--part {text!r} is no part.", "Write it as 2/8, for the second of eight.")
+    return int(number), int(of)
+
+
+def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool) -> None:
+    """Write a SLURM cluster's scripts, and give it the first unless this is a trial."""
+    from indelible.study.run.executors.slurm import write_scripts
+
+    sbatch = shutil.which("sbatch")
+    if sbatch is None and not dry_run:
+        raise ConfigError("There is no sbatch here.", "Run it on a cluster's login node, or give --dry-run.")
+    parts = len({(run.edit or run.base).key for run in preview.plan.runs})
+    scripts = write_scripts(config, folder, parts)
+    one, many = scripts.how
+    typer.echo(f"Written: {scripts.settings}, and scripts that run it.", err=True)
+    typer.echo(f"One job of {counted(config.slurm.nodes, 'machine')}: {one}", err=True)
+    typer.echo(f"An array of {counted(parts, 'task')}, and what puts their steps together: {many}", err=True)
+    if sbatch is not None and not dry_run and (code := subprocess.run([sbatch, str(scripts.ray)]).returncode):
+        raise typer.Exit(code)
+
+
+def _share(on: str | None, each: Sequence[str]) -> Share:
+    from indelible.study.design.config import assign
+    from indelible.study.run.executors.cluster import Share
+    from indelible.validation import validated
+
+    if each and on in (None, SLURM):
+        raise ConfigError(
+            f"--each {each[0]} is for workers of a Ray cluster.",
+            "Give --on ray; for SLURM write `slurm: {each: ...}` into the study.",
+        )
+    typed: dict[str, Any] = {}
+    for one in each:
+        assign(typed, one, "--each")
+    return validated(Share, typed, "each")
+
+
+def _run(config: StudyConfig, folder: Path, as_json: bool, **how: Any) -> Outcome:
     from indelible.study.run.run import run_study
     from indelible.watching import watching
 
@@ -128,7 +204,7 @@ def _run(config: StudyConfig, folder: Path, update: bool, workers: int | None, a
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
         with quiet, watching() as watcher:
-            return run_study(config, folder, watcher=watcher, update=update, workers=workers)
+            return run_study(config, folder, watcher=watcher, **how)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
         raise typer.Exit(INTERRUPTED) from None

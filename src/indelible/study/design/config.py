@@ -159,19 +159,19 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
     return StudyConfig.model_validate(settings)
 
 
-def assign(settings: dict[str, Any], override: str) -> None:
-    """Carry out one "a.b.c=value" on nested mappings; list items go by number or by their ``name``.
+def assign(settings: dict[str, Any], override: str, option: str = "--set") -> None:
+    """Carry out one "a.b.c=value", given by that option, on nested mappings; list items go by number or ``name``.
 
     Raises:
         ConfigError: if it assigns nothing, or nothing can be set there.
     """
     path, equals, text = override.partition("=")
     if not equals or not path:
-        raise ConfigError(f"--set {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
+        raise ConfigError(f"{option} {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"--set {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
+        raise ConfigError(f"{option} {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
     place: Any = settings
     *parents, last = path.split(".")
     for part in parents:

@@ -164,8 +164,42 @@ class ArmSettings(_Settings):
     explain: bool | None = None
 
 
+class SlurmSettings(_Settings):
+    """What a SLURM cluster is asked for (``indelible study FILE --on slurm``).
+
+    Attributes:
+        nodes: machines.
+        cpus: cores of each machine.
+        gpus: accelerators of each machine.
+        memory: of each machine, as sbatch takes it: "128G". None leaves it to the cluster.
+        time: limit, as sbatch takes it: "08:00:00". None leaves it to the cluster.
+        partition, account: None leaves them to the cluster.
+        each: what one worker takes: {cpus: 8, gpus: 1, memory: 24}, memory in GiB.
+        sbatch: further lines of options, e.g. "--qos=long".
+        setup: lines of shell that come before, e.g. "source /shared/venv/bin/activate".
+    """
+
+    nodes: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[int, Field(ge=1)] = 8
+    gpus: Annotated[int, Field(ge=0)] = 0
+    memory: str | None = None
+    time: str | None = None
+    partition: str | None = None
+    account: str | None = None
+    each: dict[str, float] = {}
+    sbatch: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+
+    @field_validator("memory", "time", "partition", "account", "sbatch", "setup")
+    @classmethod
+    def _on_one_line(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if any("\n" in one or "\r" in one for one in ([value] if isinstance(value, str) else value or ())):
+            raise ValueError("it stands on one line of a script")
+        return value
+
+
 class StudyConfig(_Settings):
-    """Everything that decides what a study computes.
+    """Everything that decides what a study computes, and what a SLURM cluster is asked for.
 
     Attributes:
         name: names the run folder, when none is given.
@@ -190,6 +224,7 @@ class StudyConfig(_Settings):
             occur twice, and which facts are known is judged by our own criterion, as everywhere; training lines that
             speak of a fact are found by our rules (facts.mentions); the text to train on is this package's.
         claims: what is claimed beside the built-in claims (see claims.claim); judged in the report.
+        slurm: see SlurmSettings; no result depends on it.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -205,6 +240,7 @@ class StudyConfig(_Settings):
     as_published: bool = False
     arms: tuple[ArmSettings, ...]
     claims: tuple[Claim, ...] = ()
+    slurm: SlurmSettings = SlurmSettings()
 
     @field_validator("claims")
     @classmethod
@@ -254,8 +290,8 @@ class StudyConfig(_Settings):
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain lists, mappings and scalars, keyed as in a study file."""
-        return self.model_dump(mode="json", by_alias=True)
+        """What results depend on, in plain lists, mappings and scalars, keyed as in a study file."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"slurm"})
 
 
 def changed_settings(settings: Any) -> dict[str, Any] | None:

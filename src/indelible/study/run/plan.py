@@ -68,6 +68,15 @@ class Plan:
             depth[step.key] = 1 + max((depth[made.key] for made in step.inputs.values()), default=0)
         return max(Counter(depth.values()).values(), default=1)
 
+    def part(self, number: int, of: int) -> Plan:
+        """The arms of part ``number`` (from 1) ``of`` so many, with all steps that they need. Arms that share an edit
+        are in one part as far as that can be; parts beyond the number of arms are empty."""
+        places = {step.key: place for place, step in enumerate(self.steps)}
+        runs = sorted(self.runs, key=lambda run: places[(run.edit or run.base).key])
+        mine = tuple(runs[len(runs) * (number - 1) // of : len(runs) * number // of])
+        needed = {step.key for run in mine for step in run.steps}
+        return Plan(tuple(step for step in self.steps if step.key in needed), mine)
+
 
 def make_plan(config: StudyConfig, arms: Sequence[Arm], versions: Versions) -> Plan:
     """Expand settings to steps: per seed the choice of facts, the base exam, the edits with their exams, the tuning."""

@@ -6,8 +6,8 @@ Everything that can be found wrong is found before the first step; how steps are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from indelible.study.design.mask_preview import fetches_nothing, mask_previews
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.base_model import ModelVersion, keep_model, known_model
 from indelible.study.run.cost import Cost, Speed, measured_speed
+from indelible.study.run.executors.cluster import Cluster, Share
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
 from indelible.study.run.passing import Failure, Pass
@@ -40,6 +41,7 @@ from indelible.study.run.sources import candidate_facts, corpus_version, facts_v
 from indelible.study.run.step import Executor, Material, Versions, World
 from indelible.study.run.store import Store
 from indelible.study.run.tables import write_results
+from indelible.tuning.settings import TuningSettings
 from indelible.watching import shown_study
 
 
@@ -81,7 +83,14 @@ class Preview:
     notes: tuple[str, ...]
 
 
-def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, workers: int | None = None) -> Preview:
+def preview_study(
+    config: StudyConfig,
+    folder: Path,
+    *,
+    update: bool = False,
+    workers: int | None = None,
+    part: tuple[int, int] | None = None,
+) -> Preview:
     """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
 
     Raises:
@@ -90,6 +99,7 @@ def preview_study(config: StudyConfig, folder: Path, *, update: bool = False, wo
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
     plan = checked.plan_without_weights(store)
+    plan = plan if part is None else plan.part(*part)
     at_once = checked.workers(plan, workers)
     speed = None
     if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
@@ -113,6 +123,10 @@ def run_study(
     watcher: Watcher | None = None,
     update: bool = False,
     workers: int | None = 1,
+    on: str | None = None,
+    each: Share | None = None,
+    part: tuple[int, int] | None = None,
+    take: Sequence[Path | str] = (),
 ) -> Outcome:
     """Do a study, or what is left of it, and write its tables and report.
 
@@ -124,39 +138,59 @@ def run_study(
         workers: steps done at a time; more than one are done in processes of their own, among which this one's threads
             are divided. None: as many as suit. They are spawned: a script's own main code must be guarded by
             ``if __name__ == "__main__":``.
+        on: "ray" does the steps on the Ray cluster that Python is connected to or RAY_ADDRESS names, or else on one
+            that is started on this machine; an address ("ray://head:10001") on that one. The run folder has to lie
+            where all machines see it.
+        each: what one worker takes of the cluster.
+        part: (number from 1, of how many): do and report the arms of that part alone.
+        take: run folders whose finished steps are taken, where they are this study's.
 
     Raises:
-        IndelibleError: before any step, when the settings, the facts, the model or the folder cannot be used;
-            StoreError also in between, when the disk is full.
+        IndelibleError: before any step, when the settings, the facts, the model, the folder or the cluster cannot be
+            used; StoreError also in between, when the disk is full.
     """
     began = time.time()
     config = load_config(config) if isinstance(config, str) else config
     if watcher is None:
         with shown_study() as shown:
-            return run_study(config, folder, watcher=shown, update=update, workers=workers)
+            return run_study(
+                *(config, folder), watcher=shown, update=update, workers=workers, on=on, each=each, part=part, take=take
+            )
     store = Store(Path(folder or Path("runs") / config.name))
     checked = _checked(config, store, update)
     for note in checked.notes:
         watcher.note(note)
     material = Material(checked.world, watcher.note)
-    with store.open(config, update=update):
+    with ExitStack() as held:
+        held.enter_context(store.open(config, update=update))
+        cluster = None
+        if on is not None:
+            address = None if on == "ray" else on
+            cluster = Cluster(checked.world, address, each or Share(), workers, watcher.note)
+            held.enter_context(closing(cluster))
         model = None if update else known_model(store.folder, config.model)
         if model is None:
             model = material.lent.version
             keep_model(store.folder, config.model, model)
-        plan = checked.plan(model)
+        plan = checked.plan(model, None if cluster is None else cluster.software)
+        plan = plan if part is None else plan.part(*part)
         for words in _set_damaged_aside(store, plan):
             watcher.note(words)
+        for other in take:
+            watcher.note(f"{counted(store.take(Store(Path(other)), plan.steps), 'finished step')} taken from {other}")
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
-            with material.lent.base_model() as bare:
-                lent, at_once = material.lent, checked.workers(plan, workers)
-                speed = checked.speed(bare, lent.tokenizer, lent.ways, at_once)
-        with closing(checked.executor(plan, material, workers)) as executor:
-            clock, cost = checked.clock(plan, store, executor.workers, speed)
-            run = Pass(store, watcher, executor, plan, clock)
-            run.do_all(cost)
+            if cluster is not None:
+                speed = cluster.speed(checked.tunings)
+            else:
+                with material.lent.base_model() as bare:
+                    lent, at_once = material.lent, checked.workers(plan, workers)
+                    speed = checked.speed(bare, lent.tokenizer, lent.ways, at_once)
+        executor = cluster or held.enter_context(closing(checked.executor(plan, material, workers)))
+        clock, cost = checked.clock(plan, store, executor.workers, speed)
+        run = Pass(store, watcher, executor, plan, clock)
+        run.do_all(cost)
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
@@ -184,12 +218,17 @@ class _Checked:
     corpus: str
     notes: tuple[str, ...]
 
-    def plan(self, model: ModelVersion) -> Plan:
-        """The steps, for that version of the model."""
+    @property
+    def tunings(self) -> list[TuningSettings]:
+        """How each arm is tuned."""
+        return [arm.tuning for arm in self.arms]
+
+    def plan(self, model: ModelVersion, software_there: Mapping[str, str] | None = None) -> Plan:
+        """The steps, for that version of the model, done with that software; None: with what is here."""
         versions = Versions(
             model=model.fingerprint,
             tokenizer=model.tokenizer,
-            software=software(),
+            software=software_there or software(),
             facts=facts_version(self.world.candidates),
             corpus=self.corpus,
             tasks=tasks_version(),
@@ -223,7 +262,7 @@ class _Checked:
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, threads // workers))
         try:
-            return measured_speed(model, tokenizer, self.world.candidates, [arm.tuning for arm in self.arms], ways)
+            return measured_speed(model, tokenizer, self.world.candidates, self.tunings, ways)
         finally:
             torch.set_num_threads(threads)
 

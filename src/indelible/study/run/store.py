@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,14 +31,16 @@ from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
 from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
-from indelible.hashes import ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
+from indelible.hashes import SEAL, ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
 from indelible.study.design.settings import StudyConfig
 from indelible.validation import first_difference
 
 if TYPE_CHECKING:
     from indelible.study.run.step import Job, Step
 
-EventKind = Literal["opened", "planned", "started", "finished", "reused", "failed", "skipped", "damaged", "closed"]
+EventKind = Literal[
+    "opened", "planned", "started", "finished", "reused", "taken", "failed", "skipped", "damaged", "closed"
+]
 State = Literal["finished", "failed", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
@@ -163,7 +166,7 @@ class Store:
         if record.get("key") != step.key or self.damaged(step):
             return False
         built_on = record.get("built_on", dict.fromkeys(step.inputs))
-        return all(self.has(made) and built_on.get(role) == self._content(made) for role, made in step.inputs.items())
+        return built_on == self._built_on(step) and all(map(self.has, step.inputs.values()))
 
     def damaged(self, step: Step) -> list[str]:
         """Names of a step's files that are not as it has left them; of an older version's, which kept no hashes, those
@@ -175,8 +178,8 @@ class Store:
             return [RECORD]
         if _HASHES in record:
             return [name for name, kept in record[_HASHES].items() if self._digests.of(folder / name) != kept]
-        sizes = record.get("files", {})
-        return [name for name, size in sizes.items() if _size(folder / name) != size]
+        lengths = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*")}
+        return [name for name, size in record.get("files", {}).items() if lengths.get(name) != size]
 
     def unhashed(self, steps: Sequence[Step]) -> int:
         """How many of these were finished by an older version, which kept no hashes."""
@@ -193,10 +196,10 @@ class Store:
             self.path(step).rename(place)
         return place
 
-    def _content(self, step: Step) -> str | None:
-        """What tells the content of a finished step from another's; None for one of an older version."""
-        kept = self.record_of(step).get(_HASHES)
-        return None if kept is None else seal_of(kept)
+    def _built_on(self, step: Step) -> dict[str, str | None]:
+        """What tells the content of a step's inputs from other content, by role; None for one of an older version."""
+        kept = {role: self.record_of(made).get(_HASHES) for role, made in step.inputs.items()}
+        return {role: None if hashes is None else seal_of(hashes) for role, hashes in kept.items()}
 
     def path(self, step: Step) -> Path:
         """Folder of a finished step."""
@@ -237,13 +240,30 @@ class Store:
                 "started": started,
                 "seconds": time.time() - started,
                 _HASHES: digests(folder),
-                "built_on": {role: self._content(made) for role, made in step.inputs.items()},
+                "built_on": self._built_on(step),
                 **extra,
             }
-            (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
+            _write_record(folder, record)
         with disk_errors(self.folder):
             (self.folder / "failed" / f"{step.name}.json").unlink(missing_ok=True)
         self.record("finished", step, seconds=record["seconds"])
+
+    def take(self, other: Store, steps: Iterable[Step]) -> int:
+        """Copy what another run folder has finished of these steps and this one has not; returns how many. They stand
+        on this folder's own inputs then, which were made under the same keys."""
+        taken = 0
+        for step in steps:  # each after its inputs
+            if self.has(step) or not all(map(self.has, step.inputs.values())) or not other.has(step):
+                continue
+            with whole_folder(self.path(step), replace=True) as folder:
+                shutil.copytree(other.path(step), folder, dirs_exist_ok=True)
+                record = other.record_of(step)
+                if _HASHES in record:  # an older version's says nothing of inputs
+                    record = {key: value for key, value in record.items() if key != SEAL}
+                    _write_record(folder, record | {"built_on": self._built_on(step)})
+            self.record("taken", step, source=str(other.folder))
+            taken += 1
+        return taken
 
     def keep_failure(self, step: Step, what: str, trace: str) -> None:
         """Note why a step failed."""
@@ -295,11 +315,10 @@ class Store:
 
     def _is_locked(self) -> bool:
         """Whether a process is running the study."""
-        lock = FileLock(self.folder / "lock")
         if not (self.folder / "lock").exists():
             return False
         try:
-            with lock.acquire(timeout=0):
+            with FileLock(self.folder / "lock").acquire(timeout=0):
                 return False
         except Timeout:
             return True
@@ -316,14 +335,13 @@ class Store:
         return f" (number {opened[-1]['pid']} on {opened[-1]['host']})" if opened else ""
 
 
+def _write_record(folder: Path, record: dict[str, Any]) -> None:
+    (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
+
+
 def _is_foreign(name: str) -> bool:
     """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
     return name not in _OWN_NAMES and not name.startswith(UNFINISHED)
-
-
-def _size(path: Path) -> int | None:
-    """How long a file is; None where there is none."""
-    return path.stat().st_size if path.is_file() else None
 
 
 def _last_byte(handle: int) -> bytes:

@@ -9,13 +9,17 @@ from __future__ import annotations
 from multiprocessing import get_context
 from queue import SimpleQueue
 from threading import Lock
+from typing import TYPE_CHECKING, cast
 
 import psutil
 
 from indelible.errors import IndelibleError
 from indelible.progress import Progress
-from indelible.study.run.executors.worker import work
+from indelible.study.run.executors.worker import done_or_raise, work
 from indelible.study.run.step import Done, Job, World
+
+if TYPE_CHECKING:
+    from indelible.study.run.executors.worker import Outcome
 
 
 class WorkerDiedError(IndelibleError, RuntimeError):
@@ -47,16 +51,14 @@ class Processes:
             if worker is None:
                 worker = _Worker(self._world, self._threads)
                 self._started.append(worker)
-            result = worker.do(job, progress)
+            told = worker.do(job, progress)
         except BaseException:  # nobody knows what it is at
             if worker is not None:
                 worker.end()
             self._idle.put(None)
             raise
         self._idle.put(worker)
-        if isinstance(result, Exception):
-            raise result
-        return result
+        return done_or_raise(told)
 
     def close(self) -> None:
         """End all processes, whatever they are at."""
@@ -76,7 +78,7 @@ class _Worker:
         theirs.close()
         self._connection.send(world)
 
-    def do(self, job: Job, progress: Progress) -> Done | Exception:
+    def do(self, job: Job, progress: Progress) -> Outcome:
         """Do a step there: what it came to, or what went wrong in it."""
         try:
             self._connection.send(job)
@@ -90,13 +92,7 @@ class _Worker:
                 f"The process {self._process.pid} that did this step was ended {how}.",
                 "Was memory short? Then give fewer --workers; the same command tries the step again.",
             ) from None
-        if told[0] == "done":
-            assert isinstance(told[1], Done)
-            return told[1]
-        error, trace = told[1]
-        assert isinstance(error, Exception)
-        error.add_note(trace)
-        return error
+        return cast("Outcome", told)
 
     def end(self) -> None:
         """End it; whoever waits for a step of it may do so at the same time as whoever ends all."""
@@ -106,12 +102,17 @@ class _Worker:
             self._connection.close()
 
 
+def bytes_of_worker(weights: int) -> int:
+    """What one process may hold of a model of so many bytes: full fine-tuning takes the weights, their base, gradient
+    and two moments, and activations."""
+    return 8 * weights + 1_500_000_000
+
+
 def workers_for(threads: int, steps: int, weights: int) -> int:
     """How many processes suit so many cores, so many steps that can be done at once, and the memory that is free.
 
     Args:
         threads: that this process would use by itself.
-        weights: bytes of the model. Full fine-tuning holds them, their base, gradient and two moments, and activations.
+        weights: bytes of the model.
     """
-    each = 8 * weights + 1_500_000_000
-    return max(1, min(threads, steps, int(psutil.virtual_memory().available) // each))
+    return max(1, min(threads, steps, int(psutil.virtual_memory().available) // bytes_of_worker(weights)))

@@ -14,9 +14,16 @@ import traceback
 import warnings
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Literal
 
 from indelible.errors import IndelibleError, PluginWarning
 from indelible.files import full_disk, is_full_disk
+
+if TYPE_CHECKING:
+    from indelible.progress import Progress
+    from indelible.study.run.step import Done, Job, Material
+
+    Outcome = tuple[Literal["done"], Done] | tuple[Literal["failed"], tuple[Exception, str]]
 
 
 def work(connection: Connection, threads: int) -> None:
@@ -31,7 +38,7 @@ def work(connection: Connection, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
-    from indelible.study.run.step import Material, do_step
+    from indelible.study.run.step import Material
 
     torch.set_num_threads(threads)
     material = Material(connection.recv())
@@ -40,16 +47,30 @@ def work(connection: Connection, threads: int) -> None:
             job = connection.recv()
         except EOFError:
             return
-        try:
-            done = do_step(job, material, lambda *told: connection.send(("progress", told)))
-        except Exception as error:  # of whatever kind: the other process decides
-            trace = traceback.format_exc()
-            told: Exception = full_disk(job.folder, error) if is_full_disk(error) else error
-            if not isinstance(told, IndelibleError) and not _travels(told):
-                told = RuntimeError(f"{type(error).__name__}: {error}")
-            connection.send(("failed", (told, trace)))
-        else:
-            connection.send(("done", done))
+        connection.send(outcome(job, material, lambda *told: connection.send(("progress", told))))
+
+
+def outcome(job: Job, material: Material, progress: Progress) -> Outcome:
+    """Do a step here, and say what became of it in words that travel to another process, whatever it was."""
+    from indelible.study.run.step import do_step
+
+    try:
+        return "done", do_step(job, material, progress)
+    except Exception as error:  # of whatever kind: the other process decides
+        trace = traceback.format_exc()
+        told: Exception = full_disk(job.folder, error) if is_full_disk(error) else error
+        if not isinstance(told, IndelibleError) and not _travels(told):
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+        return "failed", (told, trace)
+
+
+def done_or_raise(told: Outcome) -> Done:
+    """What a step came to, in the process that asked for it; or what went wrong in it, raised with its traceback."""
+    if told[0] == "done":
+        return told[1]
+    error, trace = told[1]
+    error.add_note(trace)
+    raise error
 
 
 def _travels(error: Exception) -> bool:

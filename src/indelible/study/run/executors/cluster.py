@@ -1,0 +1,298 @@
+"""Steps done by Ray: on a cluster that stands, or on one that is started on this machine for as long as the study runs.
+
+The process that runs the study alone schedules, names and records; a worker writes into the folder of its own try and
+nowhere else. So all machines have to see the run folder under one path, and to have the same packages. A worker is a
+Ray actor that lives from its first step to the study's end: a Ray task would load the model anew for every step.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from indelible.errors import ConfigError, StoreError
+from indelible.files import remove
+from indelible.models.load import parameter_count
+from indelible.progress import Progress
+from indelible.study.run.cost import Speed, measured_speed
+from indelible.study.run.executors.processes import WorkerDiedError, bytes_of_worker
+from indelible.study.run.executors.worker import done_or_raise, outcome
+from indelible.study.run.provenance import software
+from indelible.study.run.step import Done, Job, Material, World
+from indelible.tuning.settings import TuningSettings
+
+if TYPE_CHECKING:
+    from indelible.study.run.executors.worker import Outcome
+
+TRIES = 3
+"""How often a step is begun whose worker dies: machines of a cluster are taken away, or run out of memory."""
+_POLL_SECONDS = 0.5
+_ARRIVAL_SECONDS = 90.0  # NFS shows what other machines wrote up to a minute late
+_GIB = 2**30
+
+
+class Share(BaseModel):
+    """What one worker takes of a cluster.
+
+    Attributes:
+        cpus: cores, which are also torch's threads.
+        gpus: of accelerators; 0.5 puts two workers on one. None: one where the cluster has any.
+        memory: GiB that are set aside for it. None: what full fine-tuning of the model takes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory: Annotated[float, Field(gt=0)] | None = None
+
+
+class Cluster:
+    """The executor of a study on Ray.
+
+    Attributes:
+        workers: how many steps are done at a time.
+        software: what every result depends on, as the first worker has it; a worker that has other does no step.
+    """
+
+    def __init__(
+        self, world: World, address: str | None, share: Share, workers: int | None, note: Callable[[str], None]
+    ) -> None:
+        """Connect, and start a first worker.
+
+        Args:
+            address: of a cluster that stands ("ray://head:10001", "auto"). None: the one that Python is connected to
+                or RAY_ADDRESS names, or else one that is started on this machine.
+            workers: None for as many as there is room for.
+            note: told what is waited for.
+
+        Raises:
+            ConfigError: Ray is not installed, there is no such cluster, or no machine of it has room for a worker.
+        """
+        self._ray = _ray()
+        self._world, self._started, self._closed = world, list[Any](), False
+        self._connected = not self._ray.is_initialized()
+        if self._connected:
+            note(f"connecting to Ray{f' at {address}' if address else ''}")
+            self._connect(address)
+        try:
+            self._share = self._whole(share)
+            machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self.workers = workers or room(machines, self._share)
+            note("waiting for a first worker")
+            first = self._start()
+            self.software: Mapping[str, str] = self._ray.get(first.software.remote())
+        except BaseException:
+            self.close()
+            raise
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        for worker in (first, *[None] * (self.workers - 1)):
+            self._idle.put(worker)
+
+    def do(self, job: Job, progress: Progress) -> Done:
+        """See ``Executor``; may be called from as many threads as there are workers.
+
+        Raises:
+            WorkerDiedError: if the worker died in each of ``TRIES`` tries.
+        """
+        for left in reversed(range(TRIES)):
+            folder = job.folder / f"try-{TRIES - left}"
+            folder.mkdir()
+            try:
+                told, sizes = self._try(replace(job, folder=folder), progress)
+                break
+            except WorkerDiedError:
+                remove(folder)  # where a worker that is only out of reach can write no more
+                if self._closed or not left:
+                    raise
+        done = done_or_raise(told)
+        _await({folder / name: size for name, size in sizes.items()})
+        for path in folder.iterdir():
+            path.rename(job.folder / path.name)
+        folder.rmdir()
+        return done
+
+    def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
+        """How fast the model is on the first worker's machine, with a worker's share of it."""
+        worker = self._idle.get()
+        try:
+            measured: Speed = self._ray.get(worker.speed.remote(tuple(tunings)))
+            return measured
+        finally:
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End the workers, whatever they are at, and the cluster if it was started here."""
+        self._closed = True
+        for worker in self._started:
+            self._ray.kill(worker)
+        if self._connected:
+            self._ray.shutdown()
+
+    def _try(self, job: Job, progress: Progress) -> tuple[Outcome, dict[str, int]]:
+        """One try of a step, by a worker that is free: what became of it, and how long the files are that it wrote."""
+        worker = self._idle.get()
+        try:
+            worker = worker or self._start()
+            coming = worker.do.remote(_absolute(job), dict(self.software))
+            while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
+                progress(*self._ray.get(worker.told.remote()))
+            told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
+        except BaseException as error:  # nobody knows what it is at; errors of the step itself are a result
+            if worker is not None:
+                self._ray.kill(worker)
+            self._idle.put(None)
+            if not isinstance(error, self._ray.exceptions.RayError):
+                raise
+            raise WorkerDiedError(
+                f"The worker that did this step died, {TRIES} times: {_first_line(error)}",
+                "Was memory short? Then give --each memory=GIB; the same command tries the step again.",
+            ) from None
+        self._idle.put(worker)
+        return told
+
+    def _start(self) -> Any:
+        share = self._share
+        kind = self._ray.remote(_Worker).options(
+            num_cpus=share.cpus,
+            num_gpus=share.gpus,
+            memory=int((share.memory or 0) * _GIB),
+            max_concurrency=2,  # it is asked how far it is while it does a step
+            max_restarts=0,
+        )
+        worker = kind.remote(self._world, share.cpus, str(Path.cwd()))
+        self._started.append(worker)
+        return worker
+
+    def _connect(self, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
+        own: dict[str, Any] = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        try:
+            self._ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"There is no Ray cluster at {address or os.environ.get('RAY_ADDRESS')!r}: {_first_line(error)}",
+                "Check the address; `--on ray` without one starts a cluster on this machine.",
+            ) from None
+
+    def _whole(self, share: Share) -> Share:
+        """The share with nothing left open."""
+        gpus, memory = share.gpus, share.memory
+        if gpus is None:
+            gpus = 1.0 if self._ray.cluster_resources().get("GPU") else 0.0
+        if memory is None:
+            parameters = parameter_count(self._world.model, trust_remote_code=self._world.trusted) or 0
+            memory = bytes_of_worker(4 * parameters) / _GIB
+        return Share(cpus=share.cpus, gpus=gpus, memory=memory)
+
+
+def room(machines: Iterable[Mapping[str, float]], share: Share) -> int:
+    """How many workers of that share (with nothing left open) find room on machines of such resources, each on one.
+
+    Raises:
+        ConfigError: none does.
+    """
+    wanted = {"CPU": share.cpus, "GPU": share.gpus or 0, "memory": (share.memory or 0) * _GIB}
+    found = sum(int(min(has.get(name, 0) / much for name, much in wanted.items() if much)) for has in machines)
+    if not found:
+        raise ConfigError(
+            f"No machine of the cluster has room for a worker of {share.cpus} cores, {share.gpus:g} accelerators "
+            f"and {share.memory:.1f} GiB.",
+            "Ask for less with --each.",
+        )
+    return found
+
+
+class _Worker:
+    """One actor."""
+
+    def __init__(self, world: World, threads: int, folder: str) -> None:
+        torch.set_num_threads(threads)
+        self._material, self._folder = Material(world), folder
+        self._told = (0, 1, "")
+
+    def software(self) -> dict[str, str]:
+        """What results depend on here."""
+        return software()
+
+    def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
+        """How fast the model is here."""
+        lent = self._material.lent
+        with lent.base_model() as model:
+            return measured_speed(model, lent.tokenizer, self._material.world.candidates, tunings, lent.ways)
+
+    def told(self) -> tuple[int, int, str]:
+        """What the step under way has last said of itself."""
+        return self._told
+
+    def do(self, job: Job, expected: Mapping[str, str]) -> tuple[Outcome, dict[str, int]]:
+        """Do a step: what became of it, and how long the files are that it wrote."""
+        self._told = (0, 1, "")
+        try:
+            self._check(job, expected)
+        except (StoreError, ConfigError) as error:
+            return ("failed", (error, "")), {}
+        became = outcome(job, self._material, self._tell)
+        files = [path for path in job.folder.rglob("*") if path.is_file()]
+        return became, {str(path.relative_to(job.folder)): path.stat().st_size for path in files}
+
+    def _tell(self, done: int, total: int, note: str) -> None:
+        self._told = (done, total, note)
+
+    def _check(self, job: Job, expected: Mapping[str, str]) -> None:
+        """That this machine is as the others, and sees what they see."""
+        if (here := software()) != dict(expected):
+            raise ConfigError(
+                f"{platform.node()} has {here}, the cluster's first worker {dict(expected)}.",
+                "Give all machines the same packages and kind of accelerator: results would be mixed.",
+            )
+        try:
+            os.chdir(self._folder)  # relative names in settings hold there
+        except OSError:
+            raise StoreError(
+                f"{platform.node()} does not see the folder {self._folder}.",
+                "Run from a folder that all machines share.",
+            ) from None
+        _await({job.folder: None, **{folder / "step.json": None for folder in job.inputs.values()}})
+
+
+def _await(files: Mapping[Path, int | None]) -> None:
+    """Wait until what another machine wrote can be seen here, each file at its length where that is given.
+
+    Raises:
+        StoreError: if it does not come.
+    """
+    end = time.monotonic() + _ARRIVAL_SECONDS
+    for path, size in files.items():
+        while not (path.exists() and size in (None, path.stat().st_size)):
+            if time.monotonic() > end:
+                raise StoreError(
+                    f"{path} is not to be seen on {platform.node()}.", "Give an --out that all machines share."
+                )
+            time.sleep(0.2)
+
+
+def _absolute(job: Job) -> Job:
+    inputs = {role: folder.absolute() for role, folder in job.inputs.items()}
+    return replace(job, inputs=inputs, folder=job.folder.absolute())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("Ray is not installed.", "Install it: pip install 'indelible[ray]'.") from None
+    return ray

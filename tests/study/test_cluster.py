@@ -1,0 +1,79 @@
+"""Steps done by Ray's workers: the same results, and nothing lost or done twice when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import ray
+
+from indelible.errors import ConfigError, StoreError
+from indelible.study.design.settings import StudyConfig
+from indelible.study.run.executors.cluster import Share, _await, _Worker, room
+from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.step import World
+from indelible.study.run.store import Store
+from watchers import Interrupter, Killer, ends
+
+
+def workers() -> list[str]:
+    """Names of the processes of Ray's workers that this one has started and that live."""
+    children = [child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]
+    return [name for name in (" ".join(child.cmdline()) for child in children) if "ray::" in name]
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_process(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    killer = Killer("tune: control, seed 0", signal.SIGKILL, "ray::_Worker")
+    monkeypatch.chdir(tmp_path)  # a folder by a relative name is the same for workers
+    outcome = run_study(config, Path("run"), watcher=killer, on="ray", workers=2)
+    assert killer.killed and not outcome.failures
+    assert not ray.is_initialized() and not workers()  # the cluster was its own
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
+    )
+    finished = [event["key"] for event in Store(outcome.folder).events() if event["event"] == "finished"]
+    assert sorted(finished) == sorted(step.key for step in preview_study(config, outcome.folder).plan.steps)
+    assert not list(outcome.folder.glob("steps/*/try-*"))
+
+
+def test_interrupting_ends_the_workers_and_leaves_others_clusters(settings: dict[str, Any], tmp_path: Path) -> None:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_study(StudyConfig.model_validate(settings), tmp_path, watcher=Interrupter(), on="ray", workers=2)
+        assert ray.is_initialized() and not [name for name in workers() if "_Worker" in name]
+        assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
+    finally:
+        ray.shutdown()
+
+
+def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:
+    machines = [{"CPU": 5.0, "GPU": 1.0, "memory": 8 * 2**30}, {"CPU": 8.0, "memory": 3 * 2**30}]
+    assert room(machines, Share(cpus=2, gpus=0, memory=2)) == 2 + 1
+    assert room(machines, Share(cpus=1, gpus=0.5, memory=2)) == 2
+    with pytest.raises(ConfigError, match="room for a worker of 9 cores"):
+        room(machines, Share(cpus=9, gpus=0, memory=2))
+
+
+def test_a_machine_with_other_packages_or_without_the_folder_does_no_step(tmp_path: Path) -> None:
+    worker, job = _Worker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
+    for expected, said in (({"torch": "1.0"}, "first worker"), (worker.software(), "does not see")):
+        (kind, (error, _)), sizes = worker.do(job, expected)  # type: ignore[arg-type]
+        assert kind == "failed" and said in str(error) and not sizes
+
+
+def test_what_another_machine_wrote_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indelible.study.run.executors.cluster._ARRIVAL_SECONDS", 0.0)
+    (tmp_path / "rows").write_text("half")
+    _await({tmp_path / "rows": 4, tmp_path: None})
+    with pytest.raises(StoreError, match="not to be seen"):
+        _await({tmp_path / "rows": 8})
