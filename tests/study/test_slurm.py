@@ -15,8 +15,8 @@ import yaml
 from indelible.cli.main import main
 from indelible.errors import ConfigError
 from indelible.study.design.settings import StudyConfig
-from indelible.study.run.run import Outcome, preview_study
 from indelible.study.run.executors.slurm import write_scripts
+from indelible.study.run.run import Outcome, preview_study
 from indelible.study.run.store import Store
 from indelible.validation import validated
 
