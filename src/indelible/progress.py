@@ -22,7 +22,7 @@ PieceEnd = Literal["finished", "failed", "skipped"]
 
 RANGE = (0.65, 1.5)
 """Shares of what is expected by arithmetic between which work mostly takes."""
-SURE = 0.3
+SURE = 0.5
 """Power of RANGE that is left of it when work of the same kind has been timed for long."""
 WEIGHT = 0.1
 """How much arithmetic weighs beside what was timed: as much as this share of the work being timed."""
