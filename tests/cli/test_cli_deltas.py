@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,7 +16,9 @@ from indelible.cli.main import main
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.editor import EDITORS
+from indelible.numbers.words import MISSING
 from tiny_models import SENTENCES
+from tiny_studies import taught_facts
 
 CORPUS = tuple(f"{first} {second}" for first in SENTENCES for second in SENTENCES)
 
@@ -248,3 +251,12 @@ def test_repair_edits_again_what_was_lost(made: Path, taught: Path, tmp_path: Pa
     assert "does not hold the edit" in said(
         ["repair", taught / "model", "--delta", made / "a", "-o", tmp_path / "no"], 2
     )
+
+
+def test_a_fact_without_a_true_object_has_no_margin(taught: Path, tmp_path: Path, said: Said) -> None:
+    row = {**taught_facts()[0], "true_object": None}
+    (tmp_path / "new.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    made_by = ["--editor", "ft-m", "--set", "steps=1", "--no-exam", "-o", tmp_path / "d"]
+    said(["edit", taught / "model", "--facts", tmp_path / "new.jsonl", *made_by])
+    shown = said(["verify", taught / "model", tmp_path / "d"], 1)
+    assert re.search(rf"Arvo is +Port +gone +\d\.\d+ +{MISSING} ", shown)

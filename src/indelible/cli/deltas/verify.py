@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from indelible.cli.options import AsJson, Junit, Trust, check_file, model_of, write_cases
+from indelible.numbers.words import MISSING
 
 if TYPE_CHECKING:
     from indelible.care.verify import Verification
@@ -64,7 +66,14 @@ def _show(found: Verification) -> None:
     from indelible.cli.display import show_table
 
     rows = [
-        [prompt, new_object, state, f"{probability:.3f}", f"{margin:+.1f}", " ".join(generated.split())[:40]]
+        [
+            prompt,
+            new_object,
+            state,
+            f"{probability:.3f}",
+            MISSING if isnan(margin) else f"{margin:+.1f}",
+            " ".join(generated.split())[:40],
+        ]
         for _, prompt, new_object, state, probability, margin, generated in found.to_frame().itertuples(index=False)
     ]
     show_table(["fact", "new object", "state", "probability", "margin", "the model says"], rows)
