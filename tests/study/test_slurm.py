@@ -56,7 +56,7 @@ def test_the_job_gives_ray_its_machines_and_the_study_its_cluster(
     scripts = write_scripts(config, tmp_path / "run", 1)
     for script in (scripts.ray, scripts.array, scripts.gather):
         subprocess.run(["bash", "-n", script], check=True)
-    program(tmp_path, "scontrol", "printf 'head\\nsecond\\n'")
+    program(tmp_path, "scontrol", "printf 'head\\n'; printf 'second\\n%.0s' {1..20000}")  # more than a pipe holds
     program(tmp_path, "srun", '"$@"')
     program(tmp_path, "ray", 'echo "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -80,6 +80,13 @@ def test_parts_hold_every_arm_once_and_keep_edits_together(settings: dict[str, A
         assert {step.key for part in parts for step in part.steps} == {step.key for step in plan.steps}
     halves = [{run.seed for run in plan.part(number, 2).runs} for number in (1, 2)]
     assert halves == [{0}, {1}]
+
+
+def test_the_users_own_file_beside_the_run_folder_stays(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "my run.yaml").write_text("mine")
+    scripts = write_scripts(StudyConfig.model_validate(settings), tmp_path / "my run", 1)
+    assert (tmp_path / "my run.yaml").read_text() == "mine" and scripts.settings.is_file()
+    assert "#SBATCH --output='my run-%j.log'" in scripts.ray.read_text()
 
 
 def test_where_a_study_runs_is_none_of_its_settings(settings: dict[str, Any], tmp_path: Path) -> None:

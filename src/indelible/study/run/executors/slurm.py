@@ -44,13 +44,14 @@ def write_scripts(config: StudyConfig, folder: Path, parts: int) -> Scripts:
         StoreError: the place may not be written.
     """
     folder = folder.absolute()
-    ends = (".sbatch", "-array.sbatch", "-gather.sbatch", ".yaml")
+    ends = (".sbatch", "-array.sbatch", "-gather.sbatch", ".sbatch.yaml")  # NAME.yaml may be the user's own
     scripts = Scripts(*(folder.with_name(folder.name + end) for end in ends))
     study = shlex.join(["indelible", "study", str(scripts.settings), "--out"])
     own, slurm = shlex.quote(str(folder)), config.slurm
     each = "".join(f" --each {key}={value:g}" for key, value in slurm.each.items())
     ray = (
-        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+        # sed reads to the end: of a pipe that is closed early, pipefail makes an error
+        'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         "port=$((20000 + SLURM_JOB_ID % 20000))  # jobs that share a machine must not meet",
         f'srun ray symmetric-run --address "$head:$port" --min-nodes {slurm.nodes} \\',
         f"  --num-cpus {slurm.cpus} --num-gpus {slurm.gpus} -- {study} {own} --on auto{each}",
@@ -86,7 +87,7 @@ def _script(config: StudyConfig, folder: Path, commands: tuple[str, ...], nodes:
 def _options(config: StudyConfig, folder: Path, nodes: int) -> Iterator[str]:
     slurm = config.slurm
     yield f"--job-name={config.name}"
-    yield f"--output={folder.name}-%j.log"
+    yield f"--output={shlex.quote(f'{folder.name}-%j.log')}"
     yield f"--nodes={nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={slurm.cpus}"
