@@ -117,6 +117,15 @@ def few(*triples: tuple[str, str]) -> list[Fact]:
     return [Fact(subject, subject, "home", "{} lives in", place) for subject, place in triples]
 
 
+def test_what_has_no_true_object_is_no_neighbour() -> None:
+    """Where some of the named facts are edited, the others are in the pool."""
+    named = [Fact(f"n{n}", f"Zorb{n}", "", "The capital of {} is", "", new_object="Bra") for n in range(4)]
+    known = [Fact(f"k{n}", f"Arvo{n}", "", "The capital of {} is", f"Nor{n}") for n in range(4)]
+    edited, _ = choose_beside(named[:2], known, 1, 0, pool=[*named, *known])
+    asked = [near for fact in edited for near in fact.neighbours]
+    assert asked and all(near.answer.startswith("Nor") for near in asked)
+
+
 def test_too_few_facts_say_how_many_there_are() -> None:
     facts = few(("Ann", "Rome"), ("Bob", "Oslo"), ("ann", "Bonn"))
     with pytest.raises(FactsError, match=r"2 edited and 3 intrinsic .* 3 known facts \(2 different subjects\)"):

@@ -77,6 +77,10 @@ def test_all_facts_that_a_file_names_are_edited_as_they_are(mine: dict[str, Any]
         ({"edited": "nown"}, "edited is 'nown': write known, any, or the name of a file"),
         ({"edited": None}, "intrinsic stands beside a file of edits"),
         ({"redraw": True}, "a file of edits is taken as it is"),
+        (
+            {"relations": ["language"]},
+            "No fact of .* with a new object is of 'facts.relations'; they are of .*'capital'",
+        ),
         ({"edited": "asked.jsonl"}, r"No fact of .*asked.jsonl has a new object"),
         ({"edited": None, "intrinsic": None, "source": "asked.jsonl"}, "24 edited and 8 .* as facts.edited"),
         ({"rows": [*MINE, {**MINE[2], "id": "d", "new_object": "P"}]}, "is to be 'Bra' .fact 'new'. and 'P' .fact 'd'"),

@@ -46,7 +46,7 @@ def with_neighbours(
     edits_speak_of = nesting(subjects)
     asked = {text for fact in intrinsic for text in (fact.text(), *map(fact.text, fact.held_out))}
     near, far = (
-        [fact for fact in facts if fact.text() not in asked and not edits_speak_of(fact.subject)]
+        [one for one in facts if one.true_object and one.text() not in asked and not edits_speak_of(one.subject)]
         for facts in (known, pool)
     )
     edited = [

@@ -29,7 +29,8 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
     Where a file names the edited ones, they and no others have a new object.
 
     Raises:
-        FactsError: as ``read_facts``, or a relation is not among the facts; the file of edits names none.
+        FactsError: as ``read_facts``, or a relation is not among the facts; the file of edits names none, or none
+            of the relations.
         EditError: for a delta that cannot be read.
     """
     file = settings.file
@@ -50,7 +51,14 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
     for relation in settings.relations:
         if relation not in known:
             raise FactsError(f"No fact has the relation {relation!r} in 'facts.relations'.", suggest(relation, known))
-    return [fact for fact in facts if fact.relation in settings.relations]
+    kept = [fact for fact in facts if fact.relation in settings.relations]
+    if file is not None and all(fact.new_object is None for fact in kept):
+        there = ", ".join(sorted({repr(fact.relation) for fact in facts if fact.new_object is not None}))
+        raise FactsError(
+            f"No fact of {file} with a new object is of 'facts.relations'; they are of {there}.",
+            "Name relations of theirs, or leave the key out.",
+        )
+    return kept
 
 
 def _read(
