@@ -14,9 +14,10 @@ import ray
 
 from indelible.errors import ConfigError, StoreError
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.base_model import ModelVersion
 from indelible.study.run.executors.cluster import Share, _await, _Worker, room
 from indelible.study.run.run import Outcome, preview_study, run_study
-from indelible.study.run.step import World
+from indelible.study.run.step import Job, World
 from indelible.study.run.store import Store
 from watchers import Interrupter, Killer, ends
 
@@ -67,8 +68,18 @@ def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:
 def test_a_machine_with_other_packages_or_without_the_folder_does_no_step(tmp_path: Path) -> None:
     worker, job = _Worker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
     for expected, said in (({"torch": "1.0"}, "first worker"), (worker.software(), "does not see")):
-        (kind, (error, _)), sizes = worker.do(job, expected)  # type: ignore[arg-type]
+        (kind, (error, _)), sizes = worker.do(job, expected, None)  # type: ignore[arg-type]
         assert kind == "failed" and said in str(error) and not sizes
+
+
+def test_a_machine_whose_model_of_that_name_is_another_does_no_step(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    worker = _Worker(World(str(taught / "model"), (), "any"), 1, str(tmp_path))
+    other = ModelVersion("of other weights", "the same")
+    (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), other)  # type: ignore
+    assert kind == "failed" and "has another model by the name" in str(error) and not sizes
 
 
 def test_what_another_machine_wrote_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

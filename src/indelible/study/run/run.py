@@ -172,6 +172,8 @@ def run_study(
         if model is None:
             model = material.lent.version
             keep_model(store.folder, config.model, model)
+        if cluster is not None:
+            cluster.model = model
         plan = checked.plan(model, None if cluster is None else cluster.software)
         plan = plan if part is None else plan.part(*part)
         for words in _set_damaged_aside(store, plan):

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from indelible.errors import ConfigError, StoreError
+from indelible.errors import ConfigError, IndelibleError, ModelError, StoreError
 from indelible.files import remove
 from indelible.models.load import parameter_count
 from indelible.progress import Progress
+from indelible.study.run.base_model import ModelVersion
 from indelible.study.run.cost import Speed, measured_speed
 from indelible.study.run.executors.processes import WorkerDiedError, bytes_of_worker
 from indelible.study.run.executors.worker import done_or_raise, outcome
@@ -62,7 +63,10 @@ class Cluster:
     Attributes:
         workers: how many steps are done at a time.
         software: what every result depends on, as the first worker has it; a worker that has other does no step.
+        model: likewise, once it is known; on other machines its name may stand for another.
     """
+
+    model: ModelVersion | None = None
 
     def __init__(
         self, world: World, address: str | None, share: Share, workers: int | None, note: Callable[[str], None]
@@ -143,7 +147,7 @@ class Cluster:
         worker = self._idle.get()
         try:
             worker = worker or self._start()
-            coming = worker.do.remote(_absolute(job), dict(self.software))
+            coming = worker.do.remote(_absolute(job), dict(self.software), self.model)
             while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
                 progress(*self._ray.get(worker.told.remote()))
             told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
@@ -234,12 +238,12 @@ class _Worker:
         """What the step under way has last said of itself."""
         return self._told
 
-    def do(self, job: Job, expected: Mapping[str, str]) -> tuple[Outcome, dict[str, int]]:
+    def do(self, job: Job, expected: Mapping[str, str], model: ModelVersion | None) -> tuple[Outcome, dict[str, int]]:
         """Do a step: what became of it, and how long the files are that it wrote."""
         self._told = (0, 1, "")
         try:
-            self._check(job, expected)
-        except (StoreError, ConfigError) as error:
+            self._check(job, expected, model)
+        except IndelibleError as error:
             return ("failed", (error, "")), {}
         became = outcome(job, self._material, self._tell)
         files = [path for path in job.folder.rglob("*") if path.is_file()]
@@ -248,7 +252,7 @@ class _Worker:
     def _tell(self, done: int, total: int, note: str) -> None:
         self._told = (done, total, note)
 
-    def _check(self, job: Job, expected: Mapping[str, str]) -> None:
+    def _check(self, job: Job, expected: Mapping[str, str], model: ModelVersion | None) -> None:
         """That this machine is as the others, and sees what they see."""
         if (here := software()) != dict(expected):
             raise ConfigError(
@@ -263,6 +267,11 @@ class _Worker:
                 "Run from a folder that all machines share.",
             ) from None
         _await({job.folder: None, **{folder / "step.json": None for folder in job.inputs.values()}})
+        if model is not None and self._material.lent.version != model:
+            raise ModelError(
+                f"{platform.node()} has another model by the name {self._material.world.model!r} than the study.",
+                "Give all machines the same files of it, in a folder that they share or of one revision of the hub.",
+            )
 
 
 def _await(files: Mapping[Path, int | None]) -> None:
