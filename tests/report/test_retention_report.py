@@ -21,7 +21,7 @@ from indelible.numbers.estimate import Estimate
 from indelible.numbers.words import MINUS, percent, points, points_with_interval
 from indelible.report.exhibit import Grid, Words, shown, walk
 from indelible.report.exhibits.again import again, commands
-from indelible.report.exhibits.answer import answer
+from indelible.report.exhibits.answer import answer, answered
 from indelible.report.exhibits.cards import chosen
 from indelible.report.exhibits.claims import needed
 from indelible.report.exhibits.facts import anchors, facts
@@ -225,6 +225,7 @@ RULED = Ruling(
     ("changed", "says"),
     [
         ({}, "about 8 seeds in place of 2 to see 5 points"),  # twice as fine, four times as many
+        ({"effect": Estimate(0.1, -0.1, 0.3, seeds=1)}, "at least 4 seeds in place of 1 to see 5 points"),
         ({"detectable": 0.9}, "over 100 seeds like these to see 5 points"),
         ({"detectable": 0.04}, "a few more seeds"),
         ({"decision": "cannot tell: ceiling"}, "facts held less firmly"),
@@ -237,6 +238,21 @@ RULED = Ruling(
 )
 def test_what_more_is_needed_follows_from_the_ruling(changed: dict[str, Any], says: str) -> None:
     assert needed(replace(RULED, **changed)).startswith(says)
+
+
+def test_where_all_seeds_have_the_same_edits_more_seeds_are_not_what_is_needed(study: Tables) -> None:
+    rows, runs = study
+    assert needed(RULED, same_edits=True).startswith("about 4 times as many edits to see 5 points")
+    apart = rows.assign(fact_id=rows["fact_id"] + rows["seed"].astype(str))
+    assert run_of(rows, runs).same_edits and not run_of(apart, runs).same_edits
+    one, own = rows[rows["seed"] == 0], {"facts": {"edited": "mine.jsonl", "n_edits": None}}
+    assert run_of(one, runs, own).same_edits and not run_of(one, runs).same_edits
+
+
+def test_what_is_whole_by_definition_has_no_interval(study: Tables) -> None:
+    points = answered(run_of(*study)).set_index(["series", "phase"])
+    base, edited = points.loc[("intrinsic", "base")], points.loc[("intrinsic", "edited")]
+    assert (base["value"] == 1).all() and base["low"].isna().all() and edited["low"].notna().all()
 
 
 def test_a_study_in_which_everything_failed_still_has_a_report() -> None:

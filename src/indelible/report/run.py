@@ -76,6 +76,16 @@ class Run:
         return int(rows.loc[rows["fact_set"] == fact_set, "fact_id"].nunique()) if len(rows) else 0
 
     @property
+    def same_edits(self) -> bool:
+        """Whether more seeds bring no more edits: all have the same, as where a file names them."""
+        rows = self.answers.rows
+        own = rows[rows["fact_set"] == "edited"].groupby("seed")["fact_id"] if len(rows) else ()
+        if len(own) > 1:
+            return all(set(ids) == set(next(iter(own))[1]) for _, ids in own)
+        facts = self.settings.get("facts") or {}
+        return facts.get("edited") not in (None, "known", "any") and facts.get("n_edits") is None
+
+    @property
     def plain(self) -> str | None:
         """The arm that speaks for the study: the first with edits and nothing done to keep them, else the first with
         edits; None without one that was measured."""

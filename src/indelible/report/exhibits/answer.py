@@ -95,14 +95,14 @@ def answered(run: Run) -> pd.DataFrame:
 
 
 def _in_phase(run: Run, arm: str, name: str, phase: Phase) -> tuple[float | None, float | None, float | None]:
-    """A rate in one phase, among what it is among."""
+    """A rate in one phase, among what it is among; there itself it is whole by definition, and has no interval."""
     rate = replace(rate_named(name), hit=phase)
     rows = run.answers.arm(arm)
     if rows.empty or not rate.applies(bool((rows["editor"] == CONTROL_EDITOR).all())):
         return None, None, None
     outcome = run.answers.outcomes(arm, rate.criterion)
     found = run.answers.replicates.estimate_of((arm, rate.name), counts(outcome, rate))
-    return found.value, found.low, found.high
+    return (found.value, None, None) if phase == rate.among else (found.value, found.low, found.high)
 
 
 def short(arms: Sequence[str]) -> list[str]:

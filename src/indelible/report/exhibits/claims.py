@@ -54,7 +54,7 @@ def claims(run: Run) -> Iterator[Part]:
     bars = {unit: _scale([one for one in run.rulings if one.unit == unit]) for unit in UNITS}
     by_claim: dict[str, list[dict[str, Any]]] = {}
     for ruling in run.rulings:
-        by_claim.setdefault(ruling.sentence, []).append(_row(ruling, bars[ruling.unit]))
+        by_claim.setdefault(ruling.sentence, []).append(_row(ruling, bars[ruling.unit], run.same_edits))
     yield Html(TABLE, {"claims": list(by_claim.items()), "wide": WIDE, "high": HIGH, "missing": MISSING})
     behind = pd.DataFrame([line for ruling in run.rulings for line in _lines(ruling)])
     why = [(_name(one), one.why) for one in run.rulings]
@@ -67,7 +67,8 @@ def claims(run: Run) -> Iterator[Part]:
         counted(sum(len(one.findings) for one in run.rulings), "comparison"),
     )
     rows = [
-        (one.claim, one.family or MISSING, one.decision, _said(one, one.effect), needed(one)) for one in run.rulings
+        (one.claim, one.family or MISSING, one.decision, _said(one, one.effect), needed(one, run.same_edits))
+        for one in run.rulings
     ]
     table = pd.DataFrame(rows, columns=["claim", "arms", "verdict", "effect [95%]", "what more is needed"])
     files: list[Part] = [Grid(table, "Claims and verdicts.", "claims")]
@@ -79,9 +80,10 @@ def claims(run: Run) -> Iterator[Part]:
     yield Data("claims", behind)
 
 
-def needed(ruling: Ruling) -> str:
-    """What it would take to tell; the seeds are those with which the smallest effect that the design shows would be the
-    smallest that counts, since its square falls as their number grows."""
+def needed(ruling: Ruling, same_edits: bool = False) -> str:
+    """What it would take to tell: so many seeds that the smallest effect that the design shows would be the smallest
+    that counts, since its square falls as the number of facts grows. One seed does not say by how much others differ,
+    so that its number is the least. Where all seeds have the ``same_edits``, more of them bring no facts."""
     if not ruling.decision.startswith("cannot tell"):
         return MISSING
     if ruling.decision == "cannot tell: ceiling":
@@ -95,16 +97,20 @@ def needed(ruling: Ruling) -> str:
         return "more edits that work, and intrinsic facts held as firmly"
     if ruling.detectable is None or not effect.seeds or not ruling.smallest:
         return "more facts"
-    seeds = math.ceil(effect.seeds * (ruling.detectable / ruling.smallest) ** 2)
-    to_see = f"to see {size(ruling.smallest, ruling.unit)}"
+    times = (ruling.detectable / ruling.smallest) ** 2
+    seeds, to_see = math.ceil(effect.seeds * times), f"to see {size(ruling.smallest, ruling.unit)}"
+    if same_edits:
+        many = f"over {MOST_SEEDS}" if times > MOST_SEEDS else f"about {math.ceil(times)}"
+        more = f"{many} times as many edits {to_see}" if times > 1 else "a few more edits"
+        return f"{more}: all seeds have the same"
     if seeds > MOST_SEEDS:
         return f"over {MOST_SEEDS} seeds like {'these' if effect.seeds > 1 else 'this'} {to_see}"
     if seeds > effect.seeds:
-        return f"about {seeds} seeds in place of {effect.seeds} {to_see}"
+        return f"{'about' if effect.seeds > 1 else 'at least'} {seeds} seeds in place of {effect.seeds} {to_see}"
     return "a few more seeds: it is near the smallest that counts"
 
 
-def _row(ruling: Ruling, scale: tuple[float, float]) -> dict[str, Any]:
+def _row(ruling: Ruling, scale: tuple[float, float], same_edits: bool) -> dict[str, Any]:
     effect, (low, high) = ruling.effect, scale
 
     def place(value: float | None) -> float | None:
@@ -120,7 +126,7 @@ def _row(ruling: Ruling, scale: tuple[float, float]) -> dict[str, Any]:
         "word": ruling.decision.partition(" ")[0],
         "mark": MARKS.get(ruling.decision, "?"),
         "effect": _said(ruling, effect),
-        "needed": needed(ruling),
+        "needed": needed(ruling, same_edits),
         "bar": bar,
     }
 

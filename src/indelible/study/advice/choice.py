@@ -292,8 +292,8 @@ def _none(judged: Sequence[Candidate], measured: Sequence[str], room: Sequence[s
         said.append(f"{_named(open_)} cannot be told from plain training.")
         if needed := facts_needed(open_, len(measured), room, len(judged)):
             said.append(
-                f"About {needed:,} edits (over all seeds) would show gains of {WORTH * 100:g} points in four of five "
-                "pilots: give more facts or minutes, or fewer candidates."
+                f"About {needed:,} different edits (over all seeds) would show gains of {WORTH * 100:g} points in four "
+                "of five pilots: give more facts or minutes, or fewer candidates."
             )
     dear = [one.price.value for one in judged if one.state == "too dear" and one.price.value is not None]
     if dear:
@@ -311,9 +311,9 @@ def _named(candidates: Sequence[Candidate]) -> str:
 
 
 def facts_needed(open_: Sequence[Candidate], measured: int, room: Sequence[str], candidates: int) -> int | None:
-    """Edits with which gains of `WORTH` would be shown together in each kind of wording that has room for them, with
-    the widest intervals that candidates had; None where there are none. What they gained is left out: the largest of
-    several gains that were not shown is mostly larger than it should be."""
+    """Different edits with which gains of `WORTH` would be shown together in each kind of wording that has room for
+    them, with the widest intervals that candidates had; None where there are none. What they gained is left out: the
+    largest of several gains that were not shown is mostly larger than it should be."""
     gains = [one.gains[name] for one in open_ for name in room]
     reach = norm.ppf(1 - SIGNIFICANT * len(room) / measured / candidates / 2)
     reach += norm.ppf(USUAL_POWER ** (1 / max(1, len(room))))
