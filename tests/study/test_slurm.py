@@ -84,7 +84,8 @@ def test_parts_hold_every_arm_once_and_keep_edits_together(settings: dict[str, A
 
 def test_the_users_own_file_beside_the_run_folder_stays(settings: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "my run.yaml").write_text("mine")
-    scripts = write_scripts(StudyConfig.model_validate(settings), tmp_path / "my run", 1)
+    scripts = write_scripts(StudyConfig.model_validate(settings), tmp_path / "my run", 1, update=True)
+    assert f"-- indelible study '{scripts.settings}' --update --out '{tmp_path / 'my run'}'" in scripts.ray.read_text()
     assert (tmp_path / "my run.yaml").read_text() == "mine" and scripts.settings.is_file()
     assert "#SBATCH --output='my run-%j.log'" in scripts.ray.read_text()
 

@@ -171,6 +171,20 @@ def test_what_was_built_on_something_else_is_not_kept(tmp_path: Path) -> None:
             pass
 
 
+def test_of_another_folder_only_what_was_built_on_the_same_is_taken(tmp_path: Path) -> None:
+    mine, alike, unlike = (Store(tmp_path / name) for name in ("mine", "alike", "unlike"))
+    later = replace(OTHER, inputs={"select": STEP})
+    for store, said in ((alike, "42"), (unlike, "43")):
+        with store.open(config()):
+            with store.keeping(STEP) as (job, _):
+                (job.folder / "rows.txt").write_text(said)
+            keep(store, later)
+    with mine.open(config()):
+        keep(mine)
+        assert mine.take(unlike, [STEP, later]) == 0 and not mine.has(later)
+        assert mine.take(alike, [STEP, later]) == 1 and mine.has(later)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(StoreError, match="no study's"), Store(tmp_path).open(config()):

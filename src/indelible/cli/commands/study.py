@@ -136,7 +136,7 @@ def study(
         if dry_run:
             _show_preview(preview, folder, notes, as_json)
         if on == SLURM:
-            _submit(config, folder, preview, dry_run)
+            _submit(config, folder, preview, dry_run, update)
         return
     for note in notes:
         typer.echo(note, err=True)
@@ -163,7 +163,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(number), int(of)
 
 
-def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool) -> None:
+def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool, update: bool) -> None:
     """Write a SLURM cluster's scripts, and give it the first unless this is a trial."""
     from indelible.study.run.executors.slurm import write_scripts
 
@@ -171,7 +171,7 @@ def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool) 
     if sbatch is None and not dry_run:
         raise ConfigError("There is no sbatch here.", "Run it on a cluster's login node, or give --dry-run.")
     parts = len({(run.edit or run.base).key for run in preview.plan.runs})
-    scripts = write_scripts(config, folder, parts)
+    scripts = write_scripts(config, folder, parts, update=update)
     one, many = scripts.how
     typer.echo(f"Written: {scripts.settings}, and scripts that run it.", err=True)
     typer.echo(f"One job of {counted(config.slurm.nodes, 'machine')}: {one}", err=True)

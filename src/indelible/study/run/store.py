@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 
 from indelible.errors import StoreError
 from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
-from indelible.hashes import SEAL, ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
+from indelible.hashes import ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
 from indelible.study.design.settings import StudyConfig
 from indelible.validation import first_difference
 
@@ -249,18 +249,17 @@ class Store:
         self.record("finished", step, seconds=record["seconds"])
 
     def take(self, other: Store, steps: Iterable[Step]) -> int:
-        """Copy what another run folder has finished of these steps and this one has not; returns how many. They stand
-        on this folder's own inputs then, which were made under the same keys."""
+        """Copy what another run folder has finished of these steps and this one has not; returns how many. Left is what
+        was built on something else than what stands here: on another processor one key can come out otherwise, and arms
+        would then be asked different facts."""
         taken = 0
         for step in steps:  # each after its inputs
             if self.has(step) or not all(map(self.has, step.inputs.values())) or not other.has(step):
                 continue
+            if other._built_on(step) != self._built_on(step):
+                continue
             with whole_folder(self.path(step), replace=True) as folder:
                 shutil.copytree(other.path(step), folder, dirs_exist_ok=True)
-                record = other.record_of(step)
-                if _HASHES in record:  # an older version's says nothing of inputs
-                    record = {key: value for key, value in record.items() if key != SEAL}
-                    _write_record(folder, record | {"built_on": self._built_on(step)})
             self.record("taken", step, source=str(other.folder))
             taken += 1
         return taken

@@ -34,11 +34,12 @@ class Scripts:
         )
 
 
-def write_scripts(config: StudyConfig, folder: Path, parts: int) -> Scripts:
+def write_scripts(config: StudyConfig, folder: Path, parts: int, *, update: bool = False) -> Scripts:
     """Write the scripts and the settings beside the run folder, which all machines have to see.
 
     Args:
         parts: tasks of the array.
+        update: as for ``run_study``.
 
     Raises:
         StoreError: the place may not be written.
@@ -46,7 +47,7 @@ def write_scripts(config: StudyConfig, folder: Path, parts: int) -> Scripts:
     folder = folder.absolute()
     ends = (".sbatch", "-array.sbatch", "-gather.sbatch", ".sbatch.yaml")  # NAME.yaml may be the user's own
     scripts = Scripts(*(folder.with_name(folder.name + end) for end in ends))
-    study = shlex.join(["indelible", "study", str(scripts.settings), "--out"])
+    study = shlex.join(["indelible", "study", str(scripts.settings), *["--update"] * update, "--out"])
     own, slurm = shlex.quote(str(folder)), config.slurm
     each = "".join(f" --each {key}={value:g}" for key, value in slurm.each.items())
     ray = (

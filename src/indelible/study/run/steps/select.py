@@ -91,7 +91,7 @@ class Select(Work):
             "asked": asked,
             "known": len(probability),
             "candidates": len(waiting),
-            "edited_known": sum(fact.id in probability for fact in edited),
+            "edited_known": None if named else sum(fact.id in probability for fact in edited),  # those are not asked
             "strata": {"known": strata_counts(probability.values()), "intrinsic": strata},
         }
         drawn = ", ".join(f"{count} {name}" for name, count in strata.items())
