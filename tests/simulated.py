@@ -89,6 +89,7 @@ def simulate(
                     "better": "lower",
                     "downstream_before": 3.412,
                     "downstream_after": None if failed else 2.871,
+                    "downstream": None if failed else '{"before": {"loss": 3.412}, "after": {"loss": 2.871}}',
                     "reached": None,
                     "steps": None if failed else steps[-1],
                     "tokens": None if failed else steps[-1] * 512,

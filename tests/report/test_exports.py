@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ from test_figures import DRIFT, MIXTURES, RULING
 
 from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
-from indelible.report.exhibit import Grid, shown
+from indelible.report.exhibit import Fold, Grid, shown
+from indelible.report.exhibits.results import results
 from indelible.report.report import latex, write_files, write_report
 from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
@@ -73,6 +75,22 @@ def test_the_files_hold_the_figures_of_the_study(folder: Path, run: Run) -> None
     drift = pd.read_csv(folder / "tables" / "drift.csv")
     assert drift["cosine"].tolist() == pytest.approx([0.85, 0.85])
     assert drift["layer"].isna().tolist() == [False, True] and drift["layer"][0] == 3
+
+
+def test_figures_beside_the_one_an_arm_is_judged_by_are_told_too(run: Run) -> None:
+    told = [
+        json.dumps({"before": {"loss": 3.0, "lm_eval/own/acc": 0.5}, "after": {"loss": 2.0, "lm_eval/own/acc": after}})
+        for after in np.linspace(0.2, 0.6, len(run.runs))
+    ]
+    runs = run.runs.assign(downstream=told)
+    (fold,) = [part for part in results(replace(run, runs=runs)) if isinstance(part, Fold) and "figures" in part.title]
+    (grid,) = fold.parts
+    assert isinstance(grid, Grid) and grid.data is not None
+    mine = grid.data[grid.data["figure"] == "lm_eval/own/acc"].set_index("arm")["after"]
+    for arm, own in runs.groupby("arm"):
+        after = [json.loads(text)["after"]["lm_eval/own/acc"] for text in own["downstream"]]
+        assert mine[arm] == pytest.approx(np.mean(after))
+    assert not [part for part in results(run) if isinstance(part, Fold) and "figures" in part.title]
 
 
 def test_writing_again_gives_the_same_bytes_and_leaves_nothing_old(folder: Path, run: Run, tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from functools import partial
+from math import nan
+from statistics import fmean
 
 import pandas as pd
 
 from indelible.numbers.measures import CONTROL_EDITOR, MEASURES, Combination, Measure, Rate, measures
 from indelible.numbers.words import MISSING, cell, change, duration, heading
-from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Words, exhibit
+from indelible.report.exhibit import Data, Fold, Grid, Heading, Part, Words, exhibit, numbers, texts
 from indelible.report.exhibits.answer import short
 from indelible.report.run import Run
 
@@ -33,6 +37,12 @@ def results(run: Run) -> Iterator[Part]:
     said = f"Alike in all arms with an edit: {', '.join(same)}. " if same else ""
     said += f"{', '.join(early[:-1])} and {early[-1]} are measured before tuning.".capitalize()
     yield Words(f"{said} A dash stands where a figure does not apply or was not reached.", "note")
+    figures = downstream_figures(run.runs)
+    if figures.groupby("arm").size().gt(1).any():
+        cells = figures[["arm", "figure"]].assign(
+            **{"before and after tuning": texts(partial(change, None), figures, "before", "after")}
+        )
+        yield numbers(cells, "What every downstream figure came to.", "downstream", "All downstream figures", figures)
     yield Data("summary", summary)
 
 
@@ -53,6 +63,19 @@ def _results(run: Run) -> tuple[pd.DataFrame, list[str]]:
     columns["time"] = [duration(line["seconds"]) for line in run.summary]
     names = short([str(line["arm"]) for line in run.summary])
     return pd.DataFrame({"arm": names} | columns), same
+
+
+def downstream_figures(runs: pd.DataFrame) -> pd.DataFrame:
+    """All downstream figures that a run table holds, those of a harness among them: arm, figure, before, after; means
+    over the seeds that have them."""
+    lines = []
+    for arm, told in runs.groupby("arm", sort=False)["downstream"]:
+        phases = [json.loads(text) for text in told.dropna()]
+        for name in dict.fromkeys(name for one in phases for name in one["after"]):
+            of_seeds = [(one["before"].get(name, nan), one["after"][name]) for one in phases if name in one["after"]]
+            before, after = (fmean(values) for values in zip(*of_seeds, strict=True))
+            lines.append({"arm": arm, "figure": name, "before": before, "after": after})
+    return pd.DataFrame(lines, columns=["arm", "figure", "before", "after"])
 
 
 def before_tuning(measure: Measure) -> bool:
