@@ -21,7 +21,6 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.cli.display import watching
 from indelible.facts.choose import in_turns
 from indelible.facts.world import world_facts
 from indelible.numbers.arms import ArmFactors, arms_of, family
@@ -31,6 +30,7 @@ from indelible.study.advice.advise import advise
 from indelible.study.advice.choice import choose
 from indelible.study.design.config import load_config
 from indelible.tuning.objective import OBJECTIVES
+from indelible.watching import watching
 
 
 def main() -> None:

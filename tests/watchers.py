@@ -42,6 +42,9 @@ class Killer(Watcher):
 class Interrupter(Watcher):
     """Presses Ctrl-C when the first tuning starts."""
 
+    def __init__(self) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
+
     def started(self, piece: Piece) -> None:
         if piece.kind == "tune":
             os.kill(os.getpid(), signal.SIGINT)

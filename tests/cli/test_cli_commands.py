@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from indelible.cli.main import app, main
 from tiny_studies import taught_facts, write_study
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
+COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 HEAVY = ("torch", "transformers", "pandas", "matplotlib", "scipy", "peft", "trl", "datasets")
