@@ -97,6 +97,17 @@ def test_what_does_not_fit_is_said_before_the_model_is_loaded(
         preview_study(StudyConfig.model_validate({**mine, "model": "not/there"}), tmp_path / "run")
 
 
+def test_edits_of_relations_without_an_intrinsic_fact_are_told(mine: dict[str, Any]) -> None:
+    """A row that names no relation has its own wording for one; built-in facts have names."""
+    notes: list[str] = []
+    candidate_facts(StudyConfig.model_validate(mine).facts, notes.append)
+    assert len(notes) == 1 and notes[0].startswith("2 of 3 edits are left out of what is compared at equal start")
+    assert "'in _ people drink'" in notes[0] and "('capital', 'language')" in notes[0]
+    written(Path(mine["facts"]["edited"]), [{**row, "relation": "capital"} for row in MINE])
+    candidate_facts(StudyConfig.model_validate(mine).facts, notes.append)
+    assert len(notes) == 1
+
+
 def test_what_the_model_does_not_know_stops_the_study_once_with_numbers_that_fit_all_seeds(
     mine: dict[str, Any], tmp_path: Path
 ) -> None:

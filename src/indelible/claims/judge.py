@@ -245,7 +245,7 @@ def _why(claim: Claim, decision: Decision, whole: Estimate, of_family: _Family) 
         if measured:
             return "No seed finished in all of the arms, so that there is no mean over the comparisons."
         if claim.estimate in AT_EQUAL_START:
-            return "Too few edits that worked have a counterpart that was held as firmly."
+            return "Too few edits that worked have a counterpart: a fact of their relation that was held as firmly."
         return "Nothing had succeeded before tuning, so that nothing can be compared."
     over = f"Over {len(measured)} comparisons on average" if len(measured) > 1 else f"For {measured[0].comparison}:"
     text = f"{over} {in_unit(whole, unit)} {UNITS[unit]} in the direction of the claim"

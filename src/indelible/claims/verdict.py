@@ -71,7 +71,7 @@ def _sentence(start: str, loss: Estimate) -> str:
     if loss.value is None:
         return (
             "This study cannot say whether edits lose more than intrinsic facts at equal start: too few edits that "
-            "worked have a counterpart that was held as firmly."
+            "worked have a counterpart, an intrinsic fact of their relation that was held as firmly."
         )
     said = (
         f"{start}, fine-tuning took {in_nats(loss)} nats of log-odds more from edits than from intrinsic facts held as "

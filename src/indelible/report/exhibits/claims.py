@@ -94,7 +94,7 @@ def needed(ruling: Ruling, same_edits: bool = False) -> str:
         return "arms to compare"
     effect = ruling.effect
     if effect.value is None:
-        return "more edits that work, and intrinsic facts held as firmly"
+        return "more edits that work, and intrinsic facts of their relations held as firmly"
     if ruling.detectable is None or not effect.seeds or not ruling.smallest:
         return "more facts"
     times = (ruling.detectable / ruling.smallest) ** 2

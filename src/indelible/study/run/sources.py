@@ -22,9 +22,13 @@ from indelible.models.bundled import texts as bundled
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.study.design.settings import WORLD, FactsSettings
 
+NAMED = 10
+"""Relations, at most, in a note."""
+
 
 def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambda text: None) -> list[Fact]:
-    """All facts that a study may choose from; ``note`` is told what a file holds and is left out.
+    """All facts that a study may choose from; ``note`` is told what a file holds and is left out, and which edits have
+    no like among intrinsic facts.
 
     Where a file names the edited ones, they and no others have a new object.
 
@@ -45,6 +49,7 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
             others = _read(settings.intrinsic or WORLD, settings.strict, note)
         taken = {fact.id for fact in edited}
         facts = edited + [replace(fact, new_object=None) for fact in others if fact.id not in taken]
+        _note_relations(edited, others, note)
     if settings.relations is None:
         return facts
     known = {fact.relation for fact in facts}
@@ -59,6 +64,20 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
             "Name relations of theirs, or leave the key out.",
         )
     return kept
+
+
+def _note_relations(edited: Sequence[Fact], others: Sequence[Fact], note: Callable[[str], None]) -> None:
+    """Say it where edits are of relations of which there is no intrinsic fact: at equal start nothing is said of
+    them."""
+    there = sorted({fact.relation for fact in others})
+    alone = [fact for fact in edited if fact.relation not in there]
+    if alone:
+        names, known = (", ".join(map(repr, each[:NAMED])) for each in (sorted({one.relation for one in alone}), there))
+        note(
+            f"{len(alone)} of {len(edited)} edits are left out of what is compared at equal start: no intrinsic fact is"
+            f" of their relation ({names}). Name it, as `relation` of each fact, as the intrinsic facts do ({known}),"
+            " or give intrinsic facts of it."
+        )
 
 
 def _read(
