@@ -102,7 +102,7 @@ def test_claims_are_read_from_a_file(tmp_path: Path) -> None:
         ("- {name: [}\n", "not valid YAML"),
         ("- 3\n", "claim 1 in .* should be a mapping"),
         ("- {name: paraphrases-help, sentence: A., estimate: gap}\n", "Two claims are named 'paraphrases-help'"),
-        (None, "There is no claims file"),
+        (None, "^There is no claims file"),
     ],
 )
 def test_files_of_claims_that_cannot_be_used(text: str | None, said: str, tmp_path: Path) -> None:

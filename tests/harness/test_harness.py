@@ -64,6 +64,8 @@ def test_tasks_are_the_exams_questions_and_its_criterion(tmp_path: Path, capsys:
         assert module.judge({"target": "Peru"}, [said]) == judged({"target": "Peru"}, [said]) == {"success": success}
     with pytest.raises(FactsError, match="has no new object"):
         write_tasks([Fact("x", "a", "b", "{}", "c")], tmp_path / "none")
+    write_tasks([Fact("x", "a\u2028b\x85", "b", "{} is", "c", "d")], tmp_path / "separators")
+    assert rows_of(tmp_path / "separators" / "efficacy.jsonl")["test"]["prompt"] == ["a\u2028b\x85 is"]
     facts = [{"subject": one.subject, "prompt": one.prompt, "true_object": "x", "new_object": "y"} for one in FACTS]
     (tmp_path / "facts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in facts))
     assert main(["lm-eval", str(tmp_path / "facts.jsonl"), "-o", str(tmp_path / "typed")]) == 0

@@ -126,8 +126,9 @@ def built_in_claims() -> tuple[Claim, ...]:
 
 def read_claims(path: Path) -> tuple[Claim, ...]:
     """The claims in a YAML file, a list written as above; a ConfigError if it cannot be read or holds anything else."""
+    text = read_text(path, "claims file", ConfigError)
     try:
-        entries = yaml.safe_load(read_text(path, "claims file", ConfigError))
+        entries = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"Claims {path} are not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
     if not isinstance(entries, list):

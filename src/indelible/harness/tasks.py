@@ -80,8 +80,9 @@ def rows_of(file: Path) -> Mapping[str, Any]:
     """A task's questions as the harness takes them: a data set by the name of its split."""
     from datasets import Dataset  # comes with the harness
 
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return {"test": Dataset.from_list([json.loads(line) for line in lines])}
+    # split at line feeds only: other line separators may stand inside a JSON string
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return {"test": Dataset.from_list([json.loads(line) for line in lines if line])}
 
 
 def judged(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

@@ -46,6 +46,7 @@ State = Literal["finished", "failed", "running", "stopped"]
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
 _REPORT = "report.html"
 RECORD, _HASHES = "step.json", "sha256"
+_OF_EVERY_EVENT = {"event", "time", "pid", "host"}
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
     *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
@@ -283,7 +284,7 @@ class Store:
             file.write(text.encode("utf-8"))
 
     def events(self) -> list[dict[str, Any]]:
-        """All whole lines of events.jsonl, oldest first."""
+        """All events of events.jsonl, oldest first; lines that are torn or hold something else are passed over."""
         try:
             lines = (self.folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -291,7 +292,9 @@ class Store:
         found = []
         for line in lines:
             with suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
+                event = json.loads(line)
+                if isinstance(event, dict) and _OF_EVERY_EVENT <= event.keys():
+                    found.append(event)
         return found
 
     def standing(self) -> Standing | None:
