@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import subprocess
 from pathlib import Path
@@ -68,6 +69,27 @@ def test_the_job_gives_ray_its_machines_and_the_study_its_cluster(
     assert study.endswith("--each cpus=2 --each gpus=0.5")
     assert done.returncode == 1  # no results: the cluster that did nothing is no success
     assert "slurm" not in yaml.safe_load(scripts.settings.read_text())
+
+
+def test_odd_names_are_quoted_and_the_studys_own_file_is_left_alone(settings: dict[str, Any], tmp_path: Path) -> None:
+    mine = tmp_path / "50% it's # a run.yaml"
+    mine.write_text("# mine")
+    config = StudyConfig.model_validate(settings | {"slurm": {"partition": "a b"}})
+    scripts = write_scripts(config, mine.with_suffix(""), 1)
+    assert mine.read_text() == "# mine"
+    for script in (scripts.ray, scripts.array, scripts.gather):
+        subprocess.run(["bash", "-n", script], check=True)
+        options = [shlex.split(line)[1:] for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
+        assert ["--output=50%% it's # a run-%j.log"] in options and ["--partition=a b"] in options
+
+
+def test_where_steps_are_taken_from_is_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ((), ("--dry-run",)):
+        assert main(["study", "quick", "--out", str(tmp_path / "run"), "--take", str(tmp_path / "none"), *more]) == 2
+        assert f"{tmp_path / 'none'} is no run folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main(["study", "quick", "--on", "slurm", "--dry-run", "--part", "1/2"]) == 2
+    assert "Leave --part and --take out" in capsys.readouterr().err
 
 
 def test_parts_hold_every_arm_once_and_keep_edits_together(settings: dict[str, Any], tmp_path: Path) -> None:

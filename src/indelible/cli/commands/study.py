@@ -129,10 +129,12 @@ def study(
     config = load_config(name_or_file, [*(settings or ()), *typed], note=notes.append)
     folder = out or Path("runs") / config.name
     share, mine = _share(on, each or []), _part(part)
+    if on == SLURM and (part or take):
+        raise ConfigError("The scripts for SLURM divide the study themselves.", "Leave --part and --take out.")
     if dry_run or on == SLURM:
         from indelible.study.run.run import preview_study
 
-        preview = preview_study(config, folder, update=update, workers=workers, part=mine)
+        preview = preview_study(config, folder, update=update, workers=workers, part=mine, take=take or ())
         if dry_run:
             _show_preview(preview, folder, notes, as_json)
         if on == SLURM:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.errors import ModelError
+from indelible.errors import ModelError, StoreError
 from indelible.exam.kind import check_kinds
 from indelible.exam.proof import Ways
 from indelible.models.load import check_name, default_device, load, parameter_count
@@ -90,12 +90,14 @@ def preview_study(
     update: bool = False,
     workers: int | None = None,
     part: tuple[int, int] | None = None,
+    take: Sequence[Path | str] = (),
 ) -> Preview:
     """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
 
     Raises:
         IndelibleError: as ``run_study``, for all that can be known without the weights.
     """
+    _others(take)  # what is in them is not known before the model is here
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
     plan = checked.plan_without_weights(store)
@@ -156,7 +158,7 @@ def run_study(
             return run_study(
                 *(config, folder), watcher=shown, update=update, workers=workers, on=on, each=each, part=part, take=take
             )
-    store = Store(Path(folder or Path("runs") / config.name))
+    store, others = Store(Path(folder or Path("runs") / config.name)), _others(take)
     checked = _checked(config, store, update)
     for note in checked.notes:
         watcher.note(note)
@@ -178,8 +180,8 @@ def run_study(
         plan = plan if part is None else plan.part(*part)
         for words in _set_damaged_aside(store, plan):
             watcher.note(words)
-        for other in take:
-            watcher.note(f"{counted(store.take(Store(Path(other)), plan.steps), 'finished step')} taken from {other}")
+        for other in others:
+            watcher.note(f"{counted(store.take(other, plan.steps), 'finished step')} taken from {other.folder}")
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
@@ -276,6 +278,14 @@ class _Checked:
         clock = Clock(pieces, done, workers)
         rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
         return clock, rest.in_words(None if speed is None else clock.left())
+
+
+def _others(take: Sequence[Path | str]) -> list[Store]:
+    """The run folders that steps are taken from; a StoreError if one is none: its steps would all be done again."""
+    for folder in map(Path, take):
+        if not (folder / "config.yaml").is_file():
+            raise StoreError(f"{folder} is no run folder to take steps from.", "Give a folder that a study wrote.")
+    return [Store(Path(folder)) for folder in take]
 
 
 def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = False) -> _Checked:

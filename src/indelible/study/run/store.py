@@ -46,7 +46,6 @@ State = Literal["finished", "failed", "running", "stopped"]
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
 _REPORT = "report.html"
 RECORD, _HASHES = "step.json", "sha256"
-_OF_EVERY_EVENT = {"event", "time", "pid", "host"}
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
     *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
@@ -292,10 +291,10 @@ class Store:
         found = []
         for line in lines:
             with suppress(json.JSONDecodeError):
-                event = json.loads(line)
-                if isinstance(event, dict) and _OF_EVERY_EVENT <= event.keys():
-                    found.append(event)
-        return found
+                found.append(json.loads(line))
+        return [
+            event for event in found if isinstance(event, dict) and {"event", "time", "pid", "host"} <= event.keys()
+        ]
 
     def standing(self) -> Standing | None:
         """Where the study stands; None if the folder holds none. Raises as ``config_dict``."""

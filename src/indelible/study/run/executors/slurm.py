@@ -87,12 +87,13 @@ def _script(config: StudyConfig, folder: Path, commands: tuple[str, ...], nodes:
 
 def _options(config: StudyConfig, folder: Path, nodes: int) -> Iterator[str]:
     slurm = config.slurm
-    yield f"--job-name={config.name}"
-    yield f"--output={shlex.quote(f'{folder.name}-%j.log')}"
+    yield f"--job-name={shlex.quote(config.name)}"
+    # sbatch cuts these lines at white space and comment signs outside quotes, and fills % in.
+    yield f"--output={shlex.quote(folder.name.replace('%', '%%') + '-%j.log')}"
     yield f"--nodes={nodes}"
     yield "--ntasks-per-node=1"
     yield f"--cpus-per-task={slurm.cpus}"
     if slurm.gpus:
         yield f"--gpus-per-node={slurm.gpus}"
     asked = {"mem": slurm.memory, "time": slurm.time, "partition": slurm.partition, "account": slurm.account}
-    yield from (f"--{name}={value}" for name, value in asked.items() if value is not None)
+    yield from (f"--{name}={shlex.quote(value)}" for name, value in asked.items() if value is not None)
