@@ -106,6 +106,14 @@ def test_mistakes_in_python_name_what_is_near(taught: Path, own_cache: None) -> 
         (lambda: indelible.edit(loaded, some_facts(), "ft-m", steps="many"), "'steps' should be a valid integer"),
         (lambda: indelible.edit(loaded, "facts.jsonl", "ft-m"), "'f' is no fact. Give facts"),  # type: ignore[arg-type]
         (lambda: indelible.ask(loaded.model, some_facts()), "LlamaForCausalLM is no loaded model"),  # type: ignore[arg-type]
+        (lambda: indelible.verify(loaded, "deltas/mine"), "A str is no edit. Give what edit"),  # type: ignore[arg-type]
+        (lambda: indelible.export(None, "adapter"), "A NoneType is no edit. Give what edit"),  # type: ignore[arg-type]
+        (lambda: indelible.protect(loaded, some_facts(), "replay"), "is no edit"),  # type: ignore[arg-type]
+        (lambda: indelible.repair(loaded, None), "is no edit"),  # type: ignore[arg-type]
+        (lambda: indelible.load(None), "None is no name of a model"),  # type: ignore[arg-type]
+        (lambda: indelible.run_study({"name": "a"}), "A dict is no study"),  # type: ignore[arg-type]
+        (lambda: indelible.run_study(Path("quickk")), "no built-in study 'quickk'"),
+        (lambda: indelible.run_study("quick", workers=0), "workers is 0"),
         (lambda: indelible.fine_tune(loaded, learning_rat=1), "learning_rat'. Did you mean 'learning_rate'"),
         (lambda: indelible.fine_tune(loaded, objective="tex"), "Did you mean 'text'"),
     ):

@@ -100,6 +100,8 @@ def test_parts_hold_every_arm_once_and_keep_edits_together(settings: dict[str, A
         runs = [(run.seed, run.arm.name) for part in parts for run in part.runs]
         assert sorted(runs) == sorted((run.seed, run.arm.name) for run in plan.runs)
         assert {step.key for part in parts for step in part.steps} == {step.key for step in plan.steps}
+    with pytest.raises(ConfigError, match="There is no part 3 of 2"):
+        plan.part(3, 2)
     halves = [{run.seed for run in plan.part(number, 2).runs} for number in (1, 2)]
     assert halves == [{0}, {1}]
 

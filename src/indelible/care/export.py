@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from indelible.care.card import CARD, card
 from indelible.edits.deltas.adapter import NEAR, factored, holding, logits, write_adapter
-from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.delta import Edit, check_edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.errors import ConfigError, EditError, ModelError, StoreError
 from indelible.exam.exam import Answer, take_exam
@@ -99,6 +99,7 @@ def export(
         StoreError: if the folder holds something, or cannot be written, or another model would be read from it.
     """
     out = Path(out)
+    check_edit(edit)
     check_free(out)
     if not isinstance(edit, WeightUpdate):
         raise EditError(f"A {edit.kind} changes no weights, so that no adapter can hold it.", "Apply it in Python.")

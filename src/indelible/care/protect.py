@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.delta import Edit, check_edit
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.edits.mending import Mending
 from indelible.errors import ConfigError, EditError
@@ -46,6 +46,7 @@ def protect(
         FingerprintError: if the edit changes a parameter that the model lacks.
         LayoutError: if the model's layout cannot be found.
     """
+    check_edit(edit)
     made = protections_from(protections)
     if late := next((one for one in made if one.finishes), None):
         raise ConfigError(f"{late.name!r} works when training is over.", "Give it to fine_tune, or choose another.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indelible.care.verify import Verified, verify, verify_facts
-from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.delta import Edit, check_edit
 from indelible.edits.deltas.weights import Change, WeightUpdate
 from indelible.edits.editor import Editor
 from indelible.edits.mending import Mender, Mending
@@ -133,6 +133,7 @@ def repair(
         FingerprintError: if the model lacks a parameter that the edit changes, or it has another shape there.
         DataError, StoreError: as ``edit``.
     """
+    check_edit(edit)
     how = Mending.of(edit, editor, **options)
     loaded = opened(model)
     found = verify(loaded, edit, jobs=jobs)

@@ -10,7 +10,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from indelible.care.junit import Case
-from indelible.edits.deltas.delta import Edit
+from indelible.edits.deltas.delta import Edit, check_edit
 from indelible.edits.deltas.seal import Remains
 from indelible.edits.deltas.weights import WeightUpdate
 from indelible.exam.exam import Answer, take_exam
@@ -145,6 +145,7 @@ def verify(model: LoadedModel | str, edit: Edit, *, jobs: Jobs = shown) -> Verif
         FingerprintError: if the model lacks a parameter that the edit changes, or it has another shape there.
         FactsError: if a prompt or an object has no tokens.
     """
+    check_edit(edit)
     loaded = opened(model)
     weights = edit.presence(loaded.model) if isinstance(edit, WeightUpdate) else None
     in_place = edit.installed(loaded.model) if weights is None else nullcontext()

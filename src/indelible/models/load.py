@@ -57,7 +57,11 @@ def known_models() -> list[str]:
 
 
 def load(
-    name: str, *, dtype: torch.dtype = torch.float32, device: str | None = None, trust_remote_code: bool = False
+    name: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | None = None,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model and its tokenizer.
 
@@ -73,6 +77,9 @@ def load(
             its own that is not trusted, brings what a saved copy would lack (an adapter beside it, quantised weights),
             or is an adapter that cannot be merged.
     """
+    if not isinstance(name, str | Path):
+        raise ModelError(f"{name!r} is no name of a model.", "Give a bundled name, a folder or a hub id.")
+    name = str(name)
     if name.strip() and is_adapter(folder := Path(name)):
         # in float32, whatever is asked for: a sum is rounded once
         base = load(base_of(folder), device=device, trust_remote_code=trust_remote_code)

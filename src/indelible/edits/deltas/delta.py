@@ -165,3 +165,9 @@ class Edit(ABC):
                 f"The tensors and the manifest in {path} do not belong together: {told}.",
                 "Make the edit again with this version.",
             ) from error
+
+
+def check_edit(given: object) -> None:
+    """Raise an EditError for what is no edit, such as the name of its file."""
+    if not isinstance(given, Edit):
+        raise EditError(f"A {type(given).__name__} is no edit.", "Give what edit or read_delta returns.")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from indelible.errors import ConfigError
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.step import Step, Versions, Work
@@ -71,6 +72,8 @@ class Plan:
     def part(self, number: int, of: int) -> Plan:
         """The arms of part ``number`` (from 1) ``of`` so many, with all steps that they need. Arms that share an edit
         are in one part as far as that can be; parts beyond the number of arms are empty."""
+        if not 1 <= number <= of:
+            raise ConfigError(f"There is no part {number} of {of}.", "Give (2, 8) for the second of eight.")
         places = {step.key: place for place, step in enumerate(self.steps)}
         runs = sorted(self.runs, key=lambda run: places[(run.edit or run.base).key])
         mine = tuple(runs[len(runs) * (number - 1) // of : len(runs) * number // of])

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from indelible.errors import ModelError, StoreError
+from indelible.errors import ConfigError, ModelError, StoreError
 from indelible.exam.kind import check_kinds
 from indelible.exam.proof import Ways
 from indelible.models.load import check_name, default_device, load, parameter_count
@@ -119,7 +119,7 @@ def plan_of(config: StudyConfig, store: Store) -> Plan:
 
 
 def run_study(
-    config: StudyConfig | str,
+    config: StudyConfig | Path | str,
     folder: Path | str | None = None,
     *,
     watcher: Watcher | None = None,
@@ -152,7 +152,11 @@ def run_study(
             used; StoreError also in between, when the disk is full.
     """
     began = time.time()
-    config = load_config(config) if isinstance(config, str) else config
+    config = load_config(str(config)) if isinstance(config, str | Path) else config
+    if not isinstance(config, StudyConfig):
+        raise ConfigError(f"A {type(config).__name__} is no study.", "Give a built-in name, a file or a StudyConfig.")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers is {workers}.", "Give 1 or more.")
     if watcher is None:
         with shown_study() as shown:
             return run_study(

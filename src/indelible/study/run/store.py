@@ -292,9 +292,8 @@ class Store:
         for line in lines:
             with suppress(json.JSONDecodeError):
                 found.append(json.loads(line))
-        return [
-            event for event in found if isinstance(event, dict) and {"event", "time", "pid", "host"} <= event.keys()
-        ]
+        of_all = {"event", "time", "pid", "host"}
+        return [event for event in found if isinstance(event, dict) and of_all <= event.keys()]
 
     def standing(self) -> Standing | None:
         """Where the study stands; None if the folder holds none. Raises as ``config_dict``."""
