@@ -13,9 +13,9 @@ import pytest
 import ray
 
 from indelible.errors import ConfigError, StoreError
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.settings import Share, StudyConfig
 from indelible.study.run.base_model import ModelVersion
-from indelible.study.run.executors.cluster import Share, _await, _Worker, room
+from indelible.study.run.executors.cluster import _await, _Worker, room
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.step import Job, World
 from indelible.study.run.store import Store

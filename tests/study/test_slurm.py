@@ -121,6 +121,8 @@ def test_where_a_study_runs_is_none_of_its_settings(settings: dict[str, Any], tm
     store.check_config(StudyConfig.model_validate(settings | {"slurm": {"nodes": 9}}))
     with pytest.raises(ConfigError, match="one line of a script"):
         validated(StudyConfig, settings | {"slurm": {"setup": ["a\nb"]}}, "")
+    with pytest.raises(ConfigError, match=r"slurm\.each\.cpu'. Did you mean 'cpus'"):
+        validated(StudyConfig, settings | {"slurm": {"each": {"cpu": 2}}}, "")
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2", "2", "1/0", "-1/2"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from indelible.care.card import CARD
 from indelible.errors import ConfigError, StoreError
 from indelible.files import UNFINISHED
-from indelible.models.merging import SETTINGS, is_adapter
+from indelible.models.merging import SETTINGS, base_of, is_adapter
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ def prepared(folder: Path | str, repo: str) -> Upload:
 
     Raises:
         StoreError: if the folder is neither an edited model nor an adapter with a card, or names a folder as its model.
+        ModelError: if an adapter does not say which model it belongs to.
         ConfigError: if the hub has no such names.
     """
     folder = Path(folder)
@@ -42,7 +42,7 @@ def prepared(folder: Path | str, repo: str) -> Upload:
             f"{folder} has no {CARD} that says what was edited.", "`indelible export` and `indelible apply` write one."
         )
     if is_adapter(folder):
-        base = str(json.loads((folder / SETTINGS).read_bytes()).get("base_model_name_or_path"))
+        base = base_of(folder)
         if Path(base).is_dir() or base.startswith((".", "/", "~")) or base.count("/") > 1 or "\\" in base:
             raise StoreError(
                 f"The adapter in {folder} names a folder as its model, {base!r}, which nobody else has.",

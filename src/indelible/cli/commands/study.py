@@ -21,8 +21,7 @@ from indelible.numbers.words import counted, duration
 from indelible.registry import listed
 
 if TYPE_CHECKING:
-    from indelible.study.design.settings import StudyConfig
-    from indelible.study.run.executors.cluster import Share
+    from indelible.study.design.settings import Share, StudyConfig
     from indelible.study.run.run import Outcome, Preview
 
 EXAMPLES = (
@@ -184,7 +183,7 @@ def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool, 
 
 def _share(on: str | None, each: Sequence[str]) -> Share:
     from indelible.study.design.config import assign
-    from indelible.study.run.executors.cluster import Share
+    from indelible.study.design.settings import Share
     from indelible.validation import validated
 
     if each and on in (None, SLURM):

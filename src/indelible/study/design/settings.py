@@ -164,6 +164,20 @@ class ArmSettings(_Settings):
     explain: bool | None = None
 
 
+class Share(_Settings):
+    """What one worker takes of a cluster.
+
+    Attributes:
+        cpus: cores, which are also torch's threads.
+        gpus: of accelerators; 0.5 puts two workers on one. None: one where the cluster has any.
+        memory: GiB that are set aside for it. None: what full fine-tuning of the model takes.
+    """
+
+    cpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    memory: Annotated[float, Field(gt=0)] | None = None
+
+
 class SlurmSettings(_Settings):
     """What a SLURM cluster is asked for (``indelible study FILE --on slurm``).
 
@@ -174,7 +188,7 @@ class SlurmSettings(_Settings):
         memory: of each machine, as sbatch takes it: "128G". None leaves it to the cluster.
         time: limit, as sbatch takes it: "08:00:00". None leaves it to the cluster.
         partition, account: None leaves them to the cluster.
-        each: what one worker takes: {cpus: 8, gpus: 1, memory: 24}, memory in GiB.
+        each: what one worker takes: {cpus: 8, gpus: 1, memory: 24}; see Share.
         sbatch: further lines of options, e.g. "--qos=long".
         setup: lines of shell that come before, e.g. "source /shared/venv/bin/activate".
     """
@@ -186,7 +200,7 @@ class SlurmSettings(_Settings):
     time: str | None = None
     partition: str | None = None
     account: str | None = None
-    each: dict[str, float] = {}
+    each: Share = Share()
     sbatch: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
 

@@ -28,10 +28,10 @@ from indelible.study.design.arms import Arm, resolve_arms
 from indelible.study.design.checks import check_with_model, checked_facts
 from indelible.study.design.config import load_config
 from indelible.study.design.mask_preview import fetches_nothing, mask_previews
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.settings import Share, StudyConfig
 from indelible.study.run.base_model import ModelVersion, keep_model, known_model
 from indelible.study.run.cost import Cost, Speed, measured_speed
-from indelible.study.run.executors.cluster import Cluster, Share
+from indelible.study.run.executors.cluster import Cluster
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
 from indelible.study.run.passing import Failure, Pass

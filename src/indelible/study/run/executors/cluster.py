@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
 from indelible.errors import ConfigError, IndelibleError, ModelError, StoreError
 from indelible.files import remove
 from indelible.models.load import parameter_count
 from indelible.progress import Progress
+from indelible.study.design.settings import Share
 from indelible.study.run.base_model import ModelVersion
 from indelible.study.run.cost import Speed, measured_speed
 from indelible.study.run.executors.processes import WorkerDiedError, bytes_of_worker
@@ -39,22 +39,6 @@ TRIES = 3
 _POLL_SECONDS = 0.5
 _ARRIVAL_SECONDS = 90.0  # NFS shows what other machines wrote up to a minute late
 _GIB = 2**30
-
-
-class Share(BaseModel):
-    """What one worker takes of a cluster.
-
-    Attributes:
-        cpus: cores, which are also torch's threads.
-        gpus: of accelerators; 0.5 puts two workers on one. None: one where the cluster has any.
-        memory: GiB that are set aside for it. None: what full fine-tuning of the model takes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cpus: Annotated[int, Field(ge=1)] = 1
-    gpus: Annotated[float, Field(ge=0)] | None = None
-    memory: Annotated[float, Field(gt=0)] | None = None
 
 
 class Cluster:

@@ -49,7 +49,7 @@ def write_scripts(config: StudyConfig, folder: Path, parts: int, *, update: bool
     scripts = Scripts(*(folder.with_name(folder.name + end) for end in ends))
     study = shlex.join(["indelible", "study", str(scripts.settings), *["--update"] * update, "--out"])
     own, slurm = shlex.quote(str(folder)), config.slurm
-    each = "".join(f" --each {key}={value:g}" for key, value in slurm.each.items())
+    each = "".join(f" --each {key}={value:g}" for key, value in slurm.each.model_dump(exclude_unset=True).items())
     ray = (
         # sed reads to the end: of a pipe that is closed early, pipefail makes an error
         'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
