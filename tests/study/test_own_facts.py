@@ -108,6 +108,17 @@ def test_edits_of_relations_without_an_intrinsic_fact_are_told(mine: dict[str, A
     assert len(notes) == 1
 
 
+def test_facts_of_two_files_with_one_id_are_told(mine: dict[str, Any]) -> None:
+    """Only one of them can stand in the rows."""
+    notes: list[str] = []
+    written(Path(mine["facts"]["edited"]), [{**MINE[2], "id": ASKED[0]["id"]}])
+    found = candidate_facts(StudyConfig.model_validate(mine).facts, notes.append)
+    assert len(found) == len(ASKED)
+    assert notes == [
+        f"1 fact of {mine['facts']['intrinsic']} left out: edited facts have the same `id`. Give each its own."
+    ]
+
+
 def test_what_the_model_does_not_know_stops_the_study_once_with_numbers_that_fit_all_seeds(
     mine: dict[str, Any], tmp_path: Path
 ) -> None:

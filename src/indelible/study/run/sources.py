@@ -20,6 +20,7 @@ from indelible.facts.read import read_facts
 from indelible.facts.world import world_facts
 from indelible.models.bundled import texts as bundled
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
+from indelible.numbers.words import counted
 from indelible.study.design.settings import WORLD, FactsSettings
 
 NAMED = 10
@@ -48,7 +49,11 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
         if settings.intrinsic is not None or not others:
             others = _read(settings.intrinsic or WORLD, settings.strict, note)
         taken = {fact.id for fact in edited}
-        facts = edited + [replace(fact, new_object=None) for fact in others if fact.id not in taken]
+        free = [fact for fact in others if fact.id not in taken]
+        if settings.intrinsic not in (None, WORLD) and len(free) < len(others):
+            same = counted(len(others) - len(free), "fact")
+            note(f"{same} of {settings.intrinsic} left out: edited facts have the same `id`. Give each its own.")
+        facts = edited + [replace(fact, new_object=None) for fact in free]
         _note_relations(edited, others, note)
     if settings.relations is None:
         return facts

@@ -98,7 +98,7 @@ class Store:
                 for part in (self.folder, self.folder / "steps", self.folder / "failed"):
                     part.mkdir(parents=True, exist_ok=True)
                 lock = FileLock(self.folder / "lock")
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=1)  # who lists runs holds it for a moment
         except Timeout:
             raise StoreError(
                 f"Another process{self._last_opener()} is running the study in {self.folder}.",
