@@ -163,12 +163,13 @@ class Cluster:
 
     def _connect(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
-        own: dict[str, Any] = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        address = address or os.environ.get("RAY_ADDRESS") or "local"  # without one, Ray would look for one that runs
+        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
         try:
             self._ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
-                f"There is no Ray cluster at {address or os.environ.get('RAY_ADDRESS')!r}: {_first_line(error)}",
+                f"There is no Ray cluster at {address!r}: {_first_line(error)}",
                 "Check the address; `--on ray` without one starts a cluster on this machine.",
             ) from None
 
