@@ -62,6 +62,8 @@ def test_the_job_gives_ray_its_machines_and_the_study_its_cluster(
     program(tmp_path, "ray", 'echo "$@"')
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     job = {"SLURM_JOB_ID": "41", "SLURM_JOB_NODELIST": "head,second"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text("of an earlier job")
     done = subprocess.run(["bash", scripts.ray], capture_output=True, text=True, env=os.environ | job)
     asked, study = done.stdout.strip().split(" -- ")
     assert asked == "symmetric-run --address head:20041 --min-nodes 2 --num-cpus 4 --num-gpus 1"

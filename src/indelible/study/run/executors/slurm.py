@@ -54,6 +54,7 @@ def write_scripts(config: StudyConfig, folder: Path, parts: int, *, update: bool
         # sed reads to the end: of a pipe that is closed early, pipefail makes an error
         'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)',
         "port=$((20000 + SLURM_JOB_ID % 20000))  # jobs that share a machine must not meet",
+        f"rm -f {own}/summary.json  # made again at the end, and looked for there",
         f'srun ray symmetric-run --address "$head:$port" --min-nodes {slurm.nodes} \\',
         f"  --num-cpus {slurm.cpus} --num-gpus {slurm.gpus} -- {study} {own} --on auto{each}",
         f"test -f {own}/summary.json  # ray symmetric-run ends well even where its cluster did not start",
