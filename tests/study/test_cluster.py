@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,21 @@ from indelible.study.run.store import Store
 from watchers import Interrupter, Killer, ends
 
 
-def workers() -> list[str]:
-    """Names of the processes of Ray's workers that this one has started and that live."""
-    children = [child for child in psutil.Process().children(recursive=True) if child.status() != "zombie"]
-    return [name for name in (" ".join(child.cmdline()) for child in children) if "ray::" in name]
+def ended(worker: str) -> bool:
+    """Whether this process's children of that name end; Ray answers before what it kills is gone."""
+    end = time.monotonic() + 30
+    while any(worker in name for name in map(_name, psutil.Process().children(recursive=True))):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return ""
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_process(
@@ -36,7 +48,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_pr
     monkeypatch.chdir(tmp_path)  # a folder by a relative name is the same for workers
     outcome = run_study(config, Path("run"), watcher=killer, on="ray", workers=2)
     assert killer.killed and not outcome.failures
-    assert not ray.is_initialized() and not workers()  # the cluster was its own
+    assert not ray.is_initialized() and ended("ray::")  # the cluster was its own
     pd.testing.assert_frame_equal(
         pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
     )
@@ -51,7 +63,7 @@ def test_interrupting_ends_the_workers_and_leaves_others_clusters(settings: dict
     try:
         with pytest.raises(KeyboardInterrupt):
             run_study(StudyConfig.model_validate(settings), tmp_path, watcher=Interrupter(), on="ray", workers=2)
-        assert ray.is_initialized() and not [name for name in workers() if "_Worker" in name]
+        assert ray.is_initialized() and ended("ray::_Worker")
         assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
     finally:
         ray.shutdown()
