@@ -1,26 +1,24 @@
-"""Does a checkpoint show an edit by itself, without what it was before? Singular values of the matrices that hold it.
+"""How often does a checkpoint show an edit by itself, without what it was before? Edits of one fact, and of many.
 
-For the unedited model and for each editor: by how much the first singular value of each layer's memory, over the second
-and over the median, stands above that of the two layers before and the two after it. A layer that holds an edit would
-have to stand out where the unedited model's layers do not.
+For the unedited model, and for each edit of so many facts, drawn anew each time: the layer whose memory's rows are most
+alike over their neighbours', by how much, and whether that layer holds the edit.
 
     python benchmarks/spectrum.py
-    python benchmarks/spectrum.py --edits memit:100 alphaedit:100 --model my-model
+    python benchmarks/spectrum.py --edits rome:1 memit:100 --draws 3 --model my-model
 """
 
 from __future__ import annotations
 
 import argparse
 
-import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 
 import indelible
+from indelible.care.weights.spectrum import spectrum
 from indelible.facts.choose import in_turns
 from indelible.facts.world import world_facts
-from indelible.models.layout import Layout, find_layout
+from indelible.models.layout import find_layout
+from indelible.progress import silently
 
 
 def main() -> None:
@@ -29,41 +27,39 @@ def main() -> None:
     parser.add_argument(
         "--edits",
         nargs="+",
-        metavar="EDITOR:FACTS",
-        default=["rome:1", "memit:1", "memit:24", "alphaedit:24", "ft-m:8"],
+        metavar="EDITOR[,published]:FACTS",
+        default=["rome:1", "rome,published:1", "memit:1", "memit:24", "alphaedit:24", "ft-m:8"],
     )
+    parser.add_argument("--draws", type=int, default=8, help="edits of each kind, each of other facts")
     parser.add_argument("--seed", type=int, default=0, help="of which facts are edited")
     options = parser.parse_args()
     loaded = indelible.load(options.model)
-    layout = find_layout(loaded.model)
+    memories = find_layout(loaded.model).known_memories
     wanted = [fact for fact in world_facts() if fact.relation in ("capital", "continent", "language")]
     facts = in_turns(wanted, options.seed)
-    lines = [_line("none", _above(loaded.model, layout))]
+    lines = [_line("none", 0, frozenset(), loaded)]
     for one in options.edits:
-        editor, _, number = one.partition(":")
-        edit = indelible.edit(loaded, facts[: int(number)], editor)
-        edit.apply(loaded.model)
-        lines.append(_line(one, _above(loaded.model, layout)))
-        edit.revert(loaded.model)
-    print(pd.DataFrame(lines).to_string(index=False))
+        kind, _, number = one.partition(":")
+        editor, _, published = kind.partition(",")
+        for draw in range(min(options.draws, len(facts) // int(number))):
+            chosen = facts[draw * int(number) : (draw + 1) * int(number)]
+            edit = indelible.edit(loaded, chosen, editor, **({"published": True} if published else {}))
+            edit.apply(loaded.model)
+            held = frozenset(layer for layer, memory in memories.items() if memory.weight in edit.deltas)
+            lines.append(_line(one, draw, held, loaded))
+            edit.revert(loaded.model)
+            print(lines[-1], flush=True)
+    table = pd.DataFrame(lines)
+    print(table.to_string(index=False))
+    grouped = table.groupby("edit", sort=False)
+    print(grouped[["right", "called"]].mean().join(grouped["times"].describe()[["min", "50%", "max"]]).round(2))
 
 
-def _above(model: torch.nn.Module, layout: Layout) -> NDArray[np.float64]:
-    """For each layer: its two ratios over the median of its neighbours'. Shape (layers, 2)."""
-    ratios = []
-    for name in layout.mlp_out_weight:
-        values = torch.linalg.svdvals(model.get_parameter(name).detach().double())
-        ratios.append([float(values[0] / values[1]), float(values[0] / values.median())])
-    found = np.array(ratios)
-    places = range(len(found))
-    near = [[other for other in range(place - 2, place + 3) if other != place and other in places] for place in places]
-    return found / np.array([np.median(found[others], axis=0) for others in near])
-
-
-def _line(edit: str, above: NDArray[np.float64]) -> dict[str, object]:
-    names = ("first over second", "first over median")
-    highest = {name: f"{above[:, n].max():.2f} (layer {above[:, n].argmax()})" for n, name in enumerate(names)}
-    return {"edit": edit} | highest
+def _line(edit: str, draw: int, held: frozenset[int], loaded: indelible.LoadedModel) -> dict[str, object]:
+    found = spectrum(loaded, jobs=silently)
+    most = max(found.rows, key=lambda row: row.times)
+    called = {"right": most.layer in held, "called": most.stands_out}
+    return {"edit": edit, "draw": draw, "layer": most.layer, "times": round(most.times, 2), **called}
 
 
 if __name__ == "__main__":

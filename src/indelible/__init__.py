@@ -10,7 +10,6 @@ from indelible.errors import near_names
 
 if TYPE_CHECKING:
     from indelible.care.audit import audit
-    from indelible.care.difference import diff
     from indelible.care.edit import edit
     from indelible.care.export import export
     from indelible.care.protect import protect
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from indelible.care.repair import repair
     from indelible.care.use import ask, fine_tune
     from indelible.care.verify import verify
+    from indelible.care.weights.difference import diff
+    from indelible.care.weights.spectrum import spectrum
     from indelible.edits.deltas.adapter import read_delta
     from indelible.edits.editor import EDITORS
     from indelible.exam.callback import RetentionCallback
@@ -49,6 +50,7 @@ __all__ = [
     "read_facts",
     "repair",
     "run_study",
+    "spectrum",
     "verify",
 ]
 
@@ -61,7 +63,7 @@ _HOMES = {
     "advise": "study.advice.advise",
     "ask": "care.use",
     "audit": "care.audit",
-    "diff": "care.difference",
+    "diff": "care.weights.difference",
     "edit": "care.edit",
     "export": "care.export",
     "fine_tune": "care.use",
@@ -72,6 +74,7 @@ _HOMES = {
     "read_facts": "facts.read",
     "repair": "care.repair",
     "run_study": "study.run.run",
+    "spectrum": "care.weights.spectrum",
     "verify": "care.verify",
 }
 

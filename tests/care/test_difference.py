@@ -12,7 +12,8 @@ import torch
 from transformers import PreTrainedModel
 
 import indelible
-from indelible.care.difference import STANDS_OUT, diff
+from indelible.care.weights.difference import STANDS_OUT, diff
+from indelible.care.weights.spectrum import share_of_one_direction, spectrum
 from indelible.cli.main import main
 from indelible.errors import ModelError
 from indelible.models.load import LoadedModel
@@ -99,6 +100,24 @@ def test_training_of_one_place_is_not_called_an_edit(base: LoadedModel, other: L
     found = diff(base, other)
     assert (found.verdict, found.layers) == ("local", [4])
     assert "trained there alone, or edited by gradient" in found.in_words
+
+
+def test_one_checkpoint_shows_a_strong_edit_of_one_fact_and_says_that_it_may_hide_others(other: LoadedModel) -> None:
+    found = spectrum(other)
+    assert not found.layers and "does not say that there is no edit" in found.in_words
+    layer, weight = next(one for one in memories(other.model) if one[0] in EDITED)
+    with torch.no_grad():
+        weight.add_(2.0 * torch.outer(*(torch.ones(size) / size**0.5 for size in weight.shape)))
+    found = spectrum(other)
+    assert found.layers == [layer] and f"Layer {layer} stands out" in found.in_words
+    assert len(found.to_frame()) == LAYERS == len(found.record()["rows"])
+
+
+def test_the_share_of_one_direction_is_that_of_the_first_singular_value() -> None:
+    rows = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.linspace(2, 0.1, 30))
+    scaled = rows / rows.norm(dim=1, keepdim=True)
+    assert share_of_one_direction(rows) == pytest.approx(float(torch.linalg.svdvals(scaled)[0]) ** 2 / 20, rel=0.01)
+    assert share_of_one_direction(torch.zeros(3, 4)) == 0
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from indelible.care.difference import Difference, diff
 from indelible.care.junit import Case
+from indelible.care.weights.difference import Difference, diff
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.seal import Remains
 from indelible.edits.deltas.weights import WeightUpdate

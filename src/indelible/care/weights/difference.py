@@ -203,7 +203,7 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = sh
                 elsewhere[name] = moved
             else:
                 kind = f"{name[: place.start()]}.*.{name[place.end() :]}"
-                found.append(Matrix(name, kind, int(place[1]), size, moved, _largest(change)))
+                found.append(Matrix(name, kind, int(place[1]), size, moved, largest(change)))
             if progress is not None:
                 progress(number, len(shared), "tensors")
         tops: dict[str, list[float]] = {}
@@ -216,10 +216,9 @@ def diff(before: LoadedModel | str, after: LoadedModel | str, *, jobs: Jobs = sh
             if not usual and one.top <= _rounding(now):
                 continue
             times = one.top / usual if usual else math.inf
-            if (
-                usual and times > STANDS_OUT
-            ):  # unless it was only scaled, as by weight decay, and is larger than its like
-                times = min(times, _largest(_unscaled(first[one.parameter], now)) / usual)
+            # Unless it was only scaled, as by weight decay, and is larger than its like.
+            if usual and times > STANDS_OUT:
+                times = min(times, largest(_unscaled(first[one.parameter], now)) / usual)
             found[place_of] = one = replace(one, times=times)
             if one.stands_out:
                 values = torch.linalg.svdvals(_change(first[one.parameter], now))
@@ -246,7 +245,7 @@ def _unscaled(before: Tensor, after: Tensor) -> Tensor:
     return change - float((change * weight).sum()) / (float(weight.square().sum()) or 1.0) * weight
 
 
-def _largest(change: Tensor) -> float:
+def largest(change: Tensor) -> float:
     """The largest singular value, by power iteration from the longest row."""
     peak = float(change.abs().max())
     if not peak:
