@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,27 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
         raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its name and permissions.") from None
     except ValueError:  # a NUL character, which no system takes
         raise error(f"There is no {what} {str(path)!r}: no name can hold a NUL character.", "Check the path.") from None
+
+
+def written_path(text: str, error: type[IndelibleError], folder: Path = Path()) -> Path:
+    """The path that a user wrote, from a folder, with ``~`` and ``~user`` written out; there need be nothing.
+
+    Raises:
+        error: if no path can be so: of an unknown user, too long, with a NUL character, links in a circle, or below a
+            folder that may not be looked into.
+    """
+    whole = expanduser(text)  # noqa: PTH111 -- which passes over users that it does not know
+    if text.startswith("~") and whole == text:
+        raise error(f"{text!r:.80}: there is no user of that name.", "Write ./~ for a file whose name begins so.")
+    path = folder / whole
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+    except OSError as bad:
+        raise error(f"{text!r:.80} cannot be used: {bad.strerror}.", "Check the path.") from None
+    except ValueError:
+        raise error(f"{text!r:.80}: no name can hold a NUL character.", "Check the path.") from None
+    return path
 
 
 def read_table(path: Path) -> pd.DataFrame:

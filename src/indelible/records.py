@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from indelible.documents import from_json
 from indelible.errors import IndelibleError
 from indelible.files import read_text
 
@@ -58,26 +59,6 @@ def read_records(path: Path, what: str, error: type[IndelibleError]) -> list[Rec
     if not rows:
         raise error(f"{path} has no rows.", "Give one row per line.")
     return rows
-
-
-def from_json(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: in words, if it is none, has numbers too long or lists too deep to be taken, or half a character.
-    """
-    try:
-        value = json.loads(text)
-        if "\\ud" in text.lower():  # an escape can write what no tokenizer takes and no file can hold
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-    except UnicodeEncodeError as error:
-        there = error.object[max(0, error.start - 20) : error.start + 1]
-        raise ValueError(f"{there!r} has half of a surrogate pair in it, which is no character") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON that can be read ({error})") from None
-    return value
 
 
 class _BrokenError(ValueError):

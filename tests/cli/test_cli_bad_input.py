@@ -90,7 +90,7 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
     for arguments, expected in (
         (["study", "gone.yaml"], "no study file gone.yaml"),
         (["study", "quik"], "'quick'"),
-        (["study", bad.folder / "bad.yaml"], "bad.yaml line 3"),
+        (["study", bad.folder / "bad.yaml"], "bad.yaml, line 3"),
         (["report", bad.folder / "gone"], "no run folder"),
         (["report", bad.folder], "no finished study"),
         (["facts", "--file", "gone.jsonl"], "gone.jsonl"),
@@ -103,11 +103,17 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
         assert expected in bad.typed(*arguments), arguments
     assert "key=value" in bad.complaint("--set", "tuning.steps")
     assert "'memit'" in bad.complaint("--set", "arms.memt.paraphrases=1")
-    assert "not valid YAML" in bad.complaint("--set", "tuning.steps=2024-02-30")
-    assert "There is no corpus" in bad.complaint("--set", "corpus=~nobody-of-that-name/text")
-    assert "File name too long" in bad.complaint("--set", f"model={'x' * 300}")
-    (bad.folder / "bad.yaml").write_text("name: 2024-02-30\n")
-    assert "not valid YAML: day is out of range" in bad.typed("study", bad.folder / "bad.yaml")
+    for assigned, expected in (
+        ("tuning.steps=2024-02-30", "not '2024-02-30'"),
+        ("tuning.steps=[", "not valid YAML"),
+        ("corpus=~nobody-of-that-name/text", "no user of that name"),
+        (f"model={'x' * 300}", "File name too long"),
+        (f"seeds=[{2**63}]", "more than 64 bits"),
+        ("arms.²=1", "there is no '²' in that list"),
+        ("most_runs=2", "The study has 3 runs of tuning, and there may be 2"),
+        ("grid={a: {x: {}, y: {}, z: {}}, b: {x: {}, y: {}, z: {}}}", "'grid' stands for 9 runs"),
+    ):
+        assert expected in bad.complaint("--set", assigned, "--set", "most_runs=2"), assigned
 
 
 def test_no_command_shows_the_help_alone(capsys: pytest.CaptureFixture[str]) -> None:

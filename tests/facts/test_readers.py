@@ -354,7 +354,10 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"paraphrases": [1]}, "'paraphrases' must be a list of texts"),
         ({"neighbours": ["Rome is in"]}, "'neighbours' must be"),
         ({"neighbours": [{"prompt": " ", "answer": "Italy"}]}, "'neighbours' must be"),
-        ({"new_object": "Peru\ud83d"}, r"Peru\ud83d' has half of a surrogate pair in it"),
+        (
+            {"new_object": "Peru\ud83d"},
+            "'new_object' has half of a surrogate pair in it",
+        ),
         ({"held_out": ["\udc00 lies in"]}, "has half of a surrogate pair"),
         ({"reversal": "the country is home to"}, "the reversal 'the country is home to' must hold one {}"),
         ({"id": "first"}, "the id 'first' was used before, on line 1"),

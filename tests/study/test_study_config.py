@@ -79,7 +79,7 @@ arms:
         ("name: a\nmodel: m\narms: []\n", ["arms", "at least one arm"]),
         ("- 1\n", ["my.yaml", "no settings"]),
         ("", ["my.yaml", "no settings"]),
-        ("name: a\nmodel: [b\narms: c\n", ["my.yaml line 3", "not valid YAML"]),
+        ("name: a\nmodel: [b\narms: c\n", ["my.yaml, line 3: not valid YAML"]),
     ],
 )
 def test_mistakes_are_named_with_key_value_and_cure(text: str, said: list[str]) -> None:

@@ -27,8 +27,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from indelible.documents import read_yaml
 from indelible.errors import ConfigError
-from indelible.files import read_text
 from indelible.numbers.measures import MEASURES, SMALLEST, Factor, Measure, measures
 from indelible.validation import validated
 
@@ -126,11 +126,7 @@ def built_in_claims() -> tuple[Claim, ...]:
 
 def read_claims(path: Path) -> tuple[Claim, ...]:
     """The claims in a YAML file, a list written as above; a ConfigError if it cannot be read or holds anything else."""
-    text = read_text(path, "claims file", ConfigError)
-    try:
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"Claims {path} are not valid YAML: {' '.join(str(error).split())}.", "Mend it.") from None
+    entries = read_yaml(path, "claims file", ConfigError)
     if not isinstance(entries, list):
         raise ConfigError(f"The claims {path} are no list.", "Begin each claim with `- name: ...`.")
     claims = tuple(validated(Claim, entry, f"claim {number} in {path}") for number, entry in enumerate(entries, 1))

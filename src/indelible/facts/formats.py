@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from indelible.documents import from_json
 from indelible.facts.fact import SLOT, Fact, Neighbour
 from indelible.facts.joining import is_unspaced
-from indelible.records import from_json
 
 LONGEST_ENDING = 4
 """Letters that may follow a subject in an inflected word: Londonban is of London, Oslofjord not of Oslo."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.documents import read_json
 from indelible.errors import ModelError
+from indelible.files import written_path
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TOKENIZER = "tokenizer_config.json"
@@ -31,16 +32,14 @@ def base_of(folder: Path) -> str:
     Raises:
         ModelError: if the folder does not say it, or has no weights in safetensors.
     """
-    try:
-        name = json.loads((folder / SETTINGS).read_bytes())["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        name = None
+    settings = read_json(folder / SETTINGS, "adapter's settings", ModelError)
+    name = settings.get("base_model_name_or_path") if isinstance(settings, dict) else None
     if not isinstance(name, str) or not name.strip():
         raise ModelError(
             f"The adapter in {str(folder)!r} does not say which model it belongs to.",
             f"Name it as base_model_name_or_path in its {SETTINGS}, or merge it into its model and save that.",
         )
-    if is_adapter(Path(name)):
+    if is_adapter(written_path(name, ModelError)):
         raise ModelError(
             f"The adapter in {str(folder)!r} names another adapter as its model, {name!r}.",
             "Merge that one first, and name what comes of it.",

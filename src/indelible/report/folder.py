@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from indelible.claims.claim import Claim, built_in_claims, check_names
 from indelible.claims.judge import judge
-from indelible.errors import StoreError
+from indelible.documents import from_json, from_yaml
+from indelible.errors import ConfigError, StoreError
 from indelible.files import damaged, read_table, read_text, whole_file
 from indelible.numbers.answers import Answers
 from indelible.report.comparison import render_comparison
@@ -56,8 +55,8 @@ def _mapping(path: Path) -> dict[str, Any]:
     """What a file of YAML or JSON says; a StoreError where it is damaged."""
     text = read_text(path, "file of a run", StoreError)
     try:
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
+        found = from_json(text) if path.suffix == ".json" else from_yaml(text, str(path), ConfigError)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise damaged(path)

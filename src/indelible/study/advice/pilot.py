@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from indelible.documents import from_yaml
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS
@@ -129,10 +130,9 @@ class Sought:
         """
         found: dict[str, Protect] = {}
         for written in self.protections or filter(self._fits, PROTECTIONS.names()):
-            try:
-                read = yaml.safe_load(written) if written.lstrip().startswith("{") else written
-            except yaml.YAMLError:
-                raise ConfigError(f"The protection {written!r} is not valid YAML.", "Mend it.") from None
+            read = written
+            if written.lstrip().startswith("{"):
+                read = from_yaml(written, f"The protection {written!r}", ConfigError)
             name = "+".join(map(str, protections_from(read))) or NONE
             if name == NONE or name in found:
                 why = "each pilot has it" if name == NONE else "it is named twice"

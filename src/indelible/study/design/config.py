@@ -6,16 +6,14 @@ of a grid (see grid.py), and file names that hold from any folder. What comes ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from indelible.documents import from_yaml
 from indelible.errors import ConfigError, suggest
-from indelible.files import read_text
+from indelible.files import read_text, written_path
 from indelible.models.bundled.fetch import MODELS
 from indelible.models.corpus import ENCYCLOPEDIA
 from indelible.study.design.grid import with_grid
@@ -60,13 +58,7 @@ def parse_config(
     text: str, where: str, folder: Path, overrides: Sequence[str] = (), *, note: Callable[[str], None] | None = None
 ) -> StudyConfig:
     """Settings out of YAML text, ``where`` in messages, with relative paths from ``folder``; see ``load_config``."""
-    try:
-        settings = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a date such as 2024-02-30 is no YAMLError
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        said = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"{where}{line} is not valid YAML: {said}.", "Mend it.") from None
+    settings = from_yaml(text, where, ConfigError)
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} holds no settings.", "Start it with `name:`, `model:` and `arms:`.")
     settings = _for_its_model(settings, overrides, note)
@@ -77,20 +69,9 @@ def parse_config(
     settings = with_grid(settings)
     for override in to_arms:
         assign(settings, override)
-    if nul := next(_with_nul(settings), None):
-        raise ConfigError(f"{nul!r} has a NUL character in it.", "Remove it: neither names nor texts hold such.")
     config = validated(StudyConfig, settings, "")
     typed = {override.partition("=")[0] for override in overrides}
     return _with_absolute_paths(config, folder, typed)
-
-
-def _with_nul(settings: Any, path: str = "") -> Iterator[str]:
-    """Where in nested settings a NUL character stands, which YAML can write and no path can hold."""
-    if isinstance(settings, dict | list):
-        for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
-            yield from _with_nul(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(settings, str) and "\0" in settings:
-        yield path
 
 
 def _for_its_model(
@@ -131,7 +112,7 @@ def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[st
 
     def path(key: str, name: str) -> Path:
         here = any(key == one or key.startswith(f"{one}.") for one in typed)
-        return ((Path.cwd() if here else folder) / expanduser(name)).resolve()  # noqa: PTH111
+        return written_path(name, ConfigError, Path.cwd() if here else folder).resolve()
 
     settings = config.as_dict()
     facts = config.facts
@@ -168,10 +149,7 @@ def assign(settings: dict[str, Any], override: str, option: str = "--set") -> No
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"{option} {override!r} assigns nothing.", "Write it as key=value, e.g. steps=5.")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise ConfigError(f"{option} {override!r}: {text!r} is not valid YAML.", "Quote it.") from None
+    value = from_yaml(text, f"{option} {override!r}", ConfigError)
     place: Any = settings
     *parents, last = path.split(".")
     for part in parents:
@@ -191,7 +169,7 @@ def _key(place: Any, part: str, override: str) -> str | int:
     names = [item.get("name") if isinstance(item, dict) else None for item in place]
     if part in names:
         return names.index(part)
-    if part.isdigit() and int(part) < len(place):
+    if part.isdecimal() and int(part) < len(place):
         return int(part)
     known = [str(name) for name in names if name is not None]
     raise ConfigError(f"--set {override!r}: there is no {part!r} in that list.", suggest(part, known))

@@ -15,10 +15,12 @@ the others ("control, text, nothing frozen"), tuned with the same settings.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from indelible.errors import ConfigError
+from indelible.study.design.settings import MOST_RUNS, check_runs
 from indelible.tuning.protection import protections_from
 
 ARM_KEYS = ("editor", "paraphrases", "protocol", "mask", "protect", "tuning", "options", "explain")
@@ -31,8 +33,8 @@ def with_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings with ``grid`` written out as arms, the last axis turning fastest; without a grid, as they are.
 
     Raises:
-        ConfigError: an axis is empty, or neither a list of values of an arm's key nor labels with settings; or two
-            axes set one thing to different values.
+        ConfigError: an axis is empty, or neither a list of values of an arm's key nor labels with settings; two axes
+            set one thing to different values; or there are more arms than the study may have runs.
     """
     if "grid" not in settings:
         return dict(settings)
@@ -40,6 +42,8 @@ def with_grid(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(grid, Mapping) or not grid:
         raise ConfigError(f"'grid' is {grid!r}.", "Give it axes, e.g. editor: [memit, alphaedit].")
     axes = [_axis(str(name), values) for name, values in grid.items()]
+    if isinstance(most := settings.get("most_runs", MOST_RUNS), int):
+        check_runs(math.prod(map(len, axes)), most, "'grid' stands for")
     arms = [_arm(choice) for choice in itertools.product(*axes)]
     rest = {key: value for key, value in settings.items() if key not in ("grid", "arms")}
     return {**rest, "arms": [*arms, *own] if isinstance(own, list) else own}

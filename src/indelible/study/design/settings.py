@@ -13,10 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from indelible.claims.claim import Claim, check_names
+from indelible.documents import LARGEST
+from indelible.errors import ConfigError
 from indelible.models.corpus import ENCYCLOPEDIA
 
 WORLD = "world"
 N_EDITS = 24
+MOST_RUNS = 10_000
 NO_EDITOR = "none"
 Options = dict[str, Any]
 DRAWN = ("known", "any")
@@ -238,13 +241,15 @@ class StudyConfig(_Settings):
             occur twice, and which facts are known is judged by our own criterion, as everywhere; training lines that
             speak of a fact are found by our rules (facts.mentions); the text to train on is this package's.
         claims: what is claimed beside the built-in claims (see claims.claim); judged in the report.
+        most_runs: how many runs of tuning there may be, over all arms, seeds and copies, so that a slip in a grid is
+            said and not begun.
         slurm: see SlurmSettings; no result depends on it.
     """
 
     name: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(min_length=1)]
     trust_remote_code: bool = False
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...] = (0,)
     facts: FactsSettings = FactsSettings()
     corpus: str = ENCYCLOPEDIA
     editors: dict[str, Options] = {}
@@ -254,6 +259,7 @@ class StudyConfig(_Settings):
     as_published: bool = False
     arms: tuple[ArmSettings, ...]
     claims: tuple[Claim, ...] = ()
+    most_runs: Annotated[int, Field(ge=1)] = MOST_RUNS
     slurm: SlurmSettings = SlurmSettings()
 
     @field_validator("claims")
@@ -306,6 +312,13 @@ class StudyConfig(_Settings):
     def as_dict(self) -> dict[str, Any]:
         """What results depend on, in plain lists, mappings and scalars, keyed as in a study file."""
         return self.model_dump(mode="json", by_alias=True, exclude={"slurm"})
+
+
+def check_runs(runs: int, most: int, what: str) -> None:
+    """Raise a ConfigError for more runs of tuning than a study may have: they are counted before they are written
+    out."""
+    if runs > most:
+        raise ConfigError(f"{what} {runs:,} runs of tuning, and there may be {most:,}.", "Raise most_runs, or do less.")
 
 
 def changed_settings(settings: Any) -> dict[str, Any] | None:

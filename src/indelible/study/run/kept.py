@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from indelible.documents import from_json
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import StoreError
 from indelible.exam.kind import PLAIN
@@ -80,6 +81,6 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read what ``write_json`` wrote; a StoreError where it is damaged."""
     try:
-        return json.loads(read_text(path, "file of a step", StoreError))
+        return from_json(read_text(path, "file of a step", StoreError))
     except ValueError:
         raise damaged(path) from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from indelible.errors import ConfigError
 from indelible.study.design.arms import Arm
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.settings import StudyConfig, check_runs
 from indelible.study.run.step import Step, Versions, Work
 from indelible.study.run.steps.add_vector import AddVector
 from indelible.study.run.steps.bystanders import ChooseBystanders
@@ -82,7 +82,13 @@ class Plan:
 
 
 def make_plan(config: StudyConfig, arms: Sequence[Arm], versions: Versions) -> Plan:
-    """Expand settings to steps: per seed the choice of facts, the base exam, the edits with their exams, the tuning."""
+    """Expand settings to steps: per seed the choice of facts, the base exam, the edits with their exams, the tuning.
+
+    Raises:
+        ConfigError: if there are more runs of tuning than the study may have.
+    """
+    copies = sum(config.facts.edits if arm.protocol == "isolated" else 1 for arm in arms)
+    check_runs(len(config.seeds) * copies, config.most_runs, "The study has")
     steps: dict[str, Step] = {}
     runs = [run for seed in config.seeds for run in _Seed(config, versions, seed, steps).runs(arms)]
     return Plan(tuple(steps.values()), tuple(runs))

@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 
-from indelible.errors import StoreError
+from indelible.documents import from_yaml
+from indelible.errors import ConfigError, StoreError
 from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
 from indelible.hashes import ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
 from indelible.study.design.settings import StudyConfig
@@ -151,8 +151,8 @@ class Store:
             if not path.exists():
                 return None
         kept = None
-        with suppress(yaml.YAMLError, ValueError):
-            kept = yaml.safe_load(read_text(path, "study's settings", StoreError))
+        with suppress(ConfigError):
+            kept = from_yaml(read_text(path, "study's settings", StoreError), str(path), ConfigError)
         if not isinstance(kept, dict):
             raise StoreError(f"{path} is damaged.", "Choose another --out.")
         return kept

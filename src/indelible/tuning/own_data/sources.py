@@ -13,12 +13,11 @@ import importlib
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from indelible.errors import ConfigError, DataError
-from indelible.files import read_bytes
+from indelible.files import read_bytes, written_path
 from indelible.records import Rejected, read_records
 from indelible.tuning.settings import DataSettings
 
@@ -77,7 +76,7 @@ def _file(settings: DataSettings) -> Path | None:
     """The file that is meant, or None for a data set: a source that exists, ends like a file, or is written like a
     path. A folder is read as ``datasets`` reads it, with its splits."""
     source = settings.source
-    path = Path(expanduser(source))  # noqa: PTH111
+    path = written_path(source, DataError)
     written = path.suffix.lower() in FORMATS or source.startswith((".", "/", "~")) or source.count("/") > 1
     if path.is_dir() or not (path.exists() or written):
         return None
