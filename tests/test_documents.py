@@ -62,6 +62,8 @@ def test_merges_do_not_multiply() -> None:
         (f"a: {2**63}", "'a' is a whole number of more than 64 bits"),
         (f"a: 0x{'f' * 9999}", "'a' is a whole number of more than 64 bits"),
         ("9" * 9999, "not YAML that can be read (Exceeds the limit"),
+        ("a: [1.5, -.inf]", "'a.1' is -inf, which is not finite"),
+        ("a: {b: .nan}", "'a.b' is nan, which is not finite"),
         ("a: !!set {b}", "'a' is a set"),
         ("a: !!binary aGk=", "'a' is a bytes"),
         ('a: ["x\\0"]', "'a.0' has a NUL character in it ('x\\x00')"),

@@ -8,6 +8,7 @@ aliases that multiply, numbers of more than 64 bits, halves of characters, NUL.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,8 @@ def _not_plain(value: Any) -> str | None:
             return _of_text(value, where, f"{value!r:.60}")
         if isinstance(value, int) and abs(value) > LARGEST:
             return f"{where} is a whole number of more than 64 bits"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{where} is {value}, which is not finite"
         return None if value is None or isinstance(value, int | float) else f"{where} is a {type(value).__name__}"
 
     return wrong(value, ())

@@ -21,6 +21,7 @@ from indelible.tuning.settings import TuningSettings
         ({"objective": "preference", "bta": 0.1}, r"'tuning\.bta'.*beta"),
         ({"objective": "text", "beta": 0.1}, r"'tuning\.beta' is an option of the objective 'preference'"),
         ({"objective": "preference", "beta": 0}, r"'tuning\.beta'"),
+        ({"objective": "reward", "generations": 3}, r"batch_size x accumulation \(8\).*multiple of generations \(3\)"),
         ({"objective": "text", "head": True}, r"'tuning\.head'"),
         ({"objective": "reason", "stop_at": {"exact": 0.5}}, "'exact' in 'tuning.stop_at'.*exact_match"),
         ({"objective": "classify", "stop_at": {"acuracy": 0.5}}, "accuracy"),

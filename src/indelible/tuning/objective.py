@@ -198,6 +198,10 @@ class Objective(ABC, Generic[S]):
             DataError: if the example lacks what the objective needs.
         """
 
+    def arguments(self, settings: S) -> Mapping[str, Any]:
+        """What it sets in its trainer's arguments, as far as the settings decide it."""
+        return {}
+
     def trainee(self, model: PreTrainedModel, settings: S, labels: Sequence[str]) -> nn.Module:
         """What the trainer trains: the model itself, unless an objective puts something around it."""
         return model

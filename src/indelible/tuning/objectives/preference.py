@@ -82,6 +82,11 @@ class Preference(Objective[PreferenceSettings]):
         """Both answers of a pair, and both by the reference."""
         return Work(trained=2, referred=2, judged=2)
 
+    def arguments(self, settings: PreferenceSettings) -> dict[str, Any]:
+        """What is preferred how strongly; rows are cut already."""
+        own = {"max_length": None, "precompute_ref_log_probs": True, "disable_dropout": False}
+        return {"beta": settings.beta, **own}
+
     def trainer(self, run: Run[PreferenceSettings]) -> Any:
         """trl's, with the model before tuning as reference."""
         from indelible.tuning.training.trainer import made_trainer, measured
@@ -101,8 +106,7 @@ class Preference(Objective[PreferenceSettings]):
             {**row.as_dict(), "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
             for row, (chosen, rejected) in zip(run.train, _log_probs(run, run.train).tolist(), strict=True)
         ]
-        own = {"max_length": None, "precompute_ref_log_probs": True, "disable_dropout": False}
-        return made_trainer(run, Ready, rows, {"beta": run.settings.beta, **own})
+        return made_trainer(run, Ready, rows, self.arguments(run.settings))
 
     def judge(self, run: Run[PreferenceSettings]) -> Judge:
         """Figures against the model as it is when they are first taken, before training (Rafailov et al. 2023, equation

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from indelible.errors import ConfigError
 from indelible.models.tokens import encode_prompt
 from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, Work
 from indelible.tuning.settings import Count, TuningSettings
@@ -32,6 +31,16 @@ class RewardSettings(TuningSettings):
         4, description="answers sampled per problem, in training and of held-out ones"
     )
     answer_tokens: Count = Field(16, description="tokens of an answer at most")
+
+    @model_validator(mode="after")
+    def _whole_problems(self) -> Self:
+        answers = self.batch_size * self.accumulation
+        if answers % self.generations:
+            raise ValueError(
+                f"batch_size x accumulation ({answers}) answers to a step are no multiple of generations"
+                f" ({self.generations})"
+            )
+        return self
 
     @property
     def rows_per_step(self) -> int:
@@ -96,24 +105,23 @@ class Reward(Objective[RewardSettings]):
         times = settings.generations
         return Work(trained=times, sampled=times, judged=0, answered=times + 1)
 
+    def arguments(self, settings: RewardSettings) -> dict[str, Any]:
+        """How many answers are sampled, and how."""
+        own = {"num_generations": settings.generations, "max_completion_length": settings.answer_tokens, "beta": 0.0}
+        return own | SAMPLING_ARGUMENTS
+
     def trainer(self, run: Run[RewardSettings]) -> Any:
         """trl's; each problem scores its own answers."""
         from indelible.tuning.training.trainer import made_trainer, measured
 
-        settings = run.settings
-        answers = settings.batch_size * settings.accumulation
         rows: Sequence[Problem] = run.train
-        if answers % settings.generations:
-            what = f"batch_size x accumulation ({answers}) answers to a step are no multiple of generations"
-            raise ConfigError(f"{what} ({settings.generations}).", "Change one of them.")
 
         def reward(completions: Sequence[str], problem: Sequence[int], **_around: Any) -> list[float]:
             return [float(rows[number].score(said)) for number, said in zip(problem, completions, strict=True)]
 
         numbered = [{**row.as_dict(), "problem": number} for number, row in enumerate(rows)]
-        own = {"num_generations": settings.generations, "max_completion_length": settings.answer_tokens, "beta": 0.0}
         base = _unpadded(run, measured(run, self.trainer_name))
-        trainer = made_trainer(run, base, numbered, own | SAMPLING_ARGUMENTS, reward_funcs=reward)
+        trainer = made_trainer(run, base, numbered, self.arguments(run.settings), reward_funcs=reward)
         trainer.generation_config.use_cache = run.cache
         return trainer
 

@@ -12,23 +12,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments
+from transformers import PretrainedConfig, Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
+from indelible.models.trace import product_precision
 from indelible.tuning.objective import Objective, Run
 from indelible.tuning.randomness import kept_random_state
-from indelible.tuning.settings import TuningSettings
+from indelible.tuning.settings import DEFAULT_STEPS, TuningSettings
 from indelible.tuning.training.batches import collated, computing
 from indelible.tuning.training.scoring import score_labels
+
+# Renamed in transformers 5.2x; trl turns it on by default.
+_CHECKPOINTING = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in {field.name for field in dataclasses.fields(TrainingArguments)}
+)
 
 BY_LENGTH = {"train_sampling_strategy": "group_by_length"}
 
@@ -46,6 +57,13 @@ _SET_AS = {
 } | {
     name: name for name in ("gradient_checkpointing", "learning_rate", "warmup_steps", "weight_decay", "max_grad_norm")
 }
+
+_KEPT_HERE = "a study sends nothing anywhere; `indelible push` does, and in Python fine_tune takes a tracker's callback"
+_REACHING_OUT = ("push_to_hub", "hub_", "report_to", "trackio_", "vllm_server")
+"""How arguments begin by which figures, weights or a token would leave this machine, or be written down."""
+_NOT_TRIED = ("tf32", "full_determinism", "log_level", "log_level_replica")
+"""Arguments that change the whole process, or that the machine to which a step goes may take where this one does not.
+"""
 
 _WATCHED = "stop rules and divergence are looked for after every step"
 
@@ -89,15 +107,79 @@ def quiet_trl() -> Iterator[None]:
 
 
 def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
-    """ConfigError unless the trainer is here and knows what is passed through to it, and none of it is decided here."""
+    """ConfigError unless the trainer is here and takes what is passed through to it, and none of it is decided here or
+    sends anything anywhere. Arguments, optimizer, schedule and loader are made as they will be, of a model of one
+    number: transformers and torch look at many values only then."""
     name = objective.trainer_name
-    known = {field.name for field in dataclasses.fields(_classes(name)[1]) if field.init}
+    kind = _classes(name)[1]
+    known = {field.name for field in dataclasses.fields(kind) if field.init}
     decided = {**DECIDED, **objective.decides}
     for passed in settings.trainer:
-        if passed in decided:
-            raise ConfigError(f"'tuning.trainer.{passed}' cannot be passed through: {decided[passed]}.", "Remove it.")
+        if passed in decided or passed.startswith(_REACHING_OUT):
+            why = decided.get(passed, _KEPT_HERE)
+            raise ConfigError(f"'tuning.trainer.{passed}' cannot be passed through: {why}.", "Remove it.")
         if passed not in known:
             raise ConfigError(f"{name} takes no argument {passed!r} ('tuning.trainer').", suggest(passed, known))
+    given = {key: value for key, value in _passed_on(settings, kind).items() if key not in _NOT_TRIED}
+    row = {"input_ids": [0], "labels": [0]}
+    with kept_random_state(), product_precision(), tempfile.TemporaryDirectory() as folder:
+        model: Any = nn.Linear(1, 1)
+        model.config = PretrainedConfig()
+        ours = {**_ours(settings, on_cpu=True), "output_dir": folder, **objective.arguments(settings)}
+        try:
+            trainer = Trainer(model=model, args=kind(**{**ours, **given}), train_dataset=[row])
+            trainer.create_optimizer_and_scheduler(num_training_steps=settings.steps or DEFAULT_STEPS)
+            trainer.get_train_dataloader()
+        except Exception as error:  # they raise a dozen kinds for one mistake
+            raise _refused(name, error) from error
+
+
+@functools.cache
+def _types(kind: Any) -> dict[str, Any]:
+    """What each argument of a trainer may be."""
+    return {name: TypeAdapter(hint, config={"allow_inf_nan": False}) for name, hint in get_type_hints(kind).items()}
+
+
+def _passed_on(settings: TuningSettings, kind: Any) -> dict[str, Any]:
+    """What is passed through to the trainer, as its arguments have it."""
+    found = {}
+    for name, value in settings.trainer.items():
+        try:
+            found[name] = _types(kind)[name].validate_python(value)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Input ")
+            raise ConfigError(f"'tuning.trainer.{name}' is {value!r:.60}: it {reason}.", "Change that value.") from None
+    return found
+
+
+def _refused(trainer: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{trainer} refuses its arguments: {' '.join(str(error).split()):.300}", "Mend 'tuning.trainer'."
+    )
+
+
+def _ours(settings: TuningSettings, *, on_cpu: bool) -> dict[str, Any]:
+    """The arguments of every trainer, as far as settings decide them."""
+    return {
+        "use_cpu": on_cpu,
+        "per_device_train_batch_size": settings.batch_size,
+        "gradient_accumulation_steps": settings.accumulation,
+        _CHECKPOINTING: settings.gradient_checkpointing,
+        "bf16": False,
+        "dataloader_pin_memory": not on_cpu,
+        "remove_unused_columns": False,
+        "optim": "adamw_torch_fused",
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.schedule,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
 
 
 def made_trainer(
@@ -115,37 +197,12 @@ def made_trainer(
     """
     settings, device = run.settings, run.model.device
     kind = _classes(base.library_name)[1]
-    # Renamed in transformers 5.2x; trl turns it on by default.
-    known = {field.name for field in dataclasses.fields(kind)}
-    checkpointing = "activation_checkpointing" if "activation_checkpointing" in known else "gradient_checkpointing"
-    ours: dict[str, Any] = {
-        "output_dir": run.folder,
-        "use_cpu": device.type == "cpu",
-        "seed": run.seed % 2**32,
-        "max_steps": run.steps,
-        "per_device_train_batch_size": settings.batch_size,
-        "gradient_accumulation_steps": settings.accumulation,
-        checkpointing: settings.gradient_checkpointing,
-        "bf16": False,
-        "dataloader_pin_memory": device.type != "cpu",
-        "remove_unused_columns": False,
-        "optim": "adamw_torch_fused",
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": settings.schedule,
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-    }
+    own = {"output_dir": run.folder, "seed": run.seed % 2**32, "max_steps": run.steps}
+    ours = {**_ours(settings, on_cpu=device.type == "cpu"), **own}
     try:
-        found = kind(**{**ours, **arguments, **settings.trainer})
+        found = kind(**{**ours, **arguments, **_passed_on(settings, kind)})
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{base.library_name} refuses its arguments: {reason}", "Mend 'tuning.trainer'.") from error
+        raise _refused(base.library_name, error) from error
     # With several GPUs in view the Trainer would split each batch over replicas, and what is watched would be one.
     found._n_gpu = min(1, found.n_gpu)
     same = (device.type, device.index or 0) == (found.device.type, found.device.index or 0)
