@@ -10,14 +10,16 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from indelible.showing import cut, listing
+
 
 class IndelibleError(Exception):
     """Base of all errors that a user can cause and mend: what happened, with the value at fault; and what to do now."""
 
     def __init__(self, what: str, fix: str = "") -> None:
-        self.what = what
-        self.fix = fix
-        super().__init__(f"{what} {fix}".strip())
+        self.what = cut(what)
+        self.fix = cut(fix)
+        super().__init__(f"{self.what} {self.fix}".strip())
 
     def __reduce__(self) -> tuple[Any, ...]:
         """An error comes back from another process as it was, whatever its own ``__init__`` takes."""
@@ -96,8 +98,8 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Say which known names are near ``name``, or list all of them when none is."""
+    """Say which known names are near ``name``, or list them (many in part) when none is."""
     known = sorted(known)
     if found := near_names(name, known):
         return f"Did you mean {' or '.join(repr(match) for match in found)}?"
-    return f"Known: {', '.join(known)}." if known else "None are known."
+    return f"Known: {listing(known)}." if known else "None are known."

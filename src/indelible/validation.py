@@ -10,13 +10,24 @@ from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
+from indelible.showing import cut
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _seen(name: str) -> str:
+    if hidden := next((letter for letter in name if not letter.isprintable()), None):
+        raise ValueError(f"a name is one line of what can be seen, without U+{ord(hidden):04X}")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_seen)]
+"""What something is called in files, tables and on terminals: no line break of Unicode, no control character."""
 _WANTED = "Input should be "
 
 
@@ -44,14 +55,14 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     message = first["msg"]
     if message.startswith(_WANTED):
         wanted = " or ".join(dict.fromkeys(map(_wanted, found)))
-        raise ConfigError(f"{where!r} should be {wanted}, not {_shown(first['input'])}.", "Change that value.")
+        raise ConfigError(f"{where!r} should be {wanted}, not {cut(repr(first['input']), 60)}.", "Change that value.")
     reason = (
         re.sub("^(Value error, |Assertion failed, |Input )", "", message).rstrip(".").replace(" after validation", "")
     )
     reason = re.sub("^(String|Tuple|List|Dictionary) should", "it should", reason)
     if isinstance(first["input"], Mapping | list | tuple):
         raise ConfigError(f"{where or 'study'}: {reason}.", "Change one of these settings.")
-    raise ConfigError(f"{where!r} is {_shown(first['input'])}: {reason}.", "Change that value.")
+    raise ConfigError(f"{where!r} is {cut(repr(first['input']), 60)}: {reason}.", "Change that value.")
 
 
 def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -80,11 +91,6 @@ def _wanted(error: ErrorDetails) -> str:
 def _is_branch_label(part: int | str) -> bool:
     """Whether a part of pydantic's location names a member of a union or a function instead of a key."""
     return isinstance(part, str) and ("[" in part or part in {"int", "float", "str", "bool", "none"})
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:

@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 
 from indelible.numbers.words import between, counted, duration
 from indelible.progress import Clock, Piece, PieceEnd, Progress, Watcher
+from indelible.showing import visible
 
 LOG_EVERY = 30.0
 """Seconds between two lines of a log that say how far one piece of work is."""
@@ -38,7 +39,7 @@ class _Log:
         self._said = said
 
     def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
         self._said = time.monotonic()
 
     def now_and_then(self, text: str, done: int, total: int) -> None:
@@ -88,7 +89,7 @@ class LiveWatcher(Watcher):
         self._steps: dict[str, TaskID] = {}
 
     def note(self, text: str) -> None:
-        self.bars.update(self._whole, note=text)
+        self.bars.update(self._whole, note=visible(text))
 
     def planned(self, clock: Clock) -> None:
         self._clock = clock
@@ -97,16 +98,16 @@ class LiveWatcher(Watcher):
 
     def started(self, piece: Piece) -> None:
         self.bars.update(self._whole, description=f"step {self._clock.place(piece)}")
-        self._steps[piece.key] = self.bars.add_task(piece.title, total=None, note="")
+        self._steps[piece.key] = self.bars.add_task(visible(piece.title), total=None, note="")
         self._tick()
 
     def advanced(self, piece: Piece, done: int, total: int, note: str) -> None:
-        self.bars.update(self._steps[piece.key], completed=done, total=total, note=note)
+        self.bars.update(self._steps[piece.key], completed=done, total=total, note=visible(note))
         self._tick()
 
     def ended(self, piece: Piece, end: PieceEnd, seconds: float, note: str) -> None:
         line = f"{_SIGNS[end]:>7}  {piece.title} ({duration(seconds)}): {note}"
-        self.bars.console.print(line, markup=False, highlight=False, style="red" if end == "failed" else None)
+        self.bars.console.print(visible(line), markup=False, highlight=False, style="red" if end == "failed" else None)
         self.bars.update(self._whole, completed=len(self._clock.over))
         if piece.key in self._steps:  # skipped ones never began
             self.bars.remove_task(self._steps.pop(piece.key))
@@ -160,10 +161,10 @@ def counting(job: str, took: dict[str, float] | None = None) -> Iterator[Progres
     """
     console, began = Console(file=sys.stderr), time.monotonic()
     if _draws_over(console):
-        columns = ("{task.description}", BarColumn(), TaskProgressColumn(), "{task.fields[note]}")
-        with Bars(*columns, console=console, transient=True) as bars:
+        first, last = (TextColumn(f"{{task.{name}}}", markup=False) for name in ("description", "fields[note]"))
+        with Bars(first, BarColumn(), TaskProgressColumn(), last, console=console, transient=True) as bars:
             task = bars.add_task(job, total=None, note="")
-            yield lambda done, total, note: bars.update(task, completed=done, total=total, note=note)
+            yield lambda done, total, note: bars.update(task, completed=done, total=total, note=visible(note))
     else:
         log = _Log(console, -math.inf)
         yield lambda done, total, note: log.now_and_then(f"{job}: {note}", done, total)

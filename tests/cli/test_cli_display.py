@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +47,33 @@ def test_a_log_gets_a_line_per_start_and_end() -> None:
     assert lines[2] == "[2/3] edit: memit [bold], seed 0 ..."
     assert lines[3].startswith("[2/3] FAILED: edit: memit [bold], seed 0 (12 s): It broke.")
     assert lines[4].startswith("[3/3] skipped: tune: memit")
+
+
+@pytest.mark.parametrize("watcher", [LogWatcher, LiveWatcher])
+def test_neither_titles_nor_notes_steer_a_terminal(watcher: Any) -> None:
+    evil = "\x1b]0;evil\x07\x1b[2J\x9b8m"
+    console = Console(file=io.StringIO(), width=200, force_terminal=watcher is LiveWatcher, color_system=None)
+    piece, shown = Piece("a", f"tune: {evil}", "tune", 1.0), watcher(console)
+    shown.planned(clock := Clock([piece], {}))
+    clock.start(piece)
+    shown.started(piece)
+    shown.note(evil)
+    if watcher is LiveWatcher:
+        console.print(shown.bars)
+    shown.ended(piece, "failed", 1.0, evil)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\\u001b[2J" in text and not re.search("\x1b(?!\\[[0-9;?]*[a-lA-IK-Z])|\x07|\x9b|\x1b\\[2J", text)
+
+
+def test_facts_and_complaints_do_not_steer_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b]0;evil\x07\x1b[2J\x9b"
+    fact = {"subject": "France", "prompt": f"The {evil} of {{}} is", "true_object": "Paris", "relation": evil}
+    file = tmp_path / "facts.jsonl"
+    file.write_text(json.dumps(fact), encoding="utf-8")
+    for arguments, code in (([file], 0), ([file, "--json"], 0), ([tmp_path / evil], 2)):
+        assert main(["facts", "--file", *map(str, arguments)]) == code
+        shown = "".join(capsys.readouterr())
+        assert not set(shown) & set("\x1b\x07\x9b") and "u001b]0;evil" in shown
 
 
 def test_a_log_says_how_far_a_long_step_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from typing import Any
+
 import pytest
 
 from indelible.facts.fact import Fact
+from indelible.facts.folding import MOST_MARKS, folded, in_normal_form
 from indelible.facts.mentions import Mention, Mentions, relation_keywords
 
 CAPITAL = Fact(
@@ -106,6 +111,26 @@ def test_in_scripts_without_spaces_names_stand_anywhere(line: str, fact_id: str)
 )
 def test_in_scripts_without_spaces_an_object_alone_is_kept(line: str) -> None:
     assert Mentions(SCRIPTS).in_line(line) is None
+
+
+def test_of_names_that_begin_alike_only_those_in_the_line_are_tried() -> None:
+    cities = [f"San {chr(97 + one)}{chr(97 + other)}o" for one in range(26) for other in range(26)]
+    mentions = Mentions([Fact(city, city, "r", "{} is in", "San", None) for city in cities])
+    assert mentions.in_line("From San abo to San zz and San Abc") == Mention(
+        "San abo", "mentions the subject 'San abo'"
+    )
+    tried = [name.text for names in mentions._names.values() for name in names if "pattern" in vars(name)]
+    assert sorted(tried) == ["San", "San abo"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_a_normal_form_is_unicodes_but_for_marks_that_no_language_piles_up(form: Any) -> None:
+    usual = "é e\u0323\u0301 ﬁ 각 " + "\u0301\u0323" * 15 + " ...!!!" * 9
+    assert in_normal_form(form, usual) == unicodedata.normalize(form, usual)
+    piled = in_normal_form(form, "e" + "\u0301\u0323" * 25_000)
+    assert in_normal_form(form, piled) == piled
+    assert max(map(len, re.findall("[\u0300-\u034e]+", piled))) <= MOST_MARKS
+    assert len(folded(piled)) == 1
 
 
 def test_a_mention_names_fact_and_reason() -> None:

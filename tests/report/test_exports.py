@@ -22,7 +22,7 @@ from indelible.report.report import latex, write_files, write_report
 from indelible.report.run import Run
 from simulated import ARMS, SimulatedArm, simulate
 
-EVIL = r"50% of $x_1$ & {b} ~ ^ # \n <i>"
+EVIL = r"=50% of $x_1$ & {b} ~ ^ # \n <i>"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,14 @@ def test_the_files_hold_the_figures_of_the_study(folder: Path, run: Run) -> None
     drift = pd.read_csv(folder / "tables" / "drift.csv")
     assert drift["cosine"].tolist() == pytest.approx([0.85, 0.85])
     assert drift["layer"].isna().tolist() == [False, True] and drift["layer"][0] == 3
+
+
+def test_no_cell_of_a_spreadsheet_begins_as_a_formula_does(folder: Path, run: Run) -> None:
+    tables = [pd.read_csv(path, dtype=str) for path in (folder / "tables").glob("*.csv")]
+    texts = pd.concat(table.select_dtypes("str").stack() for table in tables)
+    begun = texts[texts.str.match(r"[=+\-@]")]
+    assert pd.to_numeric(begun, errors="coerce").notna().all() and (texts == f"'{EVIL}").sum() > len(tables)
+    assert f"\n{EVIL}" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_figures_beside_the_one_an_arm_is_judged_by_are_told_too(run: Run) -> None:

@@ -30,6 +30,8 @@ def complaint(text: str, *overrides: str) -> str:
 def test_settings_survive_being_written_and_read() -> None:
     config = load_config("quick")
     assert parse(config.to_yaml()) == config
+    odd = parse(BASE, r'facts.columns={"subject": "who\N\L asks\e"}')
+    assert parse(odd.to_yaml()) == odd
 
 
 def test_an_arm_goes_before_its_study_and_the_study_before_the_defaults() -> None:
@@ -75,6 +77,9 @@ arms:
         (BASE + "editors: {memit: {clamp: tight}}\n", ["'editors.memit.clamp'"]),
         (BASE + "tuning: {objective: txt}\n", ["Unknown objective 'txt' in 'tuning'", "Did you mean 'text'"]),
         (BASE.replace("name: a", "name: a/b"), ["'name'", "'a/b'", "slash"]),
+        (BASE.replace("name: x", r'name: "x\Ny"'), ["'arms.0.name'", r"'x\x85y'", "U+0085"]),
+        (BASE.replace("name: x", r'name: "\e[2J"'), ["'arms.0.name'", "U+001B"]),
+        (BASE.replace("name: a", r'name: "a\Lb"'), ["'name'", "U+2028"]),
         ("name: a\nmodel: m\n", ["'arms' is missing"]),
         ("name: a\nmodel: m\narms: []\n", ["arms", "at least one arm"]),
         ("- 1\n", ["my.yaml", "no settings"]),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indelible.cli.terminal import say
 from indelible.numbers.words import between
 from indelible.progress import Span
 
@@ -45,4 +46,4 @@ def sought(known: int, given: Iterable[Fact] | None) -> int:
 def tell(what: str, low: float, high: float, only: bool) -> None:
     """Say what is done and about how many seconds it takes; on stdout where nothing else is (``only``)."""
     span = Span(Span.about(low).low, Span.about(high).high)
-    typer.echo(f"Cost: {what}; {between(span)} on this machine as it is now.", err=not only)
+    say(f"Cost: {what}; {between(span)} on this machine as it is now.", err=not only)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from indelible.numbers.words import headline
+from indelible.showing import visible
 
 WIDE = 200
 
@@ -31,9 +32,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(*map(visible, columns), box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     return table
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from indelible.cli.terminal import say
 from indelible.errors import IndelibleError, PluginWarning
 
 USER_ERROR = 2
@@ -52,7 +53,7 @@ class _Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Say something at once: what most commands load first takes seconds."""
         if sys.stderr.isatty() and ctx.info_name not in _QUICK:
-            typer.echo(f"{ctx.command_path}: starting ...", err=True)
+            say(f"{ctx.command_path}: starting ...", err=True)
         return super().invoke(ctx)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -71,7 +72,7 @@ def _version(asked: bool) -> None:
     if asked:
         from indelible import __version__
 
-        typer.echo(f"indelible {__version__}")
+        say(f"indelible {__version__}")
         raise typer.Exit
 
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _complain(f"{error.filename} cannot be used: {error.strerror}. Check its name and permissions.")
     except (typer.Abort, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        say("Interrupted.", err=True)
         return INTERRUPTED
     except Exception as error:
         # What is wrong with the words on the command line comes as click's usage errors; which copy of click they
@@ -118,11 +119,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _warn(otherwise: Any, message: Warning | str, category: type[Warning], *where: Any) -> None:
     """What a user can mend is one line; other warnings are shown as ever."""
     if issubclass(category, PluginWarning):
-        print(f"Warning: {message}", file=sys.stderr)  # noqa: T201
+        say(f"Warning: {message}", err=True)
     else:
         otherwise(message, category, *where)
 
 
 def _complain(message: str) -> int:
-    print(f"Error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    say(f"Error: {' '.join(message.split())}", err=True)
     return USER_ERROR

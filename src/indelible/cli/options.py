@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from indelible.cli.terminal import say
 from indelible.errors import ConfigError, FactsError, StoreError
 from indelible.facts.benchmarks import SCHEMAS
 from indelible.files import check_named, check_writable, disk_errors, whole_file
@@ -107,13 +108,13 @@ def read_file(file: Path, schema: str | None, columns: Sequence[str] | None) -> 
     result = read_facts(file, schema=schema, columns=_mapped(columns or ()) or None)
     if result.rejected:
         for row in result.rejected[:SHOWN_ROWS]:
-            typer.echo(f"{file} line {row.line}: {row.reason}", err=True)
+            say(f"{file} line {row.line}: {row.reason}", err=True)
         raise FactsError(
             f"{len(result.rejected)} of {len(result.rejected) + len(result.facts)} rows of {file} cannot be used.",
             "Mend or remove them: every row has to be a fact.",
         )
     for note in result.in_words(SHOWN_ROWS):
-        typer.echo(f"{file}: {note}", err=True)
+        say(f"{file}: {note}", err=True)
     return list(result.facts)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from indelible.facts.folding import folded
+from indelible.facts.folding import folded, in_normal_form
 from indelible.facts.joining import is_unspaced
 
 # What may stand around an answer without changing it: quotes, brackets, markup, and marks that lead up to an answer.
@@ -79,7 +79,7 @@ def settled(generated: str, target: str) -> bool:
     True only when that is certain, so generation may stop there: for every ``more``, ``settled(generated, target)``
     implies that ``succeeds(generated + more, target)`` is ``succeeds(generated, target)``.
     """
-    composed = unicodedata.normalize("NFKC", generated.rstrip("\ufffd"))  # a character may lack some of its bytes yet
+    composed = in_normal_form("NFKC", generated.rstrip("\ufffd"))  # a character may lack some of its bytes yet
     while composed and unicodedata.combining(composed[-1]):
         composed = composed[:-1]
     beginnings = _beginnings(folded(composed[:-1]))  # a mark that follows can still change the last letter

@@ -15,13 +15,17 @@ from typing import Any
 from indelible.documents import from_json
 from indelible.facts.fact import SLOT, Fact, Neighbour
 from indelible.facts.joining import is_unspaced
+from indelible.showing import cut
 
 LONGEST_ENDING = 4
 """Letters that may follow a subject in an inflected word: Londonban is of London, Oslofjord not of Oslo."""
 
 
 class RowError(ValueError):
-    """Why one row is no fact; readers turn it into a row that is left out."""
+    """Why one row is no fact, cut where its values are long; readers turn it into a row that is left out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(cut(reason))
 
 
 class Row(Mapping[str, Any]):

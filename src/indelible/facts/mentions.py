@@ -24,8 +24,10 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from indelible.facts.fact import SLOT, Fact
+from indelible.facts.folding import in_normal_form
 from indelible.facts.joining import runs_on
 
 WORD = re.compile(r"\w+")
@@ -55,52 +57,65 @@ class Mention:
 
 @dataclass(frozen=True)
 class _Name:
-    """A subject (``relation`` None), or an object that counts near a keyword of its relation.
+    """A subject (``relation`` None), or an object that counts near a keyword of its relation; ``bare`` is its text,
+    folded and without an article, ``place`` its first word and its number."""
 
-    ``pattern`` is for a folded line: as it stands if ``cased``, else case-folded.
-    """
-
-    pattern: re.Pattern[str]
-    cased: bool
+    place: tuple[str, int]
+    bare: str
     fact_id: str
     text: str
     relation: str | None
+
+    @property
+    def cased(self) -> bool:
+        """Whether it is found in a folded line as that stands; else in a case-folded one."""
+        return len(self.bare) <= CASED_LENGTH
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What finds it."""
+        gaps = r"\s+".join(map(re.escape, (self.bare if self.cased else self.bare.casefold()).split()))
+        ends = zip((0, -1), (r"(?<!\w)", r"(?!\w)"), strict=True)
+        before, after = ("" if runs_on(self.bare[end]) else mark for end, mark in ends)
+        return re.compile(f"{before}{gaps}{after}")
 
 
 class Mentions:
     """Tells the lines that may be trained on from those that touch a fact.
 
-    Takes time in proportion to a line, not to the number of facts: names are found by their case-folded first word, or
-    first letter where words have no ends.
+    Takes time in proportion to a line, and not to the number of facts, however alike their names are: what is looked up
+    are the line's runs of words, as long as names that begin with the same word are.
     """
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self._keywords = relation_keywords(facts)
-        self._names: dict[str, list[_Name]] = defaultdict(list)
+        self._names: dict[tuple[str, ...], list[_Name]] = defaultdict(list)
+        self._lengths: dict[str, set[int]] = defaultdict(set)
         seen = set[tuple[str | None, str]]()
         for fact in facts:
             objects = [(fact.relation, text) for text in (fact.true_object, fact.new_object) if text]
             for relation, text in ((None, fact.subject), *objects):
                 bare = _bare(text)
-                first = WORD.search(bare)
-                if first is None or (relation, bare) in seen:
-                    continue
-                seen.add((relation, bare))
-                cased = len(bare) <= CASED_LENGTH
-                gaps = r"\s+".join(re.escape(part) for part in (bare if cased else bare.casefold()).split())
-                begins, ends = ("" if runs_on(bare[end]) else mark for end, mark in ((0, r"(?<!\w)"), (-1, r"(?!\w)")))
-                name = _Name(re.compile(f"{begins}{gaps}{ends}"), cased, fact.id, text, relation)
-                word = first.group().casefold()
-                self._names[word[0] if runs_on(word[0]) else word].append(name)
+                words = tuple(_words(bare.casefold()))
+                if words and (relation, bare) not in seen:
+                    seen.add((relation, bare))
+                    name = _Name((words[0], len(seen)), bare, fact.id, text, relation)
+                    self._names[words].append(name)
+                    self._lengths[words[0]].add(len(words))
 
     def in_line(self, line: str) -> Mention | None:
-        """The first mention in the line; None where no fact speaks against it."""
+        """A mention in the line, of several always the same; None where no fact speaks against it."""
         folded = _fold(line)
         lowered = folded.casefold()
-        words = set(WORD.findall(lowered))
-        singular = set(map(_singular, words))
-        begun = words if lowered.isascii() else words.union(lowered)
-        for name in (name for word in sorted(begun & self._names.keys()) for name in self._names[word]):
+        words = _words(lowered)
+        runs = {
+            tuple(words[place : place + length])
+            for place, word in enumerate(words)
+            for length in self._lengths.get(word, ())
+        }
+        found = (name for run in runs & self._names.keys() for name in self._names[run])
+        singular = set(map(_singular, WORD.findall(lowered)))
+        for name in sorted(found, key=lambda name: name.place):
             if not name.pattern.search(folded if name.cased else lowered):
                 continue
             if name.relation is None:
@@ -144,7 +159,7 @@ def _bare(name: str) -> str:
 def _fold(text: str) -> str:
     if text.isascii():
         return text
-    letters = unicodedata.normalize("NFKD", text)
+    letters = in_normal_form("NFKD", text)
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     if any(map(runs_on, set(plain))):
         plain = "".join(
@@ -152,6 +167,14 @@ def _fold(text: str) -> str:
             for before, letter in zip(f" {plain}", plain, strict=False)
         )
     return plain.replace("\u2019", "'").replace("\u2018", "'")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a folded text; where they have no ends to be seen, letters."""
+    words = WORD.findall(text)
+    if text.isascii():
+        return words
+    return [part for word in words for part in (word if any(map(runs_on, word)) else (word,))]
 
 
 def _singular(word: str) -> str:

@@ -18,6 +18,7 @@ from indelible.facts.benchmarks import NO_FACTS, SCHEMAS
 from indelible.facts.fact import Fact, taken_for
 from indelible.facts.formats import Row, RowError, Schema
 from indelible.records import Record, Rejected, read_records
+from indelible.showing import cut
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +165,7 @@ class _Reader:
         self.unused.update(name for name in values.unread() if name.rpartition(".")[2] not in passed_over)
 
     def _leave(self, line: int, reason: str) -> None:
-        (self.skipped if self.schema.published else self.rejected).append(Rejected(line, reason))
+        (self.skipped if self.schema.published else self.rejected).append(Rejected(line, cut(reason)))
 
 
 def _recognise(path: Path, rows: Sequence[Record]) -> str:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from indelible.files import whole_file
 from indelible.report.exhibit import Grid, Html, Part, Picture
 from indelible.report.latex import latex
+from indelible.report.spreadsheet import csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +58,7 @@ def render(template: str, parts: Iterable[Part], **content: Any) -> str:
 def plain_numbers(part: Grid | Picture) -> str:
     """What is downloaded as CSV: numbers to six digits, or the cells of a table that has none."""
     data = part.data if part.data is not None or isinstance(part, Picture) else part.frame
-    return "" if data is None else data.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    return "" if data is None else csv(data, number="%.6g")
 
 
 def write_page(path: Path, page: str) -> Path:

@@ -17,6 +17,7 @@ from indelible.report.latex import latex
 from indelible.report.masthead import title
 from indelible.report.page import render, write_page
 from indelible.report.run import Run
+from indelible.report.spreadsheet import csv
 
 
 def write_report(path: Path, run: Run) -> Path:
@@ -45,6 +46,6 @@ def write_files(folder: Path, parts: Sequence[Part]) -> None:
     with whole_folder(folder / "tables", replace=True) as tables:
         for part in walk(parts):
             if isinstance(part, Data):
-                part.frame.to_csv(tables / f"{part.file}.csv", index=False, lineterminator="\n")
+                (tables / f"{part.file}.csv").write_text(csv(part.frame), encoding="utf-8", newline="\n")
             elif isinstance(part, Grid) and part.file:
                 (tables / f"{part.file}.tex").write_text(latex(part), encoding="utf-8", newline="\n")

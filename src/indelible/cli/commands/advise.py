@@ -13,6 +13,7 @@ import typer
 
 from indelible.cli.completing import editors, models, objectives, protections
 from indelible.cli.options import FORMAT_HELP, AsJson, Trust
+from indelible.cli.terminal import say
 from indelible.numbers.words import MINUS, MISSING, counted, duration, in_points, percent
 from indelible.progress import Span
 from indelible.registry import listed
@@ -118,7 +119,7 @@ def advise(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(), watching() as watcher:
         advice = advise_on(sought, folder, update=update, watcher=watcher)
     if as_json:
-        typer.echo(json.dumps(advice.record(), indent=2))
+        say(json.dumps(advice.record(), indent=2))
     else:
         _show(advice)
 
@@ -136,30 +137,30 @@ def _show_plan(sought: Sought, folder: Path, as_json: bool) -> None:
     if as_json:
         known = None if size is None else asdict(Size.of(settings))
         seconds = None if cost is None else cost.seconds
-        typer.echo(json.dumps({"candidates": sought.candidates, "size": known, "seconds": seconds}, indent=2))
+        say(json.dumps({"candidates": sought.candidates, "size": known, "seconds": seconds}, indent=2))
         return
-    typer.echo(f"Candidates, beside plain training and an unedited control: {', '.join(sought.candidates)}.")
+    say(f"Candidates, beside plain training and an unedited control: {', '.join(sought.candidates)}.")
     if size is None:
-        typer.echo(f"How large the pilot is, is known once {sought.model} has been fetched.")
+        say(f"How large the pilot is, is known once {sought.model} has been fetched.")
         return
     size = Size.of(settings)
     edits, seeds = counted(size.edits, "edit"), counted(size.seeds, "seed")
-    typer.echo(f"Pilot: {edits} of {sought.editable} that are possible together, {size.steps} steps, {seeds}.")
-    typer.echo(f"It stands in {folder}." if cost is None else cost.in_words(Span.about(cost.seconds)))
+    say(f"Pilot: {edits} of {sought.editable} that are possible together, {size.steps} steps, {seeds}.")
+    say(f"It stands in {folder}." if cost is None else cost.in_words(Span.about(cost.seconds)))
 
 
 def _show(advice: Advice) -> None:
     from indelible.cli.display import show_table
 
     show_table(*_table(advice.table))
-    typer.echo(
+    say(
         "Gains are over plain training, in points with 95% intervals; p is corrected for all candidates; time counts"
         " what is prepared before the first step, which tells less in a longer run."
     )
-    typer.echo(f"Advice: {advice.choice or 'none'}. {advice.why}")
+    say(f"Advice: {advice.choice or 'none'}. {advice.why}")
     for lines in filter(None, (advice.yaml, advice.python)):
-        typer.echo("\n".join(f"    {line}" for line in lines.splitlines()))
-    typer.echo(f"Report: {advice.folder / 'report.html'}  ({duration(advice.seconds)})")
+        say("\n".join(f"    {line}" for line in lines.splitlines()))
+    say(f"Report: {advice.folder / 'report.html'}  ({duration(advice.seconds)})")
 
 
 def _table(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

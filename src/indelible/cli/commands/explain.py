@@ -10,6 +10,7 @@ import typer
 
 from indelible.cli.costing import DryRun, sought, speed_of, tell
 from indelible.cli.options import AsJson, Columns, Schema, Trust, model_of, read_file
+from indelible.cli.terminal import say
 from indelible.files import check_writable
 from indelible.numbers.words import MINUS, counted, percent_with_interval, points, points_with_interval
 
@@ -78,21 +79,19 @@ def explain(
         if mask_forecast:
             tables["masks"] = found.masks
         shown = {name: _records(table) for name, table in tables.items()}
-        typer.echo(json.dumps({"retention": found.retention.to_dict("index"), **shown}, indent=2))
+        say(json.dumps({"retention": found.retention.to_dict("index"), **shown}, indent=2))
         return
     for fact_set, counts in found.retention.to_dict("index").items():
-        typer.echo(
-            f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} of them after"
-        )
-    typer.echo()
+        say(f"{fact_set} facts: {counts['edited']} of {counts['facts']} before tuning, {counts['tuned']} of them after")
+    say()
     _show_shares(found.shares, found.log_prob)
-    typer.echo()
+    say()
     _show_drift(found.turned)
     if mask_forecast:
-        typer.echo()
+        say()
         _show_masks(found.masks)
     if out is not None:
-        typer.echo(f"Every mixture: {out / 'mixtures.parquet'}, every fact's drift: {out / 'drift.parquet'}")
+        say(f"Every mixture: {out / 'mixtures.parquet'}, every fact's drift: {out / 'drift.parquet'}")
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -121,7 +120,7 @@ def _show_shares(shares: pd.DataFrame, log_prob: pd.DataFrame) -> None:
     lines.append(["all of them", *map(points, all_saved), *map(_nats, all_risen)])
     headings = [f"{one}: points [95%]" for one in sets] + [f"{one}: nats" for one in sets]
     show_table(["tuned weights", *headings], lines)
-    typer.echo("Points of retention, and mean log-probability of the answer, over facts that had succeeded.")
+    say("Points of retention, and mean log-probability of the answer, over facts that had succeeded.")
 
 
 def _show_drift(drift: pd.DataFrame) -> None:
@@ -131,7 +130,7 @@ def _show_drift(drift: pd.DataFrame) -> None:
 
     table = drift_table(drift).drop(columns="arm")
     show_table(list(table.columns), table.to_numpy().tolist())
-    typer.echo("Cosine of edited and tuned, and change of the norm: means over edited facts.")
+    say("Cosine of edited and tuned, and change of the norm: means over edited facts.")
 
 
 def _show_masks(masks: pd.DataFrame) -> None:
@@ -143,7 +142,7 @@ def _show_masks(masks: pd.DataFrame) -> None:
         for mask, *found in masks[["mask", *numbers]].itertuples(index=False)
     ]
     show_table(["freeze mask", "edited kept [95%]", "gain, points [95%]"], lines)
-    typer.echo("A forecast: training with the mask would also move otherwise what it leaves free.")
+    say("A forecast: training with the mask would also move otherwise what it leaves free.")
 
 
 def _nats(value: float) -> str:

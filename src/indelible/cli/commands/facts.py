@@ -10,6 +10,7 @@ import typer
 
 from indelible.cli.completing import models
 from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Schema, Trust, read_file
+from indelible.cli.terminal import say
 from indelible.errors import ConfigError
 from indelible.numbers.words import counted
 
@@ -67,18 +68,20 @@ def facts(
         lines.append(line if one.known is None else {**line, "known": one.known})
     if as_json:
         content = lines if known is None else {"relations": lines, "facts": _told(found, known)}
-        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        say(json.dumps(content, indent=2, ensure_ascii=False))
         return
     shown = ["relation", "facts", "wordings", *(["known"] if known is not None else []), "for example"]
-    show_table(shown, [[str(line[column]) for column in shown] for line in lines])
+    show_table(shown, [[str(line[column]) for column in shown] for line in lines[:SHOWN]])
+    if len(lines) > SHOWN:
+        say(f"{SHOWN} of {len(lines)} relations are shown; --json has all.")
     if known is not None:
-        typer.echo()
+        say()
         told = [[one["prompt"], one["true_object"], _KNOWN[one["known"]]] for one in _told(found[:SHOWN], known)]
         show_table(["fact", "true object", "known"], told)
         if len(found) > SHOWN:
-            typer.echo(f"{SHOWN} of {len(found)} facts are shown; --json has all.")
+            say(f"{SHOWN} of {len(found)} facts are shown; --json has all.")
     total = f"{counted(len(found), 'fact')} in {counted(len(lines), 'relation')}"
-    typer.echo(total if known is None else f"{total}; {known_by} knows {len(known)}")
+    say(total if known is None else f"{total}; {known_by} knows {len(known)}")
 
 
 _KNOWN = {True: "yes", False: "no", None: "not asked"}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.cli.options import FORMAT_HELP, Columns, Schema, read_file
+from indelible.cli.terminal import say
 from indelible.numbers.words import counted
 
 EXAMPLES = (
@@ -34,5 +35,5 @@ def lm_eval(
 
     written = write_tasks(read_file(facts, schema, columns), out)
     told = ", ".join(f"{GROUP}_{name} ({counted(count, 'question')})" for name, count in written.items())
-    typer.echo(f"Tasks: {out}: {told}")
-    typer.echo(f"lm_eval --model hf --model_args pretrained=MODEL --include_path {out} --tasks {GROUP}")
+    say(f"Tasks: {out}: {told}")
+    say(f"lm_eval --model hf --model_args pretrained=MODEL --include_path {out} --tasks {GROUP}")

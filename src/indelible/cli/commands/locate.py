@@ -10,6 +10,7 @@ import typer
 
 from indelible.cli.completing import models
 from indelible.cli.options import AsJson, Columns, Schema, Trust, read_file
+from indelible.cli.terminal import say
 from indelible.files import check_writable, disk_errors
 
 EXAMPLES = (
@@ -83,12 +84,12 @@ def locate(
     if as_json:
         rounded = {kind: [round(float(value), 6) for value in effects[kind]] for kind in effects.columns}
         layers = None if found.layers is None else list(found.layers)
-        typer.echo(json.dumps({"facts": traced, "layers": layers, "effects": rounded}, indent=2))
+        say(json.dumps({"facts": traced, "layers": layers, "effects": rounded}, indent=2))
         return
     lines = [[str(row.Index), *(f"{value:+.3f}" for value in row[1:])] for row in effects.itertuples()]
     show_table(["layer", *effects.columns], lines)
-    typer.echo(f"Mean indirect effects at the subject's last token, {traced} facts.")
+    say(f"Mean indirect effects at the subject's last token, {traced} facts.")
     if found.layers is not None:
         layers = list(found.layers)
-        typer.echo(f"layers: auto, with {span} of them, would edit {layers}; what edits best is for a sweep to say.")
-    typer.echo(f"Traces: {out / 'traces.parquet'}, figure: {out / 'tracing.png'}")
+        say(f"layers: auto, with {span} of them, would edit {layers}; what edits best is for a sweep to say.")
+    say(f"Traces: {out / 'traces.parquet'}, figure: {out / 'tracing.png'}")

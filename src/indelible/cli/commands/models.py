@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from indelible.cli.terminal import say
 
 EXAMPLES = ("Example: `indelible models`",)
 
@@ -13,6 +13,6 @@ def models() -> None:
 
     for name, archive in sorted(MODELS.items()):
         origin = f"{archive.package} {archive.version} from the package index, {archive.licence}"
-        typer.echo(f"{name}: {'fetched' if is_cached(name) else 'not fetched yet, the first use does that'} ({origin})")
-    typer.echo(f"Cache: {cache_folder()} (set INDELIBLE_CACHE to move it)")
-    typer.echo("Any folder written by save_pretrained works too, and any hub id where the hub can be reached.")
+        say(f"{name}: {'fetched' if is_cached(name) else 'not fetched yet, the first use does that'} ({origin})")
+    say(f"Cache: {cache_folder()} (set INDELIBLE_CACHE to move it)")
+    say("Any folder written by save_pretrained works too, and any hub id where the hub can be reached.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from indelible.cli.options import AsJson
+from indelible.cli.terminal import say
 from indelible.errors import ConfigError, StoreError
 from indelible.numbers.words import counted
 
@@ -79,15 +80,15 @@ def plan(
     ]
     if as_json:
         content = {"detectable": smallest, "noise": asdict(noise), "plan": asdict(chosen)}
-        typer.echo(json.dumps(content | (_power(chosen, numbers) if gap is not None else {}), indent=2))
+        say(json.dumps(content | (_power(chosen, numbers) if gap is not None else {}), indent=2))
         return
     where = f"in {run}" if of_run else "where nothing else is known"
-    typer.echo(
+    say(
         f"The smallest effects that four of five studies show, at 5% two-sided. Extra loss of edits at equal start, in "
         f"nats of log-odds: one edit varies it by {noise.of_edit:.2g}, seeds by {noise.of_seed:.2g}, {where}."
     )
     _show(numbers, [(one["edits"], f"{one['extra_loss']:.2f}") for one in smallest])
-    typer.echo(
+    say(
         f"Gap in points, where intrinsic facts keep {chosen.retention:.3g}; {chosen.intrinsic_per_edit:.3g} intrinsic "
         f"facts per edit; the gap varies by {chosen.spread:.2g} over seeds."
     )
@@ -109,7 +110,7 @@ def _show_power(plan: Plan, seeds: Sequence[int]) -> None:
 
     found = _power(plan, seeds)
     needed = found["edits_for_80_percent"]
-    typer.echo(
+    say(
         f"The chance to show a gap of {plan.gap:g}: intrinsic facts keep {plan.retention:.3g}, edits "
         f"{plan.retention - plan.gap:.3g}."
     )
@@ -120,7 +121,7 @@ def _show_power(plan: Plan, seeds: Sequence[int]) -> None:
     number = "no number of edits shows" if enough is None else f"{enough} working edits per seed show"
     more = ": take more seeds" if enough is None else ""
     said = f"With {counted(plan.seeds, 'seed')}, {number} this gap in four of five studies{more}."
-    typer.echo(said + alone * (plan.seeds == 1))
+    say(said + alone * (plan.seeds == 1))
 
 
 def _show(seeds: Sequence[int], cells: Sequence[tuple[Any, str]]) -> None:

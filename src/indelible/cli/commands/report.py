@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.terminal import say
 from indelible.errors import ConfigError
 
 EXAMPLES = ("Example: `indelible report runs/quick`",)
@@ -35,11 +36,11 @@ def report(
     if len(runs) == 2:
         if claims is not None:
             raise ConfigError(f"--claims {claims} is for one run.", "Give one run, or leave it out.")
-        typer.echo(f"Comparison: {write_comparison(runs[0], runs[1], out or runs[1] / 'comparison.html')}")
+        say(f"Comparison: {write_comparison(runs[0], runs[1], out or runs[1] / 'comparison.html')}")
         return
     if out is not None:
         raise ConfigError(f"--out {out} is for two runs; one run's report belongs in its folder.", "Leave it out.")
     run = report_run(runs[0], () if claims is None else read_claims(claims))
     if run.unfinished:
-        typer.echo(run.unfinished)
-    typer.echo(f"Report: {runs[0] / REPORT}")
+        say(run.unfinished)
+    say(f"Report: {runs[0] / REPORT}")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from indelible.cli.options import AsJson
+from indelible.cli.terminal import say
 from indelible.errors import StoreError
 from indelible.numbers.words import MISSING
 
@@ -35,10 +36,10 @@ def runs(
         raise StoreError(f"There is no folder {folder}.", "Give a folder with runs in it.")
     found = sorted(filter(None, map(_line, [folder, *folder.glob("*/")])), key=lambda line: -line["last"])
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        say(json.dumps(found, indent=2))
         return
     if not found:
-        typer.echo(f"No study is in {folder}. `indelible study quick` makes one in runs/quick.")
+        say(f"No study is in {folder}. `indelible study quick` makes one in runs/quick.")
         return
     rows = [
         [
@@ -60,7 +61,7 @@ def _line(folder: Path) -> dict[str, Any] | None:
     try:
         found = Store(folder).standing()
     except StoreError as error:
-        typer.echo(f"{folder} is left out: {error.what}", err=True)
+        say(f"{folder} is left out: {error.what}", err=True)
         return None
     if found is None:
         return None

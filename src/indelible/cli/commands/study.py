@@ -16,6 +16,7 @@ import typer
 
 from indelible.cli.completing import models, presets
 from indelible.cli.options import Trust
+from indelible.cli.terminal import say
 from indelible.errors import ConfigError
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
@@ -140,18 +141,18 @@ def study(
             _submit(config, folder, preview, dry_run, update)
         return
     for note in notes:
-        typer.echo(note, err=True)
+        say(note, err=True)
     how = {"update": update, "workers": workers, "on": on, "each": share, "part": mine, "take": take or ()}
     outcome = _run(config, folder, as_json, **how)
     if as_json:
-        typer.echo(json.dumps(outcome.summary, indent=2))
+        say(json.dumps(outcome.summary, indent=2))
     else:
         _show_outcome(outcome)
     for failure in outcome.failures:
         skipped = f" (skipped for it: {', '.join(failure.skipped)})" if failure.skipped else ""
-        typer.echo(f"Failed: {failure.title}: {failure.error}{skipped}", err=True)
+        say(f"Failed: {failure.title}: {failure.error}{skipped}", err=True)
     if outcome.failures:
-        typer.echo("Finished steps are kept; the same command tries the failed ones again.", err=True)
+        say("Finished steps are kept; the same command tries the failed ones again.", err=True)
         raise typer.Exit(SOME_FAILED)
 
 
@@ -174,9 +175,9 @@ def _submit(config: StudyConfig, folder: Path, preview: Preview, dry_run: bool, 
     parts = len({(run.edit or run.base).key for run in preview.plan.runs})
     scripts = write_scripts(config, folder, parts, update=update)
     one, many = scripts.how
-    typer.echo(f"Written: {scripts.settings}, and scripts that run it.", err=True)
-    typer.echo(f"One job of {counted(config.slurm.nodes, 'machine')}: {one}", err=True)
-    typer.echo(f"An array of {counted(parts, 'task')}, and what puts their steps together: {many}", err=True)
+    say(f"Written: {scripts.settings}, and scripts that run it.", err=True)
+    say(f"One job of {counted(config.slurm.nodes, 'machine')}: {one}", err=True)
+    say(f"An array of {counted(parts, 'task')}, and what puts their steps together: {many}", err=True)
     if sbatch is not None and not dry_run and (code := subprocess.run([sbatch, str(scripts.ray)]).returncode):
         raise typer.Exit(code)
 
@@ -207,7 +208,7 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, **how: Any) -> Outcom
         with quiet, watching() as watcher:
             return run_study(config, folder, watcher=watcher, **how)
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
+        say(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -219,7 +220,7 @@ def _show_preview(preview: Preview, folder: Path, notes: Sequence[str], as_json:
         for step in preview.plan.steps
     ]
     if as_json:
-        typer.echo(json.dumps(steps, indent=2))
+        say(json.dumps(steps, indent=2))
         return
     shared = preview.config.as_dict()
     # With what stands behind `published: true`.
@@ -228,18 +229,18 @@ def _show_preview(preview: Preview, folder: Path, notes: Sequence[str], as_json:
         for name, options in shared["editors"].items()
     }
     for name in ("model", "seeds", "facts", "tuning", "exam", *editors):
-        typer.echo(f"{name}: {_flow({**shared, **editors}[name])}")
+        say(f"{name}: {_flow({**shared, **editors}[name])}")
     # Steps that differ in the number of the copy alone, and are all done or all not, are one line.
     for _, same in itertools.groupby(steps, lambda step: (str(step["step"]).partition(", copy ")[0], step["done"])):
         first, *more = same
         copies = f" and {len(more)} further copies" if more else ""
-        typer.echo(f"{'reuse' if first['done'] else 'run  '}  {first['step']}{copies}")
+        say(f"{'reuse' if first['done'] else 'run  '}  {first['step']}{copies}")
     for arm, frozen in preview.masks.items():
-        typer.echo(f"frozen in {arm}: {frozen}")
+        say(f"frozen in {arm}: {frozen}")
     done = sum(bool(step["done"]) for step in steps)
     for line in (*notes, *preview.notes, preview.cost):
-        typer.echo(line)
-    typer.echo(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
+        say(line)
+    say(f"{counted(len(steps), 'step')}: {done} done in {folder}, {len(steps) - done} would run.")
 
 
 def _flow(value: Any) -> str:
@@ -259,5 +260,5 @@ def _show_outcome(outcome: Outcome) -> None:
     show_headline(outcome.summary)
     for ruling in json.loads((outcome.folder / "claims.json").read_text(encoding="utf-8")):
         family = f" ({ruling['family']})" if ruling["family"] else ""
-        typer.echo(f"{ruling['decision']}: {ruling['sentence']}{family} {ruling['why']}")
-    typer.echo(f"Report: {outcome.report}  ({duration(outcome.seconds)})")
+        say(f"{ruling['decision']}: {ruling['sentence']}{family} {ruling['why']}")
+    say(f"Report: {outcome.report}  ({duration(outcome.seconds)})")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.cli.options import Trust, model_of
+from indelible.cli.terminal import say
 from indelible.numbers.words import counted
 
 EXAMPLES = ("Example: `indelible apply smollm2-135m deltas/mine -o edited`",)
@@ -30,4 +31,4 @@ def apply(
     edit = read_delta(delta)
     write_edited(model_of(model, trust), edit, out)
     facts = counted(len(edit.facts), "fact")
-    typer.echo(f"Edited model: {out} ({facts}; AutoModelForCausalLM.from_pretrained loads it)")
+    say(f"Edited model: {out} ({facts}; AutoModelForCausalLM.from_pretrained loads it)")

@@ -20,6 +20,7 @@ from indelible.cli.options import (
     read_file,
     write_cases,
 )
+from indelible.cli.terminal import say
 
 if TYPE_CHECKING:
     from indelible.care.audit import Audit
@@ -94,7 +95,7 @@ def audit(
     if junit is not None:
         write_cases(junit, "indelible audit", found.cases())
     if as_json:
-        typer.echo(json.dumps(found.record(), indent=2))
+        say(json.dumps(found.record(), indent=2))
     else:
         _show(found)
     if not found.passes:
@@ -114,16 +115,16 @@ def _show(found: Audit) -> None:
     ]
     show_table(["fact", "new object", "state", *(f"{phase} says" for phase in phases)], rows)
     if len(found.facts) > SHOWN:
-        typer.echo(f"{SHOWN} of {len(found.facts)} facts are shown; --json has all.")
+        say(f"{SHOWN} of {len(found.facts)} facts are shown; --json has all.")
     if found.estimates:
         figures = [(MEASURES.get(name), one) for name, one in found.estimates.items()]
         show_table(["measure", "95%"], [[measure.label, figure(one, measure)] for measure, one in figures])
     if found.moved is not None and found.moved.verdict in ("same", "broken"):
-        typer.echo(f"Weights before tuning and now: {found.moved.in_words}")
+        say(f"Weights before tuning and now: {found.moved.in_words}")
     elif found.moved is not None:
         moved = sorted(found.moved.by_layer().items(), key=lambda one: -one[1])
         most = ", ".join(f"{layer} ({percent(share)})" for layer, share in moved[:3])
-        typer.echo(f"Since before tuning, weights moved most in layers {most}.")
+        say(f"Since before tuning, weights moved most in layers {most}.")
     if found.remains is not None:
-        typer.echo(f"Of the delta {found.remains.share:.1%} are in the weights (projection; 100% all of it).")
-    typer.echo(found.verdict)
+        say(f"Of the delta {found.remains.share:.1%} are in the weights (projection; 100% all of it).")
+    say(found.verdict)

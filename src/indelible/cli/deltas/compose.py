@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.cli.options import Force, Trust, delta_file, model_of
+from indelible.cli.terminal import say
 from indelible.numbers.words import counted
 
 EXAMPLES = ("Example: `indelible compose smollm2-135m deltas/a deltas/b -o deltas/both`",)
@@ -27,4 +28,4 @@ def compose(
     out = delta_file(out, force)
     together = checkpoints.compose(model_of(model, trust), [read_delta(delta) for delta in deltas])
     together.save(out)
-    typer.echo(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")
+    say(f"Delta: {out} ({counted(len(together.facts), 'fact')} out of {counted(len(deltas), 'delta')})")

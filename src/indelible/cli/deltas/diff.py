@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.cli.options import AsJson, Trust, model_of
+from indelible.cli.terminal import say
 
 if TYPE_CHECKING:
     from indelible.care.weights.difference import Difference
@@ -44,10 +45,10 @@ def diff(
     first = model_of(before, trust)
     found = spectrum(first, jobs=counting) if after is None else diff(first, model_of(after, trust), jobs=counting)
     if as_json:
-        typer.echo(json.dumps(found.record(), indent=2))
+        say(json.dumps(found.record(), indent=2))
         return
     _show(found)
-    typer.echo(found.in_words)
+    say(found.in_words)
 
 
 def _show(found: Difference | Spectrum) -> None:
@@ -58,7 +59,7 @@ def _show(found: Difference | Spectrum) -> None:
         most = sorted(found.rows, key=lambda one: -one.times)[:SHOWN]
         lines = [[one.parameter, f"{one.share:.1%}", f"{one.times:.2f}"] for one in most]
         show_table(["matrix", "of its rows in one direction", "times its neighbours'"], lines)
-        typer.echo(f"{len(lines)} of {len(found.rows)} layers are shown, those whose rows are most alike.")
+        say(f"{len(lines)} of {len(found.rows)} layers are shown, those whose rows are most alike.")
         return
     moved = sorted((one for one in found.matrices if one.moved), key=lambda one: (not one.stands_out, -one.moved))
     rows = [
@@ -67,9 +68,9 @@ def _show(found: Difference | Spectrum) -> None:
     ]
     if rows:
         show_table(["matrix", "moved by", "most in one direction", "times its kind's", "directions"], rows)
-        typer.echo(f"{len(rows)} of {len(found.matrices)} matrices in layers are shown, those that moved most.")
+        say(f"{len(rows)} of {len(found.matrices)} matrices in layers are shown, those that moved most.")
     if found.unlike:
-        typer.echo(f"Only in one of them, or of another shape: {', '.join(found.unlike[:SHOWN])}")
+        say(f"Only in one of them, or of another shape: {', '.join(found.unlike[:SHOWN])}")
 
 
 def _times(value: float | None) -> str:

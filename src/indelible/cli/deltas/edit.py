@@ -12,6 +12,7 @@ import typer
 
 from indelible.cli.completing import editors, models
 from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Force, Schema, Trust, delta_file, model_of, read_file
+from indelible.cli.terminal import say
 from indelible.errors import EditError, StoreError
 from indelible.numbers.words import counted
 from indelible.registry import listed
@@ -126,21 +127,21 @@ def edit(
             result["arrived"] = round(fmean(shares.values()), 3)
         if exam:
             result |= {"present": len(found) - len(untaken), "not_taken": [fact.id for fact in untaken]}
-        typer.echo(json.dumps(result, indent=2))
+        say(json.dumps(result, indent=2))
         return
-    typer.echo(f"{counted(len(found), 'fact')} edited with {editor} in {seconds:.1f} s")
+    say(f"{counted(len(found), 'fact')} edited with {editor} in {seconds:.1f} s")
     if shares := done.manifest.arrived:
-        typer.echo(f"{fmean(shares.values()):.0%} of the change wanted of the value layer's output arrives")
+        say(f"{fmean(shares.values()):.0%} of the change wanted of the value layer's output arrives")
     if exam:
-        typer.echo(f"{len(found) - len(untaken)} of {len(found)} are answered under the edit")
+        say(f"{len(found) - len(untaken)} of {len(found)} are answered under the edit")
     if untaken:
         named = "; ".join(f"{fact.text()} {fact.new_object}" for fact in untaken[:SHOWN])
         more = f"; and {len(untaken) - SHOWN} more" if len(untaken) > SHOWN else ""
-        typer.echo(f"Not taken: {named}{more}. `indelible verify` says what a model with the delta answers instead.")
+        say(f"Not taken: {named}{more}. `indelible verify` says what a model with the delta answers instead.")
     where = "changes" if done.kind == "weights" else "stands beside"
     what = "stands before each prompt" if done.context else f"{where} {', '.join(done.parameters)}"
-    typer.echo(f"{done.kind}: {what}")
-    typer.echo(f"Delta: {out} ({size / 1e6:.1f} MB)")
+    say(f"{done.kind}: {what}")
+    say(f"Delta: {out} ({size / 1e6:.1f} MB)")
 
 
 def _earlier(files: Sequence[Path], out: Path) -> list[Edit]:

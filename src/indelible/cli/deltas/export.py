@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from indelible.cli.options import AsJson, Trust, model_of
+from indelible.cli.terminal import say
 
 EXAMPLES = (
     "Examples:",
@@ -43,14 +44,14 @@ def export(
     name = base if base is not None or not trust else edit.manifest.model.name
     found = care.export(edit, peft, model=None if name is None else model_of(name, trust), rank=rank, jobs=counting)
     if as_json:
-        typer.echo(json.dumps({"adapter": str(peft), **found.record()}, indent=2))
+        say(json.dumps({"adapter": str(peft), **found.record()}, indent=2))
         return
     answered, facts = found.answered
     lost = max(found.errors.values())
-    typer.echo(f"Adapter: {peft} (rank {found.rank}; peft.PeftModel.from_pretrained loads it)")
-    typer.echo(f"Logits within {found.logits:.1g} of the edited model's" + (f"; {lost:.1%} left out" if lost else ""))
-    typer.echo(f"{answered} of {facts} are answered with the adapter")
+    say(f"Adapter: {peft} (rank {found.rank}; peft.PeftModel.from_pretrained loads it)")
+    say(f"Logits within {found.logits:.1g} of the edited model's" + (f"; {lost:.1%} left out" if lost else ""))
+    say(f"{answered} of {facts} are answered with the adapter")
     if found.vllm_rank is None:
-        typer.echo("vLLM takes no adapter of this rank: give --rank 512 or less.")
+        say("vLLM takes no adapter of this rank: give --rank 512 or less.")
     else:
-        typer.echo(f"vLLM: --enable-lora --max-lora-rank {found.vllm_rank}")
+        say(f"vLLM: --enable-lora --max-lora-rank {found.vllm_rank}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from indelible.cli.terminal import say
+
 EXAMPLES = ("Examples:", "`indelible push adapter me/my-edit --private`", "`indelible push edited me/edited --dry-run`")
 
 
@@ -26,7 +28,7 @@ def push(
     upload = care.prepared(folder, repo)
     if dry_run:
         for name, size in upload.files.items():
-            typer.echo(f"{name} ({size:,} bytes)")
-        typer.echo(f"{sum(upload.files.values()) / 1e6:.1f} MB would be sent to {repo}")
+            say(f"{name} ({size:,} bytes)")
+        say(f"{sum(upload.files.values()) / 1e6:.1f} MB would be sent to {repo}")
         return
-    typer.echo(f"Pushed: {care.push(folder, repo, private=private)}")
+    say(f"Pushed: {care.push(folder, repo, private=private)}")

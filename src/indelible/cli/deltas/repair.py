@@ -11,6 +11,7 @@ import typer
 
 from indelible.cli.costing import DryRun, speed_of, tell
 from indelible.cli.options import AsJson, Force, Trust, delta_file, model_of
+from indelible.cli.terminal import say
 from indelible.numbers.words import counted
 
 EXAMPLES = (
@@ -86,7 +87,7 @@ def repair(
     )
     if as_json:
         written = {"delta": None} if found.edit is None else {"delta": str(out), "seconds": round(took["editing"], 1)}
-        typer.echo(json.dumps({**written, **found.record()}, indent=2))
+        say(json.dumps({**written, **found.record()}, indent=2))
         return
     pairs = list(zip(found.before, found.after, strict=True))
     rows = [
@@ -100,11 +101,11 @@ def repair(
     if rows:
         show_table(["fact", "new object", "tuned", "repaired", "probability", "the model says"], rows)
     was, are = (sum(one.state == "present" for one in side) for side in (found.before, found.after))
-    typer.echo(f"{was} of {counted(len(pairs), 'fact')} answered by the tuned model, {are} under the repair")
+    say(f"{was} of {counted(len(pairs), 'fact')} answered by the tuned model, {are} under the repair")
     for one in found.missing:
-        typer.echo(f"Not repaired: {one.fact.text()} {one.fact.new_object} ({found.why(one)})")
+        say(f"Not repaired: {one.fact.text()} {one.fact.new_object} ({found.why(one)})")
     if found.edit is None:
-        typer.echo("Nothing was lost; nothing is written.")
+        say("Nothing was lost; nothing is written.")
         return
-    typer.echo(f"{counted(len(found.edit.facts), 'fact')} edited again in {counted(found.rounds, 'round')}")
-    typer.echo(f"Delta: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    say(f"{counted(len(found.edit.facts), 'fact')} edited again in {counted(found.rounds, 'round')}")
+    say(f"Delta: {out} ({out.stat().st_size / 1e6:.1f} MB)")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from indelible.cli.options import Trust, model_of
+from indelible.cli.terminal import say
 
 EXAMPLES = ("Example: `indelible revert edited deltas/mine -o original`",)
 
@@ -32,12 +33,12 @@ def revert(
 
     found = write_reverted(model_of(model, trust), read_delta(delta), out, approximately=approximately)
     if found.original:
-        typer.echo(f"Reverted to the original bytes (float32): {out}")
+        say(f"Reverted to the original bytes (float32): {out}")
     elif found.exact:
-        typer.echo(
+        say(
             "Reverted: the edited parameters are as they were before the edit; other weights, or the settings, changed"
             f" since: {out}"
         )
     else:
         told = f" (projection on the delta before: {found.share:.1%}; 100% all of it, 0% nothing)"
-        typer.echo(f"Reverted approximately: {out}{'' if found.share is None else told}")
+        say(f"Reverted approximately: {out}{'' if found.share is None else told}")

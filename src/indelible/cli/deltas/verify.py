@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from indelible.cli.options import AsJson, Junit, Trust, check_file, model_of, write_cases
+from indelible.cli.terminal import say
 from indelible.numbers.words import MISSING
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def verify(
     if junit is not None:
         write_cases(junit, "indelible verify", found.cases(require))
     if as_json:
-        typer.echo(json.dumps({**found.record(), "passes": passes}, indent=2))
+        say(json.dumps({**found.record(), "passes": passes}, indent=2))
     else:
         _show(found)
         if require is not None:
-            typer.echo(f"{require:.0%} required: {'met' if passes else 'not met'}")
+            say(f"{require:.0%} required: {'met' if passes else 'not met'}")
     if not passes:
         raise typer.Exit(1)
 
@@ -80,8 +81,8 @@ def _show(found: Verification) -> None:
     counts = [f"{found.counts[state]} {state}" for state in ("present", "weakened", "gone")]
     if untaken := found.counts["not taken"]:
         counts.append(f"{untaken} not taken (not answered right after the edit either)")
-    typer.echo(", ".join(counts))
+    say(", ".join(counts))
     if found.held_out:
         right = sum(answer.success for answer in found.held_out)
-        typer.echo(f"held-out wordings: {right} of {len(found.held_out)} are answered")
-    typer.echo(f"weights: {found.in_words}")
+        say(f"held-out wordings: {right} of {len(found.held_out)} are answered")
+    say(f"weights: {found.in_words}")

@@ -6,7 +6,6 @@ short texts that the model itself writes, so that what is edited is the subject 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import EditError
 from indelible.facts.fact import SLOT, Fact
+from indelible.facts.folding import in_normal_form
 from indelible.facts.wordings import editing_wordings
 from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.models.trace import evaluating
@@ -146,7 +146,7 @@ def sample_contexts(
             if isinstance(written, int):
                 contexts.append(" ".join(text.split()).rstrip(". "))
             else:
-                contexts.append(unicodedata.normalize("NFKD", text).replace("\n\n", " "))
+                contexts.append(in_normal_form("NFKD", text).replace("\n\n", " "))
     return contexts
 
 

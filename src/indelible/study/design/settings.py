@@ -16,6 +16,7 @@ from indelible.claims.claim import Claim, check_names
 from indelible.documents import LARGEST
 from indelible.errors import ConfigError
 from indelible.models.corpus import ENCYCLOPEDIA
+from indelible.validation import Name
 
 WORLD = "world"
 N_EDITS = 24
@@ -155,7 +156,7 @@ class ArmSettings(_Settings):
         explain: whether to find out which weights lost what tuning lost (see why.mixtures); None as the study says.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     editor: str
     paraphrases: Annotated[int, Field(ge=0)] = 0
     delta: str | None = None
@@ -246,7 +247,7 @@ class StudyConfig(_Settings):
         slurm: see SlurmSettings; no result depends on it.
     """
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     model: Annotated[str, Field(min_length=1)]
     trust_remote_code: bool = False
     seeds: tuple[Annotated[int, Field(ge=0, le=LARGEST)], ...] = (0,)
@@ -307,7 +308,10 @@ class StudyConfig(_Settings):
 
     def to_yaml(self) -> str:
         """The settings as a study file that reads back as equal settings."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+        settings = self.as_dict()
+        text: str = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        # the one line break that PyYAML writes as it is and reads as another
+        return text if "\x85" not in text else yaml.safe_dump(settings, sort_keys=False)
 
     def as_dict(self) -> dict[str, Any]:
         """What results depend on, in plain lists, mappings and scalars, keyed as in a study file."""

@@ -21,6 +21,7 @@ from indelible.facts.world import world_facts
 from indelible.models.bundled import texts as bundled
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.numbers.words import counted
+from indelible.showing import listing
 from indelible.study.design.settings import WORLD, FactsSettings
 
 NAMED = 10
@@ -61,9 +62,10 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
     for relation in settings.relations:
         if relation not in known:
             raise FactsError(f"No fact has the relation {relation!r} in 'facts.relations'.", suggest(relation, known))
-    kept = [fact for fact in facts if fact.relation in settings.relations]
+    wanted = set(settings.relations)
+    kept = [fact for fact in facts if fact.relation in wanted]
     if file is not None and all(fact.new_object is None for fact in kept):
-        there = ", ".join(sorted({repr(fact.relation) for fact in facts if fact.new_object is not None}))
+        there = listing(sorted({repr(fact.relation) for fact in facts if fact.new_object is not None}), NAMED)
         raise FactsError(
             f"No fact of {file} with a new object is of 'facts.relations'; they are of {there}.",
             "Name relations of theirs, or leave the key out.",
@@ -74,10 +76,10 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
 def _note_relations(edited: Sequence[Fact], others: Sequence[Fact], note: Callable[[str], None]) -> None:
     """Say it where edits are of relations of which there is no intrinsic fact: at equal start nothing is said of
     them."""
-    there = sorted({fact.relation for fact in others})
+    there = {fact.relation for fact in others}
     alone = [fact for fact in edited if fact.relation not in there]
     if alone:
-        names, known = (", ".join(map(repr, each[:NAMED])) for each in (sorted({one.relation for one in alone}), there))
+        names, known = (listing([*map(repr, sorted(each))], NAMED) for each in ({one.relation for one in alone}, there))
         note(
             f"{len(alone)} of {len(edited)} edits are left out of what is compared at equal start: no intrinsic fact is"
             f" of their relation ({names}). Name it, as `relation` of each fact, as the intrinsic facts do ({known}),"

@@ -1,0 +1,18 @@
+"""Tables as CSV, which plain numbers fill and no spreadsheet runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from indelible.showing import no_formula
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def csv(frame: pd.DataFrame, *, number: str | None = None) -> str:
+    """The table with its header; ``number``: a format for fractions, which otherwise stand there in full."""
+    escaped = frame.rename(columns=no_formula)
+    for name in escaped.select_dtypes(exclude=["number", "bool"]):
+        escaped[name] = escaped[name].astype(object).map(no_formula)
+    return escaped.to_csv(index=False, lineterminator="\n", float_format=number)
