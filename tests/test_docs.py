@@ -28,7 +28,7 @@ from markdown_it import MarkdownIt
 import indelible
 import reference
 from indelible.claims.claim import read_claims
-from indelible.cli.main import app
+from indelible.cli.program import app
 from indelible.edits.editor import EDITORS
 from indelible.exam.kind import KINDS
 from indelible.facts.read import read_facts

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,10 +22,12 @@ from indelible.files import (
     is_full_disk,
     read_text,
     remove,
+    scratch_folder,
     sweep,
     whole_file,
     whole_folder,
 )
+from small_disks import small_disk
 
 
 def names(folder: Path) -> list[str]:
@@ -44,17 +44,6 @@ def write(path: Path, text: str, *, replace: bool = False, folder: bool = False)
     else:
         with whole_file(path) as unfinished:
             unfinished.write_text(text)
-
-
-@contextmanager
-def small_disk(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: what a disk that fills up looks like to a writer."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -95,10 +84,10 @@ def test_a_sweep_takes_what_has_the_prefix_and_the_age(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     sweep(tmp_path)
     assert len(names(tmp_path)) == 3
-    sweep(tmp_path, prefix=f"{UNFINISHED}a-", older_than=0)
+    sweep(tmp_path, prefix=f"{UNFINISHED}a-", older_than=None)
     assert names(tmp_path) == [f"{UNFINISHED}b-1", "mine"]
-    sweep(tmp_path, older_than=0)
-    sweep(tmp_path / "gone", older_than=0)
+    sweep(tmp_path, older_than=None)
+    sweep(tmp_path / "gone", older_than=None)
     assert names(tmp_path) == ["mine"]
 
 
@@ -241,3 +230,21 @@ def test_a_file_that_is_not_there_is_named_with_near_names(tmp_path: Path) -> No
         read_text(tmp_path, "data file", DataError)
     with pytest.raises(DataError, match="cannot be read: File name too long"):
         read_text(tmp_path / ("x" * 300), "data file", DataError)
+
+
+def test_a_scratch_folder_goes_with_its_process_even_if_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = (
+        "import os; from indelible.files import scratch_folder\n"
+        "with scratch_folder() as folder: (folder / 'x').touch(); os.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, check=False).returncode == -9
+    assert len(names(tmp_path)) == 1
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_folder() as mine, scratch_folder() as other:
+        assert len(names(tmp_path)) == 2 and mine != other and not names(mine)
+        with pytest.raises(StoreError, match=f"The disk that holds {tmp_path} is full"), scratch_folder():
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []

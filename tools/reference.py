@@ -16,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
-from indelible.cli.main import app
+from indelible.cli.program import app
 from indelible.edits.editor import EDITORS, Editor
 from indelible.study.design.settings import StudyConfig
 from indelible.tuning.objective import OBJECTIVES

@@ -47,7 +47,11 @@ class PluginError(IndelibleError, ImportError):
     """What another distribution adds through an entry point cannot be loaded."""
 
 
-class PluginWarning(UserWarning):
+class IndelibleWarning(UserWarning):
+    """What a user can mend and work goes on without; the command line says it in one line."""
+
+
+class PluginWarning(IndelibleWarning):
     """What another distribution adds cannot be loaded, and is passed over."""
 
 
@@ -89,6 +93,10 @@ class TrainingDivergedError(IndelibleError, ArithmeticError):
 
 class StoreError(IndelibleError, OSError):
     """A run folder that cannot be written, is full, or belongs to another study."""
+
+
+class Stopped(BaseException):
+    """Work that Ctrl-C or SIGTERM ended; says what is kept of it."""
 
 
 def near_names(name: str, known: Iterable[str]) -> list[str]:

@@ -10,15 +10,19 @@ import errno
 import io
 import os
 import shutil
+import tempfile
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indelible.errors import IndelibleError, StoreError, near_names
+from filelock import FileLock, Timeout
+
+from indelible.errors import IndelibleError, IndelibleWarning, StoreError, near_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +36,7 @@ _UNWRITABLE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
 }
 _STALE_SECONDS = 24 * 3600
+_SCRATCH = "indelible-"
 
 
 def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
@@ -157,15 +162,51 @@ def whole_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float = _STALE_SECONDS) -> None:
+@contextmanager
+def unkept(what: str) -> Iterator[None]:
+    """Go on where something cannot be written into a cache, and say, once, that ``what`` is not kept."""
+    try:
+        yield
+    except StoreError as error:
+        fix = "Set INDELIBLE_CACHE to a folder with room that you may write to."
+        warnings.warn(f"{what} not kept for the next time: {error.what} {fix}", IndelibleWarning, stacklevel=3)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder for the block alone. Those of killed processes go: nobody holds their locks any more.
+
+    Raises:
+        StoreError: if the disk with the system's temporary files is full, or may not be written.
+    """
+    home = Path(tempfile.gettempdir())
+    for left in home.glob(f"{_SCRATCH}*/lock"):
+        with suppress(OSError, Timeout), FileLock(left, timeout=0):
+            remove(left.parent)
+    with ExitStack() as held:
+        with disk_errors(home):
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True)))
+            held.enter_context(FileLock(folder / "lock", thread_local=False))
+            inside = folder / "files"
+            inside.mkdir()
+        try:
+            yield inside
+        except Exception as error:
+            if is_full_disk(error) and not isinstance(error, IndelibleError):
+                raise full_disk(home, error) from error
+            raise
+
+
+def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float | None = _STALE_SECONDS) -> None:
     """Remove what killed writers have left in a folder under such names.
 
-    ``older_than`` is in seconds: nobody writes for more than a day; 0 where the caller knows that all writers are dead.
+    ``older_than`` is in seconds: nobody writes for more than a day; None where the caller knows that all writers are
+    dead, whatever a clock says that may have been set back.
     """
     with suppress(OSError):
         for path in [path for path in folder.iterdir() if path.name.startswith(prefix)]:
             with suppress(OSError):  # its own writer has just removed it
-                if time.time() - path.lstat().st_mtime >= older_than:
+                if older_than is None or time.time() - path.lstat().st_mtime >= older_than:
                     remove(path)
 
 

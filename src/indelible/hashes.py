@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 SEAL = "seal"
+HASHES = "sha256.json"
+"""The file with the hashes of those beside it, in a run folder and in a folder of the cache."""
 T = TypeVar("T")
 
 

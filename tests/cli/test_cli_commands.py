@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 import typer.main
 
-from indelible.cli.main import app, main
+from indelible.cli.main import main
+from indelible.cli.program import app
+from indelible.progress import Piece
+from indelible.watching import LogWatcher
 from tiny_studies import taught_facts, write_study
 
 COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
@@ -167,6 +170,42 @@ def test_control_c_says_how_to_go_on(settings: dict[str, Any], tmp_path: Path) -
     assert process.returncode == 130
     assert "same command again" in said
     assert "Traceback" not in said
+
+
+def test_sigterm_ends_a_study_as_control_c_does(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Schedulers send it; afterwards the process has the handler that it had."""
+    study, folder, before = write_study(tmp_path / "tiny.yaml", settings), tmp_path / "run", LogWatcher.started
+
+    def started(watcher: LogWatcher, piece: Piece) -> None:
+        before(watcher, piece)
+        if piece.kind == "probe":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(LogWatcher, "started", started)
+    assert main(["study", str(study), "--out", str(folder), "--workers", "1"]) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"Terminated. Finished steps are kept in {folder}; give the same command again to go on."
+    assert [path.name.partition("-")[0] for path in (folder / "steps").iterdir()] == ["select"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("module", ["typer", "indelible.cli.commands.runs", "yaml"])
+def test_control_c_while_things_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
+    """They take most of a second, and some are imported by a command."""
+    program = (
+        "import os, signal, sys\n"
+        "class Presses:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Presses())\n"
+        "from indelible.cli.main import main\n"
+        f"sys.exit(main(['runs', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "Interrupted.\n", "")
 
 
 def test_models_names_what_is_bundled(capsys: pytest.CaptureFixture[str]) -> None:

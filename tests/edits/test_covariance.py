@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from worked_facts import CORPUS
 
 from indelible.edits.solving import covariance
 from indelible.edits.solving.covariance import second_moments
-from indelible.errors import EditError
+from indelible.errors import EditError, IndelibleWarning
 from indelible.models.fingerprint import Identity
+from small_disks import small_disk
 from tiny_families import TABLE, build_family, enliven
 from tiny_models import Make, Tokenizer
 
@@ -101,6 +103,24 @@ def test_a_damaged_cache_file_is_made_again(tiny_model: Make, tiny_tokenizer: To
         file.write_bytes(content)
         assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path)[1], fresh[1])
         assert file.read_bytes() == whole
+
+
+def test_without_a_cache_that_can_be_written_the_work_goes_on_and_says_so_once(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model, cache = tiny_model("llama"), tmp_path / "file" / "cache"
+    fresh = moments(model, tiny_tokenizer, (1,), cache=tmp_path / "good")
+    (tmp_path / "file").touch()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=cache)[1], fresh[1])
+        with small_disk(1000):
+            assert torch.equal(moments(model, tiny_tokenizer, (1,), cache=tmp_path / "full")[1], fresh[1])
+    said = [str(one.message) for one in told if one.category is IndelibleWarning]
+    assert len(said) == 2 and "file/cache cannot be written: Not a directory. Set INDELIBLE_CACHE" in said[0]
+    assert f"not kept for the next time: The disk that holds {tmp_path / 'full'}" in said[1] and "full. Set" in said[1]
+    assert not list((tmp_path / "full").iterdir())
 
 
 def test_too_few_tokens_and_too_short_a_corpus_are_refused(tiny_model: Make, tiny_tokenizer: Tokenizer) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import sys
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +30,18 @@ from tiny_families import enliven
 from tiny_models import Make, Tokenizer
 
 
+def exit_at_disk_call(folder: Path, number: int) -> None:
+    """End this process without a word at that call, from 0, which opens, makes, renames or removes in a folder."""
+    calls = count()
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        touches = event.startswith("os.") or event == "open"
+        if touches and str(folder) in str(arguments) and next(calls) == number:
+            os._exit(9)
+
+    sys.addaudithook(watch)
+
+
 def test_an_edited_model_saved_by_transformers_holds_the_edit(
     tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
@@ -41,6 +56,28 @@ def test_an_edited_model_saved_by_transformers_holds_the_edit(
     assert "present" in [one.state for one in verify_facts(again, tiny_tokenizer, CAPITALS)]
     update.revert(again)
     assert fingerprint(again) == update.manifest.fingerprint
+
+
+def test_a_delta_written_over_an_old_one_is_the_old_or_the_new_whenever_it_is_killed(
+    tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """At each call that touches the disk the process that writes is gone, as after SIGKILL."""
+    old, new = (edit("ft-m", tiny_model("llama"), tiny_tokenizer, CAPITALS[place : place + 1]) for place in (0, 1))
+    path, found = tmp_path / "delta.safetensors", []
+    old.save(path)
+    while True:
+        child = os.fork()
+        if not child:
+            exit_at_disk_call(tmp_path, len(found))
+            new.save(path)
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        facts = Edit.load(path).facts
+        assert facts in (old.facts, new.facts)
+        if code == 0:
+            break
+        found.append(facts == new.facts)
+    assert facts == new.facts and found == sorted(found) and {*found} == {False, True} and len(found) > 5
 
 
 def test_a_delta_is_one_file_that_nothing_changes_unnoticed(

@@ -204,8 +204,10 @@ def test_layers_are_chosen_once_and_kept(tiny_model: Make, tiny_tokenizer: Token
     assert located_layers(bench, facts, 2) == chosen
     assert len(calls) == len(facts)
     (file,) = tmp_path.iterdir()
-    file.write_text(file.read_text()[:20])
-    assert located_layers(bench, facts, 2) == chosen
+    whole = file.read_text()
+    for content in (whole[:20], whole.replace("0.", "1.", 1), "[]"):
+        file.write_text(content)
+        assert located_layers(bench, facts, 2) == chosen and file.read_text() == whole
     located_layers(bench.model_copy(update={"identity": Identity("another", {})}), facts, 2)
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -223,7 +225,7 @@ def test_facts_are_asked_until_sixteen_known_ones_are_found(
         before = set(tmp_path.iterdir())
         located_layers(bench, asked, 1)
         (file,) = set(tmp_path.iterdir()) - before
-        return list(dict.fromkeys(entry["fact_id"] for entry in json.loads(file.read_text("utf-8"))))
+        return list(dict.fromkeys(entry["fact_id"] for entry in json.loads(file.read_text("utf-8"))["traced"]))
 
     assert traced([*unknown, *facts]) == [fact.id for fact in facts[:16]]
     assert traced([*unknown, *facts[4:]]) == [fact.id for fact in facts[4:]], "another question, another answer"

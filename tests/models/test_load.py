@@ -20,7 +20,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from indelible.errors import DataError, ModelError, StoreError
+from indelible.errors import DataError, IndelibleWarning, ModelError, StoreError
 from indelible.models.bundled import fetch as bundled
 from indelible.models.bundled import texts
 from indelible.models.fingerprint import fingerprint
@@ -438,18 +438,25 @@ def test_kept_prose_that_is_damaged_is_fetched_again(
         assert texts.encyclopedia_text() == ["one two", "three"]
 
 
-def test_a_cache_that_cannot_be_written_is_one_clear_line(closed_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_one_clear_line_and_texts_are_read_without_it(
+    closed_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed_index.write_text("a file where the folder should be")
+    (tmp_path / "text").write_text("a b c\n")
+    with tarfile.open(tmp_path / "archive", "w:gz") as archive:
+        for name in texts.PROSE.files:
+            archive.add(tmp_path / "text", texts.PROSE.member + name)
 
     @contextmanager
     def fetched(*_arguments: object) -> Iterator[Path]:
-        yield closed_index
+        yield tmp_path / "archive"
 
     for module in (bundled, texts):
         monkeypatch.setattr(module, "fetched", fetched)
-    for ask in (lambda: bundled.model_folder("smollm2-135m"), texts.encyclopedia_text):
-        with pytest.raises(StoreError, match=r"cannot be written.*INDELIBLE_CACHE"):
-            ask()
+    with pytest.raises(StoreError, match=r"cannot be written.*INDELIBLE_CACHE"):
+        bundled.model_folder("smollm2-135m")
+    with pytest.warns(IndelibleWarning, match=r"llamafactory are not kept.*cannot be written.*INDELIBLE_CACHE"):
+        assert texts.encyclopedia_text() == ["a b c"]
 
 
 def test_prose_is_read_in_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def test_a_finished_study_is_not_done_again_and_needs_no_model(
     (folder / "report.html").unlink()
     report_on(folder)
     assert (folder / "report.html").stat().st_size > 0
-    for table in ("facts.parquet", "runs.parquet"):  # as a version wrote them that knew no protections
+    (folder / "sha256.json").unlink()
+    for table in ("facts.parquet", "runs.parquet"):  # as a version wrote them that knew no protections and no hashes
         pd.read_parquet(folder / table).drop(columns="protect").to_parquet(folder / table)
     assert report_on(folder).summary == alone.outcome.summary
 
@@ -170,6 +171,7 @@ def test_a_claim_that_this_version_cannot_read_is_named(alone: Alone, tmp_path: 
     settings = yaml.safe_load((folder / "config.yaml").read_text())
     settings["claims"] = [{"name": "old", "sentence": "Old.", "estimate": "gap", "until": 3}]
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    (folder / "sha256.json").unlink()
     with pytest.raises(ConfigError, match=r"Unknown key 'claims.0 of .*run.until'"):
         report_on(folder)
 

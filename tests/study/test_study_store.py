@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,44 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no study's"), Store(tmp_path).open(config()):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_settings_that_were_lost_cost_no_step(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.open(config()):
+        keep(store)
+        (tmp_path / "report.html").write_text("of other settings, for all that is known")
+    (tmp_path / "config.yaml").unlink()
+    with store.open(config()):
+        assert store.has(STEP) and not (tmp_path / "report.html").exists()
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative_and_spares_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = count(20_000, -1)
+    monkeypatch.setattr(time, "time", lambda: next(days) * 86_400.0)
+    store = Store(tmp_path)
+    (tmp_path / "steps" / ".writing-edit-1-99").mkdir(parents=True)
+    with store.open(config()):
+        assert not leftovers(tmp_path)
+        keep(store)
+    assert 0 <= store.record_of(STEP)["seconds"] < 60
+    times = [event["time"] for event in store.events()]
+    assert times == sorted(times, reverse=True) and 0 <= store.events()[1]["seconds"] < 60
+
+
+def test_a_damaged_line_of_the_record_is_not_taken_for_what_happened(tmp_path: Path) -> None:
+    store, path = Store(tmp_path), tmp_path / "events.jsonl"
+    with store.open(config()):
+        store.record("planned", None, steps=2)
+        keep(store)
+    whole = path.read_text()
+    path.write_text(whole.replace('"steps": 2', '"steps": 3').replace("finished", "finishee"))
+    assert (found := store.standing()) and (found.done, found.of, found.unreadable) == (0, None, 2)
+    older = re.sub(', "seal": "[0-9a-f]+"', "", whole)  # of a version that sealed none
+    path.write_text(older)
+    assert (found := store.standing()) and (found.done, found.of, found.unreadable) == (1, 2, 0)
 
 
 def test_a_damaged_config_is_told(tmp_path: Path) -> None:

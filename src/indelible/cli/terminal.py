@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import typer
+import sys
 
 from indelible.showing import visible
 
 
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a text and the end of its line to stdout or stderr."""
-    typer.echo(visible(text), err=err)  # noqa: TID251
+    print(visible(text), file=sys.stderr if err else sys.stdout, flush=True)

@@ -8,11 +8,9 @@ wanted, which holds it.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,6 +30,7 @@ from indelible.edits.weight_editor import Changer, WeightEditor
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.facts.world import world_facts
+from indelible.files import scratch_folder
 from indelible.models.batches import in_pieces
 from indelible.models.layout import Layout
 from indelible.progress import Progress
@@ -131,8 +130,9 @@ class Mender:
             # as published; those of the edit alone are then left alone
             editor, self._bystanders = editor.model_copy(update={"bystander_weight": usual}), ()
         if cache is None and editor.uses_text:
-            cache = Path(tempfile.mkdtemp(prefix="indelible-"))
-            weakref.finalize(self, shutil.rmtree, cache, ignore_errors=True)
+            held = ExitStack()
+            cache = held.enter_context(scratch_folder())
+            weakref.finalize(self, held.close)
         around = Surroundings(corpus=how.corpus, seed=how.seed, cache=cache)
         with at_work(self.model, self.tokenizer):
             self.bench = workbench(self.model, self.tokenizer, {**around, "progress": self.progress})

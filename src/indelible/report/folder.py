@@ -12,11 +12,12 @@ from indelible.claims.claim import Claim, built_in_claims, check_names
 from indelible.claims.judge import judge
 from indelible.documents import from_json, from_yaml
 from indelible.errors import ConfigError, StoreError
-from indelible.files import damaged, read_table, read_text, whole_file
+from indelible.files import damaged, read_text, whole_file
 from indelible.numbers.answers import Answers
 from indelible.report.comparison import render_comparison
 from indelible.report.page import write_page
 from indelible.report.report import write_report
+from indelible.report.results import read_results, seal_results
 from indelible.report.run import Run
 from indelible.validation import validated
 
@@ -24,7 +25,8 @@ REPORT = "report.html"
 
 
 def read_run(folder: Path) -> Run:
-    """The tables, settings and provenance of a finished run, under the folder's name; a StoreError if there is none."""
+    """The tables, settings and provenance of a finished run, under the folder's name; a StoreError if there is none, or
+    it is damaged (`results.read_results`)."""
     missing = [name for name in ("facts.parquet", "runs.parquet", "config.yaml") if not (folder / name).is_file()]
     if missing:
         what = f"{folder} holds no finished study: {missing[0]} is missing."
@@ -32,10 +34,8 @@ def read_run(folder: Path) -> Run:
             what if folder.is_dir() else f"There is no run folder {str(folder)!r}.",
             "Run `indelible study` first, or give a folder that it wrote.",
         )
-    tables = {path.stem: read_table(path) for path in sorted(folder.glob("*.parquet"))}
+    tables = read_results(folder)
     rows, runs = tables.pop("facts"), tables.pop("runs")
-    if rows.empty:
-        raise StoreError(f"{folder} holds no answers: facts.parquet is empty.", "Run the study again.")
     if "copy" not in rows:  # of a run that is older than copies
         rows["copy"] = 0
     for table in (rows, runs):
@@ -65,7 +65,8 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 def report_on(folder: Path, claims: Sequence[Claim] = (), *, run: Run | None = None) -> Run:
     """Judge claims on a finished run, beside the built-in ones and the study's own; write summary.json, claims.json,
-    report.html, figures/ and tables/. Where it is given, ``run`` takes the place of the folder's tables.
+    report.html, figures/, tables/, and last the hashes of all. Where it is given, ``run`` takes the place of the tables
+    in the folder.
 
     Raises:
         StoreError: the folder holds no finished run, or cannot be written.
@@ -83,6 +84,7 @@ def report_on(folder: Path, claims: Sequence[Claim] = (), *, run: Run | None = N
     with whole_file(folder / "claims.json") as path:
         path.write_text(json.dumps([ruling.record() for ruling in rulings], indent=2) + "\n", encoding="utf-8")
     write_report(folder / REPORT, judged)
+    seal_results(folder)
     return judged
 
 

@@ -14,6 +14,7 @@ from indelible.numbers.words import counted
 from indelible.report.folder import read_run, report_on
 from indelible.report.run import Run
 from indelible.study.design.settings import StudyConfig, changed_settings
+from indelible.study.run.store import Store
 from indelible.validation import validated
 
 
@@ -32,7 +33,6 @@ def report_run(folder: Path, claims: Sequence[Claim] = ()) -> Run:
 
 def _of_finished_steps(folder: Path) -> Run:
     from indelible.study.run.run import plan_of
-    from indelible.study.run.store import Store
     from indelible.study.run.tables import collect_rows, collect_runs
 
     store = Store(folder)

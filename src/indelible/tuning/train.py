@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from indelible.errors import ConfigError, TrainingDivergedError
 from indelible.exam.callback import RetentionCallback
 from indelible.facts.fact import Fact
+from indelible.files import scratch_folder
 from indelible.harness.figures import Harness
 from indelible.models.trace import product_precision
 from indelible.progress import Progress
@@ -194,7 +194,7 @@ def fine_tune(
     weights = {name: one.detach().clone() for name, one in model.named_parameters()} if finishing else {}
     everything = tuple(figure.name for figure in objective.figures)
     outside_before = _outside(harness, model, tokenizer)
-    with seeded(seed), quiet_trl(), product_precision(), tempfile.TemporaryDirectory(prefix="indelible-") as folder:
+    with seeded(seed), quiet_trl(), product_precision(), scratch_folder() as scratch:
         with adapted(model, settings, frozen) as tuned:
             run = Run(
                 model=model,
@@ -203,7 +203,7 @@ def fine_tune(
                 settings=settings,
                 train=rows.train,
                 heldout=rows.heldout,
-                folder=folder,
+                folder=str(scratch),
                 seed=seed,
                 steps=steps,
                 expected=settings.steps_expected(len(rows.train), tokens),

@@ -139,8 +139,8 @@ def _points(gap: Any) -> str:
 
 
 def _rows(folder: Path) -> pd.DataFrame:
-    from indelible.files import read_table
+    from indelible.report.results import read_results
 
-    if not (file := folder / "facts.parquet").is_file():
+    if not (folder / "facts.parquet").is_file():
         raise StoreError(f"{folder} holds no finished study: facts.parquet is missing.", "Run `indelible study` first.")
-    return read_table(file)
+    return read_results(folder)["facts"]

@@ -29,6 +29,7 @@ def report(
     """
     from indelible.claims.claim import read_claims
     from indelible.report.folder import REPORT, write_comparison
+    from indelible.report.results import changed_since
     from indelible.study.reporting import report_run
 
     if len(runs) > 2:
@@ -40,7 +41,10 @@ def report(
         return
     if out is not None:
         raise ConfigError(f"--out {out} is for two runs; one run's report belongs in its folder.", "Leave it out.")
+    changed = changed_since(runs[0])
     run = report_run(runs[0], () if claims is None else read_claims(claims))
     if run.unfinished:
         say(run.unfinished)
+    if changed:
+        say(f"Written anew, as it was no longer as it was written: {', '.join(changed)}", err=True)
     say(f"Report: {runs[0] / REPORT}")

@@ -12,7 +12,7 @@ import typer
 from indelible.cli.options import AsJson
 from indelible.cli.terminal import say
 from indelible.errors import StoreError
-from indelible.numbers.words import MISSING
+from indelible.numbers.words import MISSING, counted
 
 EXAMPLES = (
     "Examples:",
@@ -65,6 +65,9 @@ def _line(folder: Path) -> dict[str, Any] | None:
         return None
     if found is None:
         return None
+    if found.unreadable:
+        lines = counted(found.unreadable, "damaged line")
+        say(f"{folder}: {lines} of events.jsonl passed over", err=True)
     return {
         "folder": str(folder),
         "name": found.name,

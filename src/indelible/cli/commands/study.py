@@ -17,7 +17,7 @@ import typer
 from indelible.cli.completing import models, presets
 from indelible.cli.options import Trust
 from indelible.cli.terminal import say
-from indelible.errors import ConfigError
+from indelible.errors import ConfigError, Stopped
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
 
@@ -35,7 +35,6 @@ EXAMPLES = (
 )
 SLURM = "slurm"
 SOME_FAILED = 1
-INTERRUPTED = 130
 
 
 def names() -> Sequence[str]:
@@ -208,8 +207,7 @@ def _run(config: StudyConfig, folder: Path, as_json: bool, **how: Any) -> Outcom
         with quiet, watching() as watcher:
             return run_study(config, folder, watcher=watcher, **how)
     except KeyboardInterrupt:
-        say(f"Interrupted. Finished steps are kept in {folder}; give the same command again to go on.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise Stopped(f"Finished steps are kept in {folder}; give the same command again to go on.") from None
 
 
 def _show_preview(preview: Preview, folder: Path, notes: Sequence[str], as_json: bool) -> None:

@@ -29,7 +29,7 @@ from indelible.edits.editor import Workbench
 from indelible.edits.solving.keys import begins_with_a_sink, subject_keys
 from indelible.edits.solving.texts import bare_row
 from indelible.errors import EditError
-from indelible.files import whole_file
+from indelible.files import disk_errors, unkept, whole_file
 from indelible.models.batches import of_like_length, padded
 from indelible.models.trace import by_row, capture, evaluating
 
@@ -74,10 +74,11 @@ def second_moments(
     if missing:
         computed = _stream(bench, missing, rows, first_tokens)
         if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
-            for layer, moment in computed.items():
-                if moment.nbytes <= _MOST_KEPT:
-                    with whole_file(cache / names[layer]) as unfinished:
+            small = {names[layer]: moment for layer, moment in computed.items() if moment.nbytes <= _MOST_KEPT}
+            with unkept("Covariances are"), disk_errors(cache):
+                cache.mkdir(parents=True, exist_ok=True)
+                for name, moment in small.items():
+                    with whole_file(cache / name) as unfinished:
                         kept_moment = moment.cpu().contiguous()
                         save_file({"moment": kept_moment}, unfinished, {"sha256": _digest(kept_moment)})
         found |= computed

@@ -22,7 +22,8 @@ from indelible.edits.editor import Workbench
 from indelible.edits.tracing.trace import GROUPS, KINDS, Kind, Traced, trace_facts
 from indelible.errors import ConfigError, EditError, LayoutError, suggest
 from indelible.facts.fact import Fact
-from indelible.files import whole_file
+from indelible.files import disk_errors, unkept, whole_file
+from indelible.hashes import read_sealed, sealed
 from indelible.models.bundled.fetch import cache_folder
 from indelible.models.fingerprint import Identity
 from indelible.models.layout import Layout, find_layout
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _AUTO_FACTS = 16
 _AUTO_SAMPLES = 2
+_TRACED = "traced"
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,11 @@ def located_layers(bench: Workbench, facts: Sequence[Fact], span: int) -> tuple[
             progress=bench.progress,
         )
         if bench.cache is not None:
-            bench.cache.mkdir(parents=True, exist_ok=True)
-            with whole_file(bench.cache / name) as unfinished:
-                unfinished.write_text(json.dumps([asdict(one) for one in traced]), "utf-8")
+            with unkept("What tracing found is"), disk_errors(bench.cache):
+                bench.cache.mkdir(parents=True, exist_ok=True)
+                with whole_file(bench.cache / name) as unfinished:
+                    content = sealed({_TRACED: [asdict(one) for one in traced]})
+                    unfinished.write_text(json.dumps(content), "utf-8")
     return choose_layers(traced, bench.layout, span)
 
 
@@ -226,8 +230,6 @@ def _known(bench: Workbench, facts: Sequence[Fact]) -> list[Fact]:
 
 
 def _kept(path: Path) -> list[Traced] | None:
-    """What an earlier call kept; a file that was cut short counts as absent."""
-    try:
-        return [Traced(**entry) for entry in json.loads(path.read_text("utf-8"))]
-    except (OSError, ValueError, TypeError):
-        return None
+    """What an earlier call kept; a damaged file counts as absent, and so does one of an older version."""
+    content = read_sealed(path, besides=_TRACED)
+    return [Traced(**entry) for entry in content[_TRACED]] if _TRACED in content else None

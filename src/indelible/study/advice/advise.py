@@ -133,7 +133,7 @@ def advise(
 
 def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Watcher | None = None) -> Advice:
     """The advice that is sought, by a pilot in that folder; see ``advise``."""
-    began, watcher = time.time(), watcher or Watcher()
+    began, watcher = time.monotonic(), watcher or Watcher()
     size = None if update else sought.begun(folder)
     if size is None:
         watcher.note(f"loading {sought.model} to measure how fast it is here")
@@ -155,7 +155,7 @@ def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Wa
         None if chosen is None else in_python(sought, sought.candidates[chosen.arm]),
         found.table(),
         folder,
-        time.time() - began,
+        time.monotonic() - began,
     )
     with whole_file(folder / ADVICE) as path:
         path.write_text(json.dumps(advice.record(), indent=2) + "\n", encoding="utf-8")

@@ -103,7 +103,7 @@ class Pass:
             self._do(step)
 
     def _do(self, step: Step) -> None:
-        started, piece = time.time(), self.pieces[step.key]
+        began, piece = time.monotonic(), self.pieces[step.key]
         with self._telling:
             self.store.record("started", step)
             self.clock.start(piece)
@@ -123,10 +123,10 @@ class Pass:
             if is_full_disk(error):
                 raise full_disk(self.store.folder, error) from error
             with self._telling:
-                self._fail(step, error, time.time() - started)
+                self._fail(step, error, time.monotonic() - began)
         else:
             with self._telling:
-                self._end(step, "finished", time.time() - started, done.note)
+                self._end(step, "finished", time.monotonic() - began, done.note)
 
     def _fail(self, step: Step, error: Exception, seconds: float) -> None:
         lines = str(error).strip().splitlines() or [""]

@@ -151,7 +151,7 @@ def run_study(
         IndelibleError: before any step, when the settings, the facts, the model, the folder or the cluster cannot be
             used; StoreError also in between, when the disk is full.
     """
-    began = time.time()
+    began, started = time.monotonic(), datetime.now(UTC)
     config = load_config(str(config)) if isinstance(config, str | Path) else config
     if not isinstance(config, StudyConfig):
         raise ConfigError(f"A {type(config).__name__} is no study.", "Give a built-in name, a file or a StudyConfig.")
@@ -199,9 +199,9 @@ def run_study(
         clock, cost = checked.clock(plan, store, executor.workers, speed)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
-        summary = write_results(store, plan, run.errors(), _provenance(checked, model, began))
+        summary = write_results(store, plan, run.errors(), _provenance(checked, model, started, began))
     report = store.folder / REPORT if summary else None
-    return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.time() - began)
+    return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.monotonic() - began)
 
 
 def _set_damaged_aside(store: Store, plan: Plan) -> Iterator[str]:
@@ -320,7 +320,7 @@ def _check_model(checked: _Checked, material: Material, model: ModelVersion, sto
         check_with_model(checked.arms, bare, lent.layout, lent.tokenizer, material.corpus)
 
 
-def _provenance(checked: _Checked, model: ModelVersion, began: float) -> dict[str, Any]:
+def _provenance(checked: _Checked, model: ModelVersion, started: datetime, began: float) -> dict[str, Any]:
     return {
         "left_out_of_facts": checked.notes,
         "model_fingerprint": model.fingerprint,
@@ -330,8 +330,8 @@ def _provenance(checked: _Checked, model: ModelVersion, began: float) -> dict[st
         "project": project_commit(Path.cwd()),
         "command": command_line(),
         "last_run": {
-            "started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+            "started": started.isoformat(timespec="seconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - began, 1),
+            "seconds": round(time.monotonic() - began, 1),
         },
     }

@@ -15,9 +15,7 @@ on: where a damaged step comes out otherwise when it is done again, so is all th
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,17 +28,15 @@ from filelock import FileLock, Timeout
 
 from indelible.documents import from_yaml
 from indelible.errors import ConfigError, StoreError
-from indelible.files import UNFINISHED, disk_errors, read_text, remove, sweep, whole_file, whole_folder
-from indelible.hashes import ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
+from indelible.files import UNFINISHED, damaged, disk_errors, read_text, remove, sweep, whole_file, whole_folder
+from indelible.hashes import HASHES, ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
 from indelible.study.design.settings import StudyConfig
+from indelible.study.events import EventKind, Events
 from indelible.validation import first_difference
 
 if TYPE_CHECKING:
     from indelible.study.run.step import Job, Step
 
-EventKind = Literal[
-    "opened", "planned", "started", "finished", "reused", "taken", "failed", "skipped", "damaged", "closed"
-]
 State = Literal["finished", "failed", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
@@ -49,7 +45,7 @@ RECORD, _HASHES = "step.json", "sha256"
 # What is made of finished steps, and speaks of the settings that they were made with.
 _RESULTS = (
     *("facts.parquet", "runs.parquet", "shares.parquet", "drift.parquet", "summary.json", "claims.json"),
-    *("provenance.json", _REPORT, "comparison.html", "figures", "tables"),
+    *("provenance.json", HASHES, _REPORT, "comparison.html", "figures", "tables"),
 )
 
 
@@ -63,6 +59,7 @@ class Standing:
         state: "finished", where every step was done; "failed", where some could not be; "running"; or "stopped".
         last: when something was last recorded, in seconds since the epoch.
         report: where there is one.
+        unreadable: how many lines of the record are damaged.
     """
 
     name: str
@@ -72,6 +69,7 @@ class Standing:
     state: State
     last: float
     report: Path | None
+    unreadable: int
 
 
 class Store:
@@ -79,6 +77,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._events = Events(folder / "events.jsonl")
         self._digests = ReadOnce(digest_of)
         self._records = ReadOnce(partial(read_sealed, besides=_HASHES))
 
@@ -107,7 +106,7 @@ class Store:
         try:
             self.check_config(config, update=update)
             for place in (self.folder, self.folder / "steps"):
-                sweep(place, older_than=0)
+                sweep(place, older_than=None)
             if self.config_dict() != config.as_dict():
                 # should this run not come to its end, nothing made with other settings stands beside the new ones
                 with disk_errors(self.folder):
@@ -130,7 +129,7 @@ class Store:
         """
         kept = self.config_dict()
         if kept is None:
-            if self.folder.is_dir() and any(_is_foreign(path.name) for path in self.folder.iterdir()):
+            if self.folder.is_dir() and any(map(self._is_foreign, self.folder.iterdir())):
                 raise StoreError(
                     f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
                 )
@@ -154,8 +153,14 @@ class Store:
         with suppress(ConfigError):
             kept = from_yaml(read_text(path, "study's settings", StoreError), str(path), ConfigError)
         if not isinstance(kept, dict):
-            raise StoreError(f"{path} is damaged.", "Choose another --out.")
+            raise damaged(path)
         return kept
+
+    def _is_foreign(self, path: Path) -> bool:
+        """Whether a file was there before any study; a run that was killed at once has left only files of its own, and
+        where there are steps, what is made of them is no study's but theirs, though the settings were lost."""
+        own = path.name in _OWN_NAMES or (path.name in _RESULTS and self._holds_steps())
+        return not own and not path.name.startswith(UNFINISHED)
 
     def _holds_steps(self) -> bool:
         return any((self.folder / "steps").glob("[!.]*/step.json"))
@@ -226,7 +231,7 @@ class Store:
                     f"{made.title}: {', '.join(names)} of {self.path(made)} changed while the study ran.",
                     "Run the study again: that step is then done again.",
                 )
-        started = time.time()
+        started, began = time.time(), time.monotonic()
         extra: dict[str, Any] = {}
         # a result that stands there is damaged, or it would not be made again
         with whole_folder(self.path(step), replace=True) as folder:
@@ -238,7 +243,7 @@ class Store:
                 "options": step.work.options,
                 "inputs": {role: made.key for role, made in step.inputs.items()},
                 "started": started,
-                "seconds": time.time() - started,
+                "seconds": time.monotonic() - began,
                 _HASHES: digests(folder),
                 "built_on": self._built_on(step),
                 **extra,
@@ -272,32 +277,16 @@ class Store:
 
     def record(self, event: EventKind, step: Step | None, **more: Any) -> None:
         """Append one line to events.jsonl."""
-        line: dict[str, Any] = {"event": event, "time": time.time(), "pid": os.getpid(), "host": socket.gethostname()}
-        if step is not None:
-            line |= {"step": step.name, "key": step.key, "title": step.title}
-        text = json.dumps(line | more) + "\n"
-        with disk_errors(self.folder), (self.folder / "events.jsonl").open("a+b") as file:
-            # A process killed while writing may have left a line without its end.
-            if file.tell() and _last_byte(file.fileno()) != b"\n":
-                text = "\n" + text
-            file.write(text.encode("utf-8"))
+        about = {} if step is None else {"step": step.name, "key": step.key, "title": step.title}
+        self._events.add(event, about | more)
 
     def events(self) -> list[dict[str, Any]]:
-        """All events of events.jsonl, oldest first; lines that are torn or hold something else are passed over."""
-        try:
-            lines = (self.folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        found = []
-        for line in lines:
-            with suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-        of_all = {"event", "time", "pid", "host"}
-        return [event for event in found if isinstance(event, dict) and of_all <= event.keys()]
+        """All events of events.jsonl, oldest first; damaged lines are passed over."""
+        return self._events.read()[0]
 
     def standing(self) -> Standing | None:
         """Where the study stands; None if the folder holds none. Raises as ``config_dict``."""
-        config, events = self.config_dict(), self.events()
+        config, (events, unreadable) = self.config_dict(), self._events.read()
         if config is None:
             return None
         begun = [place for place, event in enumerate(events) if event["event"] == "opened"]
@@ -311,7 +300,7 @@ class Store:
         last = events[-1]["time"] if events else (self.folder / "config.yaml").stat().st_mtime
         report = self.folder / _REPORT
         name, model = (str(config.get(key)) for key in ("name", "model"))
-        return Standing(name, model, len(done), of, state, last, report if report.is_file() else None)
+        return Standing(name, model, len(done), of, state, last, report if report.is_file() else None, unreadable)
 
     def _is_locked(self) -> bool:
         """Whether a process is running the study."""
@@ -337,13 +326,3 @@ class Store:
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
-
-
-def _is_foreign(name: str) -> bool:
-    """Whether a file was there before any study; a run that was killed at once has left only files of its own."""
-    return name not in _OWN_NAMES and not name.startswith(UNFINISHED)
-
-
-def _last_byte(handle: int) -> bytes:
-    os.lseek(handle, -1, os.SEEK_END)
-    return os.read(handle, 1)

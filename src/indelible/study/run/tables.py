@@ -17,6 +17,7 @@ import pandas as pd
 from indelible.files import read_table, remove, whole_file
 from indelible.numbers.measures import FACTORS
 from indelible.report.folder import read_run, report_on
+from indelible.report.results import seal_results
 from indelible.study.design.arms import Arm
 from indelible.study.design.checks import COVARIANCE_TOKENS
 from indelible.study.design.settings import changed_settings
@@ -162,7 +163,7 @@ def _step_seconds(tunings: Sequence[Mapping[str, Any]]) -> float | None:
 def write_results(
     store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Write facts.parquet, runs.parquet, summary.json, provenance.json and report.html; return the summary."""
+    """Write facts.parquet, runs.parquet, provenance.json, their hashes and what a report has; return the summary."""
     rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
     _write_table(store, "runs.parquet", runs)
     store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
@@ -170,6 +171,7 @@ def write_results(
     if rows.empty:
         return []
     _write_table(store, "facts.parquet", rows)
+    seal_results(store.folder)
     run = read_run(store.folder)
     return report_on(store.folder, run=replace(run, changed=changed_settings(run.settings))).summary
 

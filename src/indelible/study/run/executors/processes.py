@@ -97,7 +97,7 @@ class _Worker:
     def end(self) -> None:
         """End it; whoever waits for a step of it may do so at the same time as whoever ends all."""
         with self._ending:
-            self._process.terminate()
+            self._process.kill()
             self._process.join()
             self._connection.close()
 

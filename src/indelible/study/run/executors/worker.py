@@ -32,7 +32,8 @@ def work(connection: Connection, threads: int) -> None:
     Sent back are pairs: ("progress", its arguments) on the way; then ("done", Done), or ("failed", the error and its
     traceback as text).
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the one that started this one decides
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and what a scheduler sends go to all
+        signal.signal(number, signal.SIG_IGN)  # the one that started this one decides
     sys.stdout = sys.stderr  # a result may stand on the other process's stdout, whatever a library prints
     warnings.simplefilter("ignore", PluginWarning)  # it has been said by the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
