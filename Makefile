@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: study test check docs clean
+.PHONY: study test check docs fuzz clean
 
 study: $(READY)  ## The main job on the embedded model: edit, fine-tune, report. Writes runs/quick.
 	$(BIN)/indelible study quick --out runs/quick
@@ -17,6 +17,9 @@ check: $(READY)  ## Lint, formatting, strict types, and the one-way order of imp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(READY)  ## Damaged and hostile input for every reader: 60,000 cases; FUZZ="--seed N --case TARGET:NUMBER" for one.
+	PYTHONPATH=tools:tests $(BIN)/python -m fuzz $(FUZZ)
 
 docs: $(VENV)/.docs  ## The site, in site/. Search needs a server: python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=tools $(BIN)/mkdocs build --strict

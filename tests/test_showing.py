@@ -25,6 +25,7 @@ def test_of_many_known_names_some_are_told() -> None:
 
 def test_no_control_character_is_left_and_json_reads_back_what_was_there() -> None:
     controls = "".join(map(chr, (*range(32), *range(127, 160), 0x202E, 0x2066)))
+    assert visible("runs/\udc80") == "runs/\\udc80"
     shown = visible(f"é中{controls}")
     assert shown.startswith("é中") and {one for one in shown if unicodedata.category(one) in ("Cc", "Cf")} == {*"\t\n"}
     assert json.loads(visible(json.dumps("a\x1b[2J\x9b\x7f", ensure_ascii=False))) == "a\x1b[2J\x9b\x7f"

@@ -60,6 +60,8 @@ def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
 def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
     """A file's bytes; arguments and errors as of ``read_text``."""
     try:
+        if path.is_char_device() or path.is_block_device():  # some of which never end
+            raise error(f"{path} is a device, not a {what}.", "Name a file.")
         return path.read_bytes()
     except IsADirectoryError:
         raise error(f"{path} is a folder, not a {what}.", "Name the file in it.") from None
@@ -104,7 +106,7 @@ def read_table(path: Path) -> pd.DataFrame:
     raw = read_bytes(path, "table", StoreError)
     try:
         return pd.read_parquet(io.BytesIO(raw))
-    except (ValueError, OSError):  # as pyarrow's own errors are
+    except Exception:  # pandas and pyarrow raise a dozen kinds for what they cannot read
         raise damaged(path) from None
 
 

@@ -10,8 +10,9 @@ import re
 LONGEST_MESSAGE = 2_000
 """Letters of a message; what is at fault may be a line of 50 MB."""
 GAP = " [...] "
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""All control characters but tabs and line feeds, and those that turn the direction of what follows."""
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""All control characters but tabs and line feeds, those that turn the direction of what follows, and halves of
+surrogate pairs, as which bytes of a file's name come that are no UTF-8."""
 _FORMULA = re.compile(r"[=+\-@\t\r＝＋－＠]")  # noqa: RUF001
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?%?", re.IGNORECASE)
 

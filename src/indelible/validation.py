@@ -77,7 +77,10 @@ def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _location(error: ErrorDetails) -> list[int | str]:
-    return [part for part in error["loc"] if not _is_branch_label(part)]
+    *inside, last = error["loc"] or ("",)
+    found = [part for part in inside if not _is_branch_label(part)]
+    # a key that nobody knows may look like anything
+    return found if last == "" or (error["type"] != "extra_forbidden" and _is_branch_label(last)) else [*found, last]
 
 
 def _wanted(error: ErrorDetails) -> str:

@@ -23,6 +23,7 @@ from indelible.study.advice.advise import in_python
 from indelible.study.advice.choice import WORTH, Candidate, Choice, choose, facts_needed
 from indelible.study.advice.pilot import Size, Sought
 from indelible.study.design.arms import resolve_arms
+from indelible.study.design.config import load_config
 from indelible.study.run.cost import Speed
 from indelible.study.run.plan import make_plan
 from indelible.study.run.sources import candidate_facts
@@ -356,7 +357,7 @@ def test_the_same_question_again_goes_on_in_its_folder(
     sought = seek(taught, asked["facts"].parent, settings=asked["settings"])
     size = sought.begun(advice.folder)
     assert size == Size(12, 16, 1)
-    assert sought.study(size).as_dict() == yaml.safe_load((advice.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert sought.study(size) == load_config(str(advice.folder / "config.yaml"))
     with pytest.raises(StoreError, match="'name' differs"):
         indelible.advise(**{**asked, "minutes": 7})
 

@@ -8,13 +8,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-import yaml
 
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import ConfigError
 from indelible.models.layout import find_layout
 from indelible.models.load import load
 from indelible.study.design.arms import resolve_arms
+from indelible.study.design.config import load_config
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.run import Outcome, preview_study, run_study
@@ -138,7 +138,7 @@ def test_drift_is_kept_for_every_edited_fact(explained: Outcome) -> None:
 
 
 def test_the_weights_that_tuning_changed_are_kept_with_it(explained: Outcome, taught: Path) -> None:
-    config = StudyConfig.model_validate(yaml.safe_load((explained.folder / "config.yaml").read_text()))
+    config = load_config(str(explained.folder / "config.yaml"))
     store = Store(explained.folder)
     loaded = load(str(taught / "model"))
     plan = preview_study(config, explained.folder).plan

@@ -114,9 +114,7 @@ def test_facts_of_two_files_with_one_id_are_told(mine: dict[str, Any]) -> None:
     written(Path(mine["facts"]["edited"]), [{**MINE[2], "id": ASKED[0]["id"]}])
     found = candidate_facts(StudyConfig.model_validate(mine).facts, notes.append)
     assert len(found) == len(ASKED)
-    assert notes == [
-        f"1 fact of {mine['facts']['intrinsic']} left out: edited facts have the same `id`. Give each its own."
-    ]
+    assert notes == ["1 fact of asked.jsonl left out: edited facts have the same `id`. Give each its own."]
 
 
 def test_what_the_model_does_not_know_stops_the_study_once_with_numbers_that_fit_all_seeds(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,7 @@ import pytest
 import yaml
 
 from indelible.errors import StoreError
+from indelible.study.design.config import load_config, parse_config
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.step import Step
 from indelible.study.run.steps.bystanders import ChooseBystanders
@@ -125,6 +128,32 @@ def test_a_key_that_an_older_version_did_not_know_stands_at_its_default(tmp_path
     Store(tmp_path).check_config(config())
     with pytest.raises(StoreError, match="'explain' differs"):
         Store(tmp_path).check_config(config(explain=True))
+
+
+def test_a_run_says_nothing_of_where_it_lies_and_moves(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for name in ("model", "data", "other"):
+        (home / name).mkdir(parents=True)
+        (home / name / "facts.jsonl").touch()
+    study = {"model": "model", "corpus": "c.txt", "facts": {"edited": "data/facts.jsonl", "source": "world"}}
+    study |= {"tuning": {"data": {"source": "data/facts.jsonl"}}, "arms": [{"name": "x", "editor": "rome"}]}
+    text = yaml.safe_dump(config(**study).as_dict())
+    with (store := Store(home / "runs" / "a")).open(made := parse_config(text, "s", home)):
+        keep(store)
+    assert made.facts.edited == str(home / "data" / "facts.jsonl")
+    for path in store.folder.rglob("*"):
+        written = "" if path.is_dir() else path.read_text(encoding="utf-8")
+        assert str(tmp_path) not in written and f'"{socket.gethostname()}"' not in written, path
+    home.rename(home := tmp_path / "moved")  # all of it
+    (folder := home / "runs" / "a").rename(alone := tmp_path / "archive")  # and the run alone
+    shutil.copytree(alone, folder)
+    again = load_config(str(folder / "config.yaml"))
+    assert again == parse_config(text, "s", home) and again.model == str(home / "model")
+    for run in (folder, alone):
+        Store(run).check_config(again)
+    other = yaml.safe_load(text) | {"facts": {"edited": "other/facts.jsonl"}}
+    with pytest.raises(StoreError, match=r"'facts.edited' differs"):
+        Store(folder).check_config(parse_config(yaml.safe_dump(other), "s", home))
 
 
 def test_results_of_other_settings_do_not_stand_beside_the_new_ones(tmp_path: Path) -> None:
@@ -254,7 +283,7 @@ def test_two_processes_cannot_run_one_folder(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(StoreError, match=rf"number {process.pid} "), Store(tmp_path).open(config()):
+        with pytest.raises(StoreError, match=rf"number {process.pid}\)"), Store(tmp_path).open(config()):
             pass
     finally:
         process.kill()

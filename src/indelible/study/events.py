@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from indelible.documents import from_json
 from indelible.errors import StoreError
 from indelible.files import disk_errors, read_bytes
 from indelible.hashes import SEAL, seal_of, sealed
@@ -20,7 +20,8 @@ from indelible.hashes import SEAL, seal_of, sealed
 EventKind = Literal[
     "opened", "planned", "started", "finished", "reused", "taken", "failed", "skipped", "damaged", "closed"
 ]
-_OF_ALL = {"event", "time", "pid", "host"}
+_OF_ALL = {"event", "time", "pid"}
+_TYPES: dict[str, Any] = {"event": str, "time": int | float, "pid": int, "step": str, "key": str, "steps": int}
 
 
 class Events:
@@ -31,7 +32,7 @@ class Events:
 
     def add(self, event: EventKind, about: dict[str, Any]) -> None:
         """Append one line. Raises a StoreError where the disk is full or may not be written."""
-        line = {"event": event, "time": time.time(), "pid": os.getpid(), "host": socket.gethostname(), **about}
+        line = {"event": event, "time": time.time(), "pid": os.getpid(), **about}
         text = json.dumps(sealed(line)) + "\n"
         with disk_errors(self.path.parent), self.path.open("a+b") as file:
             # A process killed while writing may have left a line without its end.
@@ -54,9 +55,11 @@ class Events:
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    with suppress(ValueError, RecursionError):
-        event = json.loads(line)
-        if isinstance(event, dict) and event.keys() >= _OF_ALL and isinstance(event["time"], int | float):
+    with suppress(ValueError):
+        event = from_json(line)
+        if not (isinstance(event, dict) and event.keys() >= _OF_ALL):
+            return None
+        if all(isinstance(event[name], kind) for name, kind in _TYPES.items() if name in event):
             seal = event.pop(SEAL, None)
             return event if seal in (None, seal_of(event)) else None
     return None

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from indelible.documents import from_json
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
 from indelible.files import read_bytes
@@ -155,9 +156,9 @@ def unpacked(path: Path) -> tuple[str, bytes]:
         path = named
     raw = read_bytes(path, "delta", EditError)
     try:
-        metadata = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
+        metadata = from_json(raw[8 : 8 + int.from_bytes(raw[:8], "little")].decode())["__metadata__"]
         text, said = metadata[_MANIFEST], str(metadata[_HASH])
-        found = json.loads(text)["format"]
+        found = from_json(text)["format"]
     except (ValueError, KeyError, TypeError):
         raise EditError(f"{path} is no delta, or is damaged.", _WRITTEN_BY_US) from None
     place = raw.find(f'"{_HASH}":"{said}"'.encode()) + len(_HASH) + 4

@@ -6,18 +6,17 @@ of a grid (see grid.py), and file names that hold from any folder. What comes ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from indelible.documents import from_yaml
 from indelible.errors import ConfigError, suggest
-from indelible.files import read_text, written_path
-from indelible.models.bundled.fetch import MODELS
-from indelible.models.corpus import ENCYCLOPEDIA
+from indelible.files import read_text
 from indelible.study.design.grid import with_grid
-from indelible.study.design.settings import WORLD, StudyConfig
+from indelible.study.design.paths import absolute
+from indelible.study.design.settings import StudyConfig
 from indelible.validation import validated
 
 
@@ -70,8 +69,9 @@ def parse_config(
     for override in to_arms:
         assign(settings, override)
     config = validated(StudyConfig, settings, "")
+    # a shell knows its own folder only, not the study file's
     typed = {override.partition("=")[0] for override in overrides}
-    return _with_absolute_paths(config, folder, typed)
+    return absolute(config, lambda key: Path.cwd() if any(f"{key}.".startswith(f"{one}.") for one in typed) else folder)
 
 
 def _for_its_model(
@@ -102,42 +102,6 @@ def _laid_over(settings: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
         below = merged.get(key)
         merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def _with_absolute_paths(config: StudyConfig, folder: Path, typed: Collection[str]) -> StudyConfig:
-    """The same settings with file names that hold from any folder, so that a run's config.yaml can be run again.
-
-    ``typed``: keys that were typed into a shell, which knows its own folder only, not the study file's.
-    """
-
-    def path(key: str, name: str) -> Path:
-        here = any(key == one or key.startswith(f"{one}.") for one in typed)
-        return written_path(name, ConfigError, Path.cwd() if here else folder).resolve()
-
-    settings = config.as_dict()
-    facts = config.facts
-    for key, name in (("edited", facts.file), ("intrinsic", facts.intrinsic), ("source", facts.source)):
-        if name not in (None, WORLD):
-            settings["facts"][key] = str(path(f"facts.{key}", str(name)))
-    if config.corpus != ENCYCLOPEDIA:
-        settings["corpus"] = str(path("corpus", config.corpus))
-    if config.model not in MODELS and (model := path("model", config.model)).is_dir():
-        settings["model"] = str(model)
-    for arm in settings["arms"]:
-        if arm["delta"] is not None:
-            arm["delta"] = str(path(f"arms.{arm['name']}.delta", arm["delta"]))
-    tunings = {"tuning": settings["tuning"]} | {f"arms.{arm['name']}.tuning": arm["tuning"] for arm in settings["arms"]}
-    for key, tuning in tunings.items():
-        data = tuning.get("data")
-        # a hub dataset's name stays as it is
-        if isinstance(data, dict) and isinstance(source := data.get("source"), str):
-            file = path(f"{key}.data.source", source)
-            meant = file.is_file() or (file.is_dir() and source.startswith((".", "/", "~")))
-            data["source"] = str(file) if meant else source
-        harness = tuning.get("lm_eval")
-        if isinstance(harness, dict) and isinstance(tasks := harness.get("include_path"), str):
-            harness["include_path"] = str(path(f"{key}.lm_eval.include_path", tasks))
-    return StudyConfig.model_validate(settings)
 
 
 def assign(settings: dict[str, Any], override: str, option: str = "--set") -> None:

@@ -308,14 +308,18 @@ class StudyConfig(_Settings):
 
     def to_yaml(self) -> str:
         """The settings as a study file that reads back as equal settings."""
-        settings = self.as_dict()
-        text: str = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        # the one line break that PyYAML writes as it is and reads as another
-        return text if "\x85" not in text else yaml.safe_dump(settings, sort_keys=False)
+        return in_yaml(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         """What results depend on, in plain lists, mappings and scalars, keyed as in a study file."""
         return self.model_dump(mode="json", by_alias=True, exclude={"slurm"})
+
+
+def in_yaml(settings: dict[str, Any]) -> str:
+    """Settings as a study file."""
+    text: str = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    # the one line break that PyYAML writes as it is and reads as another
+    return text if "\x85" not in text else yaml.safe_dump(settings, sort_keys=False)
 
 
 def check_runs(runs: int, most: int, what: str) -> None:

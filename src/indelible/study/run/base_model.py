@@ -122,7 +122,7 @@ def known_model(folder: Path, name: str) -> ModelVersion | None:
     """
     try:
         record = read_sealed(folder / "model.json", besides=_SEALED)
-        if (record["name"], record["looks"]) != (name, _looks(name)):
+        if (record["name"], record["looks"]) != (_named(name), _looks(name)):
             return None
         return ModelVersion(str(record["fingerprint"]), str(record["tokenizer"]))
     except KeyError:  # none there, or damaged
@@ -131,9 +131,14 @@ def known_model(folder: Path, name: str) -> ModelVersion | None:
 
 def keep_model(folder: Path, name: str, model: ModelVersion) -> None:
     """Note the model for later runs of the folder."""
-    record = {"name": name, "looks": _looks(name), **asdict(model), _SEALED: True}
+    record = {"name": _named(name), "looks": _looks(name), **asdict(model), _SEALED: True}
     with whole_file(folder / "model.json") as path:
         path.write_text(json.dumps(sealed(record), indent=2) + "\n", encoding="utf-8")
+
+
+def _named(name: str) -> str:
+    """A model's name; of a folder, its own, which does not say where it lies."""
+    return Path(name).name if Path(name).is_absolute() else name
 
 
 def _looks(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from indelible.errors import ConfigError
 from indelible.study.design.arms import Arm
@@ -141,7 +142,7 @@ class _Seed:
             work: Work = MakeEdit(arm.editor, arm.paraphrases, arm.isolated)
             edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
         else:
-            edit = self.add(TakeEdit(*arm.delta), f"take: {arm.delta[0]}", select=select)
+            edit = self.add(TakeEdit(*arm.delta), f"take: {Path(arm.delta[0]).name}", select=select)
         asking = Probe("edited", self.config.as_published, arm.isolated, self.config.exam.also)
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 

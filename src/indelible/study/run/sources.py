@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from indelible.edits.deltas.delta import Edit
@@ -53,7 +54,8 @@ def candidate_facts(settings: FactsSettings, note: Callable[[str], None] = lambd
         free = [fact for fact in others if fact.id not in taken]
         if settings.intrinsic not in (None, WORLD) and len(free) < len(others):
             same = counted(len(others) - len(free), "fact")
-            note(f"{same} of {settings.intrinsic} left out: edited facts have the same `id`. Give each its own.")
+            of = Path(settings.intrinsic).name
+            note(f"{same} of {of} left out: edited facts have the same `id`. Give each its own.")
         facts = edited + [replace(fact, new_object=None) for fact in free]
         _note_relations(edited, others, note)
     if settings.relations is None:
@@ -101,7 +103,7 @@ def _read(
         return list(Edit.load(source).facts)
     found = read_facts(source, columns=columns, schema=schema, strict=strict)
     for words in found.in_words():
-        note(f"{source}: {words}")
+        note(f"{Path(source).name}: {words}")
     return list(found.facts)
 
 

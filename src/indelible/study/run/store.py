@@ -30,7 +30,8 @@ from indelible.documents import from_yaml
 from indelible.errors import ConfigError, StoreError
 from indelible.files import UNFINISHED, damaged, disk_errors, read_text, remove, sweep, whole_file, whole_folder
 from indelible.hashes import HASHES, ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
-from indelible.study.design.settings import StudyConfig
+from indelible.study.design.paths import absolute, moved_along, seen_from
+from indelible.study.design.settings import StudyConfig, in_yaml
 from indelible.study.events import EventKind, Events
 from indelible.validation import first_difference
 
@@ -107,12 +108,12 @@ class Store:
             self.check_config(config, update=update)
             for place in (self.folder, self.folder / "steps"):
                 sweep(place, older_than=None)
-            if self.config_dict() != config.as_dict():
+            if moved_along(self.config_dict() or {}, config) != config.as_dict():
                 # should this run not come to its end, nothing made with other settings stands beside the new ones
                 with disk_errors(self.folder):
                     for name in _RESULTS:
                         remove(self.folder / name)
-            self.write_text("config.yaml", config.to_yaml())
+            self.write_text("config.yaml", in_yaml(seen_from(config, self.folder)))
             self.record("opened", None)
             yield
             self.record("closed", None)
@@ -134,9 +135,7 @@ class Store:
                     f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
                 )
             return
-        with suppress(ValueError):
-            kept = StudyConfig.model_validate(kept).as_dict()
-        different = first_difference(kept, config.as_dict())
+        different = first_difference(moved_along(kept, config), config.as_dict())
         if different is not None and not update and self._holds_steps():
             raise StoreError(
                 f"{self.folder} holds a study with other settings: {different!r} differs.",
@@ -144,7 +143,7 @@ class Store:
             )
 
     def config_dict(self) -> dict[str, Any] | None:
-        """The settings that the folder was made with, or None when it holds no study."""
+        """The settings that the folder was made with, their files' names absolute, or None when it holds no study."""
         path = self.folder / "config.yaml"
         with disk_errors(path):
             if not path.exists():
@@ -154,6 +153,8 @@ class Store:
             kept = from_yaml(read_text(path, "study's settings", StoreError), str(path), ConfigError)
         if not isinstance(kept, dict):
             raise damaged(path)
+        with suppress(ValueError):  # of another version
+            kept = absolute(StudyConfig.model_validate(kept), lambda key: self.folder).as_dict()
         return kept
 
     def _is_foreign(self, path: Path) -> bool:
@@ -291,9 +292,9 @@ class Store:
             return None
         begun = [place for place, event in enumerate(events) if event["event"] == "opened"]
         told = events[begun[-1] :] if begun else []
-        done = {event["key"] for event in told if event["event"] in ("finished", "reused")}
+        done = {event.get("key") for event in told if event["event"] in ("finished", "reused")}
         kinds = {event["event"] for event in told}
-        of = next((int(event["steps"]) for event in told if event["event"] == "planned"), None)
+        of = next((event["steps"] for event in told if event["event"] == "planned" and "steps" in event), None)
         state: State = "running" if self._is_locked() else "stopped"
         if "closed" in kinds:
             state = "failed" if kinds & {"failed", "skipped"} else "finished"
@@ -321,7 +322,7 @@ class Store:
 
     def _last_opener(self) -> str:
         opened = [event for event in self.events() if event["event"] == "opened"]
-        return f" (number {opened[-1]['pid']} on {opened[-1]['host']})" if opened else ""
+        return f" (number {opened[-1]['pid']})" if opened else ""
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
