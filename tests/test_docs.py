@@ -207,6 +207,8 @@ def understand(line: str) -> None:
     words = shlex.split(line, comments=True)
     if ">" in words:
         words = words[: words.index(">")]
+    if "accelerate" in words[:1]:
+        words = words[words.index("-m") + 1 :]
     program, *rest = words
     if program == "indelible":
         typed(rest)

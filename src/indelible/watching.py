@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 
+from indelible.launched import is_first
 from indelible.numbers.words import between, counted, duration
 from indelible.progress import Clock, Piece, PieceEnd, Progress, Watcher
 from indelible.showing import visible
@@ -144,8 +145,8 @@ def shown(job: str) -> Iterator[Progress | None]:
 
 
 def _is_seen(console: Console) -> bool:
-    """Whether someone looks on."""
-    return console.is_terminal or console.is_jupyter
+    """Whether someone looks on, at this one of the processes that were launched."""
+    return is_first() and (console.is_terminal or console.is_jupyter)
 
 
 def _draws_over(console: Console) -> bool:

@@ -14,8 +14,9 @@ import pytest
 
 from indelible.progress import Watcher
 from indelible.study.design.settings import StudyConfig
+from indelible.study.run.passing import set_damaged_aside
 from indelible.study.run.plan import Plan
-from indelible.study.run.run import Outcome, _set_damaged_aside, preview_study, run_study
+from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.store import Store
 
 
@@ -102,7 +103,7 @@ def test_runs_of_older_versions_still_open_and_say_that_they_kept_no_hashes(fini
         record["files"] = {path.name: path.stat().st_size for path in folder.iterdir() if path.name != "step.json"}
         (folder / "step.json").write_text(json.dumps(record))
     assert all(store.has(step) for step in plan.steps)
-    (said,) = _set_damaged_aside(store, plan)
+    (said,) = set_damaged_aside(store, plan)
     assert said.startswith(f"{len(plan.steps)} finished steps of an older version kept no hashes")
     select = store.path(plan.runs[0].select)
     (select / "facts.json").write_text("{}")

@@ -243,7 +243,7 @@ def test_a_label_outside_the_set_is_named(tiny_tokenizer: Tokenizer) -> None:
         ("text", {"lr_scheduler_type": "cosine_with_min_lr"}, r"min_lr"),
         ("text", {"dataloader_num_workers": -1}, r"num_workers"),
         ("text", {"eval_strategy": "steps"}, r"eval_dataset"),
-        ("text", {"accelerator_config": 7}, r"accelerator_config' is 7"),
+        ("text", {"optim_args": 7}, r"optim_args' is 7"),
         ("reward", {"generation_batch_size": 3}, r"GRPOTrainer refuses.*3"),
         # what would leave this machine, or write a secret down
         ("text", {"report_to": "all"}, r"report_to' cannot be passed through: a study sends nothing"),

@@ -6,16 +6,19 @@ Nothing heavy is imported until Ctrl-C, and the SIGTERM that schedulers send, en
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from indelible.cli.terminal import say
 from indelible.errors import IndelibleError, IndelibleWarning, Stopped
+from indelible.launched import is_first
 
 USER_ERROR = 2
 
@@ -27,6 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit code: 0, 1 when a step of a study failed, 2 after a user mistake, 130 when interrupted, 143 when
         terminated.
     """
+    with nullcontext() if is_first() else _unheard():
+        return _main(arguments)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """For those of launched processes that say and write nothing: the first says it. Signals end them at once, since a
+    wait for the others cannot be interrupted."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     shown = warnings.showwarning
     warnings.showwarning = partial(_warn, shown)
     terminated: list[int] = []
@@ -51,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @contextmanager
 def _sigterm_as_ctrl_c(seen: list[int]) -> Iterator[None]:
     """SIGTERM ends what is in the block as Ctrl-C does, and is noted; a second one changes nothing any more."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    alone = threading.current_thread() is threading.main_thread() and is_first()
+    if not alone or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
 

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from indelible.cli.terminal import say
 from indelible.errors import ConfigError, Stopped
+from indelible.launched import processes
 
 USER_ERROR = 2
 _QUICK = ("models", "plan", "runs")
@@ -48,6 +49,11 @@ class _Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Say something at once: what most commands load first takes seconds."""
+        if processes() > 1 and ctx.info_name != "study":
+            raise ConfigError(
+                f"{ctx.command_path} is done by one process, and {processes()} were launched.",
+                "Start it without `accelerate launch`, which is for a study.",
+            )
         if sys.stderr.isatty() and ctx.info_name not in _QUICK:
             say(f"{ctx.command_path}: starting ...", err=True)
         try:

@@ -30,7 +30,7 @@ class Kept:
         ]
         # Handles of hooks know the very dictionary that their hook is in, so that it stays, with its old content.
         self._attributes = [
-            (vars(module), {name: (value, _content(name, value)) for name, value in vars(module).items()})
+            (module, type(module), {name: (value, _content(name, value)) for name, value in vars(module).items()})
             for module in model.modules()
         ]
         configs = {id(one): one for module in model.modules() for one in vars(module).values() if _is_config(one)}
@@ -47,7 +47,10 @@ class Kept:
 
     def put_back(self) -> None:
         """All but weights."""
-        for own, kept in self._attributes:
+        for module, kind, kept in self._attributes:
+            if type(module) is not kind:  # what deals weights out gives modules classes of its own
+                module.__class__ = kind
+            own = vars(module)
             own.clear()
             for name, (value, content) in kept.items():
                 own[name] = value

@@ -211,6 +211,10 @@ class Objective(ABC, Generic[S]):
         tuning.training). None: the usual one for rows that are Features."""
         return None
 
+    def shared(self, settings: S) -> bool:
+        """Whether several processes can train together: with the usual trainer, which knows how to divide Features."""
+        return type(self).trainer is Objective.trainer
+
     def judge(self, run: Run[S]) -> Judge | None:
         """What takes the figures on ``run.heldout``, made before training. None: the usual one for rows that are
         Features, which knows ``loss`` and ``perplexity``."""

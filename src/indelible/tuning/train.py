@@ -39,6 +39,7 @@ from indelible.tuning.training.callbacks import Reached, Stopwatch, Undisturbing
 from indelible.tuning.training.guarding import Guarding
 from indelible.tuning.training.judging import loss_judge
 from indelible.tuning.training.proof import prove_gradients, prove_scoring, proved_reading
+from indelible.tuning.training.sharing import check_shared, check_unprotected, whole_again
 from indelible.tuning.training.stopping import StopRules
 from indelible.tuning.training.trainer import check_passed_on, quiet_trl, sequence_trainer
 from indelible.tuning.training.writing import proved_writing
@@ -55,7 +56,7 @@ class TuningResult:
         figure: name of the objective's utility, which runs are compared at; ``better`` says "lower" or "higher".
         before, after: downstream figures on the held-out rows, by name.
         wanted: figures that ``stop_at`` came to; ``reached`` says whether they were reached, None without that rule.
-        tokens: tokens read in training, padding not counted (on this process, where there are several).
+        tokens: tokens read in training, padding not counted.
         seconds: wall time, data and held-out figures included.
         training_seconds: what training took by itself, protections and what they prepare included, without exams and
             held-out figures but those that protections take: of the processor on a CPU (see ``Stopwatch``).
@@ -113,6 +114,7 @@ def check_settings(settings: TuningSettings) -> None:
             f"Make them with tuning_settings, or of {objective.settings.__name__}.",
         )
     check_tuner(settings)
+    check_shared(settings, objective)
     check_passed_on(settings, objective)
 
 
@@ -141,9 +143,9 @@ def fine_tune(
     """Fine-tune a model in place.
 
     The model stays on its device and in float32, and is left in evaluation mode with ``requires_grad`` as it was;
-    adapters are merged into its weights. A process trains on one device, however many it sees; start several processes
-    to use several. Frozen parameters keep every bit. The same seed gives the same weights on one machine's CPU,
-    whatever the callbacks do; the caller's random state is not touched.
+    adapters are merged into its weights. A process trains on one device, however many it sees; `accelerate launch`
+    starts several that train one model together (docs/machines.md). Frozen parameters keep every bit. The same seed
+    gives the same weights on one machine's CPU, whatever the callbacks do; the caller's random state is not touched.
 
     Args:
         model, tokenizer: a causal language model with float32 weights; the tokenizer is not changed.
@@ -153,7 +155,7 @@ def fine_tune(
         seed: of the data, its order, adapters, and dropout.
         callbacks: transformers callbacks, e.g. the exam's RetentionCallback. They are given the model itself.
         protections: what keeps the edits that ``guarded`` tells of, and that the model holds (see ``protection``).
-        progress: called after each step with steps done, steps at most, and a note on the loss.
+        progress: called after each step with steps done, steps at most, and a note on the loss (in the first process).
         reference: held-out figures that changes wanted in ``stop_at`` are counted from, those of the unedited model
             (see ``heldout_figures``); None takes the model's own before training.
         train_on_heldout: put the held-out rows among the training rows, too: a known defect of one published protocol,
@@ -179,6 +181,7 @@ def fine_tune(
     if protections and guarded is None:
         named = ", ".join(map(str, protections))
         raise ConfigError(f"Nothing says what is protected by {named}.", "Give `guarded`, see Guarded.of.")
+    check_unprotected(protections)
     settings = with_precision(settings, model.device)
     harness = None if settings.lm_eval is None else Harness.of(settings.lm_eval)
     objective, named, task = _sources(settings)
@@ -225,7 +228,7 @@ def fine_tune(
             prove_scoring(run, trainer)
             exams = [callback for callback in callbacks if isinstance(callback, RetentionCallback)]
             clock = Stopwatch(model.device)
-            watch = Watch(run, rules, judge, progress, lambda: int(trainer.tokens), clock, exams)
+            watch = Watch(run, rules, judge, progress, trainer.tokens_seen, clock, exams)
             trainer.remove_callback(PrinterCallback)
             fixed = Stopwatch(model.device)
             if guarded is not None:
@@ -239,7 +242,8 @@ def fine_tune(
                 for exam in exams:
                     exam.report_through(trainer)
                     reporting.callback(exam.report_through, None)  # after it nothing holds on to the trainer
-                trainer.train()
+                with whole_again(model):
+                    trainer.train()
         model.eval()
         try:
             for one in finishing:
@@ -271,7 +275,7 @@ def fine_tune(
         wanted=rules.wanted,
         reached=rules.reached,
         steps=trainer.state.global_step,
-        tokens=int(trainer.tokens),
+        tokens=trainer.tokens_seen(),
         seconds=time.perf_counter() - started,
         training_seconds=clock.seconds,
         fixed_seconds=fixed.seconds,

@@ -28,6 +28,7 @@ from indelible.tuning.own_data.sources import data_version
 from indelible.tuning.protection import Protection, protections_from
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
 from indelible.tuning.train import check_settings, with_precision
+from indelible.tuning.training.sharing import check_unprotected
 from indelible.validation import validated
 
 
@@ -163,6 +164,7 @@ def _protections(
 ) -> tuple[Protection, ...]:
     """What keeps the arm's edits."""
     found = protections_from(arm.protect, f"{here}.protect")
+    check_unprotected(found)
     for one in found:
         if one.needs_others and not config.facts.bystanders:
             raise ConfigError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from threading import RLock
 
 from indelible.errors import FactsError, IndelibleError, StoreError
 from indelible.files import full_disk, is_full_disk
+from indelible.numbers.words import counted
 from indelible.progress import Clock, Piece, PieceEnd, Watcher
 from indelible.study.run.plan import Plan
 from indelible.study.run.provenance import versions
@@ -152,3 +154,14 @@ class Pass:
         with self._telling:
             self.clock.advance(piece, done / max(total, 1))
             self.watcher.advanced(piece, done, total, note)
+
+
+def set_damaged_aside(store: Store, plan: Plan) -> Iterator[str]:
+    """Have finished steps whose files are no longer as they were done again; in words, which, and what is not known."""
+    for step in plan.steps:
+        if names := store.damaged(step):
+            place = store.set_aside(step)
+            store.record("damaged", step, files=names)
+            yield f"{step.title}: damaged ({', '.join(names)}), set aside in {place}; it is done again"
+    if older := store.unhashed(plan.steps):
+        yield f"{counted(older, 'finished step')} of an older version kept no hashes: only lengths of files are checked"

@@ -6,8 +6,8 @@ Everything that can be found wrong is found before the first step; how steps are
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from indelible.errors import ConfigError, ModelError, StoreError
 from indelible.exam.kind import check_kinds
 from indelible.exam.proof import Ways
+from indelible.launched import processes
 from indelible.models.load import check_name, default_device, load, parameter_count
 from indelible.numbers.words import counted, duration
 from indelible.progress import Clock, Piece, Watcher
@@ -34,7 +35,8 @@ from indelible.study.run.cost import Cost, Speed, measured_speed
 from indelible.study.run.executors.cluster import Cluster
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
-from indelible.study.run.passing import Failure, Pass
+from indelible.study.run.executors.together import Group, Together, check_launched, together
+from indelible.study.run.passing import Failure, Pass, set_damaged_aside
 from indelible.study.run.plan import Plan, make_plan
 from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
 from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
@@ -151,17 +153,36 @@ def run_study(
         IndelibleError: before any step, when the settings, the facts, the model, the folder or the cluster cannot be
             used; StoreError also in between, when the disk is full.
     """
-    began, started = time.monotonic(), datetime.now(UTC)
     config = load_config(str(config)) if isinstance(config, str | Path) else config
     if not isinstance(config, StudyConfig):
         raise ConfigError(f"A {type(config).__name__} is no study.", "Give a built-in name, a file or a StudyConfig.")
     if workers is not None and workers < 1:
         raise ConfigError(f"workers is {workers}.", "Give 1 or more.")
-    if watcher is None:
-        with shown_study() as shown:
-            return run_study(
-                *(config, folder), watcher=shown, update=update, workers=workers, on=on, each=each, part=part, take=take
-            )
+    if processes() > 1:
+        check_launched(workers, on)
+        workers = 1
+
+    def lead(group: Group | None) -> Outcome:
+        with shown_study() if watcher is None else nullcontext(watcher) as shown:
+            return _run_study(config, folder, shown, group, update, workers, on, each, part, take)
+
+    return lead(None) if processes() == 1 else together(lead)
+
+
+def _run_study(
+    config: StudyConfig,
+    folder: Path | str | None,
+    watcher: Watcher,
+    group: Group | None,
+    update: bool,
+    workers: int | None,
+    on: str | None,
+    each: Share | None,
+    part: tuple[int, int] | None,
+    take: Sequence[Path | str],
+) -> Outcome:
+    """``run_study``; what tunes is done with the others of a group, if there is one."""
+    began, started = time.monotonic(), datetime.now(UTC)
     store, others = Store(Path(folder or Path("runs") / config.name)), _others(take)
     checked = _checked(config, store, update)
     for note in checked.notes:
@@ -182,7 +203,7 @@ def run_study(
             cluster.model = model
         plan = checked.plan(model, None if cluster is None else cluster.software)
         plan = plan if part is None else plan.part(*part)
-        for words in _set_damaged_aside(store, plan):
+        for words in set_damaged_aside(store, plan):
             watcher.note(words)
         for other in others:
             watcher.note(f"{counted(store.take(other, plan.steps), 'finished step')} taken from {other.folder}")
@@ -195,24 +216,13 @@ def run_study(
                 with material.lent.base_model() as bare:
                     lent, at_once = material.lent, checked.workers(plan, workers)
                     speed = checked.speed(bare, lent.tokenizer, lent.ways, at_once)
-        executor = cluster or held.enter_context(closing(checked.executor(plan, material, workers)))
+        executor = cluster or held.enter_context(closing(checked.executor(plan, material, workers, group)))
         clock, cost = checked.clock(plan, store, executor.workers, speed)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
         summary = write_results(store, plan, run.errors(), _provenance(checked, model, started, began))
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.monotonic() - began)
-
-
-def _set_damaged_aside(store: Store, plan: Plan) -> Iterator[str]:
-    """Have finished steps whose files are no longer as they were done again; in words, which, and what is not known."""
-    for step in plan.steps:
-        if names := store.damaged(step):
-            place = store.set_aside(step)
-            store.record("damaged", step, files=names)
-            yield f"{step.title}: damaged ({', '.join(names)}), set aside in {place}; it is done again"
-    if older := store.unhashed(plan.steps):
-        yield f"{counted(older, 'finished step')} of an older version kept no hashes: only lengths of files are checked"
 
 
 @dataclass(frozen=True)
@@ -257,8 +267,10 @@ class _Checked:
         parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code) or 0
         return workers_for(torch.get_num_threads(), plan.width, 4 * parameters)
 
-    def executor(self, plan: Plan, material: Material, wanted: int | None) -> Executor:
+    def executor(self, plan: Plan, material: Material, wanted: int | None, group: Group | None) -> Executor:
         """Where the steps are done."""
+        if group is not None:
+            return Together(group, material)
         workers = self.workers(plan, wanted)
         if workers == 1:
             return Local(material)

@@ -68,11 +68,13 @@ class Work(ABC):
         kind: what it is called in names of folders.
         version: raised when the same options give or write something else, so that older results are not taken for new.
         reads: what it reads from outside beside model, tokenizer and software.
+        together: whether processes that were launched together do it at the same time, on one model.
     """
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[Outside, ...]] = ()
+    together: ClassVar[bool] = False
 
     @property
     def options(self) -> dict[str, Any]:

@@ -80,6 +80,9 @@ class Classify(Objective[ClassifySettings]):
     def trainee(self, model: PreTrainedModel, settings: ClassifySettings, labels: Sequence[str]) -> nn.Module:
         return _with_head(model, len(labels)) if settings.head else model
 
+    def shared(self, settings: ClassifySettings) -> bool:
+        return not settings.head
+
     def work(self, settings: ClassifySettings) -> Work:
         """Each label word is tried after a held-out text, mostly two; a head reads the text once."""
         return Work(judged=1 if settings.head else 2)

@@ -119,7 +119,7 @@ class Watch(TrainerCallback):
             if due and self.rules.stop(figures):
                 control.should_training_stop = True
         self.log.append(entry)
-        if self.progress is not None:
+        if self.progress is not None and state.is_world_process_zero:
             self.progress(step, self.run.steps, note)
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, get_type_hints
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -27,12 +28,15 @@ from transformers import PretrainedConfig, Trainer, TrainingArguments
 from transformers.training_args import ParallelMode
 
 from indelible.errors import ConfigError, suggest
+from indelible.launched import processes
+from indelible.models.load import default_device
 from indelible.models.trace import product_precision
-from indelible.tuning.objective import Objective, Run
+from indelible.tuning.objective import NO_LOSS, Objective, Run
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.settings import DEFAULT_STEPS, TuningSettings
 from indelible.tuning.training.batches import collated, computing
 from indelible.tuning.training.scoring import score_labels
+from indelible.tuning.training.sharing import check_dealing
 
 # Renamed in transformers 5.2x; trl turns it on by default.
 _CHECKPOINTING = next(
@@ -75,6 +79,7 @@ DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.item
     "logging_nan_inf_filter": "a loss that is no number ends the run",
     "remove_unused_columns": "rows come ready",
     "dataset_kwargs": "rows come ready",
+    "accelerator_config": "a batch is tuning.batch_size rows, however many processes read it",
 }
 """Arguments of all trainers that are decided here, and what to do instead of passing them through."""
 
@@ -125,7 +130,8 @@ def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None
     with kept_random_state(), product_precision(), tempfile.TemporaryDirectory() as folder:
         model: Any = nn.Linear(1, 1)
         model.config = PretrainedConfig()
-        ours = {**_ours(settings, on_cpu=True), "output_dir": folder, **objective.arguments(settings)}
+        on_cpu = processes() == 1 or default_device().type == "cpu"  # several get to know each other here
+        ours = {**_ours(settings, on_cpu=on_cpu), "output_dir": folder, **objective.arguments(settings)}
         try:
             trainer = Trainer(model=model, args=kind(**{**ours, **given}), train_dataset=[row])
             trainer.create_optimizer_and_scheduler(num_training_steps=settings.steps or DEFAULT_STEPS)
@@ -179,6 +185,8 @@ def _ours(settings: TuningSettings, *, on_cpu: bool) -> dict[str, Any]:
         "eval_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        # the first of several processes reads each batch, as one would alone, and deals out its rows
+        "accelerator_config": {"split_batches": processes() > 1, "dispatch_batches": True if processes() > 1 else None},
     }
 
 
@@ -227,6 +235,15 @@ def measured(run: Run[Any], name: str = "Trainer") -> Any:
         library_name = name
         tokens: Tensor | int = 0
 
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            check_dealing(self)
+
+        def tokens_seen(self) -> int:
+            """By all processes."""
+            mine = torch.as_tensor(self.tokens, device=self.accelerator.device)
+            return int(self.accelerator.reduce(mine, reduction="sum"))
+
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             """The library's, over the steps that a dose takes, and with a warm-up that no step is lost to: theirs takes
             the first at a rate of 0."""
@@ -263,7 +280,7 @@ def _rising(steps: int, factor: Callable[[int], float], step: int) -> float:
 
 def sequence_trainer(run: Run[Any], name: str) -> Any:
     """What trains on rows of one sequence: trl's SFTTrainer, or transformers' with the loss of ``scoring``."""
-    rows, collate = [row.as_dict() for row in run.train], partial(collated, pad=run.pad)
+    rows, collate = [row.as_dict() for row in run.train], partial(_divisible, pad=run.pad)
     base: Any = measured(run, name)
     own: dict[str, Any] = BY_LENGTH | _in_parts(run)
     if name != "Trainer":
@@ -275,13 +292,21 @@ def sequence_trainer(run: Run[Any], name: str) -> Any:
     return trainer
 
 
+def _divisible(rows: list[dict[str, Any]], pad: int) -> dict[str, Tensor]:
+    """A batch, with rows of one token and no loss where it cannot be divided among the processes."""
+    missing = -len(rows) % processes()
+    return collated([*rows, *missing * [{"input_ids": [pad], "labels": [NO_LOSS]}]], pad)
+
+
 def _in_parts(run: Run[Any]) -> dict[str, Any]:
     """Arguments that read a batch in as many equal parts as keep each below ``AT_ONCE``. The loss of a step is divided
     by the labels in all of it, so that nothing else changes; but what routers lose is a figure of a whole batch."""
-    size = run.settings.batch_size
-    rows = AT_ONCE.get(run.model.device.type, AT_ONCE["cuda"]) // max(len(row.input_ids) for row in run.train)
+    size, among = run.settings.batch_size, processes()
+    alone = AT_ONCE.get(run.model.device.type, AT_ONCE["cuda"]) // max(len(row.input_ids) for row in run.train)
+    rows = among * max(1, alone)
     routed = hasattr(run.model.config.get_text_config(), "output_router_logits")
-    at_once = size if routed else max(part for part in range(1, size + 1) if size % part == 0 and part <= max(1, rows))
+    parts = [part for part in range(among, size + 1, among) if size % part == 0]
+    at_once = size if routed else max(part for part in parts if part <= rows)
     return {
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": run.settings.accumulation * size // at_once,

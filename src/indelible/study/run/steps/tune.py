@@ -55,6 +55,7 @@ class Tune(Work):
     kind: ClassVar[str] = "tune"
     version: ClassVar[int] = 8
     reads: ClassVar[tuple[Outside, ...]] = ("tasks",)
+    together: ClassVar[bool] = True
 
     tuning: TuningSettings
     mask: str

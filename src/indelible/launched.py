@@ -1,0 +1,14 @@
+"""Whether several processes have been launched to do one thing together, by ``accelerate launch`` or ``torchrun``, and
+whether this is the one that speaks and writes for all."""
+
+import os
+
+
+def processes() -> int:
+    """How many there are; 1 where nothing was launched."""
+    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes files; one that is alone does."""
+    return processes() == 1 or os.environ.get("RANK") == "0"
