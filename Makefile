@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: study test check docs fuzz clean
+.PHONY: study test check docs fuzz faults clean
 
 study: $(READY)  ## The main job on the embedded model: edit, fine-tune, report. Writes runs/quick.
 	$(BIN)/indelible study quick --out runs/quick
@@ -20,6 +20,9 @@ check: $(READY)  ## Lint, formatting, strict types, and the one-way order of imp
 
 fuzz: $(READY)  ## Damaged and hostile input for every reader: 60,000 cases; FUZZ="--seed N --case TARGET:NUMBER" for one.
 	PYTHONPATH=tools:tests $(BIN)/python -m fuzz $(FUZZ)
+
+faults: $(READY)  ## Studies killed, short of disk and damaged, thousands of times: is anything lost, done twice or silent?
+	$(BIN)/python benchmarks/faults.py $(FAULTS)
 
 docs: $(VENV)/.docs  ## The site, in site/. Search needs a server: python -m http.server -d site
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=tools $(BIN)/mkdocs build --strict
