@@ -28,6 +28,11 @@ def test_damaged_input_ends_in_an_error_of_our_own(target: str, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] in ([], ["inside"])
 
 
+def test_every_command_is_typed(tmp_path: Path) -> None:
+    typed = [targets()["words"](Desk(tmp_path, tmp_path), generator(7, "words", number))[1] for number in range(150)]
+    assert {"study", "facts", "verify", "push"} < {said.split("'")[1] for said in typed}
+
+
 def test_what_a_case_does_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hooks: list[object] = []
     monkeypatch.setattr("sys.addaudithook", hooks.append)  # there is no way to take one away

@@ -77,10 +77,10 @@ def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _location(error: ErrorDetails) -> list[int | str]:
-    *inside, last = error["loc"] or ("",)
-    found = [part for part in inside if not _is_branch_label(part)]
-    # a key that nobody knows may look like anything
-    return found if last == "" or (error["type"] != "extra_forbidden" and _is_branch_label(last)) else [*found, last]
+    """The keys and places that lead to what is wrong; a key that nobody knows may look like anything."""
+    loc = error["loc"]
+    unknown = len(loc) - 1 if error["type"] == "extra_forbidden" else None
+    return [part for place, part in enumerate(loc) if place == unknown or not _is_branch_label(part)]
 
 
 def _wanted(error: ErrorDetails) -> str:

@@ -98,6 +98,7 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
         (["studdy"], "See `indelible --help`."),
         (["study"], "See `indelible study --help`."),
         (["study", "quick", "--frobnicate"], "See `indelible study --help`."),
+        (["edit", "m", "f.jsonl", "--seed", str(2**64)], "'--seed'"),
         (["models", "x"], "See `indelible models --help`."),
     ):
         assert expected in bad.typed(*arguments), arguments

@@ -62,6 +62,7 @@ arms:
         (BASE.replace("name: x", "nme: x"), ["'arms.0.nme'", "'name'"]),
         (BASE + "seeds: [a]\n", ["'seeds.0'", "integer", "'a'"]),
         (BASE + "seeds: [1, 1]\n", ["seeds", "twice"]),
+        (BASE + "'': 3\n", ["Unknown key ''"]),
         (BASE + "'tuning[0]': 3\n", ["Unknown key 'tuning[0]'", "Did you mean 'tuning'"]),
         (BASE + "seeds: 3\n", ["'seeds'", "a list", "3"]),
         (BASE + "facts: {n_edits: 0}\n", ["'facts.n_edits'", "0", "greater than or equal to 1"]),

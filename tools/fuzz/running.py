@@ -63,7 +63,7 @@ def begin(kept: Path, inside: Path) -> tuple[Desk, Watch]:
     import torch
     import trl  # noqa: F401
 
-    from indelible.cli.main import main  # noqa: F401
+    from indelible.cli.program import app  # noqa: F401
     from indelible.study.run.run import preview_study  # noqa: F401
 
     torch.set_num_threads(1)

@@ -319,7 +319,7 @@ def words(desk: Desk, random: Random) -> Case:
 def _commands() -> list[tuple[str, list[tuple[str, str, bool]]]]:
     import typer
 
-    from indelible.cli.main import app
+    from indelible.cli.program import app
 
     group: Any = typer.main.get_command(app)
     found = []

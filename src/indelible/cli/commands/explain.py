@@ -11,6 +11,7 @@ import typer
 from indelible.cli.costing import DryRun, sought, speed_of, tell
 from indelible.cli.options import AsJson, Columns, Schema, Trust, model_of, read_file
 from indelible.cli.terminal import say
+from indelible.documents import LARGEST
 from indelible.files import check_writable
 from indelible.numbers.words import MINUS, counted, percent_with_interval, points, points_with_interval
 
@@ -38,7 +39,9 @@ def explain(
     mask_forecast: Annotated[
         bool, typer.Option("--mask-forecast", help="Also say what each freeze mask would have kept.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the built-in facts' draw and of the bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="Seed of the built-in facts' draw and of the bootstrap.")
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for mixtures.parquet and drift.parquet.")
     ] = None,

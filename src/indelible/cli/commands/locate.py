@@ -11,6 +11,7 @@ import typer
 from indelible.cli.completing import models
 from indelible.cli.options import AsJson, Columns, Schema, Trust, read_file
 from indelible.cli.terminal import say
+from indelible.documents import LARGEST
 from indelible.files import check_writable, disk_errors
 
 EXAMPLES = (
@@ -37,7 +38,9 @@ def locate(
         int | None, typer.Option(min=1, help="Layers restored together (mlp, attention); 10, or a third of few.")
     ] = None,
     span: Annotated[int, typer.Option(min=1, help="Layers to choose.")] = 3,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise, and of the built-in facts' draw.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LARGEST, help="Seed of the noise, and of the built-in facts' draw.")
+    ] = 0,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for traces.parquet and tracing.png.")] = Path(
         "traces"
     ),

@@ -21,6 +21,7 @@ from indelible.cli.options import (
     write_cases,
 )
 from indelible.cli.terminal import say
+from indelible.documents import LARGEST
 
 if TYPE_CHECKING:
     from indelible.care.audit import Audit
@@ -46,7 +47,7 @@ def audit(
     schema: Schema = None,
     columns: Columns = None,
     require: Annotated[float, typer.Option(min=0, max=1, help="Share of the edits that must be there.")] = 0.9,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the built-in facts' draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of the built-in facts' draw.")] = 0,
     junit: Junit = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,

@@ -13,6 +13,7 @@ import typer
 from indelible.cli.completing import editors, models
 from indelible.cli.options import FORMAT_HELP, AsJson, Columns, Force, Schema, Trust, delta_file, model_of, read_file
 from indelible.cli.terminal import say
+from indelible.documents import LARGEST
 from indelible.errors import EditError, StoreError
 from indelible.numbers.words import counted
 from indelible.registry import listed
@@ -61,7 +62,7 @@ def edit(
     ] = None,
     paraphrases: Annotated[int, typer.Option(min=0, help="Further wordings of each fact to edit with.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Edit the first so many facts of the file.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST, help="Seed of all that is drawn.")] = 0,
     bystanders: Annotated[
         int, typer.Option(min=0, help="World facts whose subjects are left alone; 0 for the published methods.")
     ] = 400,
