@@ -159,9 +159,8 @@ def _passed_on(settings: TuningSettings, kind: Any) -> dict[str, Any]:
 
 
 def _refused(trainer: str, error: Exception) -> ConfigError:
-    return ConfigError(
-        f"{trainer} refuses its arguments: {' '.join(str(error).split()):.300}", "Mend 'tuning.trainer'."
-    )
+    reason = f"{' '.join(str(error).split()):.300}".rstrip(".")
+    return ConfigError(f"{trainer} refuses its arguments: {reason}.", "Mend 'tuning.trainer'.")
 
 
 def _ours(settings: TuningSettings, *, on_cpu: bool) -> dict[str, Any]:
