@@ -70,11 +70,16 @@ def test_doses_stand_where_so_many_tokens_had_been_seen() -> None:
     slow = answers(1, "tuning", 5, "1111") + answers(1, "tuned", 7, "1110")
     rows = pd.DataFrame(seen(start, 0) + seen(quick, 100) + seen(slow, 40))
     points = retention_curves(Answers(rows, draws=50), "a", [150, 200, 280])["intrinsic"]
-    # 150 and 200 are the same exams, at steps 2 and 5; at 280 one seed is at its step 3 and the other at its end.
-    assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 150: 0.875, 200: 0.875, 280: 0.625}
+    # 150 and 200 are the same exams, at steps 2 and 5, taken at 200; at 280 one seed is at its step 3, the other at its
+    # end.
+    assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 200: 0.875, 280: 0.625}
     points = retention_curves(Answers(rows, draws=50), "a", [200, 400])["intrinsic"]
     # The second seed ended at 280 and stays as it was then.
     assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 200: 0.875, 400: 0.5}
+    ends = pd.DataFrame(seen(start, 0) + seen(answers(0, "tuned", 4, "1000") + answers(1, "tuned", 4, "1110"), 100))
+    points = retention_curves(Answers(ends, draws=50), "a", [150, 300, 400])["intrinsic"]
+    # Nobody asked on the way.
+    assert {dose: point.value for dose, point in points.items()} == {0: 1.0, 400: 0.5}
 
 
 def test_a_failed_seed_is_left_out_unless_it_is_all_there_is() -> None:

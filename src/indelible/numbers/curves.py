@@ -26,7 +26,8 @@ def retention_curves(answers: Answers, arm: str, doses: Sequence[int] = ()) -> d
     """Name of the series -> points from step 0 to the end of tuning, for every rate that shows as a curve; a series of
     which nothing can be counted before tuning, or nothing was asked afterwards, is left out.
 
-    With doses (tokens seen) the points are those, each at the first exam by which a model had seen so many.
+    With doses (tokens seen) the points are those, each at the first exam by which a model had seen so many. An exam
+    stands for one dose, the largest: a task vector, which is asked at the end alone, has no points on the way.
 
     Seeds, and copies of isolated arms, may stop at different steps. A point stands only where each was asked or had
     already ended; one that ended keeps its last answers, because its model no longer changed. Seeds that failed are
@@ -68,11 +69,13 @@ def _at_doses(rows: pd.DataFrame, doses: Sequence[int]) -> pd.DataFrame:
     require_columns(rows, ["tokens"], "table of answers")
     exams = rows[[*MODEL, "phase", "step", "tokens"]].drop_duplicates()
     ends = exams[exams["phase"] == "tuned"].groupby(MODEL)["step"].max()
+    first = [exams[exams["tokens"] >= dose].groupby(MODEL)["step"].min() for dose in doses]
     parts = []
-    for dose in doses:
-        reached = exams[exams["tokens"] >= dose].groupby(MODEL)["step"].min()
-        chosen = reached.combine_first(ends).astype("int64").reset_index()
-        parts.append(rows.merge(chosen, on=[*MODEL, "step"]).assign(step=dose))
+    for dose, reached, larger in zip(doses, first, [*first[1:], None], strict=True):
+        chosen = reached.combine_first(ends).astype("int64")
+        if larger is not None:
+            chosen = chosen[chosen != larger.reindex(chosen.index)]
+        parts.append(rows.merge(chosen.reset_index(), on=[*MODEL, "step"]).assign(step=dose))
     return pd.concat(parts, ignore_index=True)
 
 
