@@ -99,13 +99,16 @@ def written_path(text: str, error: type[IndelibleError], folder: Path = Path()) 
     return path
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of a run folder; a StoreError where it is missing, or damaged."""
+def read_table(path: Path, *, coded: bool = False) -> pd.DataFrame:
+    """A table of a run folder; a StoreError where it is missing, or damaged. ``coded``: texts are categories."""
     import pandas as pd
+    from pyarrow import parquet
 
     raw = read_bytes(path, "table", StoreError)
     try:
-        return pd.read_parquet(io.BytesIO(raw))
+        columns = parquet.read_schema(io.BytesIO(raw)) if coded else ()
+        texts = [column.name for column in columns if str(column.type) in ("string", "large_string")]
+        return pd.read_parquet(io.BytesIO(raw), read_dictionary=texts)
     except Exception:  # pandas and pyarrow raise a dozen kinds for what they cannot read
         raise damaged(path) from None
 

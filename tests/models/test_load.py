@@ -243,6 +243,17 @@ def test_damaged_parts_are_refused(saved: Path, name: str, content: str | None) 
     assert one_line(caught.value)
 
 
+@pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.float32), (-float("inf"), torch.bfloat16)])
+def test_weights_that_are_no_numbers_are_named(saved: Path, value: float, dtype: torch.dtype) -> None:
+    weights = load_file(saved / "model.safetensors")
+    name = next(key for key in weights if key.endswith("2.mlp.down_proj.weight"))
+    weights[name].view(-1)[-1] = value
+    save_file(weights, saved / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=rf"Weights of .*saved' are NaN or infinite: {re.escape(name)}\. ") as caught:
+        load(str(saved), device="cpu", dtype=dtype)
+    assert one_line(caught.value)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_weights_that_a_file_lacks_are_refused_and_not_made_up(
     family: str, tiny_model: Make, tiny_tokenizer: Tokenizer, tmp_path: Path

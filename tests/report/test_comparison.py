@@ -99,7 +99,7 @@ def test_shared_facts_are_paired() -> None:
     few = compare_runs(first, retuned(first, "two", 3))
     paired = few.arms[0].changes["retention_edited"]
     rows = retuned(first, "two", 3).answers.rows
-    strangers = replace(first, name="two", answers=Answers(rows.assign(fact_id="other-" + rows["fact_id"])))
+    strangers = replace(first, name="two", answers=Answers(rows.assign(fact_id="other-" + rows["fact_id"].astype(str))))
     apart = compare_runs(first, strangers).arms[0]
     unpaired = apart.changes["retention_edited"]
     assert paired.difference.value == unpaired.difference.value

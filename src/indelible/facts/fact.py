@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from indelible.facts.folding import folded
@@ -67,7 +67,7 @@ class Fact:
 
 def entry_of(fact: Fact) -> dict[str, Any]:
     """A fact as plain values, which ``fact_from`` reads back; without a reversal, where it has none."""
-    entry = asdict(fact)
+    entry = vars(fact) | {"neighbours": tuple(dict(vars(neighbour)) for neighbour in fact.neighbours)}
     return entry if fact.reversal else {name: value for name, value in entry.items() if name != "reversal"}
 
 

@@ -159,7 +159,9 @@ class _Reader:
             elif self.schema.published and same in self._lines:
                 self._leave(row.line, f"the same edit stands on line {self._lines[same]}")
             else:
-                self._lines |= dict.fromkeys((fact.id, same), row.line)
+                self._lines[fact.id] = row.line
+                if self.schema.published:
+                    self._lines[same] = row.line
                 self.facts.append(fact)
         passed_over = self.schema.passed_over
         self.unused.update(name for name in values.unread() if name.rpartition(".")[2] not in passed_over)

@@ -8,7 +8,7 @@ stay apart per fact, because intervals resample facts.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -35,21 +35,26 @@ from indelible.numbers.measures import (
 from indelible.numbers.paired import compare, hits_among
 from indelible.numbers.replicates import Replicates
 
+WORDS = (
+    *("arm", "editor", "objective", "tuner", "mask", "protect", "fact_set", "fact_id", "subject", "relation", "phase"),
+    *("kind", "prompt", "target", "rival", "generated"),
+)
+"""Columns of text, in which millions of rows have few values or share them."""
+
 
 class Answers:
-    """Tidy rows, one per arm × seed × phase × step × question as in facts.parquet, and what was made of them so far:
-    above all ``replicates``, all rates drawn together (39 draws or more), with the same draws for the same seed. The
-    run table has the held-out figures that durability is over; without it there is none."""
+    """Tidy rows, one per arm × seed × phase × step × question as in facts.parquet (``rows`` has them arm by arm, with
+    words as categories), and what was made of them so far: above all ``replicates``, all rates drawn together (39 draws
+    or more), with the same draws for the same seed. The run table has the held-out figures that durability is over;
+    without it there is none."""
 
     def __init__(
         self, rows: pd.DataFrame, runs: pd.DataFrame | None = None, *, draws: int = 10_000, seed: int = 0
     ) -> None:
-        self.rows = rows
+        self.rows = _by_arm(rows)
         self.runs = pd.DataFrame() if runs is None else runs
         self.replicates = Replicates(self._counts_of, self._losses_of, draws=draws, seed=seed)
-        self._of_arm = (
-            {str(name): part for name, part in rows.groupby("arm", sort=False, observed=True)} if len(rows) else {}
-        )
+        self._of_arm = _parts(self.rows) if len(rows) else {}
         self._outcomes: dict[tuple[str, str], pd.DataFrame] = {}
         self._matched: dict[str, dict[FactSet, pd.DataFrame]] = {}
         self._counts: dict[tuple[str, str], pd.DataFrame] = {}
@@ -66,17 +71,10 @@ class Answers:
         planned = [str(name) for name in runs["arm"].drop_duplicates()]
         return planned + sorted(self._of_arm.keys() - set(planned))
 
-    @cached_property
-    def _coded(self) -> dict[str, pd.DataFrame]:
-        """The rows of each arm with repeated words as categories, which are told apart once and not in every arm."""
-        words = [name for name in ("phase", "fact_set", "fact_id", "kind") if name in self.rows]
-        coded = self.rows.astype(dict.fromkeys(words, "category"))
-        return {str(name): part for name, part in coded.groupby("arm", sort=False, observed=True)}
-
     def outcomes(self, arm: str, criterion: str = "success") -> pd.DataFrame:
         """`outcomes` of an arm."""
         if (arm, criterion) not in self._outcomes:
-            self._outcomes[arm, criterion] = outcomes(self._coded.get(arm, self.rows.iloc[:0]), criterion)
+            self._outcomes[arm, criterion] = outcomes(self.arm(arm), criterion)
         return self._outcomes[arm, criterion]
 
     def counts(self, arm: str, rate: str) -> pd.DataFrame | None:
@@ -141,13 +139,30 @@ class Answers:
 
     def _matched_of(self, arm: str) -> dict[FactSet, pd.DataFrame]:
         if arm not in self._matched:
-            self._matched[arm] = matched_counts(self._coded[arm], self.outcomes(arm))
+            self._matched[arm] = matched_counts(self.arm(arm), self.outcomes(arm))
         return self._matched[arm]
 
     def _hits_of(self, arm: str, rate: Rate) -> pd.DataFrame:
         if (arm, rate.name) not in self._hits:
             self._hits[arm, rate.name] = hits_among(self.outcomes(arm, rate.criterion), rate)
         return self._hits[arm, rate.name]
+
+
+def _by_arm(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with arms one below the other and each of `WORDS` held once, as a category, in order of the alphabet:
+    millions of rows fit into memory, and words are compared as numbers."""
+    words = {name: rows[name].astype("category") for name in WORDS if name in rows}
+    ordered = {name: word.cat.reorder_categories(sorted(word.cat.categories)) for name, word in words.items()}
+    rows = rows.assign(**ordered)
+    together = "arm" not in rows or rows["arm"].cat.codes.is_monotonic_increasing
+    return rows if together else rows.sort_values("arm", kind="stable", ignore_index=True)
+
+
+def _parts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each arm, which are not copied."""
+    codes = rows["arm"].cat.codes.to_numpy()
+    begins = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(rows)]
+    return {str(rows["arm"].iloc[one]): rows.iloc[one:other] for one, other in pairwise(begins)}
 
 
 def outcomes(rows: pd.DataFrame, criterion: str = "success") -> pd.DataFrame:

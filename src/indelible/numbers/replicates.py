@@ -90,20 +90,23 @@ class Replicates:
         for key in keys:
             arm, name, *other = key
             measure = MEASURES.get(name)
-            known = self._counted.setdefault(name, {})
-            if isinstance(measure, Loss):
-                if (arm, *other) not in known:
-                    tables = self._losses()
-                    if any(one not in tables for one in (arm, *other)):
-                        return None
-                    known[arm, *other] = Compared(measure, [tables[one] for one in (arm, *other)])
-            elif not known:
-                rate = rate_named(name)
-                known |= {(each,): Counted(count, rate.fact_set) for each, count in self._counts(name).items()}
+            if name not in self._counted:
+                self._counted[name] = {} if isinstance(measure, Loss) else self._all_counted(name)
+            known = self._counted[name]
+            if isinstance(measure, Loss) and (arm, *other) not in known:
+                tables = self._losses()
+                if any(one not in tables for one in (arm, *other)):
+                    return None
+                known[arm, *other] = Compared(measure, [tables[one] for one in (arm, *other)])
             if (arm, *other) not in known or not known[arm, *other].facts:
                 return None
             found[key] = known[arm, *other]
         return found or None
+
+    def _all_counted(self, name: str) -> dict[tuple[str, ...], Source]:
+        """A rate in every arm that has it."""
+        fact_set = rate_named(name).fact_set
+        return {(arm,): Counted(count, fact_set) for arm, count in self._counts(name).items()}
 
     def _frame(self, counted: Mapping[RateKey, Source]) -> Frame:
         seeds = tuple(sorted(frozenset.intersection(*(one.seeds for one in counted.values()))))

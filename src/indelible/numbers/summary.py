@@ -185,7 +185,7 @@ def further_table(answers: Answers, runs: pd.DataFrame) -> pd.DataFrame:
         if asked.empty:
             continue
         line: dict[str, Any] = {"arm": arm, "kind": rate.kind, "fact_set": rate.fact_set}
-        line["questions"] = int(asked["phase"].value_counts().min())
+        line["questions"] = int(asked.groupby("phase", observed=True).size().min())
         for phase in PHASES:
             count = counts(answers.outcomes(arm, rate.criterion), replace(rate, hit=phase))
             found = answers.replicates.estimate_of((arm, rate.name), count)

@@ -138,7 +138,7 @@ def _name(arm: str, side: int) -> str:
 
 def _named(table: pd.DataFrame, side: int) -> pd.DataFrame:
     """A table with arms named apart from the other run's."""
-    return table.assign(arm=[_name(str(arm), side) for arm in table["arm"]]) if len(table) else table
+    return table.assign(arm=table["arm"].map(lambda arm: _name(str(arm), side))) if len(table) else table
 
 
 def _changes(found: Replicates, first: str, second: str) -> dict[str, Change]:

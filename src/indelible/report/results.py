@@ -49,7 +49,8 @@ def read_results(folder: Path) -> dict[str, pd.DataFrame]:
             f"{'it' if len(names) == 1 else 'them'}.",
             "Run the study again: finished steps are kept.",
         )
-    return {path.stem: _checked(path, read_table(path)) for path in sorted(folder.glob("*.parquet"))}
+    paths = sorted(folder.glob("*.parquet"))
+    return {path.stem: _checked(path, read_table(path, coded=path.stem == "facts")) for path in paths}
 
 
 def seal_results(folder: Path) -> None:

@@ -75,7 +75,7 @@ class Run:
         rows = self.answers.rows
         return int(rows.loc[rows["fact_set"] == fact_set, "fact_id"].nunique()) if len(rows) else 0
 
-    @property
+    @cached_property
     def same_edits(self) -> bool:
         """Whether more seeds bring no more edits: all have the same, as where a file names them."""
         rows = self.answers.rows

@@ -83,7 +83,7 @@ def passages(rows: pd.DataFrame, runs: pd.DataFrame, rate: Rate) -> Passages:
     starts = utilities[utilities["step"] == 0].merge(exams[MODEL].drop_duplicates(), on=MODEL)
     points = pd.concat([starts, utilities[utilities["step"] > 0].merge(exams, on=[*MODEL, "step"])])
     for _, family in points.groupby(["family", "seed"], sort=False):
-        models = [path.sort_values("step") for _, path in family.groupby(MODEL, sort=False)]
+        models = [path.sort_values("step") for _, path in family.groupby(MODEL, sort=False, observed=True)]
         if broken := [path for path in models if not np.isfinite(path["utility"]).all()]:
             named = ", ".join(sorted({str(path["arm"].iloc[0]) for path in broken}))
             warnings.warn(f"No durability of {named}: a held-out figure is no number.", RuntimeWarning, stacklevel=2)

@@ -108,8 +108,12 @@ def _read(
 
 
 def facts_version(facts: Sequence[Fact]) -> str:
-    """Digest of facts, in their order."""
-    return digest([entry_of(fact) for fact in facts])
+    """Digest of facts, in their order: that of the list of their entries, of which there is one at a time."""
+    found = hashlib.sha256()
+    for place, fact in enumerate(facts):
+        found.update((b"," if place else b"[") + _canonical(entry_of(fact)))
+    found.update(b"]" if facts else b"[]")
+    return found.hexdigest()
 
 
 def corpus_version(source: str) -> str:
@@ -126,5 +130,10 @@ def tasks_version() -> str:
 
 def digest(content: Any) -> str:
     """64 hex digits that are equal exactly for equal JSON content, whatever the order of keys."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(_canonical(content)).hexdigest()
+
+
+def _canonical(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode(
+        "ascii"
+    )
