@@ -257,7 +257,10 @@ def test_a_damaged_line_of_the_record_is_not_taken_for_what_happened(tmp_path: P
     whole = path.read_text()
     path.write_text(whole.replace('"steps": 2', '"steps": 3').replace("finished", "finishee"))
     assert (found := store.standing()) and (found.done, found.of, found.unreadable) == (0, None, 2)
-    older = re.sub(', "seal": "[0-9a-f]+"', "", whole)  # of a version that sealed none
+    for key in ("seal", "format"):
+        path.write_text(whole.replace(f'"{key}"', f'"{key[:-1]}m"', 1))
+        assert (found := store.standing()) and found.unreadable == 1
+    older = re.sub(', "format": 2|, "seal": "[0-9a-f]+"', "", whole)  # of a version that sealed none
     path.write_text(older)
     assert (found := store.standing()) and (found.done, found.of, found.unreadable) == (1, 2, 0)
 

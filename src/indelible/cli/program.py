@@ -14,7 +14,7 @@ from indelible.cli.terminal import say
 from indelible.errors import ConfigError, Stopped
 from indelible.launched import processes
 
-USER_ERROR = 2
+USER_ERROR, INTERRUPTED = 2, 130
 _QUICK = ("models", "plan", "runs")
 """Commands that load nothing heavy."""
 _COMMANDS = (
@@ -109,4 +109,6 @@ def run(arguments: Sequence[str] | None) -> int:
         if not message:  # without a command: the help, which has been printed, says it all
             return USER_ERROR
         raise ConfigError(f"{message}.", f"See `{command} --help`.") from None
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C outside of a command, such as while words are parsed
+        raise Stopped
     return code if isinstance(code, int) else 0

@@ -21,6 +21,8 @@ EventKind = Literal[
     "opened", "planned", "started", "finished", "reused", "taken", "failed", "skipped", "damaged", "closed"
 ]
 _OF_ALL = {"event", "time", "pid"}
+_FORMAT = "format"
+"""A line with this key has a seal; those of older versions have neither, by which they are told from damaged ones."""
 _TYPES: dict[str, Any] = {"event": str, "time": int | float, "pid": int, "step": str, "key": str, "steps": int}
 
 
@@ -32,7 +34,7 @@ class Events:
 
     def add(self, event: EventKind, about: dict[str, Any]) -> None:
         """Append one line. Raises a StoreError where the disk is full or may not be written."""
-        line = {"event": event, "time": time.time(), "pid": os.getpid(), **about}
+        line = {"event": event, "time": time.time(), "pid": os.getpid(), _FORMAT: 2, **about}
         text = json.dumps(sealed(line)) + "\n"
         with disk_errors(self.path.parent), self.path.open("a+b") as file:
             # A process killed while writing may have left a line without its end.
@@ -61,7 +63,7 @@ def _event(line: str) -> dict[str, Any] | None:
             return None
         if all(isinstance(event[name], kind) for name, kind in _TYPES.items() if name in event):
             seal = event.pop(SEAL, None)
-            return event if seal in (None, seal_of(event)) else None
+            return event if seal == (seal_of(event) if _FORMAT in event else None) else None
     return None
 
 
