@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 import time
@@ -12,9 +13,11 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+import torch
 
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.executors.processes import _Worker, workers_for
+from indelible.study.run.executors.threads import computing_with, known_threads
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.step import World
 from indelible.study.run.store import Store
@@ -52,8 +55,12 @@ def test_a_worker_that_is_killed_costs_its_step_alone_and_the_next_run_does_it(
     failed = {failure.title: failure.error for failure in outcome.failures}
     assert 1 <= len(failed) <= killer.killed and "tune: control, seed 0" in failed
     assert "ended by signal 9" in failed["tune: control, seed 0"]
-    again = run_study(config, tmp_path / "run")
-    assert not again.failures
+    before = torch.get_num_threads()
+    with computing_with(before + 1):
+        again = run_study(config, tmp_path / "run")
+    assert not again.failures and torch.get_num_threads() == before
+    records = [json.loads(path.read_text()) for path in (again.folder / "steps").glob("*/step.json")]
+    assert {record["threads"] for record in records} == {known_threads(again.folder)} == {max(1, before // 2)}
     pd.testing.assert_frame_equal(
         pd.read_parquet(again.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
     )

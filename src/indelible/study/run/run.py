@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from indelible.errors import ConfigError, ModelError, StoreError
 from indelible.exam.kind import check_kinds
@@ -35,6 +34,7 @@ from indelible.study.run.cost import Cost, Speed, measured_speed
 from indelible.study.run.executors.cluster import Cluster
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
+from indelible.study.run.executors.threads import computing_with, keep_threads, known_threads
 from indelible.study.run.executors.together import Group, Together, check_launched, together
 from indelible.study.run.passing import Failure, Pass, set_damaged_aside
 from indelible.study.run.plan import Plan, make_plan
@@ -104,12 +104,13 @@ def preview_study(
     checked = _checked(config, store, update, unseen=True)
     plan = checked.plan_without_weights(store)
     plan = plan if part is None else plan.part(*part)
-    at_once = checked.workers(plan, workers)
+    at_once, threads = checked.workers_and_threads(plan, workers, store)
     speed = None
     if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
         loaded = load(config.model, trust_remote_code=config.trust_remote_code)
         check_kinds(config.exam.also, loaded.tokenizer)
-        speed = checked.speed(loaded.model, loaded.tokenizer, Ways(), at_once)
+        with computing_with(threads):
+            speed = measured_speed(loaded.model, loaded.tokenizer, checked.world.candidates, checked.tunings, Ways())
     clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(checked.config, plan, frozenset(clock.over), masks, cost, checked.notes)
@@ -192,8 +193,9 @@ def _run_study(
         held.enter_context(store.open(config, update=update))
         cluster = None
         if on is not None:
-            address = None if on == "ray" else on
-            cluster = Cluster(checked.world, address, each or Share(), workers, watcher.note)
+            address, share = None if on == "ray" else on, each or Share()
+            threads = known_threads(store.folder) or share.cpus
+            cluster = Cluster(checked.world, address, share, workers, watcher.note, threads=threads)
             held.enter_context(closing(cluster))
         model = None if update else known_model(store.folder, config.model)
         if model is None:
@@ -207,16 +209,20 @@ def _run_study(
             watcher.note(words)
         for other in others:
             watcher.note(f"{counted(store.take(other, plan.steps), 'finished step')} taken from {other.folder}")
+        if cluster is None:
+            at_once, threads = checked.workers_and_threads(plan, workers, store)
+            held.enter_context(computing_with(threads))
+        keep_threads(store.folder, threads)
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
             if cluster is not None:
                 speed = cluster.speed(checked.tunings)
             else:
-                with material.lent.base_model() as bare:
-                    lent, at_once = material.lent, checked.workers(plan, workers)
-                    speed = checked.speed(bare, lent.tokenizer, lent.ways, at_once)
-        executor = cluster or held.enter_context(closing(checked.executor(plan, material, workers, group)))
+                lent = material.lent
+                with lent.base_model() as bare:
+                    speed = measured_speed(bare, lent.tokenizer, checked.world.candidates, checked.tunings, lent.ways)
+        executor = cluster or held.enter_context(closing(checked.executor(material, at_once, threads, group)))
         clock, cost = checked.clock(plan, store, executor.workers, speed)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
@@ -258,33 +264,24 @@ class _Checked:
         unread = f"not read yet: {self.config.model}"
         return self.plan(known_model(store.folder, self.config.model) or ModelVersion(unread, unread))
 
-    def workers(self, plan: Plan, wanted: int | None) -> int:
-        """How many steps are done at a time; where it is left open, one on an accelerator."""
-        if wanted is not None:
-            return wanted
-        if default_device().type != "cpu":
-            return 1
-        parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code) or 0
-        return workers_for(torch.get_num_threads(), plan.width, 4 * parameters)
+    def workers_and_threads(self, plan: Plan, wanted: int | None, store: Store) -> tuple[int, int]:
+        """How many steps are done at a time (where it is left open, one on an accelerator), and the threads that each
+        computes with: as the run folder has it, or else a share of this process's."""
+        here, known = torch.get_num_threads(), known_threads(store.folder)
+        if wanted is None and default_device().type == "cpu":
+            parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code) or 0
+            wanted = workers_for(max(1, here // (known or 1)), plan.width, 4 * parameters)
+        at_once = wanted or 1
+        return at_once, known or max(1, here // at_once)
 
-    def executor(self, plan: Plan, material: Material, wanted: int | None, group: Group | None) -> Executor:
+    def executor(self, material: Material, workers: int, threads: int, group: Group | None) -> Executor:
         """Where the steps are done."""
         if group is not None:
             return Together(group, material)
-        workers = self.workers(plan, wanted)
         if workers == 1:
             return Local(material)
         material.let_go()  # each process has its own
-        return Processes(self.world, workers, max(1, torch.get_num_threads() // workers))
-
-    def speed(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ways: Ways, workers: int) -> Speed:
-        """How fast the model is on this machine, with the threads that each of so many workers has."""
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // workers))
-        try:
-            return measured_speed(model, tokenizer, self.world.candidates, self.tunings, ways)
-        finally:
-            torch.set_num_threads(threads)
+        return Processes(self.world, workers, threads)
 
     def clock(self, plan: Plan, store: Store, workers: int, speed: Speed | None) -> tuple[Clock, str]:
         """A clock for the steps that are not done yet, and what these cost on this machine, in words."""

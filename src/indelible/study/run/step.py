@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
+import torch
 from pydantic import BaseModel
 
 from indelible.edits.editor import Editor
@@ -214,4 +215,5 @@ def do_step(job: Job, material: Material, progress: Progress = silent) -> Done:
     Libraries that draw from global generators find the same state in every run of this step; the caller's is kept.
     """
     with seeded(job.step.seed):
-        return job.step.work.do(job, material, progress)
+        done = job.step.work.do(job, material, progress)
+    return replace(done, record={**done.record, "threads": torch.get_num_threads()})

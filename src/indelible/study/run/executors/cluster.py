@@ -53,7 +53,14 @@ class Cluster:
     model: ModelVersion | None = None
 
     def __init__(
-        self, world: World, address: str | None, share: Share, workers: int | None, note: Callable[[str], None]
+        self,
+        world: World,
+        address: str | None,
+        share: Share,
+        workers: int | None,
+        note: Callable[[str], None],
+        *,
+        threads: int,
     ) -> None:
         """Connect, and start a first worker.
 
@@ -62,12 +69,13 @@ class Cluster:
                 or RAY_ADDRESS names, or else one that is started on this machine.
             workers: None for as many as there is room for.
             note: told what is waited for.
+            threads: that a worker computes with.
 
         Raises:
             ConfigError: Ray is not installed, there is no such cluster, or no machine of it has room for a worker.
         """
         self._ray = _ray()
-        self._world, self._started, self._closed = world, list[Any](), False
+        self._world, self._threads, self._started, self._closed = world, threads, list[Any](), False
         self._connected = not self._ray.is_initialized()
         if self._connected:
             note(f"connecting to Ray{f' at {address}' if address else ''}")
@@ -157,7 +165,7 @@ class Cluster:
             max_concurrency=2,  # it is asked how far it is while it does a step
             max_restarts=0,
         )
-        worker = kind.remote(self._world, share.cpus, str(Path.cwd()))
+        worker = kind.remote(self._world, self._threads, str(Path.cwd()))
         self._started.append(worker)
         return worker
 
