@@ -2,11 +2,13 @@
 
 Whatever stands in a text, its reader gets such values, or one error in words. What a parser would let through and
 something later would stumble over is refused here: a value that holds itself, lists without end inside each other,
-aliases that multiply, numbers of more than 64 bits, halves of characters, NUL.
+halves of characters, NUL; and in YAML, which is settings, aliases that multiply and numbers that are not finite or have
+more than 64 bits.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Hashable
@@ -20,8 +22,8 @@ from indelible.files import read_text
 
 DEEPEST = 60
 """Mappings and lists inside each other. Nobody writes so many by hand, and libraries go through more by recursion."""
-MOST_VALUES = 100_000
-"""Of a YAML text, where a few aliases can stand for billions."""
+MOST_VALUES = 500_000
+"""Of a YAML text, where a few aliases can stand for billions; ten thousand arms written out are far fewer."""
 LARGEST = 2**63 - 1
 """What a table's column of whole numbers holds, and what seeds torch and numpy take."""
 
@@ -69,7 +71,7 @@ def from_yaml(text: str, where: str, error: type[IndelibleError]) -> Any:
         raise error(f"{where}{line}: not valid YAML ({said}).", "Mend it, or quote what is meant as text.") from None
     except (ValueError, RecursionError) as bad:  # of whole numbers alone, and of thousands of brackets
         raise error(f"{where}: not YAML that can be read ({bad}).", "Write it shorter.") from None
-    if wrong := _not_plain(value):
+    if wrong := _not_plain(value, most=MOST_VALUES):
         raise error(f"{where}: {wrong}.", "Change that value.")
     return value
 
@@ -83,7 +85,8 @@ def from_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: in words, if it is none, has numbers too long or lists too deep to be taken, or half a character.
+        ValueError: in words, if it is none, has numbers too long or lists too deep to be taken, half a character or
+            NUL.
     """
     try:
         value = json.loads(text)
@@ -111,14 +114,17 @@ def read_json(path: Path, what: str, error: type[IndelibleError]) -> Any:
         raise error(f"{path}: {bad}.", "Mend it, or get a whole copy of it.") from None
 
 
-def _not_plain(value: Any) -> str | None:
-    """In words, which value of a document is none that may stand there, by the keys that lead to it."""
-    left = [MOST_VALUES]
+def _not_plain(value: Any, *, most: int | None = None) -> str | None:
+    """In words, which value of a document is none that may stand there, by the keys that lead to it.
+
+    ``most``: how many values there may be of settings, whose numbers have bounds; None for records of any length, whose
+    numbers may be what they are.
+    """
+    seen = itertools.count(1)
 
     def wrong(value: Any, keys: tuple[str, ...]) -> str | None:
-        left[0] -= 1
-        if left[0] < 0:
-            return f"it holds more than {MOST_VALUES:,} values, aliases written out"
+        if most is not None and next(seen) > most:
+            return f"it holds more than {most:,} values, aliases written out"
         if isinstance(value, dict | list):
             if len(keys) > DEEPEST:
                 return f"{'.'.join(keys[:3])!r} and so on is more than {DEEPEST} lists and mappings deep"
@@ -129,9 +135,9 @@ def _not_plain(value: Any) -> str | None:
         where = repr(".".join(keys)) if keys else "the value"
         if isinstance(value, str):
             return _of_text(value, where, f"{value!r:.60}")
-        if isinstance(value, int) and abs(value) > LARGEST:
+        if most is not None and isinstance(value, int) and abs(value) > LARGEST:
             return f"{where} is a whole number of more than 64 bits"
-        if isinstance(value, float) and not math.isfinite(value):
+        if most is not None and isinstance(value, float) and not math.isfinite(value):
             return f"{where} is {value}, which is not finite"
         return None if value is None or isinstance(value, int | float) else f"{where} is a {type(value).__name__}"
 
