@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.core import TyperCommand
 
 from indelible.cli.main import main
 from indelible.cli.program import app
@@ -206,6 +207,19 @@ def test_control_c_while_things_are_imported_is_one_line(module: str, tmp_path: 
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (130, "Interrupted.\n", "")
+
+
+def test_control_c_while_words_are_parsed_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before a command begins typer would end in silence."""
+
+    def press(*_arguments: Any, **_named: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TyperCommand, "make_context", press)
+    assert main(["runs"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_models_names_what_is_bundled(capsys: pytest.CaptureFixture[str]) -> None:
