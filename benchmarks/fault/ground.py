@@ -170,13 +170,17 @@ def results(folder: Path) -> dict[str, Any]:
     """What two runs of one study have to agree in: all but times."""
     found: dict[str, Any] = {path.name: pd.read_parquet(path) for path in folder.glob("*.parquet")}
     found = {name: table.drop(columns=list(SECONDS & {*table.columns})) for name, table in found.items()}
-    for name in ("summary.json", "claims.json"):
-        lines = json.loads((folder / name).read_text())
-        found[name] = [{key: value for key, value in line.items() if key not in SECONDS} for line in lines]
+    found |= told(folder)
     for path in (folder / "steps").glob("*/step.json"):
         hashes = json.loads(path.read_text())["sha256"]
         found[path.parent.name] = {name: digest for name, digest in hashes.items() if name not in TIMED}
     return found
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """The same of what a report writes."""
+    lines = {name: json.loads((folder / name).read_text()) for name in ("summary.json", "claims.json")}
+    return {name: [{k: v for k, v in line.items() if k not in SECONDS} for line in of] for name, of in lines.items()}
 
 
 def _equal(one: Any, other: Any) -> bool:

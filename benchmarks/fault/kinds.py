@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
-from fault.ground import Ended, Ground, forked, results
+from fault.ground import Ended, Ground, forked, told
 from indelible.edits.deltas.delta import Edit
 
 KINDS: dict[str, Callable[[Ground], str]] = {}
@@ -202,10 +202,10 @@ def damage(ground: Ground) -> str:
     name = path.relative_to(folder).as_posix()
     harm(ground, path, how)
     what = f"{how} {name}"
-    told = ground.type("report", folder)
-    if told.fault or told.code not in (0, 2) or (told.code == 2 and path.name not in told.last):
-        raise Wrong(f"{what}: report ended with {told.code}: {told.fault or told.last[:150]}")
-    if told.code == 0 and (wrong := _other_results(ground, folder)):
+    report = ground.type("report", folder)
+    if report.fault or report.code not in (0, 2) or (report.code == 2 and path.name not in report.last):
+        raise Wrong(f"{what}: report ended with {report.code}: {report.fault or report.last[:150]}")
+    if report.code == 0 and (wrong := _other_results(ground, folder)):
         raise Wrong(f"{what}: after report: {wrong}")
     if name == "config.yaml":  # of which nobody knows whether the study is another
         ended = ground.run(folder)
@@ -223,8 +223,7 @@ def damage(ground: Ground) -> str:
 
 def _other_results(ground: Ground, folder: Path) -> str:
     """Names of the files that tell something else than the undisturbed run's."""
-    found = results(folder)
-    return ", ".join(name for name in ("summary.json", "claims.json") if found[name] != ground.reference[name])
+    return ", ".join(name for name, lines in told(folder).items() if lines != ground.reference[name])
 
 
 @kind
@@ -244,8 +243,8 @@ def clock(ground: Ground) -> str:
 
     ended = ground.run(folder, disturb=jumping)
     wrong = ended.fault or (f"ended with {ended.code}: {ended.last[:150]}" if ended.code else ground.unlike(folder))
-    told = (*folder.glob("steps/*/*.json"), folder / "events.jsonl", folder / "provenance.json")
-    negative = re.search(r'seconds": -|\(-\d+ s', "\n".join((*(path.read_text() for path in told), ended.said)))
+    timed = (*folder.glob("steps/*/*.json"), folder / "events.jsonl", folder / "provenance.json")
+    negative = re.search(r'seconds": -|\(-\d+ s', "\n".join((*(path.read_text() for path in timed), ended.said)))
     return right(wrong or (f"{step}: {negative[0]}" if negative else ""), "as undisturbed, no time negative")
 
 
