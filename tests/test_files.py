@@ -248,3 +248,9 @@ def test_a_scratch_folder_goes_with_its_process_even_if_that_is_killed(
         with pytest.raises(StoreError, match=f"The disk that holds {tmp_path} is full"), scratch_folder():
             raise OSError(errno.ENOSPC, "No space left on device")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [DataError, StoreError])
+def test_a_device_is_never_read(error: type[DataError | StoreError]) -> None:
+    with pytest.raises(error, match=r"^/dev/zero is a device, not a corpus\. Name a file\.$"):
+        read_text(Path("/dev/zero"), "corpus", error)

@@ -60,9 +60,8 @@ def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
 def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
     """A file's bytes; arguments and errors as of ``read_text``."""
     try:
-        if path.is_char_device() or path.is_block_device():  # some of which never end
-            raise error(f"{path} is a device, not a {what}.", "Name a file.")
-        return path.read_bytes()
+        device = path.is_char_device() or path.is_block_device()  # some of which never end
+        raw = b"" if device else path.read_bytes()
     except IsADirectoryError:
         raise error(f"{path} is a folder, not a {what}.", "Name the file in it.") from None
     except (FileNotFoundError, NotADirectoryError):
@@ -76,6 +75,9 @@ def read_bytes(path: Path, what: str, error: type[IndelibleError]) -> bytes:
         raise error(f"The {what} {path} cannot be read: {bad.strerror}.", "Check its name and permissions.") from None
     except ValueError:  # a NUL character, which no system takes
         raise error(f"There is no {what} {str(path)!r}: no name can hold a NUL character.", "Check the path.") from None
+    if device:
+        raise error(f"{path} is a device, not a {what}.", "Name a file.")
+    return raw
 
 
 def written_path(text: str, error: type[IndelibleError], folder: Path = Path()) -> Path:

@@ -23,6 +23,7 @@ from indelible.exam.kind import cost_of
 from indelible.exam.proof import Ways
 from indelible.exam.questions import questions_for
 from indelible.facts.fact import Fact
+from indelible.models.batches import most_tokens
 from indelible.models.trace import evaluation_mode
 from indelible.numbers.words import between, counted
 from indelible.progress import Span
@@ -54,6 +55,9 @@ MIXTURES = 2**5
 
 ASKED, ROWS, EDIT_TOKENS = 24, 4, 16
 """Questions of the exam that is timed, rows of the pass that is timed, and their tokens where edits are made."""
+
+TIMED_TOKENS = 1024
+"""Tokens of a row that is timed, at most: a bound far above all examples makes no rows so long."""
 
 OPTIMIZED = 2**22
 """Parameters of the optimizer's step that is timed, at most."""
@@ -171,10 +175,11 @@ def measured_speed(
     asked = _seconds(lambda: take_exam(model, tokenizer, questions, ways=ways), again=False) / len(questions)
     required = {name: one.requires_grad for name, one in model.named_parameters()}
     model.requires_grad_(True)
+    longest = min(TIMED_TOKENS, most_tokens(model))
     try:
         editing = _pass(model, tokenizer, tuning_settings({"precision": "fp32"}), EDIT_TOKENS, again=True)
         training = {
-            how: _pass(model, tokenizer, settings, max(4, int(FILLED * settings.max_tokens)))
+            how: _pass(model, tokenizer, settings, max(4, int(min(FILLED * settings.max_tokens, longest))))
             for how, settings in {_how(one): one for one in tunings}.items()
         }
     finally:
