@@ -36,7 +36,7 @@ _UNWRITABLE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
 }
 _STALE_SECONDS = 24 * 3600
-_SCRATCH = "indelible-"
+_SCRATCH, _INSIDE = "indelible-", "files"
 
 
 def read_text(path: Path, what: str, error: type[IndelibleError]) -> str:
@@ -183,18 +183,20 @@ def unkept(what: str) -> Iterator[None]:
 def scratch_folder() -> Iterator[Path]:
     """A temporary folder for the block alone. Those of killed processes go: nobody holds their locks any more.
 
+    The lock is held before there is a place for files, so that a folder without that place is left to its maker.
+
     Raises:
         StoreError: if the disk with the system's temporary files is full, or may not be written.
     """
     home = Path(tempfile.gettempdir())
-    for left in home.glob(f"{_SCRATCH}*/lock"):
-        with suppress(OSError, Timeout), FileLock(left, timeout=0):
+    for left in home.glob(f"{_SCRATCH}*/{_INSIDE}"):
+        with suppress(OSError, Timeout), FileLock(left.with_name("lock"), timeout=0):
             remove(left.parent)
     with ExitStack() as held:
         with disk_errors(home):
             folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix=_SCRATCH, ignore_cleanup_errors=True)))
             held.enter_context(FileLock(folder / "lock", thread_local=False))
-            inside = folder / "files"
+            inside = folder / _INSIDE
             inside.mkdir()
         try:
             yield inside

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import TrainerCallback
 
 from indelible.edits.editor import EDITORS
+from indelible.errors import TrainingDivergedError
 from indelible.facts.fact import Fact
 from indelible.models.layout import find_layout
 from indelible.study.design.settings import StudyConfig
@@ -42,6 +44,8 @@ class Look(TrainerCallback):
 def tuned() -> dict[str, Any]:
     tokenizer = build_tokenizer()
     model = build_model("qwen3", len(tokenizer), seed=1, layers=3, width=32)
+    with pytest.raises(TrainingDivergedError):  # after which the model is trained as if nothing had been
+        fine_tune(model, tokenizer, SETTINGS | {"learning_rate": 1e38}, seed=3)
     layout = find_layout(model)
     edit = EDITORS.get("ft-m")(layer=1, steps=5, learning_rate=0.01).edit(model, tokenizer, [FACT])
     edit.apply(model)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from indelible.claims.claim import Claim
+from indelible.documents import read_json
 from indelible.errors import StoreError
 from indelible.numbers.answers import Answers
 from indelible.numbers.words import counted
@@ -56,5 +56,5 @@ def _of_finished_steps(folder: Path) -> Run:
 
 def _failures(folder: Path) -> dict[str, str]:
     """What went wrong, by the key of the step."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / "failed").glob("*.json"))]
+    found = [read_json(path, "record of a failure", StoreError) for path in sorted((folder / "failed").glob("*.json"))]
     return {str(one["key"]): str(one["error"]) for one in found}

@@ -9,6 +9,7 @@ training from making such a layer. `benchmarks/spectrum.py` measures how often i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
@@ -39,7 +40,7 @@ class Rows:
 
     Attributes:
         share: of their squared length, each row scaled to length one, in the direction that holds most of it; 0 to 1.
-        times: that over the median of its neighbours'.
+        times: that over the median of its neighbours'; 0 where most of those are all zeros.
     """
 
     layer: int
@@ -123,7 +124,7 @@ def spectrum(model: LoadedModel | str, *, jobs: Jobs = shown) -> Spectrum:
                 progress(number, len(memories), "layers")
     return Spectrum(
         tuple(
-            Rows(layer, memories[layer].weight, share, share / median(_near(shares, layer)))
+            Rows(layer, memories[layer].weight, share, share / (median(_near(shares, layer)) or math.inf))
             for layer, share in shares.items()
         )
     )

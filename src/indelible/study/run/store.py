@@ -113,7 +113,11 @@ class Store:
                 with disk_errors(self.folder):
                     for name in _RESULTS:
                         remove(self.folder / name)
-            self.write_text("config.yaml", in_yaml(seen_from(config, self.folder)))
+            path, settings = self.folder / "config.yaml", in_yaml(seen_from(config, self.folder))
+            with disk_errors(self.folder):
+                if not path.exists() or read_text(path, "study's settings", StoreError) != settings:
+                    remove(self.folder / HASHES)  # of a folder that was moved, or of an older version's settings
+            self.write_text("config.yaml", settings)
             self.record("opened", None)
             yield
             self.record("closed", None)

@@ -84,22 +84,29 @@ def check_dealing(trainer: Any) -> None:
 def whole_again(model: PreTrainedModel) -> Iterator[None]:
     """After the block, in which the model's weights may be dealt out, the model is whole in each process, with its own
     modules and with what was trained gathered into its own parameters. Those that are not trained were never written
-    to: each process has them as they lay."""
+    to: each process has them as they lay. After a block that failed, the caller puts the model back (models.keeping).
+    """
     before = Kept(model)
-    yield
-    dealt = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    if not dealt:
-        return
-    for module in dealt:
-        module.reshard()  # some lie whole after a forward pass, as copies
-    shares: dict[str, Any] = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    trained = {name: share.full_tensor() for name, share in shares.items()}
-    learned = dict(model.named_buffers())
-    for module in dealt:  # torch has no way to undo it, and would not do it again
-        _module_state_mapping.pop(module, None)
+    try:
+        yield
+        dealt = _dealt(model)
+        if not dealt:
+            return
+        for module in dealt:
+            module.reshard()  # some lie whole after a forward pass, as copies
+        shares: dict[str, Any] = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        trained = {name: share.full_tensor() for name, share in shares.items()}
+        learned = dict(model.named_buffers())
+    finally:
+        for module in _dealt(model):  # torch has no way to undo it, and would not do it again
+            _module_state_mapping.pop(module, None)
     before.put_back()
     before.put_weights_back()
     for name, buffer in model.named_buffers():
         buffer.copy_(learned[name])
     for name, tensor in trained.items():
         before.parameters[name].data.copy_(tensor)
+
+
+def _dealt(model: PreTrainedModel) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]

@@ -80,6 +80,7 @@ DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.item
     "remove_unused_columns": "rows come ready",
     "dataset_kwargs": "rows come ready",
     "accelerator_config": "a batch is tuning.batch_size rows, however many processes read it",
+    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed"), "`accelerate launch` says how a model is dealt out"),
 }
 """Arguments of all trainers that are decided here, and what to do instead of passing them through."""
 

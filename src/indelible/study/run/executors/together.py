@@ -7,17 +7,16 @@ on the way, by all at once or not at all.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
 from indelible.errors import ConfigError
+from indelible.files import scratch_folder
 from indelible.launched import is_first, processes
 from indelible.models.load import default_device
 from indelible.progress import Progress
@@ -101,8 +100,8 @@ def _follow(group: Group) -> Any:
             world: World = content
             material = Material(world)
         else:
-            with tempfile.TemporaryDirectory(prefix="indelible-") as folder:
-                _do_with_it(replace(content, folder=Path(folder)), material)
+            with scratch_folder() as folder:
+                _do_with_it(replace(content, folder=folder), material)
 
 
 def _do_with_it(job: Job, material: Material) -> None:
