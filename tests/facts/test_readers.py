@@ -344,6 +344,7 @@ def test_a_broken_line_seven_is_named(tmp_path: Path) -> None:
         ({"subject": "  "}, "'subject' is blank"),
         ({"true_object": ["Norway"]}, "'true_object' is a list, not text"),
         ({"new_object": "norway"}, "the new object is the true one"),
+        ({"new_object": "Peru\n\nand more"}, "an object has several lines"),
         (
             {"new_object": "Peru", "true_object": "Peru City"},
             "the true object, 'Peru City', would be taken for the new",

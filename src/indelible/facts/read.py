@@ -154,6 +154,8 @@ class _Reader:
             elif fact.new_object is not None and taken_for(fact.true_object, fact.new_object):
                 reason = f"the true object, {fact.true_object!r}, would be taken for the new one, {fact.new_object!r}"
                 self._leave(row.line, reason)
+            elif any("\n" in text for text in (fact.true_object, fact.new_object or "")):
+                self._leave(row.line, "an object has several lines; a model's answer is judged to the end of its line")
             elif fact.id in self._lines:
                 self._leave(row.line, f"the id {fact.id!r} was used before, on line {self._lines[fact.id]}")
             elif self.schema.published and same in self._lines:

@@ -40,7 +40,9 @@ def plan(
     intrinsic_per_edit: Annotated[
         float | None, typer.Option(min=0.01, max=1e6, help="Intrinsic facts for each edit.  [default: 2.5]")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds to name the facts for.  [default: 3]")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Seeds to name the facts for.  [default: 3]")
+    ] = None,
     spread: Annotated[
         float | None, typer.Option(min=0, max=1, help="Standard deviation of the gap between seeds.  [default: 0.03]")
     ] = None,
