@@ -6,7 +6,8 @@ import os
 
 def processes() -> int:
     """How many there are; 1 where nothing was launched."""
-    return int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    size = os.environ.get("WORLD_SIZE", "")
+    return int(size) if "LOCAL_RANK" in os.environ and size.isdecimal() else 1
 
 
 def is_first() -> bool:
