@@ -131,10 +131,11 @@ def test_what_would_be_pushed(
         assert capsys.readouterr().err.startswith("Error: There is no token for the hub. Log in")
         with pytest.raises(ConfigError, match="no name of a repository"):
             push(adapter, "me/my/edit")
-        for damaged in ("{", "[]", "{}"):
+        said = "does not say which model it belongs to"
+        for damaged, expected in (("{", "adapter_config.json: not JSON"), ("[]", said), ("{}", said)):
             settings.write_text(damaged, encoding="utf-8")
             assert main(["push", str(adapter), "me/edit", "--dry-run"]) == 2
-            assert "does not say which model it belongs to" in capsys.readouterr().err
+            assert expected in capsys.readouterr().err
     finally:
         (adapter / ".secret").unlink()
         settings.write_text(before, encoding="utf-8")

@@ -14,7 +14,7 @@ from indelible.study.design.settings import StudyConfig
 from indelible.study.run.run import preview_study, run_study
 from tiny_studies import study_settings
 
-DOSES = [200, 900, 1_000]
+DOSES = [200, 600, 1_000]
 
 
 def by_dose(taught: Path, doses: list[int]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def run(tiny_model: Make, tiny_tokenizer: Tokenizer) -> Run:
     with torch.no_grad():
         model.lm_head.weight.mul_(30)  # far from uniform, so that another temperature would show
     model.generation_config.update(do_sample=True, temperature=0.2, top_k=3, top_p=0.5, repetition_penalty=30.0)
-    settings = RewardSettings(answer_tokens=1, generations=800, batch_size=200, precision="fp32")
+    settings = RewardSettings(answer_tokens=1, generations=800, batch_size=200, accumulation=4, precision="fp32")
     prompts = [tuple(tiny_tokenizer(said)["input_ids"]) for said in PROMPTS]
     best = [said_after(tiny_tokenizer, int(next_token_logits(model, prompt).argmax())) for prompt in prompts]
     rows = [

@@ -126,6 +126,8 @@ def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None
             raise ConfigError(f"'tuning.trainer.{passed}' cannot be passed through: {why}.", "Remove it.")
         if passed not in known:
             raise ConfigError(f"{name} takes no argument {passed!r} ('tuning.trainer').", suggest(passed, known))
+    if not settings.trainer:
+        return
     given = {key: value for key, value in _passed_on(settings, kind).items() if key not in _NOT_TRIED}
     row = {"input_ids": [0], "labels": [0]}
     with kept_random_state(), product_precision(), tempfile.TemporaryDirectory() as folder:
