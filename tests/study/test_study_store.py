@@ -80,7 +80,8 @@ def test_failures_are_noted_and_forgotten_after_success(tmp_path: Path) -> None:
         keep(store)
     assert not list((tmp_path / "failed").iterdir())
     with (tmp_path / "events.jsonl").open("a") as file:
-        file.write('[]\n{}\n{"event": "star')  # a damaged line costs only itself
+        # a damaged line costs only itself
+        file.write('[]\n{}\n{"event": "opened", "time": NaN, "pid": 1}\n{"event": "star')
     with store.open(config()):
         pass
     said = [event["event"] for event in store.events()]

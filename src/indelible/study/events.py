@@ -24,6 +24,8 @@ _OF_ALL = {"event", "time", "pid"}
 _FORMAT = "format"
 """A line with this key has a seal; those of older versions have neither, by which they are told from damaged ones."""
 _TYPES: dict[str, Any] = {"event": str, "time": int | float, "pid": int, "step": str, "key": str, "steps": int}
+_LATEST = 250_000_000_000
+"""Seconds since the epoch, near the last year that Python's dates have."""
 
 
 class Events:
@@ -61,7 +63,8 @@ def _event(line: str) -> dict[str, Any] | None:
         event = from_json(line)
         if not (isinstance(event, dict) and event.keys() >= _OF_ALL):
             return None
-        if all(isinstance(event[name], kind) for name, kind in _TYPES.items() if name in event):
+        typed = all(isinstance(event[name], kind) for name, kind in _TYPES.items() if name in event)
+        if typed and 0 <= event["time"] < _LATEST:  # NaN is not
             seal = event.pop(SEAL, None)
             return event if seal == (seal_of(event) if _FORMAT in event else None) else None
     return None
