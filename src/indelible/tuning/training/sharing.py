@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
@@ -97,11 +98,8 @@ def whole_again(model: PreTrainedModel) -> Iterator[None]:
         trained = {name: share.full_tensor() for name, share in shares.items()}
         learned = dict(model.named_buffers())
     finally:
-        # torch has no way to undo it, and would not do it again.
-        from torch.distributed._composable_state import _module_state_mapping
-
-        for module in _dealt(model):
-            _module_state_mapping.pop(module, None)
+        for module in _dealt(model):  # torch has no way to undo it, and would not do it again
+            torch.distributed._composable_state._module_state_mapping.pop(module, None)
     before.put_back()
     before.put_weights_back()
     for name, buffer in model.named_buffers():
