@@ -89,12 +89,14 @@ class Spectrum:
         """One row per layer."""
         import pandas as pd
 
-        return pd.DataFrame({**asdict(one), "stands_out": one.stands_out} for one in self.rows)
+        return pd.DataFrame(self._lines())
 
     def record(self) -> dict[str, Any]:
         """All of it, JSON-able."""
-        rows = [{**asdict(one), "stands_out": one.stands_out} for one in self.rows]
-        return {"in_words": self.in_words, "layers": self.layers, "rows": rows}
+        return {"in_words": self.in_words, "layers": self.layers, "rows": self._lines()}
+
+    def _lines(self) -> list[dict[str, Any]]:
+        return [{**asdict(one), "stands_out": one.stands_out} for one in self.rows]
 
 
 def spectrum(model: LoadedModel | str, *, jobs: Jobs = shown) -> Spectrum:
