@@ -78,10 +78,12 @@ class Spectrum:
                 f"No layer stands out; most does layer {most.layer}, where {alike}. That does not say that there is no "
                 "edit: weak ones and those of many facts do not show in one checkpoint."
             )
-        many = len(self.layers) > 1
+        if len(self.layers) > 1:
+            found = f"Layers {', '.join(map(str, self.layers))} stand out, most layer {most.layer}"
+        else:
+            found = f"Layer {most.layer} stands out"
         return (
-            f"Layer{'s' * many} {', '.join(map(str, self.layers))} stand{'s' * (not many)} out, most layer "
-            f"{most.layer}: {alike}. A strong edit of one fact looks so; training may, too. The checkpoint from before "
+            f"{found}: {alike}. A strong edit of one fact looks so; training may, too. The checkpoint from before "
             "would decide."
         )
 

@@ -114,8 +114,8 @@ def quiet_trl() -> Iterator[None]:
 
 def check_passed_on(settings: TuningSettings, objective: Objective[Any]) -> None:
     """ConfigError unless the trainer is here and takes what is passed through to it, and none of it is decided here or
-    sends anything anywhere. Where anything is passed through, arguments, optimizer, schedule and loader are made as they
-    will be, of a model of one number: transformers and torch look at many values only then."""
+    sends anything anywhere. Where anything is passed through, arguments, optimizer, schedule and loader are made as
+    they will be, of a model of one number: transformers and torch look at many values only then."""
     name = objective.trainer_name
     kind = _classes(name)[1]
     known = {field.name for field in dataclasses.fields(kind) if field.init}
