@@ -82,6 +82,16 @@ def test_a_finished_study_leaves_its_tables_and_report(undisturbed: Outcome) -> 
     assert {"torch", "transformers", "python"} <= provenance["versions"].keys()
 
 
+def test_what_was_predicted_stands_beside_what_it_took(undisturbed: Outcome) -> None:
+    times = pd.read_csv(undisturbed.folder / "tables" / "times.csv").set_index("step")
+    assert times["steps"].to_dict() == {"select": 1, "probe": 2, "edit": 1, "tune": 3}
+    records = [json.loads(path.read_text()) for path in undisturbed.folder.glob("steps/*/step.json")]
+    tuning = [record for record in records if record["kind"] == "tune"]
+    assert times.loc["tune", "predicted"] == pytest.approx(sum(one["predicted"] for one in tuning))
+    assert times.loc["tune", "seconds"] == pytest.approx(sum(one["seconds"] for one in tuning))
+    assert (times["predicted"] > 0).all() and (times["seconds"] > 0).all()
+
+
 def test_rows_are_tidy(undisturbed: Outcome) -> None:
     rows = rows_of(undisturbed)
     phases = {arm: list(dict.fromkeys(rows[rows["arm"] == arm]["phase"])) for arm in ARMS}

@@ -41,12 +41,14 @@ def read_run(folder: Path) -> Run:
     for table in (rows, runs):
         if "protect" not in table:  # than protections
             table["protect"] = "none"
+    provenance = _mapping(recorded) if (recorded := folder / "provenance.json").exists() else {}
     return Run(
         name=folder.resolve().name,
         answers=Answers(rows, runs),
         runs=runs,
         settings=_mapping(folder / "config.yaml"),
-        provenance=_mapping(recorded) if (recorded := folder / "provenance.json").exists() else {},
+        predicted=provenance.pop("predicted", {}),
+        provenance=provenance,
         tables=tables,
     )
 

@@ -31,6 +31,7 @@ class Run:
         provenance: of the run: versions, fingerprints, commit, hardware, times.
         rulings: on the claims put to the study.
         tables: further tables of the run folder by name, e.g. "shares" and "drift" where arms were explained.
+        predicted: steps, predicted and taken seconds of the kinds of steps whose time was predicted.
         changed: the settings that are not what they would be without a word; None where that is not known.
         unfinished: in a sentence what is not done yet; "" where the study is finished.
     """
@@ -42,6 +43,7 @@ class Run:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     rulings: Sequence[Ruling] = ()
     tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     changed: Mapping[str, Any] | None = None
     unfinished: str = ""
 

@@ -10,8 +10,8 @@ import pandas as pd
 import yaml
 
 from indelible.numbers.measures import CONTROL_EDITOR
-from indelible.numbers.words import MISSING, counted
-from indelible.report.exhibit import Fold, Grid, Heading, Html, Part, Words, exhibit
+from indelible.numbers.words import MISSING, counted, duration
+from indelible.report.exhibit import Data, Fold, Grid, Heading, Html, Part, Words, exhibit
 from indelible.report.run import Run, flat
 
 MOST_OPEN = 12
@@ -37,12 +37,38 @@ def again(run: Run) -> Iterator[Part]:
         yield Fold("All settings, as a study file", [Html(CODE, {"code": study})], "study.yaml")
     else:
         yield Words("None were recorded.", "note")
+    yield from _times(run.predicted)
     yield Heading("Provenance", "provenance", level=3)
     if run.provenance:
         recorded = pd.DataFrame(list(flat(run.provenance)), columns=["of", "value"])
         yield Fold(counted(len(recorded), "line"), [Grid(recorded, "Provenance", look="pairs")])
     else:
         yield Words("None was recorded.", "note")
+
+
+def _times(predicted: Mapping[str, Mapping[str, float]]) -> Iterator[Part]:
+    """What was predicted of the time of steps, beside what they took, by kind."""
+    if not predicted:
+        return
+    yield Heading("Time predicted and taken", "times", level=3)
+    yield Words(
+        "Predicted from a few seconds' measurement before the first step, by kind of step. Beside other steps, or "
+        "other work on the machine, steps take longer.",
+        "note",
+    )
+    found = pd.DataFrame.from_dict(dict(predicted), orient="index").rename_axis("step").reset_index()
+    found["ratio"] = found["seconds"] / found["predicted"]
+    cells = pd.DataFrame(
+        {
+            "step": found["step"],
+            "done": found["steps"].map("{:.0f}".format),
+            "predicted": found["predicted"].map(duration),
+            "taken": found["seconds"].map(duration),
+            "ratio": found["ratio"].map("{:.2f}".format),
+        }
+    )
+    yield Grid(cells, "Time predicted of steps, and taken", data=found)
+    yield Data("times", found)
 
 
 def commands(name: str, provenance: Mapping[str, object]) -> Iterator[tuple[str, str]]:

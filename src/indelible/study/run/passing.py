@@ -113,7 +113,7 @@ class Pass:
         try:
             with self.store.keeping(step) as (job, record):
                 done = self.executor.do(job, partial(self._advanced, piece))
-                record |= {**done.record, "found": done.note, "versions": versions()}
+                record |= {**done.record, "found": done.note, "predicted": piece.expected, "versions": versions()}
         except StoreError:
             raise
         except Exception as error:

@@ -42,7 +42,7 @@ from indelible.study.run.provenance import command_line, hardware, project_commi
 from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
 from indelible.study.run.step import Executor, Material, Versions, World
 from indelible.study.run.store import Store
-from indelible.study.run.tables import write_results
+from indelible.study.run.tables import predicted, write_results
 from indelible.tuning.settings import TuningSettings
 from indelible.watching import shown_study
 
@@ -226,7 +226,8 @@ def _run_study(
         clock, cost = checked.clock(plan, store, executor.workers, speed)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
-        summary = write_results(store, plan, run.errors(), _provenance(checked, model, started, began))
+        recorded = _provenance(checked, model, started, began) | {"predicted": predicted(store, plan)}
+        summary = write_results(store, plan, run.errors(), recorded)
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.monotonic() - began)
 

@@ -176,6 +176,19 @@ def write_results(
     return report_on(store.folder, run=replace(run, changed=changed_settings(run.settings))).summary
 
 
+def predicted(store: Store, plan: Plan) -> dict[str, dict[str, float]]:
+    """What was predicted for the finished steps and what they took, by kind: their number ``steps``, and in seconds
+    ``predicted`` and ``seconds``. Those of which nothing was predicted are left out."""
+    found: dict[str, dict[str, float]] = {}
+    for record in (store.record_of(step) for step in plan.steps if store.has(step)):
+        if record.get("predicted"):
+            of_kind = found.setdefault(record["kind"], {"steps": 0, "predicted": 0.0, "seconds": 0.0})
+            of_kind["steps"] += 1
+            of_kind["predicted"] += record["predicted"]
+            of_kind["seconds"] += record["seconds"]
+    return found
+
+
 def _about(run: ArmRun) -> dict[str, Any]:
     return {"arm": run.arm.name, **run.arm.factors, "seed": run.seed}
 
