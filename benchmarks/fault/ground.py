@@ -16,10 +16,11 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -29,6 +30,7 @@ from indelible.report import report
 from indelible.study.events import Events
 from tiny_studies import study_settings, write_corpus, write_facts, write_study, write_taught_model
 
+T = TypeVar("T")
 PATIENCE = 300
 """Seconds of the processor that a command may take."""
 SECONDS = {"seconds", "step_seconds", "fixed_seconds"}
@@ -95,6 +97,7 @@ class Ground:
         self.home, self.chance = home, random.Random(seed)
         self.whole, self.cache, self.temporary = home / "whole", home / "cache", home / "tmp"
         self.study, self._copies = home / "tiny.yaml", 0
+        self._turns: dict[str, Iterator[int]] = {}
         self.temporary.mkdir()
         made = forked(self._make)
         assert made.code == 0, made.said
@@ -112,18 +115,28 @@ class Ground:
         write_study(self.study, settings)
         return self._typed(["study", str(self.study), "--out", str(self.whole)], self.cache)
 
-    def _typed(self, typed: Sequence[str], cache: Path, disturb: Callable[[], object] = lambda: None) -> int:
-        os.environ["INDELIBLE_CACHE"] = str(cache)
+    def _typed(
+        self, typed: Sequence[str], cache: Path, disturb: Callable[[], object] = lambda: None, workers: int = 1
+    ) -> int:
+        os.environ |= {"INDELIBLE_CACHE": str(cache), "TMPDIR": str(self.temporary)}
         tempfile.tempdir = str(self.temporary)
+        vars(sys.modules["__main__"]).pop("__file__", None)  # or workers would import all that was imported here
         signal.signal(signal.SIGINT, signal.default_int_handler)
         report.shown = lambda run: []  # the page and its folders are written, without what takes seconds to draw
         disturb()
-        return main([*typed, "--workers", "1"] if typed[0] == "study" else typed)
+        return main([*typed, "--workers", str(workers)] if typed[0] == "study" else typed)
 
-    def run(self, folder: Path, *, cache: Path | None = None, disturb: Callable[[], object] = lambda: None) -> Ended:
+    def run(
+        self,
+        folder: Path,
+        *,
+        cache: Path | None = None,
+        disturb: Callable[[], object] = lambda: None,
+        workers: int = 1,
+    ) -> Ended:
         """Run the study, or what is left of it, in a folder; ``disturb`` is called first in its process."""
         typed = ["study", str(self.study), "--out", str(folder)]
-        return forked(lambda: self._typed(typed, cache or self.cache, disturb))
+        return forked(lambda: self._typed(typed, cache or self.cache, disturb, workers))
 
     def type(self, *typed: object) -> Ended:
         """Run another command."""
@@ -140,6 +153,11 @@ class Ground:
         """A copy of which one step is to be done again, and all results to be written; and the step's name."""
         folder, step = self.copy(), self.chance.choice(self.steps)
         shutil.rmtree(folder / "steps" / step)
+        self.unmake(folder)
+        return folder, step
+
+    def unmake(self, folder: Path) -> None:
+        """Remove a run's tables and page, and the record of what was done in it."""
         for path in (
             *folder.glob("*.parquet"),
             *folder.glob("*.html"),
@@ -147,7 +165,13 @@ class Ground:
             folder / "events.jsonl",
         ):
             path.unlink()
-        return folder, step
+
+    def turn(self, name: str, choices: Sequence[T]) -> T:
+        """One of the choices, which take turns under that name in an order that was drawn: all come, and equally
+        often."""
+        if name not in self._turns:
+            self._turns[name] = cycle(self.chance.sample(range(len(choices)), len(choices)))
+        return choices[next(self._turns[name])]
 
     def gone_on(self, folder: Path) -> str:
         """Give the same command again, undisturbed; in words what is wrong then, or nothing."""

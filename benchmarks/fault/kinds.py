@@ -13,26 +13,47 @@ import resource
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from random import Random
 
+import psutil
+
 from fault.ground import Ended, Ground, forked, told
 from indelible.edits.deltas.delta import Edit
 
-KINDS: dict[str, Callable[[Ground], str]] = {}
+Disturb = Callable[[Ground], str]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a disturbance is done, and how many of three hundred are of the kind: more where more can go wrong, fewer
+    where one takes long."""
+
+    disturb: Disturb
+    share: int
+
+
+KINDS: dict[str, Kind] = {}
 
 
 class Wrong(Exception):  # noqa: N818
     """What must not come of a disturbance."""
 
 
-def kind(disturb: Callable[[Ground], str]) -> Callable[[Ground], str]:
-    """Register a kind under its function's name."""
-    KINDS[disturb.__name__] = disturb
-    return disturb
+def kind(share: int) -> Callable[[Disturb], Disturb]:
+    """Register a kind under its function's name, with its `Kind.share`."""
+
+    def registered(disturb: Disturb) -> Disturb:
+        KINDS[disturb.__name__] = Kind(disturb, share)
+        return disturb
+
+    return registered
 
 
 def right(wrong: str, what: str) -> str:
@@ -77,7 +98,7 @@ def stopped_or_done(ended: Ended, folder: Path, ground: Ground, *, stopped: bool
     return right(wrong, "stopped; gone on with, as undisturbed" if ended.code else "had no effect")
 
 
-@kind
+@kind(share=60)
 def kill(ground: Ground) -> str:
     """SIGKILL at a call to the file system, while a step is done again and all results are written."""
     folder, step = ground.partly()
@@ -97,24 +118,67 @@ def _send(seconds: float, sent: int) -> Callable[[], object]:
     return start
 
 
-@kind
+@kind(share=45)
 def signals(ground: Ground) -> str:
     """SIGTERM, SIGINT and SIGKILL at random moments of the same."""
     folder, step = ground.partly()
-    sent = ground.chance.choice((signal.SIGTERM, signal.SIGINT, signal.SIGKILL))
+    sent = ground.turn("signals", (signal.SIGTERM, signal.SIGINT, signal.SIGKILL))
     seconds = ground.chance.uniform(0.01, 1.2)
     ended = ground.run(folder, disturb=_send(seconds, sent))
+    how = f"{sent.name} after {seconds:.2f} s, {step}"
+    return f"{sent.name}: {stopped_or_done(ended, folder, ground, stopped=_by_signal(ended, sent), how=how)}"
+
+
+def _by_signal(ended: Ended, sent: signal.Signals) -> bool:
+    """Whether a command ended as one does to which that signal was sent."""
     says = {signal.SIGTERM: (143, "Terminated."), signal.SIGINT: (130, "Interrupted."), signal.SIGKILL: (-9, "")}
     code, said = says[sent]
-    stopped = ended.code == code and ended.last.startswith(said)
-    came = stopped_or_done(ended, folder, ground, stopped=stopped, how=f"{sent.name} after {seconds:.2f} s, {step}")
-    return f"{sent.name}: {came}"
+    return ended.code == code and ended.last.startswith(said)
 
 
-@kind
+@kind(share=6)
+def workers(ground: Ground) -> str:
+    """Two workers are at four steps when one of them is killed, or the process to which they belong gets a signal."""
+    folder = ground.copy()
+    for step in (*folder.glob("steps/tune-*"), *folder.glob("steps/probe-*")):
+        shutil.rmtree(step)
+    ground.unmake(folder)
+    how = ground.turn("workers", ("a worker", "SIGKILL", "SIGTERM"))
+    seconds = ground.chance.uniform(1, 12)
+
+    def act(workers: list[psutil.Process]) -> None:
+        if how == "a worker":
+            ground.chance.choice(workers).kill()
+        else:
+            os.kill(os.getpid(), signal.Signals[how])
+
+    ended = ground.run(folder, disturb=lambda: _at_work(seconds, act), workers=2)
+    if how == "a worker":
+        stopped = ended.code == 1 and "was ended by signal 9" in ended.said
+    else:
+        stopped = _by_signal(ended, signal.Signals[how])
+    came = stopped_or_done(ended, folder, ground, stopped=stopped, how=f"{how} after {seconds:.1f} s of two workers")
+    return f"{how}: {came}"
+
+
+def _at_work(seconds: float, act: Callable[[list[psutil.Process]], None]) -> None:
+    """Act once, when this process's workers have taken so many seconds of the processor between them."""
+
+    def watch() -> None:
+        while True:
+            time.sleep(0.02)
+            with suppress(psutil.Error):
+                workers = [one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline())]
+                if sum(sum(one.cpu_times()[:2]) for one in workers) > seconds:
+                    return act(workers)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@kind(share=25)
 def starts(ground: Ground) -> str:
     """SIGINT and SIGTERM while a command is imported and begins: a process of its own, from its first moment on."""
-    sent, seconds = ground.chance.choice((signal.SIGINT, signal.SIGTERM)), ground.chance.uniform(0.001, 0.5)
+    sent, seconds = ground.turn("starts", (signal.SIGINT, signal.SIGTERM)), ground.chance.uniform(0.001, 0.5)
     program = (
         "import os, signal, sys\n"
         "from indelible.cli.main import main\n"
@@ -133,11 +197,11 @@ def starts(ground: Ground) -> str:
     return right(wrong, f"{sent.name}: one line" if ended.code else "had come to its end")
 
 
-@kind
+@kind(share=45)
 def disk(ground: Ground) -> str:
     """The disk fills up: no file can grow beyond a length, or a call to the file system says so."""
     folder, step = ground.partly()
-    if ground.chance.random() < 0.5:
+    if ground.turn("disk", ("length", "call")) == "length":
         length = int(10 ** ground.chance.uniform(2, 5))
         how = f"files of {length} bytes, {step}"
         ended = ground.run(folder, disturb=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (length, length)))
@@ -150,7 +214,7 @@ def disk(ground: Ground) -> str:
     return stopped_or_done(ended, folder, ground, stopped=stopped, how=how)
 
 
-@kind
+@kind(share=42)
 def cache(ground: Ground) -> str:
     """The cache cannot be written, is full, or what is in it was flipped, cut, emptied or deleted."""
     folder, own = ground.copy(), ground.home / "own-cache"
@@ -158,7 +222,7 @@ def cache(ground: Ground) -> str:
     (edit,) = folder.glob("steps/edit-*")
     shutil.rmtree(edit)
     (folder / "events.jsonl").unlink()
-    how = ground.chance.choice(("unwritable", "full", "fills", "flip", "cut", "empty", "delete"))
+    how = ground.turn("cache", ("unwritable", "full", "fills", "flip", "cut", "empty", "delete"))
     disturb: Callable[[], object] = lambda: None  # noqa: E731
     where = own
     if how == "unwritable":
@@ -193,13 +257,13 @@ def harm(ground: Ground, path: Path, how: str) -> None:
         path.write_bytes(content)
 
 
-@kind
+@kind(share=60)
 def damage(ground: Ground) -> str:
     """A file of the finished run, of any kind, is cut, emptied, deleted or flipped; then `report` and `study` run."""
     folder = ground.copy()
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    path, how = ground.chance.choice(files), ground.chance.choice(("cut", "empty", "delete", "flip"))
-    name = path.relative_to(folder).as_posix()
+    name = ground.turn("damaged", [path.relative_to(folder).as_posix() for path in files])
+    path, how = folder / name, ground.turn("damage", ("cut", "empty", "delete", "flip"))
     harm(ground, path, how)
     what = f"{how} {name}"
     report = ground.type("report", folder)
@@ -226,7 +290,7 @@ def _other_results(ground: Ground, folder: Path) -> str:
     return ", ".join(name for name, lines in told(folder).items() if lines != ground.reference[name])
 
 
-@kind
+@kind(share=20)
 def clock(ground: Ground) -> str:
     """The clock jumps, mostly back, by up to days, whenever it is looked at."""
     folder, step = ground.partly()
@@ -248,7 +312,7 @@ def clock(ground: Ground) -> str:
     return right(wrong or (f"{step}: {negative[0]}" if negative else ""), "as undisturbed, no time negative")
 
 
-@kind
+@kind(share=12)
 def delta(ground: Ground) -> str:
     """SIGKILL at a call to the file system while a delta is written over an old one."""
     path, other = ground.home / "delta.safetensors", ground.home / "other.safetensors"

@@ -7,7 +7,6 @@ process leaves either the whole or nothing; a disk that is full or may not be wr
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shutil
 import tempfile
@@ -18,14 +17,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from os.path import expanduser
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from indelible.errors import IndelibleError, IndelibleWarning, StoreError, near_names
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 UNFINISHED = ".writing-"
 """How the names of unfinished files and folders begin; nobody else writes such names."""
@@ -99,20 +94,6 @@ def written_path(text: str, error: type[IndelibleError], folder: Path = Path()) 
     except ValueError:
         raise error(f"{text!r:.80}: no name can hold a NUL character.", "Check the path.") from None
     return path
-
-
-def read_table(path: Path, *, coded: bool = False) -> pd.DataFrame:
-    """A table of a run folder; a StoreError where it is missing, or damaged. ``coded``: texts are categories."""
-    import pandas as pd
-    from pyarrow import parquet
-
-    raw = read_bytes(path, "table", StoreError)
-    try:
-        columns = parquet.read_schema(io.BytesIO(raw)) if coded else ()
-        texts = [column.name for column in columns if str(column.type) in ("string", "large_string")]
-        return pd.read_parquet(io.BytesIO(raw), read_dictionary=texts)
-    except Exception:  # pandas and pyarrow raise a dozen kinds for what they cannot read
-        raise damaged(path) from None
 
 
 def damaged(path: Path) -> StoreError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A row that could be read: the line on which it starts, counted from 1, and column or key -> value."""
 
@@ -70,7 +71,11 @@ class _BrokenError(ValueError):
 
 def _lines(text: str) -> Iterator[Record | Rejected]:
     # split at line feeds only: other line separators may stand inside a JSON string
-    for number, line in enumerate(text.split("\n"), start=1):
+    number, end = 0, -1
+    while end < len(text):  # and one at a time, of what may be hundreds of megabytes
+        begin, end = end + 1, text.find("\n", end + 1)
+        end = end if end >= 0 else len(text)
+        number, line = number + 1, text[begin:end]
         if line.strip():
             try:
                 yield _object(number, from_json(line))
@@ -107,7 +112,7 @@ def _array(text: str) -> Iterator[Record | Rejected]:
 
 def _object(line: int, value: Any) -> Record | Rejected:
     if isinstance(value, dict):
-        return Record(line, value)
+        return Record(line, {sys.intern(key): one for key, one in value.items()})  # each key is held once
     return Rejected(line, f"is a JSON {type(value).__name__}, not an object")
 
 

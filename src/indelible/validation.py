@@ -6,7 +6,7 @@ pydantic finds the mistakes; this module says them in one line, with the keys th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -40,11 +40,16 @@ def validated(model: type[M], settings: Any, path: str) -> M:
         ConfigError: names the key's path, the value, and what to write instead.
     """
     try:
-        return model.model_validate(settings)
+        made = model.model_validate(settings)
     except UnknownNameError as error:
         raise ConfigError(f"{error.what.rstrip('.')} in {path or 'the study'!r}.", error.fix) from None
     except ValidationError as error:
         found = _of_one_value(error.errors())
+    else:
+        if mistaken := _truth_as_number(settings, made):
+            where = ".".join(filter(None, (path, *mistaken)))
+            raise ConfigError(f"{where!r} should be a number, not true or false.", "Change that value.")
+        return made
     first, location = found[0], _location(found[0])
     where = ".".join(str(part) for part in ([path] if path else []) + location)
     if first["type"] == "extra_forbidden":
@@ -63,6 +68,22 @@ def validated(model: type[M], settings: Any, path: str) -> M:
     if isinstance(first["input"], Mapping | list | tuple):
         raise ConfigError(f"{where or 'study'}: {reason}.", "Change one of these settings.")
     raise ConfigError(f"{where!r} is {cut(repr(first['input']), 60)}: {reason}.", "Change that value.")
+
+
+def _truth_as_number(given: Any, made: Any) -> tuple[str, ...] | None:
+    """The keys that lead to a true or false that was taken for 1 or 0, as pydantic does; None if there is none."""
+    if isinstance(given, bool):
+        return () if type(made) in (int, float) else None
+    pairs: Iterable[tuple[str, Any, Any]] = ()
+    if isinstance(given, Mapping) and isinstance(made, BaseModel):
+        names = {field.alias or name: name for name, field in type(made).model_fields.items()}
+        pairs = ((key, value, getattr(made, str(names.get(key, key)), None)) for key, value in given.items())
+    elif isinstance(given, Mapping) and isinstance(made, Mapping):
+        pairs = ((str(key), value, made.get(key)) for key, value in given.items())
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        pairs = ((str(place), *both) for place, both in enumerate(zip(given, made, strict=False)))
+    inside = ((key, _truth_as_number(*both)) for key, *both in pairs)
+    return next(((key, *keys) for key, keys in inside if keys is not None), None)
 
 
 def _of_one_value(errors: list[ErrorDetails]) -> list[ErrorDetails]:

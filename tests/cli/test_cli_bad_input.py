@@ -99,6 +99,7 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
         (["study"], "See `indelible study --help`."),
         (["study", "quick", "--frobnicate"], "See `indelible study --help`."),
         (["edit", "m", "f.jsonl", "--seed", str(2**64)], "'--seed'"),
+        (["study", "quick", "--seed", str(2**64)], "'--seed'"),
         (["models", "x"], "See `indelible models --help`."),
     ):
         assert expected in bad.typed(*arguments), arguments

@@ -135,6 +135,16 @@ def test_a_study_from_the_command_line(
     assert main(["report", str(folder)]) == 0
     assert (folder / "report.html").read_bytes() == page
 
+    (folder / "runs.parquet").write_bytes(b"cut")
+    assert main(["runs", str(folder)]) == 0
+    shown = capsys.readouterr()
+    assert re.search(r"tiny +\S+ +7 of 7 +damaged", shown.out) and "wrote it: runs.parquet. Run the study" in shown.err
+
+    part = [*command[:3], str(tmp_path / "part"), "--part", "1/3"]  # of two arms
+    for typed in ([*part, "--dry-run"], part):
+        assert main(typed) == 0 and "nothing to do in this part" in "".join(capsys.readouterr())
+    assert not [*(tmp_path / "part").glob("*.parquet")]
+
 
 def test_a_study_with_a_failed_step_ends_with_one(
     settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

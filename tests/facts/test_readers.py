@@ -222,7 +222,9 @@ def test_rows_of_a_benchmark_that_are_no_edits_are_skipped_and_counted(tmp_path:
 
 def test_what_no_field_is_called_is_named(tmp_path: Path) -> None:
     row = {**OWN, "neighbors": [], "paraphrase": "The town of Oslo lies in", "year": 1624}
-    assert read_facts(jsonl(tmp_path, row)).unused == {"paraphrase": 1, "year": 1}
+    found = read_facts(jsonl(tmp_path, row))
+    assert found.unused == {"paraphrase": 1, "year": 1}
+    assert "A fact has id, subject, relation, prompt, true_object, new_object, paraphrases," in found.in_words()[0]
 
 
 def test_own_schema_round_trip(tmp_path: Path) -> None:

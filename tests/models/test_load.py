@@ -321,6 +321,14 @@ def test_what_looks_like_a_path_is_not_asked_of_the_hub(name: str) -> None:
             ask(name)
 
 
+def test_a_file_is_told_from_a_model(tmp_path: Path) -> None:
+    (tmp_path / "some.safetensors").write_bytes(b"a delta, or weights")
+    for beside, fix in ((False, "of a delta `indelible apply` makes a folder"), (True, f"Give .* in, '{tmp_path}'")):
+        with pytest.raises(ModelError, match=f"is a file, and a model is a folder.*{fix}"):
+            check_name(str(tmp_path / "some.safetensors"))
+        (tmp_path / "config.json").write_text("{}") if not beside else None
+
+
 def test_unknown_names_are_met_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indelible.models.load._hub_answers", lambda: False)
     assert known_models() == ["smollm2-135m"]

@@ -58,6 +58,8 @@ arms:
     ("text", "said"),
     [
         (BASE + "tunning: {}\n", ["'tunning'", "Did you mean 'tuning'?"]),
+        (BASE + "seeds: [0, true]\n", ["'seeds.1' should be a number, not true or false"]),
+        (BASE + "tuning: {steps: true}\n", ["'tuning.steps' should be a number"]),
         (BASE + "facts: {n_edit: 3}\n", ["'facts.n_edit'", "'n_edits'"]),
         (BASE.replace("name: x", "nme: x"), ["'arms.0.nme'", "'name'"]),
         (BASE + "seeds: [a]\n", ["'seeds.0'", "integer", "'a'"]),

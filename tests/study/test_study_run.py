@@ -19,10 +19,13 @@ from indelible.edits.editors.memit import Memit
 from indelible.errors import ConfigError, EditError, FactsError, LayoutError, StoreError
 from indelible.exam.exam import take_exam
 from indelible.report.folder import report_on
+from indelible.report.results import spoiled
 from indelible.study.design.settings import StudyConfig
 from indelible.study.reporting import report_run
-from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.provenance import command_line
+from indelible.study.run.run import Outcome, plan_of, preview_study, run_study
 from indelible.study.run.store import Store
+from indelible.study.run.tables import write_results
 from tiny_studies import study_settings, taught_facts
 
 ARMS = ["memit", "memit-frozen", "control"]
@@ -90,6 +93,34 @@ def test_what_was_predicted_stands_beside_what_it_took(undisturbed: Outcome) -> 
     assert times.loc["tune", "predicted"] == pytest.approx(sum(one["predicted"] for one in tuning))
     assert times.loc["tune", "seconds"] == pytest.approx(sum(one["seconds"] for one in tuning))
     assert (times["predicted"] > 0).all() and (times["seconds"] > 0).all()
+
+
+def test_of_steps_that_are_gone_no_results_are_left(undisturbed: Outcome, tmp_path: Path) -> None:
+    store = Store(Path(shutil.copytree(undisturbed.folder, tmp_path / "run")))
+    plan = plan_of(StudyConfig.model_validate(store.config_dict()), store)
+    shutil.rmtree(store.folder / "steps")
+    assert write_results(store, plan, {}, {}) == [] and spoiled(store.folder) == []
+    with pytest.raises(StoreError, match=r"no finished study: facts\.parquet is missing"):
+        report_on(store.folder)
+    assert not (store.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        (["/opt/bin/indelible", "study", "{here}/my own.yaml", "--out=runs/x"], "study 'my own.yaml' --out=runs/x"),
+        (["/lib/indelible/__main__.py", "study", "q", "--set", "corpus={here}/c"], "study q --set corpus=c"),
+        (["indelible", "study", "q", "--on", "ray://me:pass@head:10001"], "study q --on ray://head:10001"),
+        (
+            ["indelible", "study", "q", "--set", "slurm.setup=[export HF_TOKEN=hf_1]"],
+            "'slurm.setup=[export HF_TOKEN=...'",
+        ),
+    ],
+)
+def test_what_was_typed_is_kept_without_secrets_and_places(typed: list[str], shown: str) -> None:
+    here = str(Path.cwd())
+    assert command_line([word.format(here=here) for word in typed]).endswith(shown)
+    assert command_line(["/home/me/train.py", "--key", "secret"]) == "train.py"
 
 
 def test_rows_are_tidy(undisturbed: Outcome) -> None:

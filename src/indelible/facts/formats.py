@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from sys import intern
 from typing import Any
 
 from indelible.documents import from_json
@@ -127,15 +128,16 @@ def own_fact(row: Row, default_id: str, source: str) -> Fact:
         ):
             raise RowError("'neighbours' must be a list of objects with a 'prompt' and an 'answer'")
         neighbours.append(Neighbour(_trimmed(pair[0]), pair[1].strip()))
+    # what many facts share is held once
     return Fact(
         id=optional_at(row, "id") or default_id,
         subject=subject,
-        relation=optional_at(row, "relation") or relation_of(prompt),
-        prompt=prompt,
-        true_object=true_object or "",
-        new_object=new_object,
-        paraphrases=tuple(as_template(text, subject, "paraphrase") for text in texts_at(row, "paraphrases")),
-        held_out=as_held_out(texts_at(row, "held_out"), subject),
+        relation=intern(optional_at(row, "relation") or relation_of(prompt)),
+        prompt=intern(prompt),
+        true_object=intern(true_object or ""),
+        new_object=None if new_object is None else intern(new_object),
+        paraphrases=tuple(intern(as_template(text, subject, "paraphrase")) for text in texts_at(row, "paraphrases")),
+        held_out=tuple(map(intern, as_held_out(texts_at(row, "held_out"), subject))),
         neighbours=tuple(neighbours),
         source=optional_at(row, "source") or source,
         reversal=_reversal(row),

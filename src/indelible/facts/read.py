@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
@@ -78,7 +79,9 @@ class ReadResult(Sequence[Fact]):
             more = f"; and {len(self.skipped) - listed} more" if len(self.skipped) > listed else ""
             notes.append(f"{len(self.skipped)} rows skipped, beside {len(self.facts)} facts: {first}{more}.")
         if self.unused:
-            notes.append(f"Not used: {', '.join(f'{name} ({n} rows)' for name, n in self.unused.items())}.")
+            published = SCHEMAS[self.schema].published
+            known = "" if published else f" A fact has {', '.join(field.name for field in fields(Fact))}."
+            notes.append(f"Not used: {', '.join(f'{name} ({n} rows)' for name, n in self.unused.items())}.{known}")
         return notes
 
 
@@ -103,14 +106,16 @@ def read_facts(
     if schema is not None and schema not in SCHEMAS:
         raise UnknownNameError("schema of facts", schema, SCHEMAS)
     rows = read_records(path, "facts file", FactsError)
-    readable = [row for row in rows if isinstance(row, Record)]
     if columns is not None:
-        _check_columns(path, columns, schema, readable)
+        _check_columns(path, columns, schema, [row for row in rows if isinstance(row, Record)])
         schema = "indelible"
-    if readable and schema is None:
-        schema = _recognise(path, readable[:ROWS_LOOKED_AT])
+    looked_at = list(islice((row for row in rows if isinstance(row, Record)), ROWS_LOOKED_AT))
+    if looked_at and schema is None:
+        schema = _recognise(path, looked_at)
     reader = _Reader(path, SCHEMAS[schema or "indelible"], columns or {})
-    for row in rows:
+    rows.reverse()
+    while rows:
+        row = rows.pop()  # rows go as facts come: there may be very many
         if isinstance(row, Rejected):
             reader.rejected.append(row)
         else:

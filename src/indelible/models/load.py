@@ -149,6 +149,14 @@ def _source(name: str, *, checked: bool = False) -> tuple[str, bool]:
     if name.strip() and Path(source).is_dir():  # Path("") is the working folder
         _check_folder(Path(source), name)
         return source, True
+    if name.strip() and (file := Path(source)).is_file():
+        beside = (file.parent / "config.json").is_file()
+        raise ModelError(
+            f"{name!r} is a file, and a model is a folder.",
+            f"Give the folder that it is in, {str(file.parent)!r}."
+            if beside
+            else "Give a model's folder, a hub id or a bundled name; of a delta `indelible apply` makes a folder.",
+        )
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise ModelError(f"There is no model folder {name!r}.", "Give an existing folder, a hub id or a bundled name.")
     return source, not _hub_answers()

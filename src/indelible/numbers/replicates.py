@@ -47,7 +47,8 @@ class Replicates:
         self._losses = losses
         self._counted: dict[str, dict[tuple[str, ...], Source]] = {}
         self._numbers: dict[tuple[str, ...], Floats] = {}
-        self._fact_weights: dict[str, tuple[Sequence[str], Floats]] = {}
+        self._fact_weights: dict[str, tuple[tuple[str, ...], Floats]] = {}
+        self._chosen_weights: dict[str, tuple[tuple[str, ...], Floats]] = {}
 
     def has(self, arm: str, measure: Measure) -> bool:
         """Whether there is something to form a measure of in one arm."""
@@ -153,17 +154,32 @@ class Replicates:
             counted.drawn[place] = term.drawn(self._weights(term.population, facts), half_facts)
         return counted.drawn[place]
 
-    def _weights(self, population: str, facts: Sequence[str]) -> Floats:
-        """(facts, draws): as one table, of which the last is kept; the rates of one measure follow one another."""
-        kept = self._fact_weights.get(population)
-        if kept is None or kept[0] != facts:
-            for fact in facts:
-                name = ("fact", population, fact)
-                if name not in self._numbers:
-                    self._numbers[name] = generator_of(self.seed, *name).standard_exponential(self.draws)
-            kept = facts, np.array([self._numbers["fact", population, fact] for fact in facts])
-            self._fact_weights[population] = kept
-        return kept[1]
+    def _weights(self, population: str, facts: tuple[str, ...]) -> Floats:
+        """(facts, draws): the table of all that were drawn, where it has just these; or else rows of it, of which the
+        last are kept: the rates of one measure follow one another."""
+        known, table = self._fact_weights.get(population, ((), np.empty((0, self.draws))))
+        if not set(facts) <= set(known):
+            known, table = self._fact_weights[population] = self._with_more(population, known, table, facts)
+            self._chosen_weights.pop(population, None)
+        if known == facts:
+            return table
+        if population not in self._chosen_weights or self._chosen_weights[population][0] != facts:
+            row = {fact: row for row, fact in enumerate(known)}
+            self._chosen_weights[population] = facts, table[[row[fact] for fact in facts]]
+        return self._chosen_weights[population][1]
+
+    def _with_more(
+        self, population: str, known: tuple[str, ...], table: Floats, facts: tuple[str, ...]
+    ) -> tuple[tuple[str, ...], Floats]:
+        """Facts with their numbers, in order, to which others have come."""
+        row, together = {fact: row for row, fact in enumerate(known)}, tuple(sorted({*known, *facts}))
+        grown = np.empty((len(together), self.draws))
+        for fact, numbers in zip(together, grown, strict=True):
+            if fact in row:
+                numbers[:] = table[row[fact]]
+            else:
+                generator_of(self.seed, "fact", population, fact).standard_exponential(out=numbers)
+        return together, grown
 
     def _normal(self, *name: str) -> Floats:
         """(draws,): of a seed or a model."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,8 @@ from indelible.numbers.alike.adjusting import Fit, extra_loss, mean_loss
 from indelible.numbers.alike.log_odds import part_of
 from indelible.numbers.bootstrap import Effect, Floats, Sample, Term
 from indelible.numbers.measures import FACT_SETS, FactSet, Loss
+
+_KEPT = ["seed", "copy", "fact_set", "fact_id", "error"]
 
 
 @dataclass(frozen=True)
@@ -79,21 +81,26 @@ class Counted(Source):
 
 
 class Compared(Source):
-    """A loss in one arm, from its table of losses, or against another arm, from both."""
+    """A loss in one arm, from its table of losses, or against another arm, from both. There is one for each pair of
+    arms; so the tables are shared among them, and of a fit no more is kept than its terms are made of."""
 
     def __init__(self, measure: Loss, tables: Sequence[pd.DataFrame]) -> None:
         super().__init__()
-        of_set = [part_of(table, measure.fact_set) for table in tables]
-        within = [part_of(tables[0], name) for name in FACT_SETS if name == measure.against]
-        self._over_both = measure.against == "arm"
-        self._groups = [*of_set, *within]
+        self._measure, self._losses = measure, tables
+        groups = self._groups()
         self._fits: dict[tuple[int, ...], Fit | None] = {}
-        shared = [set(zip(group["seed"], group["copy"], strict=True)) for group in self._groups]
+        shared = [set(zip(group["seed"], group["copy"], strict=True)) for group in groups]
         seeds = set.intersection(*({seed for seed, _ in models} for models in shared))
         self.models = frozenset((int(seed), int(copy)) for seed, copy in set.union(*shared) if seed in seeds)
         fit = self._fit(tuple(sorted(seeds)))
-        compared = fit.questions if fit else self._groups[0].iloc[:0]
+        compared = fit.questions if fit else groups[0].iloc[:0]
         self.facts = {name: frozenset(part["fact_id"]) for name in FACT_SETS if len(part := part_of(compared, name))}
+
+    def _groups(self) -> list[pd.DataFrame]:
+        """The questions that are compared, and those that they are compared with, if any."""
+        of_set = [part_of(table, self._measure.fact_set) for table in self._losses]
+        within = [part_of(self._losses[0], name) for name in FACT_SETS if name == self._measure.against]
+        return [*of_set, *within]
 
     def _terms(self, frame: Frame) -> list[Term]:
         """The effect, once, with the errors of the facts of each set that has a part in it."""
@@ -114,8 +121,10 @@ class Compared(Source):
 
     def _fit(self, seeds: tuple[int, ...]) -> Fit | None:
         if seeds not in self._fits:
-            first, *second = (group[group["seed"].isin(seeds)] for group in self._groups)
-            self._fits[seeds] = extra_loss(first, second[0], over_both=self._over_both) if second else mean_loss(first)
+            first, *second = (group[group["seed"].isin(seeds)] for group in self._groups())
+            over_both = self._measure.against == "arm"
+            fit = extra_loss(first, second[0], over_both=over_both) if second else mean_loss(first)
+            self._fits[seeds] = fit and replace(fit, questions=fit.questions[_KEPT])
         return self._fits[seeds]
 
 

@@ -7,17 +7,19 @@ all of them need are checked, and that numbers are numbers.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
-
-import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from typing import TYPE_CHECKING
 
 from indelible.errors import StoreError
-from indelible.files import damaged, read_table, whole_file
+from indelible.files import damaged, read_bytes, whole_file
 from indelible.hashes import HASHES, digest_of, read_sealed, sealed, unlike
 from indelible.numbers.measures import require_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHA256 = "sha256"
 _MADE_FROM = ("*.parquet", "config.yaml", "provenance.json")
@@ -42,8 +44,9 @@ def read_results(folder: Path) -> dict[str, pd.DataFrame]:
         StoreError: what a report is made from is missing, or no longer as it was written, or holds no rows.
         DataError: a table lacks a column that all of its kind have.
     """
-    kept = _sealed_in(folder)
-    if names := unlike(folder, {name: kept[name] for name in _of(_MADE_FROM, kept)}):
+    if names := spoiled(folder):
+        if names == [HASHES]:
+            raise damaged(folder / HASHES)
         raise StoreError(
             f"{', '.join(names)} of {folder} {'is' if len(names) == 1 else 'are'} not as the study wrote "
             f"{'it' if len(names) == 1 else 'them'}.",
@@ -53,12 +56,42 @@ def read_results(folder: Path) -> dict[str, pd.DataFrame]:
     return {path.stem: _checked(path, read_table(path, coded=path.stem == "facts")) for path in paths}
 
 
+def read_table(path: Path, *, coded: bool = False) -> pd.DataFrame:
+    """A table of a run folder; a StoreError where it is missing, or damaged. ``coded``: texts are categories, and
+    columns are read one after another, so that there is never a second copy of millions of rows."""
+    import pandas as pd
+    from pyarrow import parquet
+
+    raw = read_bytes(path, "table", StoreError)
+    try:
+        if not coded:
+            return pd.read_parquet(io.BytesIO(raw))
+        kinds = {column.name: str(column.type) for column in parquet.read_schema(io.BytesIO(raw))}
+        texts = [name for name, kind in kinds.items() if kind in ("string", "large_string")]
+        columns = {
+            name: pd.read_parquet(io.BytesIO(raw), columns=[name], read_dictionary=texts)[name] for name in kinds
+        }
+        return pd.DataFrame(columns, copy=False)
+    except Exception:  # pandas and pyarrow raise a dozen kinds for what they cannot read
+        raise damaged(path) from None
+
+
 def seal_results(folder: Path) -> None:
     """Note the hashes of all results, once they are written. Raises a StoreError if that cannot be."""
     found = {path.relative_to(folder).as_posix() for pattern in (*_MADE_FROM, *_MADE) for path in folder.glob(pattern)}
     hashes = {name: digest for name in sorted(found) if (digest := digest_of(folder / name)) is not None}
     with whole_file(folder / HASHES) as path:
         path.write_text(json.dumps(sealed({_SHA256: hashes}), indent=1) + "\n", encoding="utf-8")
+
+
+def spoiled(folder: Path) -> list[str]:
+    """Names of what a report is made from and is missing or no longer as it was written; that of the hashes alone,
+    where these are damaged."""
+    try:
+        kept = _sealed_in(folder)
+    except StoreError:
+        return [HASHES]
+    return unlike(folder, {name: kept[name] for name in _of(_MADE_FROM, kept)})
 
 
 def changed_since(folder: Path) -> list[str]:
@@ -83,6 +116,8 @@ def _of(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def _checked(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    from pandas.api.types import is_numeric_dtype
+
     needed = _NEEDED.get(path.stem, ())
     if needed and table.empty:
         raise StoreError(f"{path.parent} holds no answers: {path.name} is empty.", "Run the study again.")

@@ -27,8 +27,9 @@ def runs(
 ) -> None:
     """List studies, the latest first: how many of their steps are done, whether they run, and where the report is.
 
-    A study is *finished* when all its steps are done, *failed* when some could not be, *running* while a process works
-    on it, and else *stopped*: the command that began it goes on with it.
+    A study is *finished* when all its steps are done, *failed* when some could not be, *damaged* when its tables are no
+    longer as it wrote them, *running* while a process works on it, and else *stopped*: the command that began it goes
+    on with it.
     """
     from indelible.cli.display import show_table
 
@@ -68,6 +69,8 @@ def _line(folder: Path) -> dict[str, Any] | None:
     if found.unreadable:
         lines = counted(found.unreadable, "damaged line")
         say(f"{folder}: {lines} of events.jsonl passed over", err=True)
+    if found.spoiled:
+        say(f"{folder}: not as the study wrote it: {', '.join(found.spoiled)}. Run the study again.", err=True)
     return {
         "folder": str(folder),
         "name": found.name,

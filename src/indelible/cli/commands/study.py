@@ -17,6 +17,7 @@ import typer
 from indelible.cli.completing import models, presets
 from indelible.cli.options import Trust
 from indelible.cli.terminal import say
+from indelible.documents import LARGEST
 from indelible.errors import ConfigError, Stopped
 from indelible.numbers.words import counted, duration
 from indelible.registry import listed
@@ -80,7 +81,10 @@ def study(
         str | None, typer.Option(help="Another model: a bundled name, a folder or a hub id.", autocompletion=models)
     ] = None,
     trust: Trust = False,
-    seed: Annotated[list[int] | None, typer.Option(help="Seeds in place of the study's. Repeatable.")] = None,
+    seed: Annotated[
+        list[int] | None,
+        typer.Option(min=0, max=LARGEST, help="Seeds in place of the study's. Repeatable."),
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Let a run folder of other settings take these; rerun only what changed.")
     ] = False,

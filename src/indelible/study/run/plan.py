@@ -24,6 +24,9 @@ from indelible.study.run.steps.take_edit import TakeEdit
 from indelible.study.run.steps.tune import Tune
 from indelible.tuning.freezing.mask import about_edit
 
+NO_ARMS = "There is nothing to do in this part: there are more parts than runs of arms."
+"""What is said of a part that is empty, as of an array with more tasks than it needs; it is no mistake."""
+
 
 @dataclass(frozen=True)
 class ArmRun:

@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from indelible.study.run.base_model import ModelVersion
+
 PACKAGES = (
     *("indelible", "torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pandas"),
     *("pyarrow", "reasoning-gym", "trl", "datasets", "gguf"),
 )
+
+_SECRET = re.compile(r"(token|secret|passwo?r?d|api_?key)(\W*[=:]\W*)[^\s,\"']+", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
+_ABSOLUTE = re.compile(r"(?<![\w.~:/-])/[^\s,\"'\])}]+")
+
+
+def provenance(model: ModelVersion, left_out: Sequence[str], started: datetime, began: float) -> dict[str, Any]:
+    """What is recorded of a run: ``left_out`` says what was left out of a facts file; ``began`` is by the monotonic
+    clock, in seconds."""
+    return {
+        "left_out_of_facts": left_out,
+        "model_fingerprint": model.fingerprint,
+        "tokenizer": model.tokenizer,
+        "versions": versions(),
+        "hardware": hardware(),
+        "project": project_commit(Path.cwd()),
+        "command": command_line(sys.argv),
+        "last_run": {
+            "started": started.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - began, 1),
+        },
+    }
 
 
 def versions() -> dict[str, str]:
@@ -57,9 +87,20 @@ def project_commit(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit.strip(), "changed": bool((_git(folder, "status", "--porcelain") or "").strip())}
 
 
-def command_line() -> str:
-    """What was typed, the program's own path shortened to its name."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def command_line(words: Sequence[str]) -> str:
+    """What was typed, its files seen from the working folder and without secrets. Of another program, such as a script
+    that runs a study, no more than its name: what it is given is its own affair."""
+    program = Path(words[0])
+    if "indelible" not in (program.stem, program.parent.name):
+        return program.name
+    return shlex.join(["indelible", *map(_shown, words[1:])])
+
+
+def _shown(word: str) -> str:
+    word = _LOGIN.sub("", _SECRET.sub(r"\1\2...", word))
+    if Path(word).is_absolute():  # blanks and all
+        return os.path.relpath(word)
+    return _ABSOLUTE.sub(lambda path: os.path.relpath(path[0]), word)
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

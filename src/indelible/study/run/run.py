@@ -37,8 +37,8 @@ from indelible.study.run.executors.processes import Processes, workers_for
 from indelible.study.run.executors.threads import computing_with, keep_threads, known_threads
 from indelible.study.run.executors.together import Group, Together, check_launched, together
 from indelible.study.run.passing import Failure, Pass, set_damaged_aside
-from indelible.study.run.plan import Plan, make_plan
-from indelible.study.run.provenance import command_line, hardware, project_commit, software, versions
+from indelible.study.run.plan import NO_ARMS, Plan, make_plan
+from indelible.study.run.provenance import provenance, software
 from indelible.study.run.sources import candidate_facts, corpus_version, facts_version, tasks_version
 from indelible.study.run.step import Executor, Material, Versions, World
 from indelible.study.run.store import Store
@@ -104,6 +104,8 @@ def preview_study(
     checked = _checked(config, store, update, unseen=True)
     plan = checked.plan_without_weights(store)
     plan = plan if part is None else plan.part(*part)
+    if not plan.runs:
+        return Preview(checked.config, plan, frozenset(), {}, NO_ARMS, checked.notes)
     at_once, threads = checked.workers_and_threads(plan, workers, store)
     speed = None
     if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
@@ -205,6 +207,10 @@ def _run_study(
             cluster.model = model
         plan = checked.plan(model, None if cluster is None else cluster.software)
         plan = plan if part is None else plan.part(*part)
+        if not plan.runs:
+            watcher.note(NO_ARMS)
+            store.record("planned", None, steps=0)
+            return Outcome(store.folder, [], None, (), time.monotonic() - began)
         for words in set_damaged_aside(store, plan):
             watcher.note(words)
         for other in others:
@@ -226,7 +232,7 @@ def _run_study(
         clock, cost = checked.clock(plan, store, executor.workers, speed)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
-        recorded = _provenance(checked, model, started, began) | {"predicted": predicted(store, plan)}
+        recorded = provenance(model, checked.notes, started, began) | {"predicted": predicted(store, plan)}
         summary = write_results(store, plan, run.errors(), recorded)
     report = store.folder / REPORT if summary else None
     return Outcome(store.folder, summary, report, tuple(run.failures.values()), time.monotonic() - began)
@@ -328,20 +334,3 @@ def _check_model(checked: _Checked, material: Material, model: ModelVersion, sto
     check_kinds(checked.config.exam.also, lent.tokenizer)
     with lent.base_model() as bare:
         check_with_model(checked.arms, bare, lent.layout, lent.tokenizer, material.corpus)
-
-
-def _provenance(checked: _Checked, model: ModelVersion, started: datetime, began: float) -> dict[str, Any]:
-    return {
-        "left_out_of_facts": checked.notes,
-        "model_fingerprint": model.fingerprint,
-        "tokenizer": model.tokenizer,
-        "versions": versions(),
-        "hardware": hardware(),
-        "project": project_commit(Path.cwd()),
-        "command": command_line(),
-        "last_run": {
-            "started": started.isoformat(timespec="seconds"),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - began, 1),
-        },
-    }

@@ -15,6 +15,7 @@ on: where a damaged step comes out otherwise when it is done again, so is all th
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ from indelible.documents import from_yaml
 from indelible.errors import ConfigError, StoreError
 from indelible.files import UNFINISHED, damaged, disk_errors, read_text, remove, sweep, whole_file, whole_folder
 from indelible.hashes import HASHES, ReadOnce, digest_of, digests, read_sealed, seal_of, sealed
+from indelible.report.results import spoiled
 from indelible.study.design.paths import absolute, moved_along, seen_from
 from indelible.study.design.settings import StudyConfig, in_yaml
 from indelible.study.events import EventKind, Events
@@ -38,7 +40,7 @@ from indelible.validation import first_difference
 if TYPE_CHECKING:
     from indelible.study.run.step import Job, Step
 
-State = Literal["finished", "failed", "running", "stopped"]
+State = Literal["finished", "failed", "damaged", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json", "threads.json"}
 _REPORT = "report.html"
@@ -57,10 +59,12 @@ class Standing:
     Attributes:
         name, model: of its settings.
         done, of: steps done, and all of them; None where that is not recorded.
-        state: "finished", where every step was done; "failed", where some could not be; "running"; or "stopped".
+        state: "finished", where every step was done; "failed", where some could not be; "damaged", where one or the
+            other, but what its report is made from is no longer as it was written; "running"; or "stopped".
         last: when something was last recorded, in seconds since the epoch.
         report: where there is one.
         unreadable: how many lines of the record are damaged.
+        spoiled: names of the files for which it is "damaged".
     """
 
     name: str
@@ -71,6 +75,7 @@ class Standing:
     last: float
     report: Path | None
     unreadable: int
+    spoiled: tuple[str, ...] = ()
 
 
 class Store:
@@ -108,11 +113,9 @@ class Store:
             self.check_config(config, update=update)
             for place in (self.folder, self.folder / "steps"):
                 sweep(place, older_than=None)
-            if moved_along(self.config_dict() or {}, config) != config.as_dict():
+            if self._difference(config) is not None:
                 # should this run not come to its end, nothing made with other settings stands beside the new ones
-                with disk_errors(self.folder):
-                    for name in _RESULTS:
-                        remove(self.folder / name)
+                self.drop_results()
             path, settings = self.folder / "config.yaml", in_yaml(seen_from(config, self.folder))
             with disk_errors(self.folder):
                 if not path.exists() or read_text(path, "study's settings", StoreError) != settings:
@@ -132,19 +135,30 @@ class Store:
         Raises:
             StoreError: names the first key that differs.
         """
-        kept = self.config_dict()
-        if kept is None:
+        if self.config_dict() is None:
             if self.folder.is_dir() and any(map(self._is_foreign, self.folder.iterdir())):
                 raise StoreError(
                     f"{self.folder} holds files that are no study's.", "Choose another --out, or empty the folder."
                 )
             return
-        different = first_difference(moved_along(kept, config), config.as_dict())
+        different = self._difference(config)
         if different is not None and not update and self._holds_steps():
             raise StoreError(
                 f"{self.folder} holds a study with other settings: {different!r} differs.",
                 "Choose another --out, or give --update to rerun only what changed.",
             )
+
+    def _difference(self, config: StudyConfig) -> str | None:
+        """The first key by which a result could be another than of the settings that the folder has; None if there is
+        none. How many runs a study may have is not among them."""
+        kept, wanted = moved_along(self.config_dict() or {}, config), config.as_dict()
+        return first_difference({**kept, "most_runs": None}, {**wanted, "most_runs": None})
+
+    def drop_results(self) -> None:
+        """Remove all that was made of finished steps."""
+        with disk_errors(self.folder):
+            for name in _RESULTS:
+                remove(self.folder / name)
 
     def config_dict(self) -> dict[str, Any] | None:
         """The settings that the folder was made with, their files' names absolute, or None when it holds no study."""
@@ -270,7 +284,7 @@ class Store:
                 continue
             with whole_folder(self.path(step), replace=True) as folder:
                 shutil.copytree(other.path(step), folder, dirs_exist_ok=True)
-            self.record("taken", step, source=str(other.folder))
+            self.record("taken", step, source=os.path.relpath(other.folder, self.folder))
             taken += 1
         return taken
 
@@ -302,10 +316,12 @@ class Store:
         state: State = "running" if self._is_locked() else "stopped"
         if "closed" in kinds:
             state = "failed" if kinds & {"failed", "skipped"} else "finished"
+        harmed = tuple(spoiled(self.folder)) if "closed" in kinds else ()
         last = events[-1]["time"] if events else (self.folder / "config.yaml").stat().st_mtime
         report = self.folder / _REPORT
         name, model = (str(config.get(key)) for key in ("name", "model"))
-        return Standing(name, model, len(done), of, state, last, report if report.is_file() else None, unreadable)
+        page = report if report.is_file() else None
+        return Standing(name, model, len(done), of, "damaged" if harmed else state, last, page, unreadable, harmed)
 
     def _is_locked(self) -> bool:
         """Whether a process is running the study."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from indelible.files import read_table, remove, whole_file
+from indelible.files import remove, whole_file
 from indelible.numbers.measures import FACTORS
 from indelible.report.folder import read_run, report_on
-from indelible.report.results import seal_results
+from indelible.report.results import read_table, seal_results
 from indelible.study.design.arms import Arm
 from indelible.study.design.checks import COVARIANCE_TOKENS
 from indelible.study.design.settings import changed_settings
@@ -163,15 +163,19 @@ def _step_seconds(tunings: Sequence[Mapping[str, Any]]) -> float | None:
 def write_results(
     store: Store, plan: Plan, failures: Mapping[str, str], provenance: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """Write facts.parquet, runs.parquet, provenance.json, their hashes and what a report has; return the summary."""
+    """Write facts.parquet, runs.parquet, provenance.json, their hashes and what a report has; return the summary. Where
+    no step has any rows, nothing made of earlier ones is left."""
     rows, runs = collect_rows(store, plan), collect_runs(store, plan, failures)
+    if rows.empty:
+        store.drop_results()
     _write_table(store, "runs.parquet", runs)
     store.write_text("provenance.json", json.dumps(provenance, indent=2) + "\n")
     _write_explanations(store, plan)
+    if not rows.empty:
+        _write_table(store, "facts.parquet", rows)
+    seal_results(store.folder)
     if rows.empty:
         return []
-    _write_table(store, "facts.parquet", rows)
-    seal_results(store.folder)
     run = read_run(store.folder)
     return report_on(store.folder, run=replace(run, changed=changed_settings(run.settings))).summary
 
