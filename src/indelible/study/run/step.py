@@ -8,6 +8,9 @@ alone, never from what ran before it.
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -175,6 +178,7 @@ class Material:
     def let_go(self) -> None:
         """Give up the model's memory; it is loaded again when it is asked for."""
         vars(self).pop("lent", None)
+        give_memory_back()
 
     def corpus(self) -> list[str]:
         """The texts for key covariances."""
@@ -216,4 +220,16 @@ def do_step(job: Job, material: Material, progress: Progress = silent) -> Done:
     """
     with seeded(job.step.seed):
         done = job.step.work.do(job, material, progress)
+    give_memory_back()
     return replace(done, record={**done.record, "threads": torch.get_num_threads()})
+
+
+def give_memory_back() -> None:
+    """Give what is no longer needed back to the machine.
+
+    A trainer and its optimizer hold one another, so that they stay until Python looks for cycles; and glibc keeps freed
+    memory below what is still in use. Of SmolLM2-135M 2.4 GB more than the model stayed in a process after each tuning.
+    """
+    gc.collect()
+    if sys.platform == "linux" and hasattr(c_library := ctypes.CDLL(None), "malloc_trim"):  # not in musl
+        c_library.malloc_trim(0)
