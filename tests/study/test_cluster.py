@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_interrupting_ends_the_workers_and_leaves_others_clusters(settings: dict
         assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
     finally:
         ray.shutdown()
+
+
+def test_a_plan_for_a_cluster_is_priced_there_and_writes_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
+    preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run", on="ray", each=Share(cpus=1))
+    workers = re.search(r"runs of tuning, .* on (\d+) workers? of the cluster as it is now", preview.cost)
+    assert workers is not None and int(workers[1]) >= 1 and "accelerator" not in preview.cost
+    assert not (tmp_path / "run").exists() and not ray.is_initialized() and ended("ray::")
 
 
 def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:

@@ -32,6 +32,20 @@ def test_tuning_is_counted_in_steps_and_tokens(taught: Path, tmp_path: Path) -> 
     assert said.startswith("Cost: 3 runs of tuning, at most 18 steps and 13,824 tokens; ") and "on this machine" in said
 
 
+def test_accelerator_hours_and_kept_weights_are_said() -> None:
+    said = Cost(7200.0, 1, 10, 500, kept=1_500_000_000).in_words(Span(1800.0, 3600.0), "4 workers of the cluster", 0.5)
+    assert said == (
+        "Cost: 1 run of tuning, at most 10 steps and 500 tokens; 30 min 00 s to 1 h 00 min on 4 workers of the cluster "
+        "as it is now, some 1.0 accelerator hours in all, less where runs stop early. Weights that are kept take up to "
+        "1.5 GB of disk."
+    )
+
+
+def test_an_arm_that_is_explained_keeps_its_weights() -> None:
+    assert cost(study({}, explain=True), "tune", Speed(weights=100)).kept == 100
+    assert cost(study({}), "tune", Speed(weights=100)).kept == 0
+
+
 def cost(config: StudyConfig, kind: str, speed: Speed) -> Cost:
     """Of the steps of that kind alone."""
     plan = make_plan(config, resolve_arms(config), Versions("m", "t", {}, "f", "c", "x"))

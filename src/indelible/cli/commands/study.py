@@ -68,7 +68,10 @@ def study(
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show the steps, done and to be done, and what they cost here.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Only show the steps, done and to be done, and what they cost here, or with --on there."
+        ),
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary (or the steps, with --dry-run) as JSON.")
@@ -137,7 +140,10 @@ def study(
     if dry_run or on == SLURM:
         from indelible.study.run.run import preview_study
 
-        preview = preview_study(config, folder, update=update, workers=workers, part=mine, take=take or ())
+        there = None if on == SLURM else on
+        preview = preview_study(
+            config, folder, update=update, workers=workers, on=there, each=share, part=mine, take=take or ()
+        )
         if dry_run:
             _show_preview(preview, folder, notes, as_json)
         if on == SLURM:

@@ -73,12 +73,14 @@ DESCENT_TOKENS = 12
 @dataclass(frozen=True)
 class Speed:
     """Seconds that this model takes on this machine: for a ``question``; for a token forth and back when ``editing``,
-    or, by precision and whether all tokens bear loss, when ``training``; for an optimizer ``step``."""
+    or, by precision and whether all tokens bear loss, when ``training``; for an optimizer ``step``. And bytes of its
+    ``weights``."""
 
     question: float = 0.0
     editing: float = 0.0
     training: Mapping[tuple[str, bool], float] = field(default_factory=dict)
     step: float = 0.0
+    weights: int = 0
 
     def trained(self, settings: TuningSettings) -> float:
         """Of a token in training with these settings."""
@@ -88,24 +90,31 @@ class Speed:
 @dataclass(frozen=True)
 class Cost:
     """What a step takes, or several together: expected seconds; runs of fine-tuning; optimizer steps of all of them,
-    and tokens trained on, at most."""
+    and tokens trained on, at most; bytes of weights that it keeps on disk, at most."""
 
     seconds: float = 0.0
     tunings: int = 0
     optimizer_steps: int = 0
     tokens: int = 0
+    kept: int = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
-    def in_words(self, left: Span | None) -> str:
-        """One line for the screen; ``left``: what the rest takes, None where no speed was measured."""
+    def in_words(self, left: Span | None, on: str = "this machine", accelerators: float = 0.0) -> str:
+        """One line for the screen; ``left``: what the rest takes, None where no speed was measured. ``on`` what it was
+        measured, where a step takes so many ``accelerators``."""
         tuning = f"{counted(self.tunings, 'run')} of tuning" if self.tunings else "no tuning"
         most = f"{counted(self.optimizer_steps, 'step')} and {counted(self.tokens, 'token')}"
         steps = f", at most {most}" if self.tunings else ""
         if left is None:
             return f"Cost: {tuning}{steps}; how long is known once the model is here."
-        return f"Cost: {tuning}{steps}; {between(left)} on this machine as it is now, less where runs stop early."
+        hours = self.seconds * accelerators / 3600
+        taking = f", some {hours:,.{1 if hours < 10 else 0}f} accelerator hours in all" if accelerators else ""
+        keeping = f" Weights that are kept take up to {self.kept / 1e9:,.1f} GB of disk." if self.kept else ""
+        return (
+            f"Cost: {tuning}{steps}; {between(left)} on {on} as it is now{taking}, less where runs stop early.{keeping}"
+        )
 
 
 def edit_cost(editor: Editor, wordings: int, speed: Speed) -> Cost:
@@ -186,7 +195,8 @@ def measured_speed(
         for name, one in model.named_parameters():
             one.requires_grad_(required[name])
             one.grad = None
-    return Speed(asked, editing, training, _optimizer_step(model))
+    weights = sum(one.numel() * one.element_size() for one in model.parameters())
+    return Speed(asked, editing, training, _optimizer_step(model), weights)
 
 
 def _how(settings: TuningSettings) -> tuple[str, bool]:

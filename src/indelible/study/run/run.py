@@ -6,7 +6,7 @@ Everything that can be found wrong is found before the first step; how steps are
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +18,8 @@ import torch
 
 from indelible.errors import ConfigError, ModelError, StoreError
 from indelible.exam.kind import check_kinds
-from indelible.exam.proof import Ways
 from indelible.launched import processes
-from indelible.models.load import check_name, default_device, load, parameter_count
+from indelible.models.load import check_name, default_device, parameter_count
 from indelible.numbers.words import counted, duration
 from indelible.progress import Clock, Piece, Watcher
 from indelible.report.folder import REPORT
@@ -29,7 +28,7 @@ from indelible.study.design.checks import check_with_model, checked_facts
 from indelible.study.design.config import load_config
 from indelible.study.design.mask_preview import fetches_nothing, mask_previews
 from indelible.study.design.settings import Share, StudyConfig
-from indelible.study.run.base_model import ModelVersion, keep_model, known_model
+from indelible.study.run.base_model import LentModel, ModelVersion, keep_model, known_model
 from indelible.study.run.cost import Cost, Speed, measured_speed
 from indelible.study.run.executors.cluster import Cluster
 from indelible.study.run.executors.local import Local
@@ -91,10 +90,13 @@ def preview_study(
     *,
     update: bool = False,
     workers: int | None = None,
+    on: str | None = None,
+    each: Share | None = None,
     part: tuple[int, int] | None = None,
     take: Sequence[Path | str] = (),
 ) -> Preview:
-    """Say what ``run_study`` would do, without writing anything; the model is loaded only where masks ask for it.
+    """Say what ``run_study`` would do, without writing anything. What it costs is measured here, or with ``on`` by the
+    first worker of that cluster.
 
     Raises:
         IndelibleError: as ``run_study``, for all that can be known without the weights.
@@ -106,14 +108,16 @@ def preview_study(
     plan = plan if part is None else plan.part(*part)
     if not plan.runs:
         return Preview(checked.config, plan, frozenset(), {}, NO_ARMS, checked.notes)
-    at_once, threads = checked.workers_and_threads(plan, workers, store)
-    speed = None
-    if fetches_nothing(config.model) and not all(store.has(step) for step in plan.steps):
-        loaded = load(config.model, trust_remote_code=config.trust_remote_code)
-        check_kinds(config.exam.also, loaded.tokenizer)
-        with computing_with(threads):
-            speed = measured_speed(loaded.model, loaded.tokenizer, checked.world.candidates, checked.tunings, Ways())
-    clock, cost = checked.clock(plan, store, at_once, speed)
+    done = all(store.has(step) for step in plan.steps)
+    if on is not None:
+        with closing(checked.cluster(on, each, workers, list[str]().append, store)) as there:
+            speed = None if done else there.speed(checked.tunings)
+            clock, cost = checked.clock(plan, store, there.workers, speed, there)
+    else:
+        at_once, threads = checked.workers_and_threads(plan, workers, store)
+        lent = None if done or not fetches_nothing(config.model) else Material(checked.world).lent
+        speed = None if lent is None else checked.speed(lent, threads)
+        clock, cost = checked.clock(plan, store, at_once, speed)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(checked.config, plan, frozenset(clock.over), masks, cost, checked.notes)
 
@@ -195,10 +199,8 @@ def _run_study(
         held.enter_context(store.open(config, update=update))
         cluster = None
         if on is not None:
-            address, share = None if on == "ray" else on, each or Share()
-            threads = known_threads(store.folder) or share.cpus
-            cluster = Cluster(checked.world, address, share, workers, watcher.note, threads=threads)
-            held.enter_context(closing(cluster))
+            cluster = held.enter_context(closing(checked.cluster(on, each, workers, watcher.note, store)))
+            threads = cluster.threads
         model = None if update else known_model(store.folder, config.model)
         if model is None:
             model = material.lent.version
@@ -222,14 +224,9 @@ def _run_study(
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
-            if cluster is not None:
-                speed = cluster.speed(checked.tunings)
-            else:
-                lent = material.lent
-                with lent.base_model() as bare:
-                    speed = measured_speed(bare, lent.tokenizer, checked.world.candidates, checked.tunings, lent.ways)
+            speed = checked.speed(material.lent, threads) if cluster is None else cluster.speed(checked.tunings)
         executor = cluster or held.enter_context(closing(checked.executor(material, at_once, threads, group)))
-        clock, cost = checked.clock(plan, store, executor.workers, speed)
+        clock, cost = checked.clock(plan, store, executor.workers, speed, cluster)
         run = Pass(store, watcher, executor, plan, clock)
         run.do_all(cost)
         recorded = provenance(model, checked.notes, started, began) | {"predicted": predicted(store, plan)}
@@ -290,14 +287,31 @@ class _Checked:
         material.let_go()  # each process has its own
         return Processes(self.world, workers, threads)
 
-    def clock(self, plan: Plan, store: Store, workers: int, speed: Speed | None) -> tuple[Clock, str]:
-        """A clock for the steps that are not done yet, and what these cost on this machine, in words."""
+    def speed(self, lent: LentModel, threads: int) -> Speed:
+        """How fast the model is in this process."""
+        check_kinds(self.config.exam.also, lent.tokenizer)
+        with computing_with(threads), lent.base_model() as bare:
+            return measured_speed(bare, lent.tokenizer, self.world.candidates, self.tunings, lent.ways)
+
+    def cluster(
+        self, on: str, each: Share | None, workers: int | None, note: Callable[[str], None], store: Store
+    ) -> Cluster:
+        """The cluster of that address, or of RAY_ADDRESS or this machine where it is "ray"."""
+        address, share = None if on == "ray" else on, each or Share()
+        return Cluster(self.world, address, share, workers, note, threads=known_threads(store.folder) or share.cpus)
+
+    def clock(
+        self, plan: Plan, store: Store, workers: int, speed: Speed | None, cluster: Cluster | None = None
+    ) -> tuple[Clock, str]:
+        """A clock for the steps that are not done yet, and what these cost on this machine or the cluster, in words."""
         done = {step.key: float(store.record_of(step)["seconds"]) for step in plan.steps if store.has(step)}
         costs = {step.key: step.work.cost(self.config.facts, speed or Speed()) for step in plan.steps}
         pieces = [Piece(step.key, step.title, step.kind, costs[step.key].seconds) for step in plan.steps]
         clock = Clock(pieces, done, workers)
         rest = sum((cost for key, cost in costs.items() if key not in done), Cost())
-        return clock, rest.in_words(None if speed is None else clock.left())
+        left = None if speed is None else clock.left()
+        there = () if cluster is None else (f"{counted(workers, 'worker')} of the cluster", cluster.share.gpus or 0.0)
+        return clock, rest.in_words(left, *there)
 
 
 def _others(take: Sequence[Path | str]) -> list[Store]:
@@ -325,8 +339,7 @@ def _checked(config: StudyConfig, store: Store, update: bool, *, unseen: bool = 
 
 def _check_model(checked: _Checked, material: Material, model: ModelVersion, store: Store) -> None:
     """Find what can be found wrong with the model in hand, before the first step."""
-    lent = material.lent
-    if lent.version != model:
+    if (lent := material.lent).version != model:
         raise ModelError(
             f"The model {checked.config.model!r} is another than when {store.folder} was begun.",
             "Give --update to rerun what depends on it, or choose another --out.",

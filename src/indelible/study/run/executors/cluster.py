@@ -46,6 +46,8 @@ class Cluster:
 
     Attributes:
         workers: how many steps are done at a time.
+        share: what each takes.
+        threads: that each computes with.
         software: what every result depends on, as the first worker has it; a worker that has other does no step.
         model: likewise, once it is known; on other machines its name may stand for another.
     """
@@ -75,15 +77,15 @@ class Cluster:
             ConfigError: Ray is not installed, there is no such cluster, or no machine of it has room for a worker.
         """
         self._ray = _ray()
-        self._world, self._threads, self._started, self._closed = world, threads, list[Any](), False
+        self._world, self.threads, self._started, self._closed = world, threads, list[Any](), False
         self._connected = not self._ray.is_initialized()
         if self._connected:
             note(f"connecting to Ray{f' at {address}' if address else ''}")
             self._connect(address)
         try:
-            self._share = self._whole(share)
+            self.share = self._whole(share)
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self.workers = workers or room(machines, self._share)
+            self.workers = workers or room(machines, self.share)
             note("waiting for a first worker")
             first = self._start()
             self.software: Mapping[str, str] = self._ray.get(first.software.remote())
@@ -157,7 +159,7 @@ class Cluster:
         return told
 
     def _start(self) -> Any:
-        share = self._share
+        share = self.share
         kind = self._ray.remote(_Worker).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
@@ -165,7 +167,7 @@ class Cluster:
             max_concurrency=2,  # it is asked how far it is while it does a step
             max_restarts=0,
         )
-        worker = kind.remote(self._world, self._threads, str(Path.cwd()))
+        worker = kind.remote(self._world, self.threads, str(Path.cwd()))
         self._started.append(worker)
         return worker
 

@@ -93,7 +93,8 @@ class Tune(Work):
         questions = questions_asked(facts, self.also, isolated=isolated) + on_the_way
         if any(one.needs_others for one in self.protections):
             questions += facts.bystanders  # which of them the model knows
-        return tuning + asking(questions, speed, published=self.published)
+        kept = Cost(kept=speed.weights if self.keep_weights else 0)
+        return tuning + asking(questions, speed, published=self.published) + kept
 
     @property
     def _asks_on_the_way(self) -> bool:
