@@ -33,10 +33,10 @@ from indelible.edits.deltas.origin import origin
 from indelible.edits.deltas.weights import Delta, LowRank, WeightUpdate
 from indelible.errors import EditError, ModelError
 from indelible.facts.fact import Fact
-from indelible.models.adapters import is_linear
 from indelible.models.fingerprint import Identity
 from indelible.models.load import LoadedModel, load
 from indelible.models.merging import SETTINGS, WEIGHTS, base_of, is_adapter
+from indelible.models.modules.adapters import is_linear
 from indelible.models.trace import evaluation_mode
 
 TOLERANCE = 1e-5

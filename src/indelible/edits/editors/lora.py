@@ -28,8 +28,8 @@ from indelible.edits.solving.descent import GradientEditor, descend
 from indelible.edits.weight_editor import Changer, Layers
 from indelible.errors import EditError
 from indelible.facts.fact import Fact
-from indelible.models.adapters import is_linear, put_in
 from indelible.models.layout import Layout
+from indelible.models.modules.adapters import is_linear, put_in
 from indelible.models.trace import evaluating
 
 _ADAPTER = "default"

@@ -29,6 +29,7 @@ from indelible.tuning.protection import Protection, protections_from
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
 from indelible.tuning.train import check_settings, with_precision
 from indelible.tuning.training.sharing import check_unprotected
+from indelible.tuning.tuners.tuner import QLORA
 from indelible.validation import validated
 
 
@@ -56,6 +57,11 @@ class Arm:
     def isolated(self) -> bool:
         """Whether each fact is edited in a copy of the model of its own."""
         return self.protocol != "batch"
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the model is quantised in all that is asked of the arm, as it is when it is tuned."""
+        return self.tuning.tuner == QLORA
 
     @property
     def reads_bystanders(self) -> bool:
@@ -125,6 +131,11 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     else:
         options = {**config.editors.get(arm.editor, {}), **arm.options}
         editor = validated(EDITORS.get(arm.editor), options, f"{here}.options")
+    if arm.protocol == "task-vector" and tuning.tuner == QLORA:
+        raise ConfigError(
+            f"'{here}.protocol' is 'task-vector', but over a quantised base no weight is tuned (tuner: qlora).",
+            "Tune with lora, or use the protocol isolated.",
+        )
     try:
         check_settings(tuning)
     except ConfigError as error:
@@ -137,7 +148,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
         _protections(arm, config, editor, tuning.tuner, here),
         arm.paraphrases,
         arm.protocol,
-        _explained(arm, config, here),
+        _explained(arm, config, tuning.tuner, here),
         data,
         delta,
     )
@@ -186,6 +197,11 @@ def _protections(
                 f"'{here}.protect' is {one.name!r}, which does not work under the tuner {tuner!r}.",
                 f"Tune with {' or '.join(one.tuners)}, or choose another protection.",
             )
+        if one.finishes and tuner == QLORA:
+            raise ConfigError(
+                f"'{here}.protect' is {one.name!r}, which mixes weights, but quantised ones cannot be mixed.",
+                "Tune with lora, or choose another protection.",
+            )
     if found and arm.protocol == "task-vector":
         raise ConfigError(
             f"'{here}.protect' is set, but the arm's training sees no edit (protocol: task-vector).",
@@ -194,14 +210,19 @@ def _protections(
     return found
 
 
-def _explained(arm: ArmSettings, config: StudyConfig, here: str) -> bool:
+def _explained(arm: ArmSettings, config: StudyConfig, tuner: str, here: str) -> bool:
     """Whether the arm's losses are to be explained; what holds for the whole study leaves out where they cannot be."""
     if arm.protocol != "batch" and arm.explain:
         raise ConfigError(
             f"'{here}.explain' is set, but the arm has a copy for every edit (protocol: {arm.protocol}).",
             "Remove it, or edit in one batch.",
         )
-    can_be = arm.editor != NO_EDITOR and arm.protocol == "batch"
+    if tuner == QLORA and arm.explain:
+        raise ConfigError(
+            f"'{here}.explain' is set, but mixtures of weights cannot be made of quantised ones (tuner: qlora).",
+            "Remove it, or tune with lora.",
+        )
+    can_be = arm.editor != NO_EDITOR and arm.protocol == "batch" and tuner != QLORA
     return can_be and (config.explain if arm.explain is None else arm.explain)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from indelible.edits.beside.side_term import quantised_with
 from indelible.edits.deltas.delta import Edit
 from indelible.errors import ModelError
 from indelible.exam.proof import Ways
@@ -69,8 +70,10 @@ class LentModel:
         finally:
             self._restore()
 
-    def holding(self, edit: Edit | None) -> AbstractContextManager[object]:
-        """Keep an edit in the base model inside the block; None leaves it as it is."""
+    def holding(self, edit: Edit | None, *, quantised: bool = False) -> AbstractContextManager[object]:
+        """Keep an edit in the base model inside the block, which may be quantised for it; None stands for no edit."""
+        if quantised:
+            return quantised_with(self._model, edit, known_fingerprint=self.fingerprint)
         return nullcontext() if edit is None else edit.applied(self._model, known_fingerprint=self.fingerprint)
 
     def _restore(self) -> None:

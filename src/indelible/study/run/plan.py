@@ -122,7 +122,7 @@ class _Seed:
             stratified=not published,
         )
         select = self.add(work, "choose facts")
-        base = self.add(Probe("base", published, also=self.config.exam.also), "ask the base model", select=select)
+        bases = [self.base(arm, select) for arm in arms]
         bystanders = None
         if facts.bystanders and any(arm.reads_bystanders for arm in arms):
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
@@ -131,8 +131,13 @@ class _Seed:
         tunes = [self.tune(arm, select, edit, bystanders, arms) for arm, (edit, _) in zip(arms, edits, strict=True)]
         return [
             ArmRun(arm, self.seed, select, base, edit, edited, tune, self.explain(arm, select, edit, tune[0]))
-            for arm, (edit, edited), tune in zip(arms, edits, tunes, strict=True)
+            for arm, base, (edit, edited), tune in zip(arms, bases, edits, tunes, strict=True)
         ]
+
+    def base(self, arm: Arm, select: Step) -> Step:
+        """The exam before the edit, of what is tuned later: quantised, where the arm is tuned so."""
+        work = Probe("base", self.config.as_published, also=self.config.exam.also, quantised=arm.quantised)
+        return self.add(work, f"ask the {'quantised ' if arm.quantised else ''}base model", select=select)
 
     def edit(self, arm: Arm, select: Step, bystanders: Step | None) -> tuple[Step, Step] | tuple[None, None]:
         """The edit and the exam after it."""
@@ -146,7 +151,8 @@ class _Seed:
             edit = self.add(work, f"edit: {what}", select=select, bystanders=read)
         else:
             edit = self.add(TakeEdit(*arm.delta), f"take: {Path(arm.delta[0]).name}", select=select)
-        asking = Probe("edited", self.config.as_published, arm.isolated, self.config.exam.also)
+        asking = Probe("edited", self.config.as_published, arm.isolated, self.config.exam.also, arm.quantised)
+        what += ", quantised" if arm.quantised else ""
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
     def tune(

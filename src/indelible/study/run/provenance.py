@@ -22,7 +22,7 @@ from indelible.study.run.base_model import ModelVersion
 
 PACKAGES = (
     *("indelible", "torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers", "numpy", "pandas"),
-    *("pyarrow", "reasoning-gym", "trl", "datasets", "gguf"),
+    *("pyarrow", "reasoning-gym", "trl", "datasets", "gguf", "bitsandbytes"),
 )
 
 _SECRET = re.compile(r"(token|secret|passwo?r?d|api_?key)(\W*[=:]\W*)[^\s,\"']+", re.IGNORECASE)

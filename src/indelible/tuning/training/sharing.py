@@ -23,6 +23,7 @@ from indelible.models.keeping import Kept
 from indelible.tuning.objective import Objective
 from indelible.tuning.protection import Protection
 from indelible.tuning.settings import TuningSettings
+from indelible.tuning.tuners.tuner import QLORA
 
 
 def check_shared(settings: TuningSettings, objective: Objective[Any]) -> None:
@@ -35,6 +36,11 @@ def check_shared(settings: TuningSettings, objective: Objective[Any]) -> None:
             f"The objective {settings.objective!r} is trained by one process with these options, and {among} were"
             " launched.",
             "Use another objective, or start it without `accelerate launch`.",
+        )
+    if settings.tuner == QLORA:
+        raise ConfigError(
+            f"A quantised base is trained over by one process, and {among} were launched.",
+            "Use the tuner lora, or start it without `accelerate launch`.",
         )
     if settings.batch_size % among:
         raise ConfigError(

@@ -21,13 +21,15 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import ConfigError, TrainingDivergedError, suggest
-from indelible.models.adapters import exactly, is_linear, put_in
 from indelible.models.keeping import Kept, kept
 from indelible.models.layout import find_layout
+from indelible.models.modules.adapters import exactly, is_linear, put_in
+from indelible.models.modules.nf4 import Factors, QuantisedLinear
+from indelible.models.modules.quantised import is_quantised
 from indelible.models.trace import evaluation_mode
 from indelible.tuning.freezing.mask import norm_parameters
 from indelible.tuning.randomness import kept_random_state
-from indelible.tuning.tuners.tuner import FULL, REFUSALS, TUNERS, TunerSettings, peft_config, refusal
+from indelible.tuning.tuners.tuner import FULL, QLORA, REFUSALS, TUNERS, TunerSettings, peft_config, refusal
 
 _READ = 12
 """Tokens that are read to see whether adapters begin as nothing."""
@@ -51,8 +53,9 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
 
     Raises:
         ConfigError: if ``frozen``, names of parameters that keep every bit, names one that the model lacks, or leaves
-            nothing to train, if the options do not fit the tuner or the model, or if the adapters change what the model
-            says before any step (findings/peft_begins_elsewhere.sh).
+            nothing to train, if the model is quantised and the tuner is not qlora or the other way round, if the
+            options do not fit the tuner or the model, or if the adapters change what the model says before any step
+            (findings/peft_begins_elsewhere.sh).
         TrainingDivergedError: if what was trained is not finite at the end of the block.
     """
     parameters = dict(model.named_parameters())
@@ -63,6 +66,12 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
         )
     if not any(parameters[name].requires_grad for name in parameters.keys() - set(frozen)):
         raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
+    if (settings.tuner == QLORA) != is_quantised(model):
+        raise ConfigError(
+            f"The model is {'quantised' if is_quantised(model) else 'not quantised'}, and the tuner is"
+            f" {settings.tuner!r}.",
+            "Take qlora inside indelible.edits.beside.side_term.quantised_with, and there alone.",
+        )
     with kept(model) as before:
         if any(option.startswith("init_") for option in settings.tuner_options):
             before.copy(parameters)  # OLoRA begins by rewriting weights in place
@@ -97,8 +106,13 @@ def _with_adapters(model: PreTrainedModel, settings: TunerSettings, frozen: Coll
             "Give tuner_options that let them begin as nothing (init_weights, init_lora_weights), or another tuner.",
         )
     yield modules
-    for name, tensor in _merged(model, modules).items():
+    quantised = [path for path in modules if isinstance(originals[path], QuantisedLinear)]
+    learned = {path: _learned(path, model.get_submodule(path)) for path in quantised}
+    for name, tensor in _merged(model, [path for path in modules if path not in learned]).items():
         own[name].data = tensor
+    for path, factors in learned.items():
+        layer: Any = model.get_submodule(path)
+        layer.get_base_layer().add(*factors)
 
 
 def _said(model: PreTrainedModel) -> Tensor:
@@ -140,6 +154,10 @@ def _check_merging(
     tried = set()
     for path in modules:
         layer: Any = model.get_submodule(path)
+        if isinstance(layer.get_base_layer(), QuantisedLinear):
+            if layer.lora_variant or any(layer.lora_bias.values()):
+                raise refusal(settings, f"the quantised {path!r}", "more than two thin factors would be trained")
+            continue
         before = dict(layer.get_base_layer().named_parameters())
         kept = [name for name in before if f"{path}.{name}" in frozen]
         if not kept and (type(layer), *before) in tried:
@@ -181,6 +199,15 @@ def _merged(model: PreTrainedModel, modules: Collection[str]) -> dict[str, Tenso
                 raise TrainingDivergedError(f"'{path}.{name}' has become NaN or infinite.", "Lower learning_rate.")
             merged[f"{path}.{name}"] = parameter.data
     return merged
+
+
+def _learned(path: str, layer: Any) -> Factors:
+    """What LoRA adds to a quantised weight."""
+    (name,) = layer.active_adapters
+    left, right = layer.lora_B[name].weight.detach() * layer.scaling[name], layer.lora_A[name].weight.detach()
+    if not bool(torch.isfinite(left).all() and torch.isfinite(right).all()):
+        raise TrainingDivergedError(f"The adapter of {path!r} has become NaN or infinite.", "Lower learning_rate.")
+    return left, right
 
 
 def _taken_hooks(module: nn.Module) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 ``full`` trains them themselves. The others that are built in are adapters of peft, by the name of their peft type
 (``lora``, ``ia3``, ``oft``, ...; ``dora`` is LoRA with decomposed weights), put on the linear layers whose weights are
 not frozen, and merged into them at the end. What is frozen is exact for them too: no adapter touches it, so that
-merging changes nothing there. Other distributions register theirs through the entry-point group ``indelible.tuners``.
+merging changes nothing there. ``qlora`` is LoRA over a base in NF4 (models/modules/nf4.py), beside which what was
+learned stays in float32. Other distributions register theirs through the entry-point group ``indelible.tuners``.
 
 Adapters are put into the very model that is tuned (adapting.py). Trainers, callbacks and exams go on working with that
 model and not with a wrapper around it, and what comes out is an ordinary checkpoint whichever tuner was used.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FULL = "full"
 DORA = "dora"
+QLORA = "qlora"
 
 # peft's own names for what is the same thing everywhere.
 _FIELDS = {"rank": ("r",), "alpha": ("lora_alpha", "alpha"), "dropout": ("lora_dropout", "module_dropout")}
@@ -58,7 +60,7 @@ class TunerSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    tuner: str = Field("full", description="full, lora, dora, another adapter by its peft type, or a plug-in")
+    tuner: str = Field("full", description="full, lora, qlora, dora, another adapter by its peft type, or a plug-in")
     rank: Annotated[int, Field(ge=1)] = Field(16, description="adapters that have one: rank")
     alpha: Annotated[float, Field(gt=0)] = Field(32, description="adapters that have one: scale, divided by the rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -83,7 +85,7 @@ Tuner = Callable[["PreTrainedModel", TunerSettings, Collection[str]], AbstractCo
 given the paths of the modules that are adapted, what is to be trained requires gradients. After it the model has its
 own modules again, with what was learned in their weights if it ended well, and nothing in those that are frozen."""
 
-TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners", taken=(FULL, "lora", DORA))
+TUNERS: Registry[Tuner] = Registry("tuner", group="indelible.tuners", taken=(FULL, "lora", QLORA, DORA))
 """Tuners of other distributions, by names in lower case."""
 
 
@@ -91,11 +93,15 @@ def tuner_names() -> list[str]:
     """All tuners, those of peft included that cannot be used here (``check_tuner`` says why)."""
     from peft import PeftType
 
-    return sorted({FULL, DORA, *(kind.value.lower() for kind in PeftType), *TUNERS})
+    return sorted({FULL, QLORA, DORA, *(kind.value.lower() for kind in PeftType), *TUNERS})
 
 
 def check_tuner(settings: TunerSettings) -> None:
-    """ConfigError unless an adapter's options fit its kind, and it can be merged."""
+    """ConfigError unless an adapter's options fit its kind, it can be merged, and what it needs is installed."""
+    if settings.tuner == QLORA:
+        from indelible.models.modules.nf4 import bitsandbytes
+
+        bitsandbytes()
     if settings.tuner != FULL and settings.tuner not in TUNERS:
         peft_config(settings)
 
@@ -114,7 +120,7 @@ def peft_config(settings: TunerSettings) -> Any:
     from peft.config import PromptLearningConfig
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    name = "lora" if settings.tuner == DORA else settings.tuner
+    name = "lora" if settings.tuner in (DORA, QLORA) else settings.tuner
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name.upper())]
     fields = {field.name for field in dataclasses.fields(kind) if field.init}
     if issubclass(kind, PromptLearningConfig) or "target_modules" not in fields or name in _REASONS:

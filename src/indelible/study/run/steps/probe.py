@@ -10,6 +10,7 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from indelible.facts.choose import strata_counts
+from indelible.models.modules.nf4 import quantised_by
 from indelible.numbers.measures import Phase
 from indelible.progress import Progress, silent
 from indelible.study.design.settings import FactsSettings
@@ -22,7 +23,8 @@ from indelible.study.run.step import Done, Job, Material, Work
 
 @dataclass(frozen=True)
 class Probe(Work):
-    """An exam; ``isolated``: of an edited copy for each fact; ``also``: kinds of questions beside every exam's."""
+    """An exam; ``isolated``: of an edited copy for each fact; ``also``: kinds of questions beside every exam's;
+    ``quantised``: of the model as it is tuned over by qlora."""
 
     kind: ClassVar[str] = "probe"
     version: ClassVar[int] = 2
@@ -31,10 +33,13 @@ class Probe(Work):
     published: bool
     isolated: bool = False
     also: tuple[str, ...] = ()
+    quantised: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
-        return keyed(super().options, self.also)
+        found = keyed(super().options, self.also)
+        del found["quantised"]
+        return found | (quantised_by() if self.quantised else {})  # else keys are those of before there was one
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
         questions = (facts.edits if self.isolated else 1) * questions_asked(facts, self.also, isolated=self.isolated)
@@ -49,6 +54,7 @@ class Probe(Work):
                 isolated=self.isolated,
                 published=self.published,
                 also=self.also,
+                quantised=self.quantised,
                 progress=progress,
             )
         keep_rows(job.folder, rows)
@@ -70,6 +76,7 @@ def ask_copies(
     isolated: bool,
     published: bool,
     also: Sequence[str],
+    quantised: bool = False,
     step: int = 0,
     tokens: int = 0,
     progress: Progress,
@@ -80,7 +87,7 @@ def ask_copies(
     frames = []
     for done, copy in enumerate(copies, 1):
         edit = kept_edit(job.inputs, copy)
-        with lent.holding(edit):
+        with lent.holding(edit, quantised=quantised):
             rows = ask(
                 model,
                 lent.tokenizer,

@@ -17,6 +17,7 @@ from indelible.exam.exam import known_facts
 from indelible.facts.fact import Fact
 from indelible.facts.joining import joined
 from indelible.facts.mentions import Mentions
+from indelible.models.modules.nf4 import quantised_by
 from indelible.progress import Progress
 from indelible.study.design.settings import FactsSettings
 from indelible.study.run.base_model import LentModel
@@ -39,6 +40,7 @@ from indelible.tuning.rows import count_reasons
 from indelible.tuning.settings import TuningSettings
 from indelible.tuning.train import fine_tune, heldout_figures
 from indelible.tuning.training.guarding import Guarding
+from indelible.tuning.tuners.tuner import QLORA
 from indelible.why.explain import changed_since, keep_weights, snapshot
 
 
@@ -80,6 +82,8 @@ class Tune(Work):
             del found["tuning"]["lm_eval"]
         else:
             found["harness"] = harness.behind()
+        if self.tuning.tuner == QLORA:
+            found |= quantised_by()
         return found | ({"guarding_version": Guarding.version} if self.protections else {})
 
     def cost(self, facts: FactsSettings, speed: Speed) -> Cost:
@@ -102,7 +106,7 @@ class Tune(Work):
         return not any(one.finishes for one in self.protections)
 
     def do(self, job: Job, material: Material, progress: Progress) -> Done:
-        lent = material.lent
+        lent, quantised = material.lent, self.tuning.tuner == QLORA
         chosen = chosen_facts(job.inputs["select"]).in_copy(self.copy)
         edit = kept_edit(job.inputs, self.copy)
         questions = chosen.questions(edit, self.also, lent.tokenizer)
@@ -118,11 +122,12 @@ class Tune(Work):
             changes = [figure for figure, value in self.tuning.stop_at.items() if isinstance(value, str)]
             reference = None
             if changes and edit is not None:
-                reference = heldout_figures(
-                    model, lent.tokenizer, self.tuning, changes, facts=facts, seed=job.step.seed
-                )
+                with lent.holding(None, quantised=quantised):
+                    reference = heldout_figures(
+                        model, lent.tokenizer, self.tuning, changes, facts=facts, seed=job.step.seed
+                    )
             # Edits that act beside a weight are in the model while it is tuned, too; nothing of them stays behind.
-            with lent.holding(edit):
+            with lent.holding(edit, quantised=quantised):
                 guarded = self._guarded(job, material, model, edit, facts)
                 before = snapshot(model, frozen) if self.keep_weights else None
                 result = fine_tune(

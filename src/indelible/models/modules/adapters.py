@@ -16,11 +16,15 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from indelible.models.modules.nf4 import QuantisedLinear
+
 _HELD = "model"
 
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear map and nothing else: routers and grouped projections derive from one, too."""
+    if isinstance(module, QuantisedLinear):
+        return True
     kind: Any = next((kind for kind in (nn.Linear, Conv1D) if isinstance(module, kind)), None)
     if kind is None or type(module).forward is kind.forward:
         return kind is not None
