@@ -18,7 +18,7 @@ from indelible.errors import ConfigError, StoreError
 from indelible.study.design.settings import Share, StudyConfig
 from indelible.study.run.base_model import ModelVersion
 from indelible.study.run.executors.cluster import _await, _Worker, room
-from indelible.study.run.run import Outcome, preview_study, run_study
+from indelible.study.run.run import Outcome, plan_of, preview_study, run_study
 from indelible.study.run.step import Job, World
 from indelible.study.run.store import Store
 from watchers import Interrupter, Killer, ends
@@ -70,8 +70,14 @@ def test_interrupting_ends_the_workers_and_leaves_others_clusters(settings: dict
         ray.shutdown()
 
 
-def test_a_plan_for_a_cluster_is_priced_there_and_writes_nothing(settings: dict[str, Any], tmp_path: Path) -> None:
-    preview = preview_study(StudyConfig.model_validate(settings), tmp_path / "run", on="ray", each=Share(cpus=1))
+def test_a_plan_for_a_cluster_is_made_and_priced_there_and_writes_nothing(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = StudyConfig.model_validate(settings)
+    steps = plan_of(config, Store(tmp_path / "run")).steps
+    monkeypatch.setattr("indelible.study.run.run.software", lambda: {"device": "another than the workers'"})
+    preview = preview_study(config, tmp_path / "run", on="ray", each=Share(cpus=1))
+    assert [step.key for step in preview.plan.steps] == [step.key for step in steps]  # so that what is done is known
     workers = re.search(r"runs of tuning, .* on (\d+) workers? of the cluster as it is now", preview.cost)
     assert workers is not None and int(workers[1]) >= 1 and "accelerator" not in preview.cost
     assert not (tmp_path / "run").exists() and not ray.is_initialized() and ended("ray::")

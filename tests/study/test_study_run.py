@@ -115,12 +115,14 @@ def test_of_steps_that_are_gone_no_results_are_left(undisturbed: Outcome, tmp_pa
             ["indelible", "study", "q", "--set", "slurm.setup=[export HF_TOKEN=hf_1]"],
             "'slurm.setup=[export HF_TOKEN=...'",
         ),
+        (["indelible", "study", "q", "--set", "slurm.setup=AWS_SECRET_ACCESS_KEY=a1"], "AWS_SECRET_ACCESS_KEY=..."),
+        (["indelible", "study", "q", "--set", "tuning.max_tokens=64"], "study q --set tuning.max_tokens=64"),
     ],
 )
 def test_what_was_typed_is_kept_without_secrets_and_places(typed: list[str], shown: str) -> None:
     here = str(Path.cwd())
     assert command_line([word.format(here=here) for word in typed]).endswith(shown)
-    assert command_line(["/home/me/train.py", "--key", "secret"]) == "train.py"
+    assert command_line(["/home/me/indelible/train.py", "--key", "secret"]) == "train.py"
 
 
 def test_rows_are_tidy(undisturbed: Outcome) -> None:

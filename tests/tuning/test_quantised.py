@@ -90,11 +90,13 @@ def test_a_quantised_model_is_the_rounded_one_with_its_difference_and_passes_all
     assert float((found - plain).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-def test_what_qlora_learns_joins_the_side_terms_and_masks_hold(family: str, tiny_model: Make) -> None:
+@pytest.mark.parametrize(
+    ("family", "mask"), [("gpt2", "up-to-edited"), ("llama", "up-to-edited"), ("llama", "only-edited-weights")]
+)
+def test_what_qlora_learns_joins_the_side_terms_and_masks_hold(family: str, mask: str, tiny_model: Make) -> None:
     model = tiny_model(family)
     layout = find_layout(model)
-    frozen = frozen_parameters("up-to-edited", model, layout, [layout.mlp_out_weight[1]])
+    frozen = frozen_parameters(mask, model, layout, [layout.mlp_out_weight[1]])
     with quantised(model) as names:
         before, losses = bits(model), []
         with adapted(model, TunerSettings(tuner="qlora", rank=2, alpha=3), frozen) as tuned:

@@ -143,9 +143,10 @@ def fine_tune(
     """Fine-tune a model in place.
 
     The model stays on its device and in float32, and is left in evaluation mode with ``requires_grad`` as it was;
-    adapters are merged into its weights. A process trains on one device, however many it sees; `accelerate launch`
-    starts several that train one model together (docs/machines.md). Frozen parameters keep every bit. The same seed
-    gives the same weights on one machine's CPU, whatever the callbacks do; the caller's random state is not touched.
+    adapters are merged into its weights (of qlora, into its side terms). A process trains on one device, however many
+    it sees; `accelerate launch` starts several that train one model together (docs/machines.md). Frozen parameters keep
+    every bit. The same seed gives the same weights on one machine's CPU, whatever the callbacks do; the caller's random
+    state is not touched.
 
     Args:
         model, tokenizer: a causal language model with float32 weights; the tokenizer is not changed.

@@ -25,7 +25,7 @@ PACKAGES = (
     *("pyarrow", "reasoning-gym", "trl", "datasets", "gguf", "bitsandbytes"),
 )
 
-_SECRET = re.compile(r"(token|secret|passwo?r?d|api_?key)(\W*[=:]\W*)[^\s,\"']+", re.IGNORECASE)
+_SECRET = re.compile(r"(token|secret|passwo?r?d|key)(\W*[=:]\W*)[^\s,\"']+", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _ABSOLUTE = re.compile(r"(?<![\w.~:/-])/[^\s,\"'\])}]+")
 
@@ -91,7 +91,7 @@ def command_line(words: Sequence[str]) -> str:
     """What was typed, its files seen from the working folder and without secrets. Of another program, such as a script
     that runs a study, no more than its name: what it is given is its own affair."""
     program = Path(words[0])
-    if "indelible" not in (program.stem, program.parent.name):
+    if program.stem != "indelible" and program.parts[-2:] != ("indelible", "__main__.py"):
         return program.name
     return shlex.join(["indelible", *map(_shown, words[1:])])
 

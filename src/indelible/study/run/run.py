@@ -104,20 +104,20 @@ def preview_study(
     _others(take)  # what is in them is not known before the model is here
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
-    plan = checked.plan_without_weights(store)
-    plan = plan if part is None else plan.part(*part)
-    if not plan.runs:
-        return Preview(checked.config, plan, frozenset(), {}, NO_ARMS, checked.notes)
-    done = all(store.has(step) for step in plan.steps)
-    if on is not None:
-        with closing(checked.cluster(on, each, workers, list[str]().append, store)) as there:
-            speed = None if done else there.speed(checked.tunings)
-            clock, cost = checked.clock(plan, store, there.workers, speed, there)
-    else:
-        at_once, threads = checked.workers_and_threads(plan, workers, store)
-        lent = None if done or not fetches_nothing(config.model) else Material(checked.world).lent
-        speed = None if lent is None else checked.speed(lent, threads)
-        clock, cost = checked.clock(plan, store, at_once, speed)
+    there = None if on is None else checked.cluster(on, each, workers, list[str]().append, store)
+    with nullcontext() if there is None else closing(there):
+        plan = checked.plan_without_weights(store, None if there is None else there.software)
+        plan = plan if part is None else plan.part(*part)
+        if not plan.runs:
+            return Preview(checked.config, plan, frozenset(), {}, NO_ARMS, checked.notes)
+        done = all(store.has(step) for step in plan.steps)
+        if there is not None:
+            at_once, speed = there.workers, None if done else there.speed(checked.tunings)
+        else:
+            at_once, threads = checked.workers_and_threads(plan, workers, store)
+            lent = None if done or not fetches_nothing(config.model) else Material(checked.world).lent
+            speed = None if lent is None else checked.speed(lent, threads)
+        clock, cost = checked.clock(plan, store, at_once, speed, there)
     masks = mask_previews(checked.arms, config.model, trust_remote_code=config.trust_remote_code)
     return Preview(checked.config, plan, frozenset(clock.over), masks, cost, checked.notes)
 
@@ -263,10 +263,10 @@ class _Checked:
         )
         return make_plan(self.config, self.arms, versions)
 
-    def plan_without_weights(self, store: Store) -> Plan:
+    def plan_without_weights(self, store: Store, software_there: Mapping[str, str] | None = None) -> Plan:
         """The steps, for the model that the run folder knows; without one, steps that are not done."""
-        unread = f"not read yet: {self.config.model}"
-        return self.plan(known_model(store.folder, self.config.model) or ModelVersion(unread, unread))
+        unread = ModelVersion(*[f"not read yet: {self.config.model}"] * 2)
+        return self.plan(known_model(store.folder, self.config.model) or unread, software_there)
 
     def workers_and_threads(self, plan: Plan, wanted: int | None, store: Store) -> tuple[int, int]:
         """How many steps are done at a time (where it is left open, one on an accelerator), and the threads that each

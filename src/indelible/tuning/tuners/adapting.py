@@ -64,7 +64,8 @@ def adapted(model: PreTrainedModel, settings: TunerSettings, frozen: Collection[
             f"The frozen parameter {unknown[0]!r} is not in this model.",
             "Take the names from frozen_parameters for this very model.",
         )
-    if not any(parameters[name].requires_grad for name in parameters.keys() - set(frozen)):
+    free = [one for name, one in parameters.items() if name not in frozen]
+    if not any(one.requires_grad or not one.is_floating_point() for one in free):  # or, quantised, has an adapter
         raise ConfigError("Every parameter is frozen.", "Use a mask that freezes less.")
     if (settings.tuner == QLORA) != is_quantised(model):
         raise ConfigError(

@@ -7,7 +7,8 @@ merging changes nothing there. ``qlora`` is LoRA over a base in NF4 (models/modu
 learned stays in float32. Other distributions register theirs through the entry-point group ``indelible.tuners``.
 
 Adapters are put into the very model that is tuned (adapting.py). Trainers, callbacks and exams go on working with that
-model and not with a wrapper around it, and what comes out is an ordinary checkpoint whichever tuner was used.
+model and not with a wrapper around it, and what comes out is an ordinary checkpoint whichever tuner was used; but of
+``qlora``, whose model is asked where it was tuned, and is no checkpoint.
 
 Nothing here imports torch or peft before it is needed: a study's settings are read without them.
 """
