@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -20,6 +21,9 @@ from transformers.utils.hub import cached_file
 from indelible.errors import ModelError, near_names, suggest
 from indelible.models.bundled import fetch as bundled
 from indelible.models.merging import base_of, is_adapter, merged
+
+# Where it is installed, peft imports it whatever it is asked, and it warns of a kernel that is not used here.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 _WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 

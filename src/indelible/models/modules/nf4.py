@@ -13,7 +13,6 @@ arithmetic at the first pass in evaluation mode, and passes no gradient on from 
 
 from __future__ import annotations
 
-import logging
 from importlib.metadata import version
 from typing import Any
 
@@ -22,9 +21,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from indelible.errors import ConfigError
-
-# It warns of a kernel that is not used here, whenever peft imports it.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 Factors = tuple[Tensor, Tensor]
 """``left`` and ``right`` of a difference of a weight, whose product has the weight's own shape."""
