@@ -21,7 +21,8 @@ from indelible.models.modules.quantised import quantised
 def quantised_with(
     model: PreTrainedModel, edit: Edit | None = None, *, known_fingerprint: str | None = None
 ) -> Iterator[None]:
-    """Inside the block a model is quantised and holds an edit; after it the model is as it was, bit for bit.
+    """Inside the block a model is quantised and holds an edit; after it both are gone, and its weights are as they were
+    but for what was trained of those that nothing quantises (biases, layers left plain).
 
     Thin factors of quantised weights become side terms. Whatever else an edit has is in the model as always: weights
     that it changes in full or acts beside stay in float32, and so do those that nothing quantises (see ``quantised``).

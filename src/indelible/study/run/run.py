@@ -104,7 +104,7 @@ def preview_study(
     _others(take)  # what is in them is not known before the model is here
     store = Store(folder)
     checked = _checked(config, store, update, unseen=True)
-    there = None if on is None else checked.cluster(on, each, workers, list[str]().append, store)
+    there = None if on is None else checked.cluster(on, each, workers, Watcher().note, store)
     with nullcontext() if there is None else closing(there):
         plan = checked.plan_without_weights(store, None if there is None else there.software)
         plan = plan if part is None else plan.part(*part)
