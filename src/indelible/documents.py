@@ -121,6 +121,7 @@ def _not_plain(value: Any, *, most: int | None = None) -> str | None:
     numbers may be what they are.
     """
     seen = itertools.count(1)
+    of = " of the list" if isinstance(value, list) else ""
 
     def wrong(value: Any, keys: tuple[str, ...]) -> str | None:
         if most is not None and next(seen) > most:
@@ -132,7 +133,7 @@ def _not_plain(value: Any, *, most: int | None = None) -> str | None:
             # keys are texts, which can hold what texts can
             found = (wrong(one, (*keys, str(key))) or _of_text(str(key), "a key", repr(key)) for key, one in inside)
             return next(filter(None, found), None)
-        where = repr(".".join(keys)) if keys else "the value"
+        where = (repr(".".join(keys)) + of) if keys else "the value"
         if isinstance(value, str):
             return _of_text(value, where, f"{value!r:.60}")
         if most is not None and isinstance(value, int) and abs(value) > LARGEST:

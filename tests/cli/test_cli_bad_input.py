@@ -110,7 +110,7 @@ def test_words_that_cannot_be_used(bad: Bench) -> None:
         ("tuning.steps=[", "not valid YAML"),
         ("corpus=~nobody-of-that-name/text", "no user of that name"),
         (f"model={'x' * 300}", "File name too long"),
-        (f"seeds=[{2**63}]", "more than 64 bits"),
+        (f"seeds=[{2**63}]", "'0' of the list is a whole number of more than 64 bits"),
         ("arms.²=1", "there is no '²' in that list"),
         ("most_runs=2", "The study has 3 runs of tuning, and there may be 2"),
         ("grid={a: {x: {}, y: {}, z: {}}, b: {x: {}, y: {}, z: {}}}", "'grid' stands for 9 runs"),
