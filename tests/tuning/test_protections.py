@@ -167,14 +167,17 @@ def test_what_edited_wordings_put_into_projected_maps_is_answered_as_before(fami
     assert result.after["loss"] < result.before["loss"]
 
 
-def test_projection_holds_under_lora_and_refuses_other_adapters(plain: tuple[Guarded, TuningResult]) -> None:
+def test_projection_holds_under_lora_and_none_is_taken_where_it_cannot_work(
+    plain: tuple[Guarded, TuningResult],
+) -> None:
     held, result = tuned(Projection(energy=1, most=1, where="all"), tuner="lora", rank=4, steps=6)
     without, learned = tuned(tuner="lora", rank=4, steps=6)
     assert predictions_moved(held) < 1e-6 < predictions_moved(without)
     assert result.before["loss"] - result.after["loss"] > 0.9 * (learned.before["loss"] - learned.after["loss"])
-    for tuner in ("ia3", "dora"):  # DoRA's magnitudes change all that a map answers
-        with pytest.raises(ConfigError, match="No linear map"):
-            tuned(Projection(), tuner=tuner)
+    # DoRA's magnitudes change all that a map answers, and weights in NF4 cannot be mixed
+    for protection, tuner in ((Projection(), "ia3"), (Projection(), "dora"), (Interpolate(), "qlora")):
+        with pytest.raises(ConfigError, match=f"{protection.name}.* does not work under the tuner {tuner!r}"):
+            tuned(protection, tuner=tuner)
 
 
 @pytest.mark.parametrize("protection", [KeyAnchor(), Anchor(), SelfReplay(texts=4, tokens=8)], ids=str)

@@ -23,6 +23,7 @@ from indelible.errors import ConfigError, suggest
 from indelible.facts.wordings import editing_wordings
 from indelible.models.tokens import encode_object, encode_prompt, subject_tokens
 from indelible.registry import Registry
+from indelible.tuning.tuners.tuner import QLORA
 from indelible.validation import validated
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Protection(BaseModel, ABC):
     version: ClassVar[int] = 1
     """Raised when the same options do something else than before, so that older results are not reused."""
     finishes: ClassVar[bool] = False
-    """Whether it has something to do when training is over."""
+    """Whether it has something to do with the weights when training is over: those of qlora are quantised."""
     in_layers: ClassVar[bool] = False
     """Whether the edit has to lie in layers of the model."""
     tuners: ClassVar[tuple[str, ...]] = ()
@@ -322,3 +323,14 @@ def protections_from(text: str | Mapping[str, Mapping[str, Any]], path: str = "p
         if name not in PROTECTIONS.names():
             raise ConfigError(f"Unknown protection {name!r} in {path!r}.", suggest(name, PROTECTIONS.names()))
     return tuple(validated(PROTECTIONS.get(name), own, f"{path}.{name}") for name, own in text.items())
+
+
+def check_under(protections: Sequence[Protection], tuner: str, path: str = "protections") -> None:
+    """ConfigError, which says where they stand, for a protection that does not work under a tuner."""
+    for one in protections:
+        if (one.tuners and tuner not in one.tuners) or (one.finishes and tuner == QLORA):
+            others = " or ".join(one.tuners) or "lora"
+            raise ConfigError(
+                f"{path!r} has {one.name!r}, which does not work under the tuner {tuner!r}.",
+                f"Tune with {others}, or choose another protection.",
+            )

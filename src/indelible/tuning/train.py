@@ -29,7 +29,7 @@ from indelible.models.trace import product_precision
 from indelible.progress import Progress
 from indelible.tuning.objective import OBJECTIVES, Figure, Judge, Objective, Run, tuning_settings
 from indelible.tuning.own_data.data import data_task
-from indelible.tuning.protection import Guarded, Protection
+from indelible.tuning.protection import Guarded, Protection, check_under
 from indelible.tuning.randomness import kept_random_state, seeded
 from indelible.tuning.rows import DroppedExample, draw_rows
 from indelible.tuning.settings import TuningSettings
@@ -164,9 +164,9 @@ def fine_tune(
 
     Raises:
         ConfigError: for options that cannot be used, or that the trainer or the tuner cannot work with; for protections
-            without what they guard; if ``frozen`` names a parameter that the model lacks, or all of them; if weights
-            are not float32, or on another device than this process trains on; if ``stop_at`` is relative to a figure
-            that is not positive before training.
+            without what they guard, or under a tuner that they do not work with; if ``frozen`` names a parameter that
+            the model lacks, or all of them; if weights are not float32, or on another device than this process trains
+            on; if ``stop_at`` is relative to a figure that is not positive before training.
         DataError: if too few examples remain.
         TrainingDivergedError: if the loss, a gradient or a held-out figure becomes NaN or infinite.
     """
@@ -183,6 +183,7 @@ def fine_tune(
         named = ", ".join(map(str, protections))
         raise ConfigError(f"Nothing says what is protected by {named}.", "Give `guarded`, see Guarded.of.")
     check_unprotected(protections)
+    check_under(protections, settings.tuner)
     settings = with_precision(settings, model.device)
     harness = None if settings.lm_eval is None else Harness.of(settings.lm_eval)
     objective, named, task = _sources(settings)

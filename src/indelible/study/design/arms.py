@@ -25,7 +25,7 @@ from indelible.study.design.settings import NO_EDITOR, ArmSettings, Options, Pro
 from indelible.tuning.freezing.mask import NONE, about_edit, check_mask
 from indelible.tuning.objective import OBJECTIVES, own_options, tuning_settings
 from indelible.tuning.own_data.sources import data_version
-from indelible.tuning.protection import Protection, protections_from
+from indelible.tuning.protection import Protection, check_under, protections_from
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
 from indelible.tuning.train import check_settings, with_precision
 from indelible.tuning.training.sharing import check_unprotected
@@ -176,6 +176,7 @@ def _protections(
     """What keeps the arm's edits."""
     found = protections_from(arm.protect, f"{here}.protect")
     check_unprotected(found)
+    check_under(found, tuner, f"{here}.protect")
     for one in found:
         if one.needs_others and not config.facts.bystanders:
             raise ConfigError(
@@ -191,16 +192,6 @@ def _protections(
             raise ConfigError(
                 f"'{here}.protect' is {one.name!r}, but an edit by {editor.name!r} changes no weights.",
                 "Choose another protection, or another editor.",
-            )
-        if one.tuners and tuner not in one.tuners:
-            raise ConfigError(
-                f"'{here}.protect' is {one.name!r}, which does not work under the tuner {tuner!r}.",
-                f"Tune with {' or '.join(one.tuners)}, or choose another protection.",
-            )
-        if one.finishes and tuner == QLORA:
-            raise ConfigError(
-                f"'{here}.protect' is {one.name!r}, which mixes weights, but quantised ones cannot be mixed.",
-                "Tune with lora, or choose another protection.",
             )
     if found and arm.protocol == "task-vector":
         raise ConfigError(
