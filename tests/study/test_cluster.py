@@ -94,7 +94,7 @@ def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:
 def test_a_machine_with_other_packages_or_without_the_folder_does_no_step(tmp_path: Path) -> None:
     worker, job = _Worker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
     for expected, said in (({"torch": "1.0"}, "first worker"), (worker.software(), "does not see")):
-        (kind, (error, _)), sizes = worker.do(job, expected, None)  # type: ignore[arg-type]
+        (kind, (error, _)), sizes = worker.do(job, expected, {}, None)  # type: ignore[arg-type]
         assert kind == "failed" and said in str(error) and not sizes
 
 
@@ -104,8 +104,23 @@ def test_a_machine_whose_model_of_that_name_is_another_does_no_step(
     monkeypatch.chdir(tmp_path)
     worker = _Worker(World(str(taught / "model"), (), "any"), 1, str(tmp_path))
     other = ModelVersion("of other weights", "the same")
-    (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), other)  # type: ignore
+    (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), {}, other)  # type: ignore
     assert kind == "failed" and "has another model by the name" in str(error) and not sizes
+
+
+def test_a_machine_that_would_quantise_by_another_library_does_no_step(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings["arms"] = [{"name": "arm", "editor": "none", "tuning": {"tuner": "qlora"}}]
+    (step,) = (
+        one for one in plan_of(StudyConfig.model_validate(settings), Store(tmp_path)).steps if one.kind == "tune"
+    )
+    planned = step.work.options
+    monkeypatch.setattr("indelible.study.run.steps.tune.quantised_by", lambda: {"quantised": "nf4, bitsandbytes 0.1"})
+    worker = _Worker(World("any", (), "any"), 1, str(tmp_path))
+    (kind, (error, _)), sizes = worker.do(Job(step, {}, tmp_path), worker.software(), planned, None)
+    assert kind == "failed" and "with {'quantised': 'nf4, bitsandbytes 0.1'}" in str(error) and not sizes
 
 
 def test_what_another_machine_wrote_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ class Cluster:
         worker = self._idle.get()
         try:
             worker = worker or self._start()
-            coming = worker.do.remote(_absolute(job), dict(self.software), self.model)
+            coming = worker.do.remote(_absolute(job), dict(self.software), job.step.work.options, self.model)
             while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
                 progress(*self._ray.get(worker.told.remote()))
             told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
@@ -233,11 +233,13 @@ class _Worker:
         """What the step under way has last said of itself."""
         return self._told
 
-    def do(self, job: Job, expected: Mapping[str, str], model: ModelVersion | None) -> tuple[Outcome, dict[str, int]]:
-        """Do a step: what became of it, and how long the files are that it wrote."""
+    def do(
+        self, job: Job, expected: Mapping[str, str], planned: Mapping[str, Any], model: ModelVersion | None
+    ) -> tuple[Outcome, dict[str, int]]:
+        """Do a step whose options were ``planned`` so: what became of it, and how long the files are that it wrote."""
         self._told = (0, 1, "")
         try:
-            self._check(job, expected, model)
+            self._check(job, expected, planned, model)
         except IndelibleError as error:
             return ("failed", (error, "")), {}
         became = outcome(job, self._material, self._tell)
@@ -247,7 +249,9 @@ class _Worker:
     def _tell(self, done: int, total: int, note: str) -> None:
         self._told = (done, total, note)
 
-    def _check(self, job: Job, expected: Mapping[str, str], model: ModelVersion | None) -> None:
+    def _check(
+        self, job: Job, expected: Mapping[str, str], planned: Mapping[str, Any], model: ModelVersion | None
+    ) -> None:
         """That this machine is as the others, and sees what they see."""
         if (here := software()) != dict(expected):
             raise ConfigError(
@@ -266,6 +270,13 @@ class _Worker:
             raise ModelError(
                 f"{platform.node()} has another model by the name {self._material.world.model!r} than the study.",
                 "Give all machines the same files of it, in a folder that they share or of one revision of the hub.",
+            )
+        if (here := job.step.work.options) != planned:  # some hold versions: of bitsandbytes, of the harness
+            other = {key: value for key, value in here.items() if planned.get(key) != value}
+            raise ConfigError(
+                f"{platform.node()} would do '{job.step.title}' with {other}, and it was planned with "
+                f"{ {key: planned.get(key) for key in other} }.",
+                "Give all machines the same packages: results would be mixed.",
             )
 
 
