@@ -9,11 +9,12 @@ Cases, each in a process of its own, start-up included, with one thread:
 - relations: `indelible facts --file` of so many facts (`--facts`), each of a relation of its own.
 - mistyped: a study on them that names a relation none of theirs.
 - plan: planning a study that draws its facts from so many, up to its steps; the model is not loaded.
+- grid: planning a study of so many arms (`--arms`), likewise.
 - report: `indelible report` of a finished grid of so many rows (`--rows`), simulated with known rates: 36 arms (three
   editors, three objectives, two tuners, with and without a mask), three controls, three seeds; bytes are the page's.
 
-Bytes are otherwise of all that is printed. "few" is the peak memory of the same with a hundred facts, or of one arm:
-what imports take, mostly.
+Bytes are otherwise of all that is printed. "few" is the peak memory of the same with a hundred facts, arms, or the
+rows of one arm: what imports take, mostly.
 """
 
 from __future__ import annotations
@@ -138,9 +139,22 @@ def write_study(file: Path, **facts: Any) -> None:
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
-def prepared(folder: Path, cases: Sequence[str], facts: int, rows: int) -> None:
+def write_grid(file: Path, arms: int) -> None:
+    """Write a study of about so many arms: four editors, and as many doses as rates."""
+    side = max(1, round((arms / 4) ** 0.5))
+    axes = {
+        "editor": ["memit", "alphaedit", "ft-m", "rome"],
+        "steps": {f"{number} steps": {"tuning": {"steps": number}} for number in range(1, side + 1)},
+        "rate": {f"{number}e-6": {"tuning": {"learning_rate": number * 1e-6}} for number in range(1, side + 1)},
+    }
+    settings = {"name": "grid", "model": "smollm2-135m", "facts": {"source": "world"}, "grid": axes}
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def prepared(folder: Path, cases: Sequence[str], facts: int, rows: int, arms: int) -> None:
     """Write what the cases read, large and small."""
     for size, number in (("large", facts), ("few", FEW)):
+        write_grid(folder / f"grid-{size}.yaml", arms if size == "large" else FEW)
         write_facts(folder / f"relations-{size}.jsonl", number, number)
         write_facts(folder / f"facts-{size}.jsonl", number, 50)
         write_study(folder / f"plan-{size}.yaml", source=str(folder / f"facts-{size}.jsonl"))
@@ -154,6 +168,7 @@ CASES: dict[str, Callable[[Path, str], Command]] = {
     "relations": lambda folder, size: ["-m", "indelible", "facts", "--file", f"{folder}/relations-{size}.jsonl"],
     "mistyped": lambda folder, size: ["-m", "indelible", "study", f"{folder}/mistyped-{size}.yaml", "--dry-run"],
     "plan": lambda folder, size: ["-c", PLANNING, f"{folder}/plan-{size}.yaml"],
+    "grid": lambda folder, size: ["-c", PLANNING, f"{folder}/grid-{size}.yaml"],
     "report": lambda folder, size: ["-m", "indelible", "report", f"{folder}/run-{size}"],
 }
 
@@ -184,6 +199,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--facts", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--arms", type=int, default=10_000)
     parser.add_argument("--baseline", metavar="REV", help="a commit whose build is measured too")
     parser.add_argument("--limit", type=float, default=900, help="processor seconds after which a process is ended")
     parser.add_argument("--json", action="store_true", help="print one object; all else goes to stderr")
@@ -193,7 +209,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary, other as there:
         # apart: the system counts what a process held when it started another as the other's peak
         apart = get_context("fork").Process(
-            target=prepared, args=(Path(temporary), options.cases, options.facts, options.rows)
+            target=prepared, args=(Path(temporary), options.cases, options.facts, options.rows, options.arms)
         )
         apart.start()
         apart.join()

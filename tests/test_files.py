@@ -144,6 +144,20 @@ def test_a_folder_takes_the_place_of_a_file_or_a_link_and_spares_what_the_link_l
     assert names(tmp_path / "kept") == ["x"]
 
 
+def test_what_cannot_be_removed_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+
+    def full(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "unlink", full)
+    with pytest.raises(StoreError, match="is full"):
+        remove(tmp_path / "file")
+    (tmp_path / f"{UNFINISHED}left").touch()
+    sweep(tmp_path, older_than=None)
+    assert names(tmp_path) == [f"{UNFINISHED}left", "file"]
+
+
 def test_modes_follow_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:

@@ -171,7 +171,7 @@ def scratch_folder() -> Iterator[Path]:
     """
     home = Path(tempfile.gettempdir())
     for left in home.glob(f"{_SCRATCH}*/{_INSIDE}"):
-        with suppress(OSError, Timeout), FileLock(left.with_name("lock"), timeout=0):
+        with suppress(OSError, StoreError, Timeout), FileLock(left.with_name("lock"), timeout=0):
             remove(left.parent)
     with ExitStack() as held:
         with disk_errors(home):
@@ -195,17 +195,22 @@ def sweep(folder: Path, *, prefix: str = UNFINISHED, older_than: float | None = 
     """
     with suppress(OSError):
         for path in [path for path in folder.iterdir() if path.name.startswith(prefix)]:
-            with suppress(OSError):  # its own writer has just removed it
+            with suppress(OSError, StoreError):  # its own writer has just removed it
                 if older_than is None or time.time() - path.lstat().st_mtime >= older_than:
                     remove(path)
 
 
 def remove(path: Path) -> None:
-    """Take away a file or a whole folder, if it is there; a link goes without what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Take away a file or a whole folder, if it is there; a link goes without what it leads to.
+
+    Raises:
+        StoreError: if it may not be, or the disk is so full that nothing can be.
+    """
+    with disk_errors(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_free(folder: Path) -> None:

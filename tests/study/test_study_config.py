@@ -75,7 +75,7 @@ arms:
         (BASE.replace("memit", "memit, protect: {near: 3}"), ["'arms.0.protect.near'", "a mapping", "not 3"]),
         (BASE + "facts: 3\n", ["'facts'", "mapping", "3"]),
         (BASE + "exam: {every: often}\n", ["'exam.every'", "'often'"]),
-        (BASE + "  - {name: x, editor: ft}\n", ["arms", "two arms are named 'x'"]),
+        (BASE + "  - {name: x, editor: ft}\n", ["arms", "2 arms are named 'x'"]),
         (BASE.replace("memit", "rom"), ["Unknown editor 'rom' in 'arms.x'", "Did you mean 'rome'"]),
         (BASE + "  - {name: y, editor: ft, mask: nun}\n", ["Unknown mask 'nun' in 'arms.y'"]),
         (BASE + "editors: {memit: {clamp: tight}}\n", ["'editors.memit.clamp'"]),

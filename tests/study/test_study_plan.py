@@ -230,3 +230,14 @@ def test_what_protections_do_is_counted() -> None:
     off = (Replay(share=0), Interpolate(points=0), Repair(every=0), Projection(energy=0), Anchor(weight=0))
     assert seconds(*off) == plain
     assert seconds(Interpolate(points=2)) > plain
+
+
+def test_arms_are_not_compared_with_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[object] = []
+    monkeypatch.setattr(TuningSettings, "__eq__", lambda self, other: bool(compared.append(other)) or self is other)
+    tuned = [tuning_settings({**TUNING.model_dump(), "steps": steps}) for steps in range(1, 101)]
+    grid = [replace(CONTROL, name=f"control {one.steps}", tuning=one) for one in tuned]
+    vectors = [replace(PLAIN, name=f"vector {one.steps}", tuning=one, protocol="task-vector") for one in tuned]
+    made = plan((*grid, *vectors))
+    assert sum(step.kind == "tune" for step in made.steps) == len(tuned)
+    assert len(compared) < len(tuned)

@@ -7,6 +7,7 @@ arms.py), so that adding an editor never touches this file.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -290,10 +291,9 @@ class StudyConfig(_Settings):
     def _names_differ(cls, arms: tuple[ArmSettings, ...]) -> tuple[ArmSettings, ...]:
         if not arms:
             raise ValueError("at least one arm is needed")
-        names = [arm.name for arm in arms]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two arms are named {name!r}")
+        for name, times in Counter(arm.name for arm in arms).items():
+            if times > 1:
+                raise ValueError(f"{times} arms are named {name!r}")
         return arms
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ Pure: settings in, frozen steps out.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,6 +98,10 @@ def make_plan(config: StudyConfig, arms: Sequence[Arm], versions: Versions) -> P
     return Plan(tuple(steps.values()), tuple(runs))
 
 
+Training = tuple[str, str, str | None]
+"""What a run of tuning does to a model that holds no edit, to be compared: its settings, mask and data."""
+
+
 @dataclass(frozen=True)
 class _Seed:
     """The steps of one seed, put among those of the others as they are made."""
@@ -128,7 +132,8 @@ class _Seed:
             # a step of its own, so that another number of them reruns neither exams nor edits that read none
             bystanders = self.add(ChooseBystanders(facts.bystanders), "choose bystanders", select=select)
         edits = [self.edit(arm, select, bystanders) for arm in arms]
-        tunes = [self.tune(arm, select, edit, bystanders, arms) for arm, (edit, _) in zip(arms, edits, strict=True)]
+        vectors = {_training(arm) for arm in arms if arm.protocol == "task-vector"}
+        tunes = [self.tune(arm, select, edit, bystanders, vectors) for arm, (edit, _) in zip(arms, edits, strict=True)]
         return [
             ArmRun(arm, self.seed, select, base, edit, edited, tune, self.explain(arm, select, edit, tune[0]))
             for arm, base, (edit, edited), tune in zip(arms, bases, edits, tunes, strict=True)
@@ -156,9 +161,10 @@ class _Seed:
         return edit, self.add(asking, f"ask after {what}", select=select, edit=edit)
 
     def tune(
-        self, arm: Arm, select: Step, edit: Step | None, bystanders: Step | None, arms: Sequence[Arm]
+        self, arm: Arm, select: Step, edit: Step | None, bystanders: Step | None, vectors: Collection[Training]
     ) -> tuple[Step, ...]:
-        """The tuning, of each copy where there are several, or of the base model where its change is put under them."""
+        """The tuning, of each copy where there are several, or of the base model where its change is put under them:
+        that is done in ``vectors``, and where a control does the same its weights are kept for it."""
         config, inputs = self.config, {"select": select, "edit": edit}
         published, also = config.as_published, config.exam.also
         work = Tune(arm.tuning, arm.mask, config.exam.every, arm.data, published, arm.explain, also=also)
@@ -173,7 +179,8 @@ class _Seed:
             tuned = self.add(base, f"tune: {arm.name}", ", no edit", select=select, frozen_by=frozen_by)
             return (self.add(AddVector(published, also), f"ask: {arm.name}", **inputs, tune=tuned),)
         if not arm.isolated:
-            work = replace(work, keep_weights=work.keep_weights or _gives_vector(arm, arms))
+            lent = arm.editor is None and _training(arm) in vectors
+            work = replace(work, keep_weights=work.keep_weights or lent)
             return (self.add(work, f"tune: {arm.name}", **inputs),)
         copies = config.facts.edits
         return tuple(
@@ -188,7 +195,5 @@ class _Seed:
         return self.add(Explain(), f"explain: {arm.name}", select=select, edit=edit, tune=tune)
 
 
-def _gives_vector(arm: Arm, arms: Sequence[Arm]) -> bool:
-    """Whether a control's run of tuning is the one that another arm puts under its edits."""
-    same = [other for other in arms if (other.tuning, other.mask, other.data) == (arm.tuning, arm.mask, arm.data)]
-    return arm.editor is None and any(other.protocol == "task-vector" for other in same)
+def _training(arm: Arm) -> Training:
+    return arm.tuning.model_dump_json(), arm.mask, arm.data

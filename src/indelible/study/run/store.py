@@ -156,9 +156,8 @@ class Store:
 
     def drop_results(self) -> None:
         """Remove all that was made of finished steps."""
-        with disk_errors(self.folder):
-            for name in _RESULTS:
-                remove(self.folder / name)
+        for name in _RESULTS:
+            remove(self.folder / name)
 
     def config_dict(self) -> dict[str, Any] | None:
         """The settings that the folder was made with, their files' names absolute, or None when it holds no study."""
@@ -268,8 +267,7 @@ class Store:
                 **extra,
             }
             _write_record(folder, record)
-        with disk_errors(self.folder):
-            (self.folder / "failed" / f"{step.name}.json").unlink(missing_ok=True)
+        remove(self.folder / "failed" / f"{step.name}.json")
         self.record("finished", step, seconds=record["seconds"])
 
     def take(self, other: Store, steps: Iterable[Step]) -> int:
