@@ -17,7 +17,7 @@ import torch
 
 from indelible.study.design.settings import StudyConfig
 from indelible.study.run.executors.processes import _Worker, workers_for
-from indelible.study.run.executors.threads import computing_with, known_threads
+from indelible.study.run.executors.threads import computing_with
 from indelible.study.run.run import Outcome, preview_study, run_study
 from indelible.study.run.step import World
 from indelible.study.run.store import Store
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_costs_its_step_alone_and_the_next_run_does_it(
         again = run_study(config, tmp_path / "run")
     assert not again.failures and torch.get_num_threads() == before
     records = [json.loads(path.read_text()) for path in (again.folder / "steps").glob("*/step.json")]
-    assert {record["threads"] for record in records} == {known_threads(again.folder)} == {max(1, before // 2)}
+    assert {record["threads"] for record in records} == {Store(again.folder).threads} == {max(1, before // 2)}
     pd.testing.assert_frame_equal(
         pd.read_parquet(again.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
     )

@@ -33,7 +33,7 @@ from indelible.study.run.cost import Cost, Speed, measured_speed
 from indelible.study.run.executors.cluster import Cluster
 from indelible.study.run.executors.local import Local
 from indelible.study.run.executors.processes import Processes, workers_for
-from indelible.study.run.executors.threads import computing_with, keep_threads, known_threads
+from indelible.study.run.executors.threads import computing_with
 from indelible.study.run.executors.together import Group, Together, check_launched, together
 from indelible.study.run.passing import Failure, Pass, set_damaged_aside
 from indelible.study.run.plan import NO_ARMS, Plan, make_plan
@@ -200,7 +200,6 @@ def _run_study(
         cluster = None
         if on is not None:
             cluster = held.enter_context(closing(checked.cluster(on, each, workers, watcher.note, store)))
-            threads = cluster.threads
         model = None if update else known_model(store.folder, config.model)
         if model is None:
             model = material.lent.version
@@ -220,7 +219,6 @@ def _run_study(
         if cluster is None:
             at_once, threads = checked.workers_and_threads(plan, workers, store)
             held.enter_context(computing_with(threads))
-        keep_threads(store.folder, threads)
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)
@@ -271,7 +269,7 @@ class _Checked:
     def workers_and_threads(self, plan: Plan, wanted: int | None, store: Store) -> tuple[int, int]:
         """How many steps are done at a time (where it is left open, one on an accelerator), and the threads that each
         computes with: as the run folder has it, or else a share of this process's."""
-        here, known = torch.get_num_threads(), known_threads(store.folder)
+        here, known = torch.get_num_threads(), store.threads
         if wanted is None and default_device().type == "cpu":
             parameters = parameter_count(self.config.model, trust_remote_code=self.config.trust_remote_code) or 0
             wanted = workers_for(max(1, here // (known or 1)), plan.width, 4 * parameters)
@@ -298,7 +296,7 @@ class _Checked:
     ) -> Cluster:
         """The cluster of that address, or of RAY_ADDRESS or this machine where it is "ray"."""
         address, share = None if on == "ray" else on, each or Share()
-        return Cluster(self.world, address, share, workers, note, threads=known_threads(store.folder) or share.cpus)
+        return Cluster(self.world, address, share, workers, note, threads=store.threads or share.cpus)
 
     def clock(
         self, plan: Plan, store: Store, workers: int, speed: Speed | None, cluster: Cluster | None = None

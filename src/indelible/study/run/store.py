@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 State = Literal["finished", "failed", "damaged", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
-_OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json", "threads.json"}
+_OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
 _REPORT = "report.html"
 RECORD, _HASHES = "step.json", "sha256"
 # What is made of finished steps, and speaks of the settings that they were made with.
@@ -181,7 +182,7 @@ class Store:
         return not own and not path.name.startswith(UNFINISHED)
 
     def _holds_steps(self) -> bool:
-        return any((self.folder / "steps").glob("[!.]*/step.json"))
+        return any((self.folder / "steps").glob(f"[!.]*/{RECORD}"))
 
     def has(self, step: Step) -> bool:
         """Whether that step is finished, its files are as it has left them, and it was built on what stands there."""
@@ -232,6 +233,13 @@ class Store:
         """What step.json says about a finished step; nothing where it is not finished, or damaged."""
         return self._records.of(self.path(step) / RECORD) or {}
 
+    @property
+    def threads(self) -> int | None:
+        """With how many threads the folder's finished steps computed, or most of them; None where none says so."""
+        records = map(self._records.of, (self.folder / "steps").glob(f"[!.]*/{RECORD}"))
+        times = Counter(record["threads"] for record in records if record and "threads" in record)
+        return max(times, key=lambda threads: (times[threads], threads), default=None)
+
     @contextmanager
     def keeping(self, step: Step) -> Iterator[tuple[Job, dict[str, Any]]]:
         """Keep what a step writes into its job's folder inside the block, all or nothing.
@@ -266,7 +274,7 @@ class Store:
                 "built_on": self._built_on(step),
                 **extra,
             }
-            _write_record(folder, record)
+            (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
         remove(self.folder / "failed" / f"{step.name}.json")
         self.record("finished", step, seconds=record["seconds"])
 
@@ -276,9 +284,8 @@ class Store:
         would then be asked different facts."""
         taken = 0
         for step in steps:  # each after its inputs
-            if self.has(step) or not all(map(self.has, step.inputs.values())) or not other.has(step):
-                continue
-            if other._built_on(step) != self._built_on(step):
+            wanted = all(map(self.has, step.inputs.values())) and not self.has(step)
+            if not wanted or not other.has(step) or other._built_on(step) != self._built_on(step):
                 continue
             with whole_folder(self.path(step), replace=True) as folder:
                 shutil.copytree(other.path(step), folder, dirs_exist_ok=True)
@@ -316,9 +323,8 @@ class Store:
             state = "failed" if kinds & {"failed", "skipped"} else "finished"
         harmed = tuple(spoiled(self.folder)) if "closed" in kinds else ()
         last = events[-1]["time"] if events else (self.folder / "config.yaml").stat().st_mtime
-        report = self.folder / _REPORT
         name, model = (str(config.get(key)) for key in ("name", "model"))
-        page = report if report.is_file() else None
+        page = report if (report := self.folder / _REPORT).is_file() else None
         return Standing(name, model, len(done), of, "damaged" if harmed else state, last, page, unreadable, harmed)
 
     def _is_locked(self) -> bool:
@@ -341,7 +347,3 @@ class Store:
     def _last_opener(self) -> str:
         opened = [event for event in self.events() if event["event"] == "opened"]
         return f" (number {opened[-1]['pid']})" if opened else ""
-
-
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    (folder / RECORD).write_text(json.dumps(sealed(record), indent=2), encoding="utf-8")
