@@ -234,6 +234,7 @@ def test_a_label_outside_the_set_is_named(tiny_tokenizer: Tokenizer) -> None:
         ("text", {"max_steps": 5}, r"tuning.steps"),
         ("text", {"logging_steps": 10}, r"stop rules"),
         ("text", {"learning_rate": 1.0}, r"tuning.learning_rate"),
+        ("text", {"auto_find_batch_size": True}, r"auto_find_batch_size' cannot be passed through: what runs out of"),
         ("preference", {"loss_typ": "ipo"}, r"DPOTrainer.*loss_typ.*loss_type"),
         # what transformers and torch find only when they are made
         ("text", {"optim": "no such"}, r"Trainer refuses.*no such"),

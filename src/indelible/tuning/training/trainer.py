@@ -79,6 +79,8 @@ DECIDED = {argument: f"set tuning.{option}" for argument, option in _SET_AS.item
     "logging_nan_inf_filter": "a loss that is no number ends the run",
     "remove_unused_columns": "rows come ready",
     "dataset_kwargs": "rows come ready",
+    # findings/trainer_tries_smaller_batches.sh
+    "auto_find_batch_size": "what runs out of memory would begin anew, with weights that were trained",
     "accelerator_config": "a batch is tuning.batch_size rows, however many processes read it",
     **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed"), "`accelerate launch` says how a model is dealt out"),
 }
