@@ -27,6 +27,7 @@ from indelible.edits.editor import EDITORS, Editor, Workbench
 from indelible.edits.solving import closed_form
 from indelible.edits.solving.covariance import second_moments
 from indelible.edits.solving.values import Values, optimise_values
+from indelible.edits.solving.views import Views
 from indelible.models.layout import Layout
 from material import Bench, Drawn, counterfact_draw, editor_from, isolated_answers, rates, world_draw
 
@@ -34,17 +35,22 @@ ISOLATED = ("rome", "r-rome", "ike")
 
 
 class SharedValues:
-    """Stands before ``optimise_values``: equal questions are answered once, with the seconds that the answer took."""
+    """Stands before ``optimise_values``: equal questions are answered once, with the seconds that the answer took. What
+    is seen of the model as it stands alone is shared, not what is seen of it shaken."""
 
     def __init__(self) -> None:
         self.spared = 0.0
         self._kept: dict[str, tuple[Values, float]] = {}
 
-    def __call__(self, model: Any, layout: Layout, layer: int, rows: Any, options: Any, progress: Any = None) -> Values:
+    def __call__(
+        self, model: Any, layout: Layout, layer: int, rows: Any, options: Any, progress: Any, views: Views
+    ) -> Values:
         question = repr((layer, rows, options))
+        if len(views) > 1:
+            return optimise_values(model, layout, layer, rows, options, progress, views)
         if question not in self._kept:
             started = time.process_time()
-            values = optimise_values(model, layout, layer, rows, options, progress)
+            values = optimise_values(model, layout, layer, rows, options, progress, views)
             self._kept[question] = values, time.process_time() - started
             return values
         values, seconds = self._kept[question]
