@@ -47,8 +47,9 @@ def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_pr
     config = StudyConfig.model_validate(settings)
     killer = Killer("tune: control, seed 0", signal.SIGKILL, "ray::_Worker")
     monkeypatch.chdir(tmp_path)  # a folder by a relative name is the same for workers
+    handler = signal.getsignal(signal.SIGTERM)
     outcome = run_study(config, Path("run"), watcher=killer, on="ray", workers=2)
-    assert killer.killed and not outcome.failures
+    assert killer.killed and not outcome.failures and signal.getsignal(signal.SIGTERM) is handler
     assert not ray.is_initialized() and ended("ray::")  # the cluster was its own
     pd.testing.assert_frame_equal(
         pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
@@ -58,14 +59,21 @@ def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_pr
     assert not list(outcome.folder.glob("steps/*/try-*"))
 
 
-def test_interrupting_ends_the_workers_and_leaves_others_clusters(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_interrupting_ends_the_workers_and_leaves_others_clusters_where_not_all_workers_need_find_room(
+    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    config = StudyConfig.model_validate(settings)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         with pytest.raises(KeyboardInterrupt):
-            run_study(StudyConfig.model_validate(settings), tmp_path, watcher=Interrupter(), on="ray", workers=2)
+            run_study(config, tmp_path, watcher=Interrupter(), on="ray", workers=2)
         assert ray.is_initialized() and ended("ray::_Worker")
         assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
+        outcome = run_study(config, tmp_path, on="ray", workers=2)
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
+        )
     finally:
         ray.shutdown()
 

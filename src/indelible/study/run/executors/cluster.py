@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +80,9 @@ class Cluster:
             ConfigError: Ray is not installed, there is no such cluster, or no machine of it has room for a worker.
         """
         self._ray = _ray()
-        self._world, self.threads, self._started, self._closed = world, threads, list[Any](), False
+        self._world, self.threads, self._closed = world, threads, False
+        self.workers = workers or 0
+        self._started, self._starting, self._idle = list[Any](), Lock(), SimpleQueue[Any]()
         self._connected = not self._ray.is_initialized()
         if self._connected:
             note(f"connecting to Ray{f' at {address}' if address else ''}")
@@ -86,15 +91,13 @@ class Cluster:
             self.share = self._whole(share)
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self.workers = workers or room(machines, self.share)
+            if (there := _fitting(machines, self.share)) < self.workers:  # clusters grow
+                note(f"the cluster has room for {there} of {self.workers} workers as it is now")
             note("waiting for a first worker")
-            first = self._start()
-            self.software: Mapping[str, str] = self._ray.get(first.software.remote())
+            self.software: Mapping[str, str] = self._ray.get(self._start().software.remote())
         except BaseException:
             self.close()
             raise
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-        for worker in (first, *[None] * (self.workers - 1)):
-            self._idle.put(worker)
 
     def do(self, job: Job, progress: Progress) -> Done:
         """See ``Executor``; may be called from as many threads as there are workers.
@@ -121,7 +124,7 @@ class Cluster:
 
     def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
         """How fast the model is on the first worker's machine, with a worker's share of it."""
-        worker = self._idle.get()
+        worker = self._free()
         try:
             measured: Speed = self._ray.get(worker.speed.remote(tuple(tunings)))
             return measured
@@ -130,25 +133,27 @@ class Cluster:
 
     def close(self) -> None:
         """End the workers, whatever they are at, and the cluster if it was started here."""
-        self._closed = True
-        for worker in self._started:
-            self._ray.kill(worker)
+        with self._starting:
+            self._closed = True
+            for worker in self._started:
+                self._ray.kill(worker)
+        for _ in range(self.workers):  # whoever waits for one
+            self._idle.put(None)
         if self._connected:
             self._ray.shutdown()
 
     def _try(self, job: Job, progress: Progress) -> tuple[Outcome, dict[str, int]]:
         """One try of a step, by a worker that is free: what became of it, and how long the files are that it wrote."""
-        worker = self._idle.get()
+        worker = self._free()
         try:
-            worker = worker or self._start()
             coming = worker.do.remote(_absolute(job), dict(self.software), job.step.work.options, self.model)
             while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
                 progress(*self._ray.get(worker.told.remote()))
             told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
         except BaseException as error:  # nobody knows what it is at; errors of the step itself are a result
-            if worker is not None:
+            with self._starting:
                 self._ray.kill(worker)
-            self._idle.put(None)
+                self._started.remove(worker)
             if not isinstance(error, self._ray.exceptions.RayError):
                 raise
             raise WorkerDiedError(
@@ -158,7 +163,18 @@ class Cluster:
         self._idle.put(worker)
         return told
 
+    def _free(self) -> Any:
+        """A worker that has nothing to do. Another is started where there may be more, and may find room much later
+        than one of the others gets free."""
+        if self._idle.empty():
+            self._start()
+        worker = self._idle.get()
+        if worker is None:
+            raise WorkerDiedError("The cluster was closed.", "Give the same command again.")
+        return worker
+
     def _start(self) -> Any:
+        """Ask for a further worker, unless there are as many as may be; it is idle as soon as there is room for it."""
         share = self.share
         kind = self._ray.remote(_Worker).options(
             num_cpus=share.cpus,
@@ -167,16 +183,25 @@ class Cluster:
             max_concurrency=2,  # it is asked how far it is while it does a step
             max_restarts=0,
         )
-        worker = kind.remote(self._world, self.threads, str(Path.cwd()))
-        self._started.append(worker)
+        with self._starting:
+            if self._closed or len(self._started) == self.workers:
+                return None
+            worker = kind.remote(self._world, self.threads, str(Path.cwd()))
+            self._started.append(worker)
+        # one that cannot begin is found out by the first step that it is given
+        worker.told.remote().future().add_done_callback(lambda _: self._idle.put(worker))
         return worker
 
     def _connect(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
         address = address or os.environ.get("RAY_ADDRESS") or "local"  # without one, Ray would look for one that runs
         own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+            with suppress(ValueError):  # outside the main thread Ray leaves them alone, too
+                for number, handler in handlers.items():  # its own print pages
+                    signal.signal(number, handler)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"There is no Ray cluster at {address!r}: {_first_line(error)}",
@@ -200,8 +225,7 @@ def room(machines: Iterable[Mapping[str, float]], share: Share) -> int:
     Raises:
         ConfigError: none does.
     """
-    wanted = {"CPU": share.cpus, "GPU": share.gpus or 0, "memory": (share.memory or 0) * _GIB}
-    found = sum(int(min(has.get(name, 0) / much for name, much in wanted.items() if much)) for has in machines)
+    found = _fitting(machines, share)
     if not found:
         raise ConfigError(
             f"No machine of the cluster has room for a worker of {share.cpus} cores, {share.gpus:g} accelerators "
@@ -209,6 +233,11 @@ def room(machines: Iterable[Mapping[str, float]], share: Share) -> int:
             "Ask for less with --each.",
         )
     return found
+
+
+def _fitting(machines: Iterable[Mapping[str, float]], share: Share) -> int:
+    wanted = {"CPU": share.cpus, "GPU": share.gpus or 0, "memory": (share.memory or 0) * _GIB}
+    return sum(int(min(has.get(name, 0) / much for name, much in wanted.items() if much)) for has in machines)
 
 
 class _Worker:
