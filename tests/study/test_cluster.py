@@ -17,7 +17,8 @@ import ray
 from indelible.errors import ConfigError, StoreError
 from indelible.study.design.settings import Share, StudyConfig
 from indelible.study.run.base_model import ModelVersion
-from indelible.study.run.executors.cluster import _await, _Worker, room
+from indelible.study.run.executors.cluster import room
+from indelible.study.run.executors.ray_worker import RayWorker, await_files
 from indelible.study.run.run import Outcome, plan_of, preview_study, run_study
 from indelible.study.run.step import Job, World
 from indelible.study.run.store import Store
@@ -45,8 +46,11 @@ def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_pr
     undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = StudyConfig.model_validate(settings)
-    killer = Killer("tune: control, seed 0", signal.SIGKILL, "ray::_Worker")
+    killer = Killer("tune: control, seed 0", signal.SIGKILL, "ray::RayWorker")
     monkeypatch.chdir(tmp_path)  # a folder by a relative name is the same for workers
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, Path("run"), watcher=Interrupter(), on="ray", workers=2)
+    assert not ray.is_initialized() and ended("ray::") and ended("raylet")
     handler = signal.getsignal(signal.SIGTERM)
     outcome = run_study(config, Path("run"), watcher=killer, on="ray", workers=2)
     assert killer.killed and not outcome.failures and signal.getsignal(signal.SIGTERM) is handler
@@ -68,7 +72,7 @@ def test_interrupting_ends_the_workers_and_leaves_others_clusters_where_not_all_
     try:
         with pytest.raises(KeyboardInterrupt):
             run_study(config, tmp_path, watcher=Interrupter(), on="ray", workers=2)
-        assert ray.is_initialized() and ended("ray::_Worker")
+        assert ray.is_initialized() and ended("ray::RayWorker")
         assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
         outcome = run_study(config, tmp_path, on="ray", workers=2)
         pd.testing.assert_frame_equal(
@@ -100,7 +104,7 @@ def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:
 
 
 def test_a_machine_with_other_packages_or_without_the_folder_does_no_step(tmp_path: Path) -> None:
-    worker, job = _Worker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
+    worker, job = RayWorker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
     for expected, said in (({"torch": "1.0"}, "first worker"), (worker.software(), "does not see")):
         (kind, (error, _)), sizes = worker.do(job, expected, {}, None)  # type: ignore[arg-type]
         assert kind == "failed" and said in str(error) and not sizes
@@ -110,7 +114,7 @@ def test_a_machine_whose_model_of_that_name_is_another_does_no_step(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    worker = _Worker(World(str(taught / "model"), (), "any"), 1, str(tmp_path))
+    worker = RayWorker(World(str(taught / "model"), (), "any"), 1, str(tmp_path))
     other = ModelVersion("of other weights", "the same")
     (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), {}, other)  # type: ignore
     assert kind == "failed" and "has another model by the name" in str(error) and not sizes
@@ -126,14 +130,14 @@ def test_a_machine_that_would_quantise_by_another_library_does_no_step(
     )
     planned = step.work.options
     monkeypatch.setattr("indelible.study.run.steps.tune.quantised_by", lambda: {"quantised": "nf4, bitsandbytes 0.1"})
-    worker = _Worker(World("any", (), "any"), 1, str(tmp_path))
+    worker = RayWorker(World("any", (), "any"), 1, str(tmp_path))
     (kind, (error, _)), sizes = worker.do(Job(step, {}, tmp_path), worker.software(), planned, None)
     assert kind == "failed" and "with {'quantised': 'nf4, bitsandbytes 0.1'}" in str(error) and not sizes
 
 
 def test_what_another_machine_wrote_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indelible.study.run.executors.cluster._ARRIVAL_SECONDS", 0.0)
+    monkeypatch.setattr("indelible.study.run.executors.ray_worker._ARRIVAL_SECONDS", 0.0)
     (tmp_path / "rows").write_text("half")
-    _await({tmp_path / "rows": 4, tmp_path: None})
+    await_files({tmp_path / "rows": 4, tmp_path: None})
     with pytest.raises(StoreError, match="not to be seen"):
-        _await({tmp_path / "rows": 8})
+        await_files({tmp_path / "rows": 8})

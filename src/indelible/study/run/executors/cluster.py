@@ -8,30 +8,26 @@ Ray actor that lives from its first step to the study's end: a Ray task would lo
 from __future__ import annotations
 
 import os
-import platform
 import signal
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Condition
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from indelible.errors import ConfigError, IndelibleError, ModelError, StoreError
+from indelible.errors import ConfigError
 from indelible.files import remove
 from indelible.models.load import parameter_count
 from indelible.progress import Progress
 from indelible.study.design.settings import Share
 from indelible.study.run.base_model import ModelVersion
-from indelible.study.run.cost import Speed, measured_speed
+from indelible.study.run.cost import Speed
 from indelible.study.run.executors.processes import WorkerDiedError, bytes_of_worker
-from indelible.study.run.executors.worker import done_or_raise, outcome
-from indelible.study.run.provenance import software
-from indelible.study.run.step import Done, Job, Material, World
+from indelible.study.run.executors.ray_worker import RayWorker, await_files
+from indelible.study.run.executors.worker import done_or_raise
+from indelible.study.run.step import Done, Job, World
 from indelible.tuning.settings import TuningSettings
 
 if TYPE_CHECKING:
@@ -40,7 +36,7 @@ if TYPE_CHECKING:
 TRIES = 3
 """How often a step is begun whose worker dies: machines of a cluster are taken away, or run out of memory."""
 _POLL_SECONDS = 0.5
-_ARRIVAL_SECONDS = 90.0  # NFS shows what other machines wrote up to a minute late
+_CLOSING_SECONDS = 30.0
 _GIB = 2**30
 
 
@@ -82,7 +78,7 @@ class Cluster:
         self._ray = _ray()
         self._world, self.threads, self._closed = world, threads, False
         self.workers = workers or 0
-        self._started, self._starting, self._idle = list[Any](), Lock(), SimpleQueue[Any]()
+        self._started, self._idle, self._asking, self._changing = list[Any](), SimpleQueue[Any](), 0, Condition()
         self._connected = not self._ray.is_initialized()
         if self._connected:
             note(f"connecting to Ray{f' at {address}' if address else ''}")
@@ -116,7 +112,7 @@ class Cluster:
                 if self._closed or not left:
                     raise
         done = done_or_raise(told)
-        _await({folder / name: size for name, size in sizes.items()})
+        await_files({folder / name: size for name, size in sizes.items()})
         for path in folder.iterdir():
             path.rename(job.folder / path.name)
         folder.rmdir()
@@ -133,57 +129,73 @@ class Cluster:
 
     def close(self) -> None:
         """End the workers, whatever they are at, and the cluster if it was started here."""
-        with self._starting:
+        with self._changing:
+            if self._closed:
+                return
             self._closed = True
             for worker in self._started:
                 self._ray.kill(worker)
-        for _ in range(self.workers):  # whoever waits for one
-            self._idle.put(None)
+            for _ in range(self._asking):
+                self._idle.put(None)
+            # a call to Ray after its end would start another cluster, and so nobody calls it any more
+            self._changing.wait_for(lambda: not self._asking, _CLOSING_SECONDS)
         if self._connected:
             self._ray.shutdown()
 
     def _try(self, job: Job, progress: Progress) -> tuple[Outcome, dict[str, int]]:
         """One try of a step, by a worker that is free: what became of it, and how long the files are that it wrote."""
-        worker = self._free()
+        with self._changing:
+            self._asking += 1
+        worker = None
         try:
+            worker = self._free()
             coming = worker.do.remote(_absolute(job), dict(self.software), job.step.work.options, self.model)
             while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
                 progress(*self._ray.get(worker.told.remote()))
             told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
         except BaseException as error:  # nobody knows what it is at; errors of the step itself are a result
-            with self._starting:
-                self._ray.kill(worker)
-                self._started.remove(worker)
+            if worker is not None:
+                self._give_up(worker)
             if not isinstance(error, self._ray.exceptions.RayError):
                 raise
             raise WorkerDiedError(
                 f"The worker that did this step died, {TRIES} times: {_first_line(error)}",
                 "Was memory short? Then give --each memory=GIB; the same command tries the step again.",
             ) from None
-        self._idle.put(worker)
-        return told
+        else:
+            self._idle.put(worker)
+            return told
+        finally:
+            with self._changing:
+                self._asking -= 1
+                self._changing.notify_all()
 
     def _free(self) -> Any:
         """A worker that has nothing to do. Another is started where there may be more, and may find room much later
         than one of the others gets free."""
         if self._idle.empty():
             self._start()
-        worker = self._idle.get()
+        worker = None if self._closed else self._idle.get()
         if worker is None:
             raise WorkerDiedError("The cluster was closed.", "Give the same command again.")
         return worker
 
+    def _give_up(self, worker: Any) -> None:
+        with self._changing:
+            self._ray.kill(worker)
+            self._started.remove(worker)
+
     def _start(self) -> Any:
         """Ask for a further worker, unless there are as many as may be; it is idle as soon as there is room for it."""
         share = self.share
-        kind = self._ray.remote(_Worker).options(
+        kind = self._ray.remote(RayWorker).options(
             num_cpus=share.cpus,
             num_gpus=share.gpus,
             memory=int((share.memory or 0) * _GIB),
             max_concurrency=2,  # it is asked how far it is while it does a step
             max_restarts=0,
         )
-        with self._starting:
+        with self._changing:
             if self._closed or len(self._started) == self.workers:
                 return None
             worker = kind.remote(self._world, self.threads, str(Path.cwd()))
@@ -238,91 +250,6 @@ def room(machines: Iterable[Mapping[str, float]], share: Share) -> int:
 def _fitting(machines: Iterable[Mapping[str, float]], share: Share) -> int:
     wanted = {"CPU": share.cpus, "GPU": share.gpus or 0, "memory": (share.memory or 0) * _GIB}
     return sum(int(min(has.get(name, 0) / much for name, much in wanted.items() if much)) for has in machines)
-
-
-class _Worker:
-    """One actor."""
-
-    def __init__(self, world: World, threads: int, folder: str) -> None:
-        torch.set_num_threads(threads)
-        self._material, self._folder = Material(world), folder
-        self._told = (0, 1, "")
-
-    def software(self) -> dict[str, str]:
-        """What results depend on here."""
-        return software()
-
-    def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
-        """How fast the model is here."""
-        lent = self._material.lent
-        with lent.base_model() as model:
-            return measured_speed(model, lent.tokenizer, self._material.world.candidates, tunings, lent.ways)
-
-    def told(self) -> tuple[int, int, str]:
-        """What the step under way has last said of itself."""
-        return self._told
-
-    def do(
-        self, job: Job, expected: Mapping[str, str], planned: Mapping[str, Any], model: ModelVersion | None
-    ) -> tuple[Outcome, dict[str, int]]:
-        """Do a step whose options were ``planned`` so: what became of it, and how long the files are that it wrote."""
-        self._told = (0, 1, "")
-        try:
-            self._check(job, expected, planned, model)
-        except IndelibleError as error:
-            return ("failed", (error, "")), {}
-        became = outcome(job, self._material, self._tell)
-        files = [path for path in job.folder.rglob("*") if path.is_file()]
-        return became, {str(path.relative_to(job.folder)): path.stat().st_size for path in files}
-
-    def _tell(self, done: int, total: int, note: str) -> None:
-        self._told = (done, total, note)
-
-    def _check(
-        self, job: Job, expected: Mapping[str, str], planned: Mapping[str, Any], model: ModelVersion | None
-    ) -> None:
-        """That this machine is as the others, and sees what they see."""
-        if (here := software()) != dict(expected):
-            raise ConfigError(
-                f"{platform.node()} has {here}, the cluster's first worker {dict(expected)}.",
-                "Give all machines the same packages and kind of accelerator: results would be mixed.",
-            )
-        try:
-            os.chdir(self._folder)  # relative names in settings hold there
-        except OSError:
-            raise StoreError(
-                f"{platform.node()} does not see the folder {self._folder}.",
-                "Run from a folder that all machines share.",
-            ) from None
-        _await({job.folder: None, **{folder / "step.json": None for folder in job.inputs.values()}})
-        if model is not None and self._material.lent.version != model:
-            raise ModelError(
-                f"{platform.node()} has another model by the name {self._material.world.model!r} than the study.",
-                "Give all machines the same files of it, in a folder that they share or of one revision of the hub.",
-            )
-        if (here := job.step.work.options) != planned:  # some hold versions: of bitsandbytes, of the harness
-            other = {key: value for key, value in here.items() if planned.get(key) != value}
-            raise ConfigError(
-                f"{platform.node()} would do '{job.step.title}' with {other}, and it was planned with "
-                f"{ {key: planned.get(key) for key in other} }.",
-                "Give all machines the same packages: results would be mixed.",
-            )
-
-
-def _await(files: Mapping[Path, int | None]) -> None:
-    """Wait until what another machine wrote can be seen here, each file at its length where that is given.
-
-    Raises:
-        StoreError: if it does not come.
-    """
-    end = time.monotonic() + _ARRIVAL_SECONDS
-    for path, size in files.items():
-        while not (path.exists() and size in (None, path.stat().st_size)):
-            if time.monotonic() > end:
-                raise StoreError(
-                    f"{path} is not to be seen on {platform.node()}.", "Give an --out that all machines share."
-                )
-            time.sleep(0.2)
 
 
 def _absolute(job: Job) -> Job:
