@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
@@ -129,18 +131,33 @@ class Mutator:
 
     def as_yaml(self, document: Any) -> str:
         """The structure as YAML, with what only YAML can write; in one of four cases its text is damaged as well."""
-        text = self._filled(yaml.safe_dump(document, sort_keys=False, allow_unicode=self.random.random() < 0.3), 0)
+        with _however_deep():
+            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=self.random.random() < 0.3)
+        text = self._filled(text, 0)
         return self.damaged(text) if self.random.random() < 0.25 else text
 
     def as_json(self, document: Any) -> str:
         """The same as JSON."""
-        text = self._filled(json.dumps(document, ensure_ascii=self.random.random() < 0.7), 1)
+        with _however_deep():
+            text = json.dumps(document, ensure_ascii=self.random.random() < 0.7)
+        text = self._filled(text, 1)
         return self.damaged(text) if self.random.random() < 0.2 else text
 
     def _filled(self, text: str, place: int) -> str:
         for token, written in self._raw.items():
             text = text.replace(f'"{token}"' if place else token, written[place])
         return text
+
+
+@contextmanager
+def _however_deep() -> Iterator[None]:
+    """Deep values inside deep ones are written, too; whether they are read is what is tried."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100 * before)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _places(document: Any) -> Iterator[tuple[Any, Any]]:
