@@ -1,9 +1,8 @@
 """A study of light steps on Ray workers of this machine: the same results, how much faster, and what deaths cost.
 
 Runs of tuning of two steps, each at a rate of its own, are done by 1, 2 and 4 workers with a thread each. Then, of the
-first of them, by two: the process that drives them is killed, and the command given again; and all workers are ended
-for memory (by Ray's own monitor, at a threshold that this machine is above) until their steps are given up, and the
-command is given again.
+first of them, by two: the process that drives them is killed, and the command given again; and every worker is ended
+for memory as it starts (by Ray's own monitor, at a threshold that this machine is above), and the command given again.
 
     python benchmarks/cluster.py --json                        # some ten minutes; nothing else may run beside it
     python benchmarks/cluster.py --steps 12 --workers 1 4
@@ -86,21 +85,29 @@ def wrong(folder: Path, reference: Path, steps: int) -> list[str]:
 
 
 def killed(study: Path, folder: Path) -> str:
-    """Kill the driver between two steps, and give the command again."""
+    """Kill the driver while steps are done, and give the command again: what went wrong, in words."""
     driver = begun(study, folder, 2)
     while driver.poll() is None:
         time.sleep(0.1)
         if sum(event["event"] == "finished" for event in events(folder)) >= KILLED_AFTER:
             driver.kill()
             driver.wait()
-    return f"driver ended with {driver.returncode}, the next with {ended(study, folder, 2)}"
+    return _gone_on(driver.returncode == -9, study, folder)
 
 
 def short_of_memory(study: Path, folder: Path) -> str:
-    """Have every worker ended for memory while the first steps are tried, and give the command again."""
-    first = ended(study, folder, 2, **SHORT)
-    told = [event["error"] for event in events(folder) if event["event"] == "failed"]
-    return f"ended with {first} ({told[:1]}), the next with {ended(study, folder, 2)}"
+    """Have every worker ended for memory, and give the command again: what went wrong, in words."""
+    code = ended(study, folder, 2, **SHORT)
+    said = folder.with_suffix(".log").read_text()
+    one_line = code == 2 and "A worker of the cluster died" in said and "Traceback" not in said
+    return _gone_on(one_line, study, folder)
+
+
+def _gone_on(disturbed: bool, study: Path, folder: Path) -> str:
+    said = folder.with_suffix(".log").read_text()[-300:]
+    if not disturbed:
+        return f"not disturbed as it should be: {said}"
+    return "" if ended(study, folder, 2) == 0 else f"not gone on with: {said}"
 
 
 def main() -> int:
@@ -129,11 +136,13 @@ def main() -> int:
         write_study(study, options.model, few)
         for name, disturb in (("killed", killed), ("short of memory", short_of_memory)):
             folder = home / name.replace(" ", "-")
-            deaths[name] = disturb(study, folder)
-            faults += wrong(folder, reference, few)
+            said = disturb(study, folder)
+            found = [f"{name}: {said}"] if said else wrong(folder, reference, few)
+            deaths[name] = "; ".join(found) or "gone on with, as undisturbed"
+            faults += found
             print(f"{name}: {deaths[name]}", file=say)
-    found = {"steps": options.steps, "seconds": took, "deaths": deaths, "wrong": faults}
-    print(json.dumps(found, indent=2) if options.json else "\n".join(faults) or "all as by one worker")
+    result = {"steps": options.steps, "seconds": took, "deaths": deaths, "wrong": faults}
+    print(json.dumps(result, indent=2) if options.json else "\n".join(faults) or "all as by one worker")
     return bool(faults)
 
 

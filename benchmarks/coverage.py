@@ -40,7 +40,7 @@ def main(studies: int) -> None:
     claim = Claim(name="lose-more", sentence="Edits lose more.", estimate="excess_loss", smallest=SMALLEST)
     print(f"{'design':<32} covered  false support  false exclusion  no answer")
     for name, design in DESIGNS.items():
-        silent, covered, false = 0, list[bool](), {0.0: 0, SMALLEST: 0}
+        silent, covered, false = 0, list[bool](), {0.0: list[bool](), SMALLEST: list[bool]()}
         for effect in false:
             generator = np.random.default_rng(int(effect * 10))
             for study in range(studies):
@@ -51,8 +51,8 @@ def main(studies: int) -> None:
                     silent += 1
                     continue
                 covered.append(found.low <= truth <= found.high)
-                false[effect] += decide(found, claim) == ("excluded" if effect else "supported")
-        wrong = [number / studies for number in false.values()]
+                false[effect].append(decide(found, claim) == ("excluded" if effect else "supported"))
+        wrong = [np.mean(verdicts) for verdicts in false.values()]
         print(f"{name:<32} {np.mean(covered):7.1%}  {wrong[0]:13.1%}  {wrong[1]:15.1%}  {silent:9}", flush=True)
 
 

@@ -104,9 +104,9 @@ def test_room_is_counted_by_machine_and_said_where_there_is_none() -> None:
 
 
 def test_a_machine_with_other_packages_or_without_the_folder_does_no_step(tmp_path: Path) -> None:
-    worker, job = RayWorker(World("any", (), "any"), 1, str(tmp_path / "elsewhere")), Any
+    worker, job = RayWorker(World("any", (), "any"), str(tmp_path / "elsewhere")), Any
     for expected, said in (({"torch": "1.0"}, "first worker"), (worker.software(), "does not see")):
-        (kind, (error, _)), sizes = worker.do(job, expected, {}, None)  # type: ignore[arg-type]
+        (kind, (error, _)), sizes = worker.do(job, expected, {}, None, 1)  # type: ignore[arg-type]
         assert kind == "failed" and said in str(error) and not sizes
 
 
@@ -114,9 +114,9 @@ def test_a_machine_whose_model_of_that_name_is_another_does_no_step(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    worker = RayWorker(World(str(taught / "model"), (), "any"), 1, str(tmp_path))
+    worker = RayWorker(World(str(taught / "model"), (), "any"), str(tmp_path))
     other = ModelVersion("of other weights", "the same")
-    (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), {}, other)  # type: ignore
+    (kind, (error, _)), sizes = worker.do(Job(Any, {}, tmp_path), worker.software(), {}, other, 1)  # type: ignore
     assert kind == "failed" and "has another model by the name" in str(error) and not sizes
 
 
@@ -130,8 +130,8 @@ def test_a_machine_that_would_quantise_by_another_library_does_no_step(
     )
     planned = step.work.options
     monkeypatch.setattr("indelible.study.run.steps.tune.quantised_by", lambda: {"quantised": "nf4, bitsandbytes 0.1"})
-    worker = RayWorker(World("any", (), "any"), 1, str(tmp_path))
-    (kind, (error, _)), sizes = worker.do(Job(step, {}, tmp_path), worker.software(), planned, None)
+    worker = RayWorker(World("any", (), "any"), str(tmp_path))
+    (kind, (error, _)), sizes = worker.do(Job(step, {}, tmp_path), worker.software(), planned, None, 1)
     assert kind == "failed" and "with {'quantised': 'nf4, bitsandbytes 0.1'}" in str(error) and not sizes
 
 

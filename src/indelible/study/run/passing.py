@@ -128,7 +128,7 @@ class Pass:
                 self._fail(step, error, time.monotonic() - began)
         else:
             with self._telling:
-                self._end(step, "finished", time.monotonic() - began, done.note)
+                self._end(step, "finished", record.get("seconds", time.monotonic() - began), done.note)
 
     def _fail(self, step: Step, error: Exception, seconds: float) -> None:
         lines = str(error).strip().splitlines() or [""]

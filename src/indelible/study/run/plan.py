@@ -13,6 +13,7 @@ from pathlib import Path
 from indelible.errors import ConfigError
 from indelible.study.design.arms import Arm
 from indelible.study.design.settings import StudyConfig, check_runs
+from indelible.study.run.sources import digest
 from indelible.study.run.step import Step, Versions, Work
 from indelible.study.run.steps.add_vector import AddVector
 from indelible.study.run.steps.bystanders import ChooseBystanders
@@ -196,4 +197,4 @@ class _Seed:
 
 
 def _training(arm: Arm) -> Training:
-    return arm.tuning.model_dump_json(), arm.mask, arm.data
+    return digest(arm.tuning.model_dump(mode="json")), arm.mask, arm.data

@@ -219,6 +219,8 @@ def _run_study(
         if cluster is None:
             at_once, threads = checked.workers_and_threads(plan, workers, store)
             held.enter_context(computing_with(threads))
+        else:
+            cluster.threads = store.threads or cluster.threads  # steps may have been taken
         speed = None
         if not all(store.has(step) for step in plan.steps):
             _check_model(checked, material, model, store)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 State = Literal["finished", "failed", "damaged", "running", "stopped"]
 # What is in a run folder before it has a config.yaml.
-_OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json"}
+_OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json", "threads.json"}
 _REPORT = "report.html"
 RECORD, _HASHES = "step.json", "sha256"
 # What is made of finished steps, and speaks of the settings that they were made with.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Condition
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ TRIES = 3
 """How often a step is begun whose worker dies: machines of a cluster are taken away, or run out of memory."""
 _POLL_SECONDS = 0.5
 _CLOSING_SECONDS = 30.0
+_CLOSED = ("The cluster was closed.", "Give the same command again.")
 _GIB = 2**30
 
 
@@ -46,7 +48,7 @@ class Cluster:
     Attributes:
         workers: how many steps are done at a time.
         share: what each takes.
-        threads: that each computes with.
+        threads: that each computes with, to be set before the first step.
         software: what every result depends on, as the first worker has it; a worker that has other does no step.
         model: likewise, once it is known; on other machines its name may stand for another.
     """
@@ -76,21 +78,20 @@ class Cluster:
             ConfigError: Ray is not installed, there is no such cluster, or no machine of it has room for a worker.
         """
         self._ray = _ray()
-        self._world, self.threads, self._closed = world, threads, False
-        self.workers = workers or 0
+        self._world, self.threads, self._closed, self._connected = world, threads, False, False
+        self.workers = workers or 1
         self._started, self._idle, self._asking, self._changing = list[Any](), SimpleQueue[Any](), 0, Condition()
-        self._connected = not self._ray.is_initialized()
-        if self._connected:
-            note(f"connecting to Ray{f' at {address}' if address else ''}")
-            self._connect(address)
         try:
+            grows = self._ray.is_initialized() or self._connect(address, note)
             self.share = self._whole(share)
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self.workers = workers or room(machines, self.share)
-            if (there := _fitting(machines, self.share)) < self.workers:  # clusters grow
+            there = _fitting(machines, self.share) if workers and grows else room(machines, self.share)
+            self.workers = workers or there
+            if there < self.workers:
                 note(f"the cluster has room for {there} of {self.workers} workers as it is now")
             note("waiting for a first worker")
-            self.software: Mapping[str, str] = self._ray.get(self._start().software.remote())
+            with self._borrowed() as first:
+                self.software: Mapping[str, str] = self._ray.get(first.software.remote())
         except BaseException:
             self.close()
             raise
@@ -105,88 +106,120 @@ class Cluster:
             folder = job.folder / f"try-{TRIES - left}"
             folder.mkdir()
             try:
-                told, sizes = self._try(replace(job, folder=folder), progress)
+                told, sizes, seconds = self._try(replace(job, folder=folder), progress)
                 break
             except WorkerDiedError:
-                remove(folder)  # where a worker that is only out of reach can write no more
                 if self._closed or not left:
                     raise
         done = done_or_raise(told)
         await_files({folder / name: size for name, size in sizes.items()})
         for path in folder.iterdir():
             path.rename(job.folder / path.name)
-        folder.rmdir()
-        return done
+        for path in job.folder.glob("try-*"):  # where a worker that was only out of reach can write no more
+            remove(path)
+        return replace(done, record={**done.record, "seconds": seconds})
 
     def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
-        """How fast the model is on the first worker's machine, with a worker's share of it."""
-        worker = self._free()
-        try:
-            measured: Speed = self._ray.get(worker.speed.remote(tuple(tunings)))
+        """How fast the model is on one worker's machine, with a worker's share of it.
+
+        Raises:
+            WorkerDiedError: if that worker died.
+        """
+        with self._borrowed() as worker:
+            measured: Speed = self._ray.get(worker.speed.remote(tuple(tunings), self.threads))
             return measured
-        finally:
-            self._idle.put(worker)
 
     def close(self) -> None:
         """End the workers, whatever they are at, and the cluster if it was started here."""
         with self._changing:
-            if self._closed:
-                return
-            self._closed = True
-            for worker in self._started:
-                self._ray.kill(worker)
-            for _ in range(self._asking):
-                self._idle.put(None)
-            # a call to Ray after its end would start another cluster, and so nobody calls it any more
-            self._changing.wait_for(lambda: not self._asking, _CLOSING_SECONDS)
-        if self._connected:
-            self._ray.shutdown()
+            try:
+                if not self._closed:
+                    self._closed = True
+                    for _ in range(self._asking):
+                        self._idle.put(None)
+                    for worker in self._started:
+                        self._kill(worker)
+                # a call to Ray after its end would start another cluster, and so nobody calls it any more
+                self._changing.wait_for(lambda: not self._asking, _CLOSING_SECONDS)
+            finally:
+                if self._connected:
+                    self._connected = False
+                    self._ray.shutdown()
 
-    def _try(self, job: Job, progress: Progress) -> tuple[Outcome, dict[str, int]]:
-        """One try of a step, by a worker that is free: what became of it, and how long the files are that it wrote."""
+    def _try(self, job: Job, progress: Progress) -> tuple[Outcome, dict[str, int], float]:
+        """One try of a step, by a worker that is free: what became of it, how long the files are that it wrote, and
+        the seconds that it took once there was a worker."""
+        with self._borrowed() as worker:
+            began = time.monotonic()
+            planned = job.step.work.options
+            coming = worker.do.remote(_absolute(job), dict(self.software), planned, self.model, self.threads)
+            while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
+                progress(*self._ray.get(worker.told.remote()))
+            told, sizes = self._ray.get(coming)
+            return told, sizes, time.monotonic() - began
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Any]:
+        """A worker for the block. One that fails in it is given up: nobody knows what it is at, since what goes wrong
+        in a step is a result.
+
+        Raises:
+            WorkerDiedError: if it died, none could begin, or the cluster was closed.
+        """
         with self._changing:
+            if self._closed:
+                raise WorkerDiedError(*_CLOSED)
             self._asking += 1
         worker = None
         try:
             worker = self._free()
-            coming = worker.do.remote(_absolute(job), dict(self.software), job.step.work.options, self.model)
-            while not self._ray.wait([coming], timeout=_POLL_SECONDS)[0]:
-                progress(*self._ray.get(worker.told.remote()))
-            told: tuple[Outcome, dict[str, int]] = self._ray.get(coming)
-        except BaseException as error:  # nobody knows what it is at; errors of the step itself are a result
+            yield worker
+        except BaseException as error:
             if worker is not None:
                 self._give_up(worker)
             if not isinstance(error, self._ray.exceptions.RayError):
                 raise
-            raise WorkerDiedError(
-                f"The worker that did this step died, {TRIES} times: {_first_line(error)}",
-                "Was memory short? Then give --each memory=GIB; the same command tries the step again.",
-            ) from None
+            raise _died(error) from None
         else:
             self._idle.put(worker)
-            return told
         finally:
             with self._changing:
                 self._asking -= 1
                 self._changing.notify_all()
 
     def _free(self) -> Any:
-        """A worker that has nothing to do. Another is started where there may be more, and may find room much later
-        than one of the others gets free."""
-        if self._idle.empty():
-            self._start()
-        worker = None if self._closed else self._idle.get()
-        if worker is None:
-            raise WorkerDiedError("The cluster was closed.", "Give the same command again.")
-        return worker
+        """A worker that lives and has nothing to do. Another is started where there may be more, and may find room
+        much later than one of the others gets free."""
+        dead: Exception | None = None
+        for _ in range(self.workers + TRIES):
+            try:
+                worker = self._idle.get_nowait()
+            except Empty:
+                self._start()
+                worker = self._idle.get()
+            if worker is None:
+                raise WorkerDiedError(*_CLOSED)
+            try:
+                self._ray.get(worker.told.remote())
+                return worker
+            except self._ray.exceptions.RayError as error:
+                self._give_up(worker)
+                dead = error
+        assert dead is not None
+        raise _died(dead)
 
     def _give_up(self, worker: Any) -> None:
         with self._changing:
-            self._ray.kill(worker)
             self._started.remove(worker)
+            self._kill(worker)
 
-    def _start(self) -> Any:
-        """Ask for a further worker, unless there are as many as may be; it is idle as soon as there is room for it."""
+    def _kill(self, worker: Any) -> None:
+        with suppress(Exception):  # where the cluster is out of reach there is nobody to be told
+            self._ray.kill(worker)
+
+    def _start(self) -> None:
+        """Ask for a further worker, unless there are as many as may be; it is idle as soon as there is room for it, or
+        it could not begin."""
         share = self.share
         kind = self._ray.remote(RayWorker).options(
             num_cpus=share.cpus,
@@ -197,21 +230,23 @@ class Cluster:
         )
         with self._changing:
             if self._closed or len(self._started) == self.workers:
-                return None
-            worker = kind.remote(self._world, self.threads, str(Path.cwd()))
+                return
+            worker = kind.remote(self._world, str(Path.cwd()))
             self._started.append(worker)
-        # one that cannot begin is found out by the first step that it is given
         worker.told.remote().future().add_done_callback(lambda _: self._idle.put(worker))
-        return worker
 
-    def _connect(self, address: str | None) -> None:
+    def _connect(self, address: str | None, note: Callable[[str], None]) -> bool:
+        """Connect, and say whether the cluster may grow: one that is started here does not."""
+        note(f"connecting to Ray{f' at {address}' if address else ''}")
+        self._connected = True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports its use to its makers unless told not to
         address = address or os.environ.get("RAY_ADDRESS") or "local"  # without one, Ray would look for one that runs
-        own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+        here = address == "local"
+        own: dict[str, Any] = {"include_dashboard": False} if here else {}
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
-            with suppress(ValueError):  # outside the main thread Ray leaves them alone, too
+            with suppress(ValueError, TypeError):  # outside the main thread Ray leaves them alone, too
                 for number, handler in handlers.items():  # its own print pages
                     signal.signal(number, handler)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -219,6 +254,7 @@ class Cluster:
                 f"There is no Ray cluster at {address!r}: {_first_line(error)}",
                 "Check the address; `--on ray` without one starts a cluster on this machine.",
             ) from None
+        return not here
 
     def _whole(self, share: Share) -> Share:
         """The share with nothing left open."""
@@ -229,6 +265,13 @@ class Cluster:
             parameters = parameter_count(self._world.model, trust_remote_code=self._world.trusted) or 0
             memory = bytes_of_worker(4 * parameters) / _GIB
         return Share(cpus=share.cpus, gpus=gpus, memory=memory)
+
+
+def _died(error: Exception) -> WorkerDiedError:
+    return WorkerDiedError(
+        f"A worker of the cluster died: {_first_line(error)}",
+        "Was memory short? Then give --each memory=GIB; the same command tries again what was not done.",
+    )
 
 
 def room(machines: Iterable[Mapping[str, float]], share: Share) -> int:

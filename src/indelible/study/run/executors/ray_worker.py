@@ -28,8 +28,7 @@ _ARRIVAL_SECONDS = 90.0  # NFS shows what other machines wrote up to a minute la
 class RayWorker:
     """One actor, which does a step at a time and meanwhile tells how far it is."""
 
-    def __init__(self, world: World, threads: int, folder: str) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, world: World, folder: str) -> None:
         self._material, self._folder = Material(world), folder
         self._told = (0, 1, "")
 
@@ -37,8 +36,9 @@ class RayWorker:
         """What results depend on here."""
         return software()
 
-    def speed(self, tunings: Sequence[TuningSettings]) -> Speed:
+    def speed(self, tunings: Sequence[TuningSettings], threads: int) -> Speed:
         """How fast the model is here."""
+        torch.set_num_threads(threads)
         lent = self._material.lent
         with lent.base_model() as model:
             return measured_speed(model, lent.tokenizer, self._material.world.candidates, tunings, lent.ways)
@@ -48,10 +48,16 @@ class RayWorker:
         return self._told
 
     def do(
-        self, job: Job, expected: Mapping[str, str], planned: Mapping[str, Any], model: ModelVersion | None
+        self,
+        job: Job,
+        expected: Mapping[str, str],
+        planned: Mapping[str, Any],
+        model: ModelVersion | None,
+        threads: int,
     ) -> tuple[Outcome, dict[str, int]]:
         """Do a step whose options were ``planned`` so: what became of it, and how long the files are that it wrote."""
         self._told = (0, 1, "")
+        torch.set_num_threads(threads)
         try:
             self._check(job, expected, planned, model)
         except IndelibleError as error:
@@ -86,7 +92,7 @@ class RayWorker:
                 "Give all machines the same files of it, in a folder that they share or of one revision of the hub.",
             )
         if (here := job.step.work.options) != planned:  # some hold versions: of bitsandbytes, of the harness
-            other = {key: value for key, value in here.items() if planned.get(key) != value}
+            other = {key: here.get(key) for key in {**planned, **here} if here.get(key) != planned.get(key)}
             raise ConfigError(
                 f"{platform.node()} would do '{job.step.title}' with {other}, and it was planned with "
                 f"{ {key: planned.get(key) for key in other} }.",
