@@ -4,7 +4,7 @@ Runs of tuning of two steps, each at a rate of its own, are done by 1, 2 and 4 w
 first of them, by two: the process that drives them is killed, and the command given again; and every worker is ended
 for memory as it starts (by Ray's own monitor, at a threshold that this machine is above), and the command given again.
 
-    python benchmarks/cluster.py --json                        # some ten minutes; nothing else may run beside it
+    python benchmarks/cluster.py --json                        # a quarter of an hour; nothing else may run beside it
     python benchmarks/cluster.py --steps 12 --workers 1 4
 
 Seconds are from the first step's start to the last one's end, by the run's own record; further workers start within

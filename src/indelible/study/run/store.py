@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from indelible.study.run.step import Job, Step
 
 State = Literal["finished", "failed", "damaged", "running", "stopped"]
-# What is in a run folder before it has a config.yaml.
+# What is in a run folder before it has a config.yaml; threads.json is an older version's.
 _OWN_NAMES = {"steps", "failed", "damaged", "lock", "events.jsonl", "model.json", "threads.json"}
 _REPORT = "report.html"
 RECORD, _HASHES = "step.json", "sha256"
