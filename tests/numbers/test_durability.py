@@ -16,7 +16,8 @@ from indelible.numbers.answers import Answers
 from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import FACTORS, MEASURES, rate_named
 from indelible.numbers.summary import effects_table, summarise
-from simulated import Row, answer_row, joint_of
+from simulated import Row, answer_row
+from simulated_counts import joint_of
 
 Path = Mapping[int, tuple[float, str]]
 """Step -> held-out loss, and a digit for each fact: whether it was answered ("-": not asked); step 0 before tuning."""

@@ -16,7 +16,8 @@ from indelible.numbers.estimate import Estimate
 from indelible.numbers.measures import MEASURES, RateKey
 from indelible.numbers.replicates import Replicates
 from indelible.numbers.summary import contrasts_table, effects_table
-from simulated import SimulatedArm, Tables, isolated, joint_of, simulate, simulate_counts
+from simulated import SimulatedArm, Tables, isolated, simulate
+from simulated_counts import joint_of, simulate_counts
 
 
 @pytest.fixture(scope="module")

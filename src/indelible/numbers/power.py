@@ -73,7 +73,7 @@ def chance(effect: float, noise: Noise, edits: int, seeds: int) -> float:
         estimated = np.array([of_facts])
     else:
         freedom = seeds - 1
-        estimated = np.maximum(of_facts, whole * stats.chi2.ppf(_QUANTILES, freedom) / freedom)
+        estimated = np.maximum(of_facts, whole * stats.chi2.ppf(_QUANTILES, freedom) / stats.chi2.median(freedom))
     shortfall = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(estimated / whole) - abs(effect) / math.sqrt(whole)
     return float(np.mean(stats.norm.sf(shortfall)))
 
