@@ -98,6 +98,7 @@ def write_run(folder: Path, rows: int, arms: Sequence[SimulatedArm]) -> None:
         facts = {"n_edits": 5 * size, "n_intrinsic": 12 * size, "wordings": 1, "neighbours": 1}
         tables.append(simulate([arm], seeds=SEEDS, generator=generator, **facts))
     answers, runs = (pd.concat(part, ignore_index=True) for part in zip(*tables, strict=True))
+    answers = answers.sort_values("seed", kind="stable")  # a study has all arms of one seed, then those of the next
     folder.mkdir(parents=True, exist_ok=True)
     answers.to_parquet(folder / "facts.parquet", index=False)
     recorded(runs).to_parquet(folder / "runs.parquet", index=False)

@@ -167,7 +167,7 @@ def test_every_fact_has_a_row_a_cell_for_each_arm_and_a_place_of_its_own(page: s
     assert matrix.count('<tr id="r') == 20 == page.count('<section class="fact" id="f')
     run = run_of(*study)
     where = anchors(run)
-    for arm, lines in run.transcripts.items():
+    for arm, lines in run.transcripts.groupby("arm"):
         column = run.arms.index(arm)
         for (fact_set, fact), own in lines.groupby(["fact_set", "fact_id"]):
             row = re.search(rf'<tr id="r{where[fact_set, fact][1:]}".*?</tr>', matrix, re.DOTALL)
@@ -185,7 +185,7 @@ def test_what_is_left_out_of_a_long_page_is_said_and_both_sets_have_room(monkeyp
     run = run_of(rows, runs, {}, {})
     listed = anchors(run)
     assert len(listed) == 30 and sum(fact_set == "intrinsic" for fact_set, _ in listed) == 5
-    lines = run.transcripts["memit"]
+    lines = run.transcripts[run.transcripts["arm"] == "memit"]
     lost = set(lines.loc[(lines["fact_set"] == "edited") & (lines["outcome"] == "lost"), "fact_id"])
     assert 10 < len(lost) <= 25 and lost <= {fact for _, fact in listed}
     said = " ".join(part.text for part in (*facts(run), *again(run)) if isinstance(part, Words))
@@ -194,8 +194,8 @@ def test_what_is_left_out_of_a_long_page_is_said_and_both_sets_have_room(monkeyp
 
 
 def test_cards_are_of_different_facts_and_show_what_was_said(study: Tables) -> None:
-    run = run_of(*study)
-    found = list(chosen(run.transcripts["memit"]))
+    lines = run_of(*study).transcripts
+    found = list(chosen(lines[lines["arm"] == "memit"]))
     assert {card["fact_set"] for card in found} == {"edited", "intrinsic"} and 3 <= len(found) <= 5
     assert len({(card["fact_set"], card["fact_id"]) for card in found}) == len(found)
     lost = found[0]

@@ -5,6 +5,7 @@ A `Frame` says what stands along the axes of terms that are set against each oth
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from indelible.numbers.alike.log_odds import part_of
 from indelible.numbers.bootstrap import Effect, Floats, Sample, Term
 from indelible.numbers.measures import FACT_SETS, FactSet, Loss
 
-_KEPT = ["seed", "copy", "fact_set", "fact_id", "error"]
+_KEPT = {"seed": "int64", "copy": "int64", "fact_set": "category", "fact_id": "category", "error": "float64"}
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,22 @@ class Source(ABC):
 
 
 class Counted(Source):
-    """A rate in one arm, from its hits and asked by seed, copy and fact_id."""
+    """A rate in one arm, from its hits and asked by seed, copy and fact_id, a table that others hold too."""
 
     def __init__(self, count: pd.DataFrame, fact_set: FactSet) -> None:
         super().__init__()
-        models = count.reset_index("fact_id").index
+        self._count, self._set = count, fact_set
+        models = count.reset_index("fact_id").index.unique()
         self.models = frozenset((int(seed), int(copy)) for seed, copy in models)
-        asked = count["asked"] > 0
-        self._models = models[asked]
-        self._ids = count.index.get_level_values("fact_id")[asked].astype(str)
-        self._hits, self._asked = (count.loc[asked, name].to_numpy(np.float64) for name in ("hits", "asked"))
-        self._set: FactSet = fact_set
-        self.facts = {fact_set: frozenset(self._ids)} if len(self._ids) else {}
+        asked = count.index[count["asked"] > 0]
+        self.facts = {fact_set: _held_once(asked.get_level_values("fact_id"))} if len(asked) else {}
 
     def _terms(self, frame: Frame) -> list[Term]:
         """Hits and asked as (seeds, facts), and as (models, facts) where there are any."""
-        facts, found = frame.facts[self._set], None
-        for hits, asked in _tables(frame, facts, self._models, self._ids, self._hits, self._asked):
+        facts, found, count = frame.facts[self._set], None, self._count[self._count["asked"] > 0]
+        models, ids = count.reset_index("fact_id").index, count.index.get_level_values("fact_id").astype(str)
+        values = (count[name].to_numpy(np.float64) for name in ("hits", "asked"))
+        for hits, asked in _tables(frame, facts, models, ids, *values):
             found = Sample(hits, asked, self._set, by_model=found)
         return [found] if found else []
 
@@ -94,7 +94,8 @@ class Compared(Source):
         self.models = frozenset((int(seed), int(copy)) for seed, copy in set.union(*shared) if seed in seeds)
         fit = self._fit(tuple(sorted(seeds)))
         compared = fit.questions if fit else groups[0].iloc[:0]
-        self.facts = {name: frozenset(part["fact_id"]) for name in FACT_SETS if len(part := part_of(compared, name))}
+        parts = {name: part_of(compared, name)["fact_id"] for name in FACT_SETS}
+        self.facts = {name: _held_once(ids) for name, ids in parts.items() if len(ids)}
 
     def _groups(self) -> list[pd.DataFrame]:
         """The questions that are compared, and those that they are compared with, if any."""
@@ -124,8 +125,13 @@ class Compared(Source):
             first, *second = (group[group["seed"].isin(seeds)] for group in self._groups())
             over_both = self._measure.against == "arm"
             fit = extra_loss(first, second[0], over_both=over_both) if second else mean_loss(first)
-            self._fits[seeds] = fit and replace(fit, questions=fit.questions[_KEPT])
+            self._fits[seeds] = fit and replace(fit, questions=fit.questions[list(_KEPT)].astype(_KEPT))
         return self._fits[seeds]
+
+
+def _held_once(ids: pd.Index | pd.Series) -> frozenset[str]:
+    """Distinct ids, of which the sources of a study, thousands of them, hold one copy together."""
+    return frozenset(sys.intern(str(one)) for one in ids.unique())
 
 
 def _tables(

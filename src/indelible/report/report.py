@@ -17,7 +17,7 @@ from indelible.report.latex import latex
 from indelible.report.masthead import title
 from indelible.report.page import render, write_page
 from indelible.report.run import Run
-from indelible.report.spreadsheet import csv
+from indelible.report.spreadsheet import write_csv
 
 
 def write_report(path: Path, run: Run) -> Path:
@@ -46,6 +46,6 @@ def write_files(folder: Path, parts: Sequence[Part]) -> None:
     with whole_folder(folder / "tables", replace=True) as tables:
         for part in walk(parts):
             if isinstance(part, Data):
-                (tables / f"{part.file}.csv").write_text(csv(part.frame), encoding="utf-8", newline="\n")
+                write_csv(tables / f"{part.file}.csv", part.frame)
             elif isinstance(part, Grid) and part.file:
                 (tables / f"{part.file}.tex").write_text(latex(part), encoding="utf-8", newline="\n")

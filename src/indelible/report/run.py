@@ -68,9 +68,10 @@ class Run:
         return list(dict.fromkeys(str(line["editor"]) for line in self.summary if line["editor"] != CONTROL_EDITOR))
 
     @cached_property
-    def transcripts(self) -> dict[str, pd.DataFrame]:
-        """By arm, what was asked and said (`transcript`)."""
-        return {arm: transcript(self.answers.arm(arm)) for arm in self.arms}
+    def transcripts(self) -> pd.DataFrame:
+        """What was asked and said (`transcript`) in every arm, one below the other, with its name in the column arm."""
+        of_arms = {arm: transcript(self.answers.arm(arm)) for arm in self.arms}
+        return pd.concat(of_arms, names=["arm"]).reset_index("arm") if of_arms else pd.DataFrame()
 
     def distinct(self, fact_set: FactSet) -> int:
         """Facts of a set, each counted once however many seeds and arms ask it."""
@@ -81,9 +82,10 @@ class Run:
     def same_edits(self) -> bool:
         """Whether more seeds bring no more edits: all have the same, as where a file names them."""
         rows = self.answers.rows
-        own = rows[rows["fact_set"] == "edited"].groupby("seed")["fact_id"] if len(rows) else ()
-        if len(own) > 1:
-            return all(set(ids) == set(next(iter(own))[1]) for _, ids in own)
+        own = rows.loc[rows["fact_set"] == "edited", ["seed", "fact_id"]].groupby("seed") if len(rows) else ()
+        of_seeds = [set(ids["fact_id"].unique()) for _, ids in own]
+        if len(of_seeds) > 1:
+            return all(ids == of_seeds[0] for ids in of_seeds)
         facts = self.settings.get("facts") or {}
         return facts.get("edited") not in (None, "known", "any") and facts.get("n_edits") is None
 

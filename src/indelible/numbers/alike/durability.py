@@ -76,8 +76,8 @@ def passages(rows: pd.DataFrame, runs: pd.DataFrame, rate: Rate) -> Passages:
     if rows.empty or "figures" not in runs:
         return found
     require_columns(rows, [*MODEL, "phase", "step", "fact_set", "kind"], "table of answers")
-    asked = rows[(rows["fact_set"] == rate.fact_set) & (rows["kind"] == rate.kind)]
-    exams = asked.loc[asked["phase"].isin(["tuning", "tuned"]), [*MODEL, "step"]].drop_duplicates()
+    asked = (rows["fact_set"] == rate.fact_set) & (rows["kind"] == rate.kind)
+    exams = rows.loc[asked & rows["phase"].isin(["tuning", "tuned"]), [*MODEL, "step"]].drop_duplicates()
     utilities = pd.DataFrame(_utilities(runs), columns=[*MODEL, "step", "utility", "sign", "family"])
     # The start of what was never asked afterwards leads nowhere.
     starts = utilities[utilities["step"] == 0].merge(exams[MODEL].drop_duplicates(), on=MODEL)

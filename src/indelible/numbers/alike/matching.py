@@ -38,7 +38,8 @@ def matched_counts(rows: pd.DataFrame, outcome: pd.DataFrame) -> dict[FactSet, p
     parts = [_matches(part, CALIPER * spread) for _, part in facts.groupby(MODEL, sort=True)]
     pairs = pd.concat(parts) if parts else pd.DataFrame({"edit": [], "fact": [], "share": []})
     edits = facts[(facts["fact_set"] == "edited") & facts.index.isin(pairs["edit"])].assign(share=1.0)
-    others = facts.loc[pairs["fact"].astype("int64")].assign(share=pairs["share"].to_numpy(dtype=np.float64))
+    matched = facts.loc[pairs["fact"].astype("int64"), [*MODEL, "fact_id", "tuned"]]
+    others = matched.assign(share=pairs["share"].to_numpy(dtype=np.float64))
     counts = [
         part[[*MODEL, "fact_id"]].assign(hits=part["tuned"] * part["share"], asked=part["share"])
         for part in (edits, others)
@@ -61,13 +62,14 @@ def _matches(facts: pd.DataFrame, caliper: float) -> pd.DataFrame:
     edit's match; none is farther than the caliper, in log-odds."""
     edited, intrinsic = (facts[facts["fact_set"] == name] for name in ("edited", "intrinsic"))
     log_odds, relations = intrinsic["log_odds"].to_numpy(), intrinsic["relation"].to_numpy()
-    pairs = []
-    for edit, at, relation in zip(edited.index, edited["log_odds"], edited["relation"], strict=True):
+    near = []
+    for at, relation in zip(edited["log_odds"], edited["relation"], strict=True):
         distance = np.abs(log_odds - at)
         same = (relations == relation) & (distance <= caliper)
         distance[~same & same.any()] = np.inf
         # Facts as near as the third stand beside it: which of them came first must not matter.
         farthest = min(np.sort(distance)[:NEIGHBOURS].max(initial=-1), caliper)
-        near = np.flatnonzero(distance <= farthest)
-        pairs += [(edit, fact, 1 / len(near)) for fact in intrinsic.index[near]]
-    return pd.DataFrame(pairs, columns=["edit", "fact", "share"])
+        near.append(np.flatnonzero(distance <= farthest))
+    sizes = np.array([len(own) for own in near], np.int64)
+    found = intrinsic.index[np.concatenate([*near, np.empty(0, np.int64)])]
+    return pd.DataFrame({"edit": edited.index.repeat(sizes), "fact": found, "share": 1 / np.repeat(sizes, sizes)})

@@ -44,7 +44,7 @@ def cards(run: Run) -> Iterator[Part]:
     """One fact of each kind that there is, out of the arm that speaks for the study."""
     if run.plain is None:
         return
-    found = list(chosen(run.transcripts[run.plain]))
+    found = list(chosen(run.transcripts[run.transcripts["arm"] == run.plain]))
     if found:
         where = anchors(run)
         told = [card | {"anchor": where.get((card["fact_set"], card["fact_id"]))} for card in found]

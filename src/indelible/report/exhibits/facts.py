@@ -72,12 +72,12 @@ Key = tuple[str, str]
 @exhibit("facts", place=80)
 def facts(run: Run) -> Iterator[Part]:
     """The matrix, which the page can search, filter and sort."""
-    lines = all_lines(run)
+    lines = run.transcripts
     yield Heading("Every fact in every arm", "facts")
     if lines.empty:
         yield Words("Nothing was asked.", "note")
         return
-    listed = set(anchors(run))
+    listed = anchors(run)
     groups = {key: own for key, own in _by_fact(lines) if key in listed}
     arms = [arm for arm in run.arms if arm in set(lines["arm"])]
     marks = [about for outcome, about in MARKS.items() if outcome in set(lines["outcome"])]
@@ -92,21 +92,16 @@ def facts(run: Run) -> Iterator[Part]:
         "relations": sorted({str(one) for one in lines["relation"].dropna()}),
         "arms": arms,
         "names": short(arms),
-        "facts": [_fact(number, key, groups[key], arms) for number, key in enumerate(anchors(run))],
+        "facts": [_fact(number, key, groups[key], arms) for number, key in enumerate(listed)],
     }
     yield Html(MATRIX, content)
     yield Data("facts", lines)
 
 
-def all_lines(run: Run) -> pd.DataFrame:
-    """The transcripts of all arms, one below the other."""
-    return pd.concat(run.transcripts, names=["arm"]).reset_index("arm") if run.transcripts else pd.DataFrame()
-
-
 def anchors(run: Run) -> dict[Key, str]:
     """Facts on the page, in its order, with their anchors: those lost most often first, edited before intrinsic, with
     room for both sets."""
-    lines = all_lines(run)
+    lines = run.transcripts
     if lines.empty:
         return {}
     keys = ["fact_set", "fact_id"]
