@@ -17,12 +17,12 @@ makes, with all its questions: the residuals of the jackknife by clusters, which
 as they say (MacKinnon, Nielsen & Webb, *Fast and reliable jackknife and bootstrap methods for cluster-robust
 inference*, 2023), where plain residuals are too small.
 
-How often the interval of an effect covers the truth was measured in 800 simulated studies per design (nominal: 95%;
+How often the interval of an effect covers the truth was measured in 2,000 simulated studies per design (nominal: 95%;
 `benchmarks/coverage.py`), in which edits start 1.3 nats firmer and what is firm loses more. One seed of 60 edits and
-120 intrinsic facts 95.8%, of 24 and 60 95.4%, with losses of a long tail 93.6%; two seeds 96.2%, and 95.6% where the
-effect varies by 0.1 between them; three small seeds that vary so 95.2%. Where seeds vary as much as their facts do (by
-0.2 nats) it is less, 92.5% of three and 91.1% of five, as with rates (`bootstrap`). Where there was no effect 0 to 3.5%
-of studies supported one; where the smallest that counts was there 1.2 to 3.5% excluded it.
+120 intrinsic facts 96.0%, of 24 and 60 96.1%, with losses of a long tail 94.8%; two seeds 97.3%, and 96.9% where the
+effect varies by 0.1 between them; three seeds 97.2%, small ones that vary so 96.2%. Where seeds vary as much as their
+facts do (by 0.2 nats) 94.6% of three and 93.2% of five. Where there was no effect at most 2.2% of studies supported
+one; where the smallest that counts was there at most 2.5% excluded it.
 
 Shapes: q questions, f facts, k columns of the regression.
 """
