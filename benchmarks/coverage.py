@@ -33,6 +33,7 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "three small seeds, spread 0.1": {"seeds": 3, "spread": 0.1, **SMALL},
     "three seeds, spread 0.2": {"seeds": 3, "spread": 0.2},
     "five seeds, spread 0.2": {"seeds": 5, "spread": 0.2},
+    "three seeds, spread 0.5": {"seeds": 3, "spread": 0.5},
 }
 SMALLEST = 0.4
 OF_RATES = [(1, 0.0), (2, 0.0), (3, 0.0), (2, 0.03), (3, 0.03), (5, 0.03), (3, 0.05), (3, 0.06)]

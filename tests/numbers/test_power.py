@@ -88,7 +88,7 @@ def test_a_finished_run_gives_its_rates_and_spread() -> None:
     # Seeds that lose half of their edits, and nothing of the intrinsic: the gap varies between 0.4 and 0.
     uneven = alike.copy()
     uneven.loc[(uneven["fact_set"] == "edited") & (uneven["seed"] % 2 == 0), "success"] = True
-    assert expected(uneven, 0.1).spread == pytest.approx(0.4 / np.sqrt(3), abs=0.06)
+    assert expected(uneven, 0.1).spread == pytest.approx(0.4 / np.sqrt(3), abs=0.02)
     with pytest.raises(DataError, match="No arm"):
         expected(alike[alike["phase"] != "tuned"], 0.1)
 

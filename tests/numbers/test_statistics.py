@@ -38,13 +38,24 @@ def test_the_width_is_that_of_the_binomial_and_of_seeds() -> None:
     assert one is not None
     half_width = 1.96 * np.sqrt(0.6 * 0.4 / 400)
     assert one == pytest.approx((0.6 - half_width, 0.6 + half_width), abs=0.004)
-    # Facts without noise inside a seed: what is left is the variance of the mean of seeds.
-    shares = np.array([0.4, 0.5, 0.4, 0.5])
-    seeds = [np.tile([[share * 10, 10]], (50, 1)).astype(np.int64) for share in shares]
-    several = rate_interval(sample(*seeds), draws=20_000, generator=generator)
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_seeds_alone_widen_by_the_variance_of_their_mean_estimated_by_its_median(seeds: int) -> None:
+    """Facts without noise inside a seed. Reference: medians of the chi-squared distribution out of tables."""
+    shares = np.array([0.4, 0.5] * (seeds // 2))
+    tables = [np.tile([[share * 10, 10]], (50, 1)).astype(np.int64) for share in shares]
+    several = rate_interval(sample(*tables), draws=20_000, generator=np.random.default_rng(0))
     assert several is not None
-    half_width = 1.96 * shares.std(ddof=1) / np.sqrt(4)
+    squares = ((shares - 0.45) ** 2).sum()
+    half_width = 1.96 * np.sqrt(squares / {2: 0.4549, 4: 2.3660}[seeds] / seeds)
     assert several == pytest.approx((0.45 - half_width, 0.45 + half_width), abs=0.002)
+
+
+def test_seeds_that_agree_in_all_their_facts_have_an_interval() -> None:
+    """Three of ten kept in both: what facts explain is nothing but rounding, and nothing is to be divided by it."""
+    together = rate_interval(sample(fixed(3, 10, 10), fixed(3, 10, 10)), draws=500, generator=np.random.default_rng(0))
+    assert together is not None and 0 < together[0] < 0.3 < together[1] < 1
 
 
 def test_seeds_that_agree_more_than_their_facts_explain_add_nothing() -> None:

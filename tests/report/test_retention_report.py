@@ -224,7 +224,7 @@ RULED = Ruling(
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({}, "about 8 seeds in place of 2 to see 5 points"),  # twice as fine, four times as many
+        ({}, "at most 8 seeds in place of 2 to see 5 points"),  # twice as fine, four times as many
         ({"effect": Estimate(0.1, -0.1, 0.3, seeds=1)}, "at least 4 seeds in place of 1 to see 5 points"),
         ({"detectable": 0.9}, "over 100 seeds like these to see 5 points"),
         ({"detectable": 0.04}, "a few more seeds"),

@@ -8,10 +8,10 @@ change arms together, or none do.
 
 Each of these tests takes the tuned models as given: it says whether they differ, not whether tuning anew, with another
 seed, would make the same difference. The bootstrap knows about seeds, as far as there are several, so that what is
-reported is the larger of both p, which is at most 0.05 only where the interval excludes zero. Of 600
-simulated comparisons of arms alike, with 48 edits in each of 3 seeds and a standard deviation of 0.06 between runs, the
-paired test called 16% significant at 5%, and the larger p 8.5% (from three seeds it is hard to see how far seeds vary);
-where runs did not vary, 4% and 3%.
+reported is the larger of both p, which is at most 0.05 only where the interval excludes zero. Of 600 simulated
+comparisons of arms alike, with 48 edits in each of 3 seeds and a standard deviation of 0.06 between runs, the paired
+test called 16% significant at 5%, and the larger p at most 8.5% (from three seeds it is hard to see how far seeds
+vary); where runs did not vary, 4% and 3%.
 
 In an isolated arm all models that knew an intrinsic fact before tuning answer it: its share of hits is then what is
 compared, for that is what the arm's rate counts; and the test is one of permutation.

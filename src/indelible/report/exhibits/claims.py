@@ -82,8 +82,8 @@ def claims(run: Run) -> Iterator[Part]:
 
 def needed(ruling: Ruling, same_edits: bool = False) -> str:
     """What it would take to tell: so many seeds that the smallest effect that the design shows would be the smallest
-    that counts, since its square falls as the number of facts grows. One seed does not say by how much others differ,
-    so that its number is the least. Where all seeds have the ``same_edits``, more of them bring no facts."""
+    that counts, since its square falls as the number of facts grows; it falls faster where seeds are few, so that the
+    number is the most. One seed does not say by how much others differ, so that its number is the least. Where all seeds have the ``same_edits``, more of them bring no facts."""
     if not ruling.decision.startswith("cannot tell"):
         return MISSING
     if ruling.decision == "cannot tell: ceiling":
@@ -106,7 +106,7 @@ def needed(ruling: Ruling, same_edits: bool = False) -> str:
     if seeds > MOST_SEEDS:
         return f"over {MOST_SEEDS} seeds like {'these' if effect.seeds > 1 else 'this'} {to_see}"
     if seeds > effect.seeds:
-        return f"{'about' if effect.seeds > 1 else 'at least'} {seeds} seeds in place of {effect.seeds} {to_see}"
+        return f"{'at most' if effect.seeds > 1 else 'at least'} {seeds} seeds in place of {effect.seeds} {to_see}"
     return "a few more seeds: it is near the smallest that counts"
 
 
