@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from transformers import PreTrainedModel
 
 from tiny_models import Make, Tokenizer, build_model, build_tokenizer
 from tiny_studies import study_settings, write_corpus, write_facts, write_taught_model
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _libraries_are_not_searched_for_garbage() -> None:
+    """Each training begins with a full collection, and each step of a study ends with one: to go over all that was
+    imported takes longer than what a tiny model is for."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
 from indelible.study.design.settings import StudyConfig
@@ -14,6 +16,19 @@ from tiny_studies import study_settings
 @pytest.fixture(scope="module", autouse=True)
 def _apart_from_the_user(own_cache: None) -> None:
     """See own_cache."""
+
+
+@pytest.fixture
+def two_arms(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the tiny study without its first arm: an edit is tuned, and beside it the control."""
+    return settings | {"arms": settings["arms"][1:]}
+
+
+@pytest.fixture
+def undisturbed_rows(undisturbed: Outcome, two_arms: dict[str, Any]) -> pd.DataFrame:
+    """The answers in facts.parquet of a study of these two arms that nothing disturbed."""
+    rows = pd.read_parquet(undisturbed.folder / "facts.parquet")
+    return rows[rows["arm"].isin([arm["name"] for arm in two_arms["arms"]])].reset_index(drop=True)
 
 
 @pytest.fixture(scope="session")

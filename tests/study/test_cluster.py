@@ -19,7 +19,7 @@ from indelible.study.design.settings import Share, StudyConfig
 from indelible.study.run.base_model import ModelVersion
 from indelible.study.run.executors.cluster import room
 from indelible.study.run.executors.ray_worker import RayWorker, await_files
-from indelible.study.run.run import Outcome, plan_of, preview_study, run_study
+from indelible.study.run.run import plan_of, preview_study, run_study
 from indelible.study.run.step import Job, World
 from indelible.study.run.store import Store
 from watchers import Interrupter, Killer, ends
@@ -43,9 +43,9 @@ def _name(process: psutil.Process) -> str:
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_process(
-    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    undisturbed_rows: pd.DataFrame, two_arms: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = StudyConfig.model_validate(settings)
+    config = StudyConfig.model_validate(two_arms)
     killer = Killer("tune: control, seed 0", signal.SIGKILL, "ray::RayWorker")
     monkeypatch.chdir(tmp_path)  # a folder by a relative name is the same for workers
     with pytest.raises(KeyboardInterrupt):
@@ -55,18 +55,16 @@ def test_a_worker_that_is_killed_is_replaced_and_the_results_are_those_of_one_pr
     outcome = run_study(config, Path("run"), watcher=killer, on="ray", workers=2)
     assert killer.killed and not outcome.failures and signal.getsignal(signal.SIGTERM) is handler
     assert not ray.is_initialized() and ended("ray::")  # the cluster was its own
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
-    )
+    pd.testing.assert_frame_equal(pd.read_parquet(outcome.folder / "facts.parquet"), undisturbed_rows)
     finished = [event["key"] for event in Store(outcome.folder).events() if event["event"] == "finished"]
     assert sorted(finished) == sorted(step.key for step in preview_study(config, outcome.folder).plan.steps)
     assert not list(outcome.folder.glob("steps/*/try-*"))
 
 
 def test_interrupting_ends_the_workers_and_leaves_others_clusters_where_not_all_workers_need_find_room(
-    undisturbed: Outcome, settings: dict[str, Any], tmp_path: Path
+    undisturbed_rows: pd.DataFrame, two_arms: dict[str, Any], tmp_path: Path
 ) -> None:
-    config = StudyConfig.model_validate(settings)
+    config = StudyConfig.model_validate(two_arms)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
@@ -75,9 +73,7 @@ def test_interrupting_ends_the_workers_and_leaves_others_clusters_where_not_all_
         assert ray.is_initialized() and ended("ray::RayWorker")
         assert ends(tmp_path)["finished"] and not ends(tmp_path)["failed"]
         outcome = run_study(config, tmp_path, on="ray", workers=2)
-        pd.testing.assert_frame_equal(
-            pd.read_parquet(outcome.folder / "facts.parquet"), pd.read_parquet(undisturbed.folder / "facts.parquet")
-        )
+        pd.testing.assert_frame_equal(pd.read_parquet(outcome.folder / "facts.parquet"), undisturbed_rows)
     finally:
         ray.shutdown()
 
