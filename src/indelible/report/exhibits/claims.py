@@ -83,7 +83,8 @@ def claims(run: Run) -> Iterator[Part]:
 def needed(ruling: Ruling, same_edits: bool = False) -> str:
     """What it would take to tell: so many seeds that the smallest effect that the design shows would be the smallest
     that counts, since its square falls as the number of facts grows; it falls faster where seeds are few, so that the
-    number is the most. One seed does not say by how much others differ, so that its number is the least. Where all seeds have the ``same_edits``, more of them bring no facts."""
+    number is the most. One seed does not say by how much others differ, so that its number is the least. Where all
+    seeds have the ``same_edits``, more of them bring no facts."""
     if not ruling.decision.startswith("cannot tell"):
         return MISSING
     if ruling.decision == "cannot tell: ceiling":
