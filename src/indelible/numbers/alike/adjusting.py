@@ -21,8 +21,8 @@ How often the interval of an effect covers the truth was measured in 2,000 simul
 `benchmarks/coverage.py`), in which edits start 1.3 nats firmer and what is firm loses more. One seed of 60 edits and
 120 intrinsic facts 96.0%, of 24 and 60 96.1%, with losses of a long tail 94.8%; two seeds 97.3%, and 96.9% where the
 effect varies by 0.1 between them; three seeds 97.2%, small ones that vary so 96.2%. Where seeds vary as much as their
-facts do (by 0.2 nats) 94.6% of three and 93.2% of five. Where there was no effect at most 2.2% of studies supported
-one; where the smallest that counts was there at most 2.5% excluded it.
+facts do (by 0.2 nats) 94.6% of three and 93.2% of five; by 0.5 nats 88.5% of three. Where there was no effect at most
+3.3% of studies supported one; where the smallest that counts was there at most 4.9% excluded it.
 
 Shapes: q questions, f facts, k columns of the regression.
 """
