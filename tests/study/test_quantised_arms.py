@@ -49,6 +49,7 @@ def test_quantising_is_no_part_of_what_tuning_did(taught: Path, tmp_path: Path) 
     [
         ({"editor": "memit", "explain": True}, "mixtures of weights"),
         ({"editor": "memit", "protocol": "task-vector"}, "no weight is tuned"),
+        ({"editor": "grace"}, "recognises states of the plain model"),
         ({"editor": "memit", "protect": "interpolate"}, "'arms.arm.protect' has 'interpolate', which does not"),
         ({"editor": "memit", "protect": "repair"}, "not work under the tuner 'qlora'"),
     ],

@@ -136,6 +136,12 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
             f"'{here}.protocol' is 'task-vector', but over a quantised base no weight is tuned (tuner: qlora).",
             "Tune with lora, or use the protocol isolated.",
         )
+    if tuning.tuner == QLORA and editor is not None and editor.depths and not editor.changes_weights:
+        raise ConfigError(
+            f"'{here}.editor' is {editor.name!r}, which recognises states of the plain model: over a quantised base"
+            " they are others (tuner: qlora).",
+            "Tune with lora, or choose another editor.",
+        )
     try:
         check_settings(tuning)
     except ConfigError as error:
