@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import indelible
-from indelible.errors import EditError
+from indelible.errors import EditError, UnknownNameError
 
 
 def test_what_the_model_does_not_hold_is_not_protected(taught: Path, own_cache: None) -> None:
@@ -30,3 +30,18 @@ def test_what_edits_again_is_told_how_the_edit_was_made(taught: Path, own_cache:
     context = indelible.edit(indelible.load(str(taught / "model")), facts, "ike", bystanders=0)
     with pytest.raises(EditError, match="A context changes no weights"):
         indelible.protect(loaded, context, "repair")
+
+
+def test_a_mask_freezes_before_a_trainer_is_made(taught: Path, own_cache: None) -> None:
+    loaded = indelible.load(str(taught / "model"))
+    edit = indelible.edit(loaded, indelible.read_facts(taught / "facts.jsonl").facts[:2], "ft-m", steps=1)
+    edit.apply(loaded.model)
+    made = indelible.protect(loaded, edit, "none", mask="up-to-edited")
+    trained = {name for name, one in loaded.model.named_parameters() if one.requires_grad}
+    (layer,) = made.guarded.layers
+    blocks = made.guarded.layout.blocks
+    assert not made.protections and trained
+    assert not any(name.startswith(tuple(f"{block}." for block in blocks[: layer + 1])) for name in trained)
+    assert any(name.startswith(f"{blocks[-1]}.") for name in trained)
+    with pytest.raises(UnknownNameError, match="Unknown mask 'up-to-edit'"):
+        indelible.protect(loaded, edit, mask="up-to-edit")

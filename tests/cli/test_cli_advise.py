@@ -26,7 +26,9 @@ def test_a_dry_run_names_candidates_and_cost_and_writes_nothing(typed: list[str]
     shown = said([*typed, "--dry-run", "--set", "facts.n_edits=5"])
     assert "near, replay" in shown and "5 edits of 12" in shown and "runs of tuning" in shown
     found = json.loads(said([*typed, "--dry-run", "--json", "--minutes", "1000"]))
-    assert found["candidates"] == {"near": "near", "replay": "replay"} and found["seconds"] > 0
+    assert (
+        found["candidates"] == {"near": {"protect": "near"}, "replay": {"protect": "replay"}} and found["seconds"] > 0
+    )
     assert found["size"] == {"edits": 12, "steps": 18, "seeds": 3}  # 200 rows less 50 held out, 8 a step
     assert not (tmp_path / "run").exists()
 

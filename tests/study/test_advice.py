@@ -266,6 +266,7 @@ def test_all_protections_that_fit_the_edit_are_candidates(taught: Path, tmp_path
     everywhere = seek(taught, tmp_path, editor="ike", protections=()).candidates
     in_layers = seek(taught, tmp_path, editor="memit", protections=()).candidates
     assert {"replay", "near", "interpolate"} <= everywhere.keys() < in_layers.keys() and "key-anchor" in in_layers
+    assert {"up-to-edited", "up-to-edited+replay"} <= in_layers.keys() and "up-to-edited" not in everywhere
     under_dora = seek(taught, tmp_path, protections=(), settings=("tuning.tuner=dora", "arms.near.mask=edited-weights"))
     assert "projection" not in under_dora.candidates and "key-anchor" in under_dora.candidates
 
@@ -363,9 +364,22 @@ def test_the_same_question_again_goes_on_in_its_folder(
 
 
 def test_the_lines_of_python_say_what_was_edited_with(taught: Path, tmp_path: Path) -> None:
-    lines = in_python(seek(taught, tmp_path), "interpolate").splitlines()
+    lines = in_python(seek(taught, tmp_path), {"protect": "interpolate", "mask": "head"}).splitlines()
     assert "Guarded.of(" in lines[1] and "protections_from('interpolate')" in lines[2]
-    assert "others=others" in in_python(seek(taught, tmp_path), {"replay": {"of": "others"}})
+    assert "frozen=frozen_parameters('head'," in lines[2]
+    assert "others=others" in in_python(seek(taught, tmp_path), {"protect": {"replay": {"of": "others"}}})
+    frozen = in_python(seek(taught, tmp_path), {"mask": "up-to-edited", "protect": "replay"})
+    assert "indelible.protect(loaded, edit, 'replay', mask='up-to-edited'" in frozen
+
+
+def test_a_candidate_is_a_protection_a_mask_or_both(taught: Path, tmp_path: Path) -> None:
+    named = ("edited-layers:1 + near+replay", "embeddings+head", "{replay: {share: 0.5}}")
+    candidates = seek(taught, tmp_path, protections=named).candidates
+    assert candidates == {
+        "edited-layers:1+near+replay": {"mask": "edited-layers:1", "protect": "near+replay"},
+        "embeddings+head": {"mask": "embeddings+head"},
+        "replay(share=0.5)": {"protect": {"replay": {"share": 0.5}}},
+    }
 
 
 def test_an_edit_that_is_there_is_taken_whole_and_some_of_its_facts_are_asked(taught: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel
+from indelible.tuning.freezing.mask import NONE, frozen_parameters
 from indelible.tuning.protection import Guarded, protections_from
 from indelible.tuning.training.guarding import Guarding
 
@@ -21,6 +22,7 @@ def protect(
     edit: Edit,
     protections: str | Mapping[str, Mapping[str, Any]] = "replay",
     *,
+    mask: str = NONE,
     paraphrases: int = 0,
     others: Sequence[Fact] = (),
     corpus: str = ENCYCLOPEDIA,
@@ -34,13 +36,17 @@ def protect(
     Args:
         loaded: the model with the edit in it, not trained yet.
         protections: as in a study, e.g. ``"key-anchor+replay"`` or ``{"replay": {"share": 0.3}}``.
+        mask: what is not trained, as in a study, e.g. ``"up-to-edited"``. It is frozen at once (``requires_grad``), so
+            call this before the trainer is made. Adapters are the trainer's own: leave those layers out of them.
         paraphrases: with how many each fact was edited.
         others: facts that the model knows, for protections that want such.
         corpus: ordinary text for the covariances of ``repair``, as for ``edit``.
         seed: of what is drawn.
 
     Raises:
-        ConfigError: an unknown protection or option, or one that works when training is over.
+        ConfigError: an unknown protection or option, or one that works when training is over; a mask that cannot be
+            applied.
+        UnknownNameError: an unknown mask.
         EditError: if the model does not hold the edit, or that many paraphrases cannot be made; ``repair`` of an edit
             that changes no weights.
         FingerprintError: if the edit changes a parameter that the model lacks.
@@ -64,4 +70,8 @@ def protect(
         seed=seed,
         mending=Mending.of(edit).with_text(lambda: corpus_texts(corpus)) if mends else None,
     )
+    frozen = frozen_parameters(mask, loaded.model, guarded.layout, edit.parameters)
+    for name, parameter in loaded.model.named_parameters():
+        if name in frozen:
+            parameter.requires_grad_(False)
     return Guarding(made, guarded)

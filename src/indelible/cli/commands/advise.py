@@ -67,7 +67,8 @@ def advise(
     protect: Annotated[
         list[str] | None,
         typer.Option(
-            help="A candidate, as in a study. Repeatable; all that are built in where none is given.",
+            help="A candidate: a protection as in a study, a mask such as up-to-edited, or both joined by a +."
+            " Repeatable; by default all protections that fit, up-to-edited, and up-to-edited+replay.",
             autocompletion=protections,
         ),
     ] = None,

@@ -22,9 +22,9 @@ from indelible.numbers.estimate import Estimate
 from indelible.progress import Watcher
 from indelible.report.folder import read_run
 from indelible.study.advice.choice import choose
-from indelible.study.advice.pilot import PLAIN, Protect, Sought
+from indelible.study.advice.pilot import PLAIN, Candidate, Sought
 from indelible.study.run.run import run_study
-from indelible.tuning.protection import protections_from
+from indelible.tuning.protection import NONE, protections_from
 
 ADVICE = "advice.json"
 FOLDER = Path("runs") / "advise"
@@ -101,7 +101,8 @@ def advise(
         objective: what is learned of it.
         editor: what edits the facts.
         delta: an edit that is made already, in place of an editor: it stays whole, and some of its facts are asked.
-        protections: the candidates, as in a study; all built-in ones that fit the edit by default.
+        protections: the candidates: protections as in a study, masks, or both joined by a +. By default all built-in
+            protections that fit the edit, everything up to the edit frozen, and that with its facts replayed.
         minutes: that the pilot may take on this machine, about.
         price: share by which the downstream figure may be worse than plain training's.
         settings: of the pilot's study, each as ``tuning.learning_rate=2e-5``: say how you will train.
@@ -162,13 +163,14 @@ def advise_on(sought: Sought, folder: Path, *, update: bool = False, watcher: Wa
     return advice
 
 
-def in_yaml(protect: Protect) -> str:
-    """A protection as an arm of a study has it."""
-    return yaml.safe_dump({"protect": protect}, sort_keys=False).strip()
+def in_yaml(candidate: Candidate) -> str:
+    """A candidate as an arm of a study has it."""
+    return yaml.safe_dump(candidate, sort_keys=False).strip()
 
 
-def in_python(sought: Sought, protect: Protect) -> str:
+def in_python(sought: Sought, candidate: Candidate) -> str:
     """Three lines that protect the edit with it, in a training of one's own."""
+    protect, mask = candidate.get("protect", NONE), candidate.get("mask")
     editor, paraphrases = sought.editing
     edit = f'indelible.edit(loaded, facts, "{editor}")' if sought.delta is None else f"Edit.load({str(sought.delta)!r})"
     wordings = f", paraphrases={paraphrases}" if paraphrases else ""
@@ -178,8 +180,11 @@ def in_python(sought: Sought, protect: Protect) -> str:
     if any(one.finishes for one in made):
         guarded = f"Guarded.of(loaded.model, loaded.tokenizer, edit.facts, edit.parameters{wordings}{others})"
         given = f"protections=protections_from({protect!r}), guarded=guarded"
+        if mask:
+            given += f", frozen=frozen_parameters({mask!r}, loaded.model, guarded.layout, edit.parameters)"
         lines += [f"guarded = {guarded}", f"indelible.fine_tune(loaded, settings, {given})"]
     else:
-        lines.append(f"callback = indelible.protect(loaded, edit, {protect!r}{wordings}{others})")
+        frozen = f", mask={mask!r}" if mask else ""
+        lines.append(f"callback = indelible.protect(loaded, edit, {protect!r}{frozen}{wordings}{others})")
         lines.append("trainer = Trainer(..., callbacks=[callback])")
     return "\n".join(lines)

@@ -34,6 +34,7 @@ from indelible.study.run.plan import make_plan
 from indelible.study.run.sources import candidate_facts
 from indelible.study.run.step import Versions
 from indelible.study.run.store import Store
+from indelible.tuning.freezing.mask import MASKS, check_mask
 from indelible.tuning.objective import OBJECTIVES, tuning_settings
 from indelible.tuning.own_data.data import data_task
 from indelible.tuning.own_data.sources import read_rows
@@ -51,7 +52,11 @@ MOST_EDITS, MOST_STEPS, MOST_SEEDS = 96, 400, 3
 HELD_OUT = 64
 """Rows for the downstream figure; they are read, and answered, twice in every run."""
 
-Protect = str | dict[str, dict[str, Any]]
+FREEZING = ("up-to-edited", "up-to-edited+replay")
+"""Candidates that freeze, beside all protections, where none are named."""
+
+Candidate = dict[str, Any]
+"""The keys ``mask`` and ``protect`` of an arm, as far as it has them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class Sought:
     Attributes:
         facts: file of the facts to be edited; None for those of the delta.
         data: a file, a data set of the hub, or the name of a built-in task.
-        protections: the candidates, as a study writes them; empty for all that fit.
+        protections: the candidates: protections as a study writes them, masks, or both joined by a +; empty for all
+            protections that fit, and ``FREEZING``.
         allowed: the price that may be paid.
         settings: of the pilot's study, laid over what is chosen here, as ``tuning.learning_rate=2e-5``.
     """
@@ -115,29 +121,26 @@ class Sought:
             "tuning": {"objective": self.objective, "steps": size.steps, "heldout_examples": few, **self._source},
             "arms": [
                 {"name": PLAIN, **edited},
-                *({"name": one, **edited, "protect": protect} for one, protect in self.candidates.items()),
+                *({"name": one, **edited, **candidate} for one, candidate in self.candidates.items()),
                 {"name": CONTROL, "editor": NO_EDITOR},
             ],
         }
         return self._parsed(settings)
 
     @cached_property
-    def candidates(self) -> dict[str, Protect]:
-        """Each protection by its arm's name, as an arm has it.
+    def candidates(self) -> dict[str, Candidate]:
+        """Each by its arm's name, as an arm has it.
 
         Raises:
             ConfigError: an unknown one; "none", which each pilot has; one that is named twice.
         """
-        found: dict[str, Protect] = {}
-        for written in self.protections or filter(self._fits, PROTECTIONS.names()):
-            read = written
-            if written.lstrip().startswith("{"):
-                read = from_yaml(written, f"The protection {written!r}", ConfigError)
-            name = "+".join(map(str, protections_from(read))) or NONE
-            if name == NONE or name in found:
-                why = "each pilot has it" if name == NONE else "it is named twice"
+        found: dict[str, Candidate] = {}
+        for written in self.protections or filter(self._fits, [*PROTECTIONS.names(), *FREEZING]):
+            name, candidate = _candidate(written)
+            if not candidate or name in found:
+                why = "it is named twice" if candidate else "each pilot has it"
                 raise ConfigError(f"{written!r} cannot be one more candidate: {why}.", "Leave it out.")
-            found[name] = read
+            found[name] = candidate
         return found
 
     @cached_property
@@ -260,11 +263,11 @@ class Sought:
         """All that a pilot chooses from."""
         return candidate_facts(self._first(self._bare).facts)
 
-    def _fits(self, name: str) -> bool:
-        """Whether a protection works with the editor and the tuner."""
+    def _fits(self, written: str) -> bool:
+        """Whether a candidate works with the editor and the tuner."""
         (plain,) = self._bare["arms"]
         try:
-            resolve_arms(self._first({**self._bare, "arms": [plain | {"protect": name}]}))
+            resolve_arms(self._first({**self._bare, "arms": [plain | _candidate(written)[1]]}))
         except ConfigError:
             return False
         return True
@@ -301,3 +304,16 @@ class Sought:
     def _parsed(self, settings: Mapping[str, Any], overrides: Sequence[str] | None = None) -> StudyConfig:
         given = self.settings if overrides is None else overrides
         return parse_config(yaml.safe_dump(settings), "the pilot", Path.cwd(), given)
+
+
+def _candidate(written: str) -> tuple[str, Candidate]:
+    """A candidate's name and its keys out of a text: masks and protections joined by a +, or a mapping to options."""
+    if written.lstrip().startswith("{"):
+        protect = from_yaml(written, f"The protection {written!r}", ConfigError)
+        return "+".join(map(str, protections_from(protect))), {"protect": protect}
+    parts = [part for part in "".join(written.split()).split("+") if part != NONE]
+    masks = [part for part in parts if part.partition(":")[0] in MASKS.names()]
+    others = [part for part in parts if part not in masks]
+    made = protections_from("+".join(others)) if others else ()
+    mask = {"mask": check_mask("+".join(masks))} if masks else {}
+    return "+".join([*masks, *map(str, made)]), mask | ({"protect": "+".join(others)} if others else {})

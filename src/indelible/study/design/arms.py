@@ -131,6 +131,11 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     else:
         options = {**config.editors.get(arm.editor, {}), **arm.options}
         editor = validated(EDITORS.get(arm.editor), options, f"{here}.options")
+    if editor is not None and about_edit(mask) and not (editor.depths or editor.changes_weights):
+        raise ConfigError(
+            f"'{here}.mask' is {mask!r}, but an edit by {editor.name!r} lies in no layer of the model.",
+            "Choose a mask that goes by no edit, or another editor.",
+        )
     if arm.protocol == "task-vector" and tuning.tuner == QLORA:
         raise ConfigError(
             f"'{here}.protocol' is 'task-vector', but over a quantised base no weight is tuned (tuner: qlora).",
