@@ -31,6 +31,8 @@ PLACES = ((6, 6), (6, -6), (-6, 6), (-6, -6), (9, 0), (-9, 0), (0, 9), (0, -9))
 """Where a number can stand beside its point, in points of print, the best first."""
 TAKEN_FOR = 15.0
 """As bad as covering so much, in square points: a number that is nearer to another point."""
+UNREAD = 1000.0
+"""Likewise, one that lies on another number."""
 
 
 @dataclass(frozen=True)
@@ -167,14 +169,16 @@ def _number(axes: Axes, known: pd.DataFrame, column: str, cost: Cost, dpi: float
     )
     taken = [_box(at, 7.0, 7.0) for at in arms]
     taken += [_box((one + other) / 2, 2.0, other[1] - one[1]) for one, other in zip(low, high, strict=True)]
+    numbers: list[NDArray[np.float64]] = []
     for (number, *arm), at in zip(known[["number", cost.column, column]].to_numpy(), arms, strict=True):
         boxes = [_box(at + place, 4.2 * len(f"{number:g}"), 6.5) for place in np.array(PLACES)]
         nearer = [
             (np.linalg.norm(arms - box.mean(0), axis=1) < np.linalg.norm(at - box.mean(0))).any() for box in boxes
         ]
         covered = [sum(_shared(box, other) for other in taken) for box in boxes]
-        place = int(np.argmin(np.array(covered) + TAKEN_FOR * np.array(nearer)))
-        taken.append(boxes[place])
+        unread = [any(_shared(box, other) for other in numbers) for box in boxes]
+        place = int(np.argmin(np.array(covered) + TAKEN_FOR * np.array(nearer) + UNREAD * np.array(unread)))
+        numbers.append(boxes[place])
         about: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "center"}
         axes.annotate(f"{number:g}", (arm[0], arm[1]), xytext=PLACES[place], fontsize=6.5, color=INK, **about)
 
