@@ -7,6 +7,7 @@ import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -257,6 +258,21 @@ def test_wrong_arguments_for_a_trainer_are_named(objective: str, passed: dict[st
     with pytest.raises(ConfigError, match=said):
         check_settings(settings(objective, trainer=passed))
     assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize(
+    ("objective", "task", "said"),
+    [
+        ("reason", "prose", "'prose' has no prompt and answer, which the objective 'reason' needs.*instruct"),
+        ("classify", "text", "no text and label"),
+        ("preference", "reason", "no prompt and chosen and rejected"),
+        ("text", "reward", None),
+        ("instruct", "preference", None),
+    ],
+)
+def test_a_task_of_another_kind_is_refused_before_anything_is_done(objective: str, task: str, said: str | None) -> None:
+    with nullcontext() if said is None else pytest.raises(ConfigError, match=said):
+        check_settings(settings(objective, task=task))
 
 
 def test_a_token_is_not_even_said() -> None:

@@ -13,11 +13,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 from indelible.errors import ConfigError, UnknownNameError, suggest
 from indelible.registry import Registry
 from indelible.tuning.settings import DEFAULT_OBJECTIVE, TuningSettings
+from indelible.tuning.task import TASKS
 from indelible.validation import validated
 
 if TYPE_CHECKING:
@@ -187,6 +189,19 @@ class Objective(ABC, Generic[S]):
     version: ClassVar[int] = 1
     """Raised when the same settings give other rows or figures than before, so that older results are not reused."""
 
+    def check_task(self, settings: TuningSettings) -> None:
+        """ConfigError if the examples of a named task, of which the first is looked at, are not enough for it."""
+        named = settings.task
+        if named in (None, self.default_task) or settings.data is not None or not self.needs:
+            return
+        if any(_fields(named).issuperset(one) for one in self.needs):
+            return
+        fit = [name for name in TASKS.names() if any(_fields(name).issuperset(one) for one in self.needs)]
+        raise ConfigError(
+            f"The task {named!r} has no {' and '.join(self.needs[0])}, which the objective {self.name!r} needs.",
+            f"Name another: {', '.join(fit)}.",
+        )
+
     @abstractmethod
     def rows(
         self, tokenizer: PreTrainedTokenizerBase, example: Example, settings: S, labels: Sequence[str]
@@ -277,3 +292,21 @@ def own_options(options: Mapping[str, Any], objective: str, used: Collection[str
     own = OBJECTIVES.get(objective).settings.model_fields
     others = {one for name in used for one in OBJECTIVES.get(name).settings.model_fields}
     return {key: value for key, value in options.items() if key in own or key not in others}
+
+
+@cache
+def _fields(task: str) -> frozenset[str]:
+    """What the examples of a task have, as users' own data name it; nothing of a task without examples."""
+    source = TASKS.get(task)
+    example = next(iter(source(0)), None)
+    if example is None:
+        return frozenset()
+    told: dict[str, object] = {
+        "text": example.text,
+        "prompt": example.prompt,
+        "answer": example.prompt and example.answer,
+        "label": source.labels,
+        "chosen": example.rejected,
+        "rejected": example.rejected,
+    }
+    return frozenset(name for name, value in told.items() if value)

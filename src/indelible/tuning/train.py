@@ -105,8 +105,7 @@ class TuningResult:
 
 
 def check_settings(settings: TuningSettings) -> None:
-    """ConfigError for what can be found wrong before any model is loaded: trl is missing where it is needed, a tuner
-    cannot work with its options, the trainer does not know what is passed through to it."""
+    """ConfigError for what can be found wrong with tuner, trainer, task and processes before any model is loaded."""
     objective = OBJECTIVES.get(settings.objective)
     if not isinstance(settings, objective.settings):
         raise ConfigError(
@@ -116,6 +115,7 @@ def check_settings(settings: TuningSettings) -> None:
     check_tuner(settings)
     check_shared(settings, objective)
     check_passed_on(settings, objective)
+    objective.check_task(settings)
 
 
 def with_precision(settings: TuningSettings, device: torch.device) -> TuningSettings:
