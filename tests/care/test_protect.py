@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import indelible
-from indelible.errors import EditError, UnknownNameError
+from indelible.errors import ConfigError, EditError, UnknownNameError
 
 
 def test_what_the_model_does_not_hold_is_not_protected(taught: Path, own_cache: None) -> None:
@@ -45,3 +45,11 @@ def test_a_mask_freezes_before_a_trainer_is_made(taught: Path, own_cache: None) 
     assert any(name.startswith(f"{blocks[-1]}.") for name in trained)
     with pytest.raises(UnknownNameError, match="Unknown mask 'up-to-edit'"):
         indelible.protect(loaded, edit, mask="up-to-edit")
+    trained_still = {name for name, one in loaded.model.named_parameters() if one.requires_grad}
+    for protection, said in (("repair", "changes the edited weights"), ("key-anchor", "cannot work under the mask")):
+        with pytest.raises(ConfigError, match=said):
+            indelible.protect(loaded, edit, protection, mask="up-to-edited")
+    assert {name for name, one in loaded.model.named_parameters() if one.requires_grad} == trained_still
+    context = indelible.edit(indelible.load(str(taught / "model")), edit.facts, "ike", bystanders=0)
+    with pytest.raises(ConfigError, match="lies in no layer"):
+        indelible.protect(loaded, context, "replay", mask="up-to-edited")

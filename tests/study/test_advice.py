@@ -275,6 +275,10 @@ def test_all_protections_that_fit_the_edit_are_candidates(taught: Path, tmp_path
     ("changes", "said"),
     [
         ({"protections": ("nearer",)}, "Unknown protection 'nearer'"),
+        (
+            {"protections": ("up-to-editd+near",)},
+            "Unknown protection 'up-to-editd', and no mask. Did you mean 'up",
+        ),
         ({"protections": ("none",)}, "each pilot has it"),
         ({"protections": ("near", "near")}, "named twice"),
         ({"protections": ("{near",)}, "not valid YAML"),

@@ -12,7 +12,7 @@ from indelible.errors import ConfigError, EditError
 from indelible.facts.fact import Fact
 from indelible.models.corpus import ENCYCLOPEDIA, corpus_texts
 from indelible.models.load import LoadedModel
-from indelible.tuning.freezing.mask import NONE, frozen_parameters
+from indelible.tuning.freezing.mask import NONE, about_edit, frozen_parameters
 from indelible.tuning.protection import Guarded, protections_from
 from indelible.tuning.training.guarding import Guarding
 
@@ -45,7 +45,7 @@ def protect(
 
     Raises:
         ConfigError: an unknown protection or option, or one that works when training is over; a mask that cannot be
-            applied.
+            applied, or that leaves a protection nothing to work on.
         UnknownNameError: an unknown mask.
         EditError: if the model does not hold the edit, or that many paraphrases cannot be made; ``repair`` of an edit
             that changes no weights.
@@ -70,7 +70,16 @@ def protect(
         seed=seed,
         mending=Mending.of(edit).with_text(lambda: corpus_texts(corpus)) if mends else None,
     )
+    if about_edit(mask) and not edit.parameters:
+        raise ConfigError(f"The edit lies in no layer, by which the mask {mask!r} goes.", "Leave the mask out.")
     frozen = frozen_parameters(mask, loaded.model, guarded.layout, edit.parameters)
+    for one in made if frozen else ():
+        lacking = one.lacking(loaded.model, guarded.layout, guarded.layers if one.in_layers else (), frozen)
+        if one.mends and not frozen.isdisjoint(edit.parameters):
+            lacking = "it changes the edited weights, which that freezes"
+        if lacking is not None:
+            fix = "Freeze less, or choose another protection."
+            raise ConfigError(f"{one.name!r} cannot work under the mask {mask!r}: {lacking}.", fix)
     for name, parameter in loaded.model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)

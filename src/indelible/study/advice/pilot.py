@@ -21,7 +21,7 @@ from indelible.documents import from_yaml
 from indelible.edits.deltas.delta import Edit
 from indelible.edits.deltas.manifest import with_suffix
 from indelible.edits.editor import EDITORS
-from indelible.errors import ConfigError, FactsError, UnknownNameError
+from indelible.errors import ConfigError, FactsError, UnknownNameError, suggest
 from indelible.facts.choose import check_edits
 from indelible.facts.fact import Fact
 from indelible.models.load import load
@@ -248,7 +248,8 @@ class Sought:
             raise ConfigError(
                 f"{self.minutes:g} minutes do not suffice: a pilot of {counted(len(self.candidates), 'candidate')} with"
                 f" {sizes[0].edits} edits and {sizes[0].steps} steps takes about {duration(least)} on this machine.",
-                f"Give {counted(math.ceil(least / 60), 'minute')}, or fewer candidates (protect).",
+                f"Give {counted(math.ceil(least / 60), 'minute')}, or fewer candidates (--protect) than these: "
+                f"{', '.join(self.candidates)}.",
             )
         return sizes[place - 1]
 
@@ -314,6 +315,9 @@ def _candidate(written: str) -> tuple[str, Candidate]:
     parts = [part for part in "".join(written.split()).split("+") if part != NONE]
     masks = [part for part in parts if part.partition(":")[0] in MASKS.names()]
     others = [part for part in parts if part not in masks]
+    for name in others:
+        if name not in (known := PROTECTIONS.names()):
+            raise ConfigError(f"Unknown protection {name!r}, and no mask.", suggest(name, [*known, *MASKS.names()]))
     made = protections_from("+".join(others)) if others else ()
     mask = {"mask": check_mask("+".join(masks))} if masks else {}
     return "+".join([*masks, *map(str, made)]), mask | ({"protect": "+".join(others)} if others else {})
