@@ -193,6 +193,8 @@ def test_a_layer_without_a_memory_is_found_before_the_first_step(
         ("edited-layers", Projection(), ""),
         ("none", Projection(), ""),
         ("up-to-edited", KeyAnchor(), r"'arms\.x\.protect' is 'key-anchor' under .*: No weight is trained that a key"),
+        ("up-to-edited", Repair(), r"'arms\.x\.protect' is 'repair' under .*: it would change .*weight, which that"),
+        ("edited-weights", Repair(every=0), ""),
         ("up-to-edited", KeyAnchor(weight=0), ""),
         ("layers:0-2", KeyAnchor(), ""),  # embeddings move keys, too
         ("edited-layers", KeyAnchor(), ""),

@@ -73,11 +73,9 @@ def protect(
     if about_edit(mask) and not edit.parameters:
         raise ConfigError(f"The edit lies in no layer, by which the mask {mask!r} goes.", "Leave the mask out.")
     frozen = frozen_parameters(mask, loaded.model, guarded.layout, edit.parameters)
+    layers = sorted({at for name in edit.parameters if (at := guarded.layout.layer_of(name)) is not None})
     for one in made if frozen else ():
-        lacking = one.lacking(loaded.model, guarded.layout, guarded.layers if one.in_layers else (), frozen)
-        if one.mends and not frozen.isdisjoint(edit.parameters):
-            lacking = "it changes the edited weights, which that freezes"
-        if lacking is not None:
+        if (lacking := one.lacking(loaded.model, guarded.layout, layers, frozen)) is not None:
             fix = "Freeze less, or choose another protection."
             raise ConfigError(f"{one.name!r} cannot work under the mask {mask!r}: {lacking}.", fix)
     for name, parameter in loaded.model.named_parameters():

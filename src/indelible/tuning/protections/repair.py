@@ -8,7 +8,8 @@ the optimizer's state, which is of gradients, stays as it is. The last steps of 
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from pydantic import Field
@@ -21,6 +22,11 @@ from indelible.tuning.protection import PROTECTIONS, WORDING_TOKENS, Correction,
 from indelible.tuning.randomness import kept_random_state
 from indelible.tuning.training.answering import following, predicted
 from indelible.tuning.tuners.tuner import FULL
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from indelible.models.layout import Layout
 
 AT_ONCE = 128
 """Wordings that are asked in one pass."""
@@ -53,6 +59,14 @@ class Repair(Protection):
     def prepared(self, wordings: int) -> float:
         """All wordings, and the covariances of the first editing, which comes later."""
         return wordings * WORDING_TOKENS + COVARIANCE_TOKENS if self.every else 0.0
+
+    def lacking(
+        self, model: PreTrainedModel, layout: Layout, layers: Sequence[int], frozen: Collection[str]
+    ) -> str | None:
+        """That a mask freezes a memory which it would change."""
+        memories = [f"{layout.memory(layer).path}.weight" for layer in layers if layer in layout.known_memories]
+        held = next((name for name in memories if name in frozen), None)
+        return None if held is None or not self.every else f"it would change {held}, which that freezes"
 
     def correction(self, guarded: Guarded) -> Correction | None:
         """See the module.
