@@ -134,7 +134,7 @@ def _resolve(arm: ArmSettings, config: StudyConfig, used: Collection[str]) -> Ar
     if editor is not None and about_edit(mask) and not (editor.depths or editor.changes_weights):
         raise ConfigError(
             f"'{here}.mask' is {mask!r}, but an edit by {editor.name!r} lies in no layer of the model.",
-            "Choose a mask that goes by no edit, or another editor.",
+            "Name layers (layers:0-5), leave the mask out, or choose another editor.",
         )
     if arm.protocol == "task-vector" and tuning.tuner == QLORA:
         raise ConfigError(

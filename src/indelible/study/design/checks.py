@@ -93,11 +93,6 @@ def check_with_model(
             edited = arm.editor.parameters_in(model, layout)
         except (ConfigError, LayoutError) as error:
             raise ConfigError(f"'arms.{arm.name}.options': {error.what}", error.fix) from None
-        if about_edit(arm.mask) and not layers:
-            raise ConfigError(
-                f"'arms.{arm.name}.mask' is {arm.mask!r}, which goes by an edit's layers; {arm.editor.name} has none.",
-                "Name layers (layers:0-5), or leave the mask out.",
-            )
         if arm.protections and (edited or not about_edit(arm.mask)):  # left to tracing, they are not known yet
             frozen = frozen_parameters(arm.mask, model, layout, edited)
             for one in arm.protections:
